@@ -1,0 +1,102 @@
+"""Budgets: each option turns importance into a plan: how many channels go, and where."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from prunebench.errors import PruningError, require, require_choice
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelGroup, ChannelMap, Plan
+    from prunebench.criteria import GroupRank
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The unpruned network's counts, the yardstick of every keep ratio.
+
+    Attributes:
+        sizes: group name -> number of classes.
+        macs, params: of the whole dense network.
+    """
+
+    sizes: Mapping[str, int]
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Budget(ABC):
+    """How many channels go and where; the schema of ``conf/budget/*.yaml``.
+
+    Attributes:
+        scope: ``inner`` leaves groups on a residual stream alone, ``all`` prunes them too.
+        exclude: name patterns (``*`` matches anything) of groups to leave alone.
+        floor: fewest channels a group may keep.
+        divisor: kept counts are rounded up to a multiple of this where the group allows it.
+    """
+
+    scope: str = "inner"
+    exclude: list[str] = field(default_factory=list)
+    floor: int = 1
+    divisor: int = 1
+
+    #: what config.load checks before any training
+    needs_decision = False  # uses GroupRank.kept
+    needs_comparable = False  # ranks channels of different groups against each other
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("scope", self.scope, ("inner", "all"))
+        require(self.floor >= 1, f"floor must be at least 1, got {self.floor}")
+        require(self.divisor >= 1, f"divisor must be at least 1, got {self.divisor}")
+
+    def select(self, cmap: ChannelMap) -> tuple[ChannelGroup, ...]:
+        """Returns the groups this budget may prune.
+
+        Raises:
+            PruningError: none is left, or a pattern of `exclude` matches no group.
+        """
+        names = [group.name for group in cmap.groups]
+        for pattern in self.exclude:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise PruningError(
+                    f"budget.exclude: '{pattern}' matches no group; groups: {', '.join(names)}"
+                )
+        chosen = tuple(
+            group
+            for group in cmap.groups
+            if not (self.scope == "inner" and group.residual)
+            and not any(fnmatchcase(group.name, pattern) for pattern in self.exclude)
+        )
+        if not chosen:
+            raise PruningError(
+                f"no group is left to prune with budget.scope={self.scope} and "
+                f"budget.exclude={self.exclude}; groups: {', '.join(names)}"
+            )
+        return chosen
+
+    @abstractmethod
+    def choose(
+        self,
+        cmap: ChannelMap,
+        ranks: Mapping[str, GroupRank],
+        dense: Dense,
+        *,
+        share: float,
+    ) -> Plan:
+        """Returns the plan for `cmap` (the network as pruned so far).
+
+        Args:
+            cmap: channel map of the network as pruned so far.
+            ranks: by group name, the groups to prune now; all others are kept whole.
+            dense: the unpruned network's counts; keep ratios refer to it.
+            share: how much of the way to the final budget to go in this step, in (0, 1].
+
+        Raises:
+            PruningError: the budget cannot be met (the message says what can).
+        """

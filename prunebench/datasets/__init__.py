@@ -1,0 +1,64 @@
+"""Datasets: each option of the dataset group is a frozen spec that loads its splits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as uint8 [n, C, H, W] and labels as int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from: `val` is cut from the training set, `test` selects nothing.
+
+    Attributes:
+        mean, std: per channel, in units of pixel / 255; (pixel / 255 - mean) / std is fed.
+        crop_padding: zero padding of the random training crop in pixels; 0 = no crop.
+        flip: whether training images are mirrored at random.
+        note: one line that must stand beside any table made from this data ("" if none).
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_padding: int = 0
+    flip: bool = False
+    note: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        c, h, w = self.train.images.shape[1:]
+        return c, h, w
+
+
+@dataclass(frozen=True)
+class DatasetSpec(ABC):
+    """Where a dataset lies and how it is split; the schema of ``conf/dataset/*.yaml``."""
+
+    @abstractmethod
+    def load(self) -> Data:
+        """Reads the splits into memory.
+
+        Raises:
+            DataError: files are missing, truncated, corrupt or of the wrong shape.
+        """

@@ -1,0 +1,23 @@
+"""Networks: each option of the model group is a frozen spec that builds one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelSpec(ABC):
+    """What to build; the fields are the schema of ``conf/model/*.yaml``."""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns a freshly initialised network for images of `shape` (C, H, W).
+
+        Raises:
+            ConfigError: the network cannot take images of this shape.
+        """

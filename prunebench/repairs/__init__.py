@@ -1,0 +1,34 @@
+"""Repairs: each option says what is folded into the channels that stay."""
+
+from __future__ import annotations
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.channels import Plan
+    from prunebench.criteria import Evidence
+
+
+@dataclass(frozen=True)
+class Repair(ABC):
+    """What softens the cut; the schema of ``conf/repair/*.yaml``."""
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images the repair wants to see; 0 = none."""
+        return 0
+
+    def fold(self, evidence: Evidence, plan: Plan) -> nn.Module:
+        """Returns the full-size network whose remaining channels make up for the cut ones.
+
+        Called before surgery. The network of the evidence must be left unchanged.
+        """
+        return evidence.network
+
+    def settle(self, slimmed: nn.Module, evidence: Evidence) -> None:
+        """Adjusts the slimmed network in place, after surgery and its verification."""
+        return
