@@ -1,0 +1,111 @@
+"""JSON files: strict when read, whole or absent when written, even after a power cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import DataError
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Returns 16 hex digits that name `values`, whatever the order of their keys."""
+    text = json.dumps(plain(values), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes `content` to `path` atomically and durably, replacing what is there."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the folder's own entries (a rename, a removal) durable."""
+    # Without this the rename itself may be lost; some file systems refuse it, which is no harm.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def plain(value: Any) -> Any:
+    """Returns dataclasses as dicts, tuples as lists, and None for numbers that are not finite."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [f.name for f in dataclasses.fields(value)]
+        names.sort(key=lambda name: name != "schema")  # the version comes first in the file
+        return {name: plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def decode(hint: Any, value: Any, source: str, where: str) -> Any:
+    """Returns `value` as the type `hint`; `where` is the field's dotted name for messages."""
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return _decode_record(hint, value, source, where)
+    origin = typing.get_origin(hint)
+    inner = typing.get_args(hint)
+    if origin is list and isinstance(value, list):
+        return [decode(inner[0], item, source, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {
+            key: decode(inner[1], item, source, f"{where}.{key}") for key, item in value.items()
+        }
+    if origin in (types.UnionType, typing.Union):
+        rest = next(option for option in inner if option is not type(None))
+        return None if value is None else decode(rest, value, source, where)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if origin is None and type(value) is hint:
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if origin is None else origin.__name__
+    raise DataError(f"{source}: {where} should be {wanted}, got {value!r:.60}")
+
+
+def _decode_record(hint: Any, value: Any, source: str, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise DataError(f"{source}: {where} should be an object, got {value!r:.60}")
+    for problem in _mismatches(hint, value):
+        raise DataError(f"{source}: {where + '.' if where else ''}{problem}")
+    hints = typing.get_type_hints(hint)
+    return hint(
+        **{
+            name: decode(hints[name], item, source, f"{where}.{name}" if where else name)
+            for name, item in value.items()
+        }
+    )
+
+
+def _mismatches(hint: Any, value: Mapping[str, Any]) -> Iterator[str]:
+    names = [f.name for f in dataclasses.fields(hint)]
+    yield from (f"{name} is missing" for name in names if name not in value)
+    yield from (f"{name} is not a known field" for name in value if name not in names)
