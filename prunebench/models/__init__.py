@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 class ModelSpec(ABC):
     """What to build; the fields are the schema of ``conf/model/*.yaml``."""
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether `build` returns trained weights, so that no baseline need be trained."""
+        return False
+
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns a freshly initialised network for images of `shape` (C, H, W).

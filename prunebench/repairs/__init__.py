@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 class Repair(ABC):
     """What softens the cut; the schema of ``conf/repair/*.yaml``."""
 
+    #: whether the option leaves the pruned network as it is
+    identity = False
+
     @property
     def images_needed(self) -> int:
         """Number of training images the repair wants to see; 0 = none."""

@@ -1,0 +1,99 @@
+"""The dense network a run starts from: trained, loaded, or taken from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from filelock import FileLock, Timeout
+from torch import nn
+
+from prunebench.config import Run, digest
+from prunebench.datasets import Data
+from prunebench.reproducibility import seed_for
+from prunebench.stages import Stages
+from prunebench.training.checkpoint import Checkpoint, load_weights
+
+#: keys of the dataset section that say where the data lie, not what they are
+PLACE = ("root", "download", "path")
+
+
+def build(run: Run, data: Data) -> nn.Module:
+    """Returns the run's network with weights drawn from the run's seed."""
+    torch.manual_seed(seed_for(run.settings.seed, "initial weights"))
+    return run.model.build(data.shape, data.classes)
+
+
+def obtain(
+    run: Run,
+    network: nn.Module,
+    stages: Stages,
+    train: Callable[[nn.Module, Checkpoint], dict[str, Any]],
+    note: Callable[[str], None],
+) -> str:
+    """Puts baseline weights into `network` and returns where they came from.
+
+    Args:
+        run: the run.
+        network: as `build` returns it.
+        stages: of this run; a baseline that is not stored is a stage of its own.
+        train: trains the network it is given, going on from the checkpoint, and returns the
+            result as plain values with the state dict under ``network``.
+        note: tells the user what is going on.
+
+    Raises:
+        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
+    """
+    if run.baseline.checkpoint is not None:
+        load_weights(network, Path(run.baseline.checkpoint))
+        return f"checkpoint {Path(run.baseline.checkpoint).name}"
+    if run.model.pretrained:
+        return "torchvision weights"
+    if not run.baseline.store:
+        result = stages.do("baseline", lambda checkpoint: train(network, checkpoint))
+        network.load_state_dict(result["network"])
+        return "trained in this run"
+    folder = entry(run)
+    stored = folder / "stages" / "baseline.pt"
+    before = stored.exists()
+    with waiting_lock(folder, note):
+        shared = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
+        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint))
+    network.load_state_dict(result["network"])
+    return f"baseline store {folder.name}" if before else "trained, now in the baseline store"
+
+
+def entry(run: Run) -> Path:
+    """Returns the folder of the run's baseline in the store.
+
+    The name is a digest over what decides a baseline: model, dataset, recipe, seed, device and
+    the versions of the libraries that compute it.
+    """
+    dataset = {key: value for key, value in run.config["dataset"].items() if key not in PLACE}
+    identity = {
+        "model": run.config["model"],
+        "dataset": dataset,
+        "recipe": asdict(run.recipe.baseline),
+        "seed": run.settings.seed,
+        "device": run.settings.device,
+        "threads": run.settings.threads,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    return Path(run.settings.outputs) / "baselines" / digest(identity)[:16]
+
+
+def waiting_lock(folder: Path, note: Callable[[str], None]) -> FileLock:
+    """Returns the entry's lock, held: the first job trains, the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note(f"waiting for another job that trains this baseline ({folder})")
+        lock.acquire()
+    return lock

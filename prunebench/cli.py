@@ -1,0 +1,82 @@
+"""The command line: hands the composed configuration over and explains mistakes in one line.
+
+torch is imported only once a job runs, so that --help, --cfg, Tab and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from prunebench import __version__
+from prunebench.errors import PrunebenchError, unknown
+from prunebench.paths import conf_dir
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def job(cfg: DictConfig) -> None:
+    """Carries out one run in Hydra's output folder."""
+    from prunebench.config import load
+
+    hydra_config = HydraConfig.get()
+    choices = {str(k): str(v) for k, v in hydra_config.runtime.choices.items() if "/" not in str(k)}
+    run = load(cfg, choices)
+    from prunebench.runner import carry_out
+
+    carry_out(run, Path(hydra_config.runtime.output_dir))
+
+
+def main() -> None:
+    """Entry point of the ``prunebench`` command; user mistakes exit with 2."""
+    if sys.version_info >= (3, 14):
+        fail("Python 3.14 is not supported: Hydra 1.3 and fvcore do not run on it; use 3.11 to 3.13")
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"prunebench {__version__}\n")
+        return
+    if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
+        job()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+    try:
+        job()
+    except PrunebenchError as error:
+        fail(str(error))
+    except MissingConfigException as error:
+        fail(explain_missing(error))
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        fail(explain(error))
+
+
+def fail(message: str) -> NoReturn:
+    """Prints `message` as one line and exits with 2."""
+    sys.stderr.write(f"prunebench: {' '.join(message.split())}\n")
+    raise SystemExit(2)
+
+
+def explain_missing(error: MissingConfigException) -> str:
+    """Says which option or file is not known, and which are."""
+    if error.missing_cfg_file and error.options is not None:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return unknown(f"{group}={option}", error.options)
+    return str(error)
+
+
+def explain(error: Exception) -> str:
+    """Says in one line what an error of Hydra, OmegaConf or YAML means for the user."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+            valid = [str(key) for key in cause.parent_node]
+            if "not in struct" in str(cause):
+                return unknown(str(cause.full_key), [key for key in valid if key != "hydra"])
+        cause = cause.__cause__
+    return str(error)
