@@ -1,0 +1,54 @@
+"""Handwritten digits that ship inside scikit-learn: real data without a download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunebench.datasets import Data, Split
+from prunebench.datasets.in_memory import InMemory, balanced_order, pick
+from prunebench.errors import DataError, require
+
+_PIXEL_MAX = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(InMemory):
+    """1,797 grey 8 x 8 images of ten digits; the schema of ``conf/dataset/digits.yaml``.
+
+    Attributes:
+        size: height and width to enlarge the images to (bilinear); 8 leaves them alone.
+        test_size: images cut off for the test set, classes balanced.
+    """
+
+    size: int
+    test_size: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        super().__post_init__()
+        require(self.size >= 8, f"size must be at least 8, got {self.size}")
+        require(self.test_size >= 1, f"test_size must be at least 1, got {self.test_size}")
+
+    def load(self) -> Data:
+        """Reads and splits the images.
+
+        Raises:
+            DataError: fewer images are left for training than the sizes ask for.
+        """
+        import torch
+        from sklearn.datasets import load_digits
+        from torch.nn import functional
+
+        raw = load_digits()
+        pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / _PIXEL_MAX)
+        if self.size != pixels.shape[-1]:
+            pixels = functional.interpolate(pixels, size=(self.size, self.size), mode="bilinear")
+        every = Split(pixels.round().to(torch.uint8), torch.from_numpy(raw.target).long())
+        if self.test_size >= len(every):
+            raise DataError(
+                f"dataset digits: test_size={self.test_size} leaves nothing of the {len(every)} "
+                "images to train on; lower it"
+            )
+        order = balanced_order(every.labels, self.split_seed)
+        test, train = order[: self.test_size], order[self.test_size :]
+        return self.data("digits", pick(every, train), pick(every, test), classes=10)

@@ -1,0 +1,107 @@
+"""A user's own images, as arrays in one ``.npz`` file."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prunebench.datasets import Data, Split
+from prunebench.datasets.in_memory import InMemory
+from prunebench.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Returns the four checked arrays of `path`, by the names in `KEYS`.
+
+    Images are uint8 [n, H, W, C] with 1 or 3 channels, labels integers [n] from 0 up. Images
+    stored as [n, H, W] get their one channel here. Nothing is unpickled.
+
+    Raises:
+        DataError: the file is missing, truncated or corrupt, or an array does not fit.
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise DataError(f"there is no file {path}; it must hold the arrays {', '.join(KEYS)}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            # a bare .npy array has no names at all
+            names = set(getattr(file, "files", ()))
+            missing = [key for key in KEYS if key not in names]
+            arrays = {} if missing else {key: file[key] for key in KEYS}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path} is truncated, corrupt or no .npz file ({error})") from error
+    except TypeError as error:  # what a bare array says to `with`
+        raise DataError(f"{path} is a single array; save {', '.join(KEYS)} in a .npz") from error
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if images.ndim == 3:
+            images = arrays[f"{part}_images"] = images[..., None]
+        _check(path, part, images, labels)
+    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
+        raise DataError(
+            f"{path}: train_images are {arrays['train_images'].shape[1:]} but test_images "
+            f"{arrays['test_images'].shape[1:]}; they must be of one shape"
+        )
+    return arrays
+
+
+def _check(path: Path, part: str, images: Array, labels: Array) -> None:
+    fits = images.ndim == 4 and images.shape[-1] in (1, 3) and images.dtype == "uint8"
+    if not fits or images.size == 0:
+        raise DataError(
+            f"{path}: {part}_images must be uint8 [n, H, W, C] with 1 or 3 channels, "
+            f"got {images.dtype} {list(images.shape)}"
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: {part}_labels must be integers [{len(images)}], "
+            f"got {labels.dtype} {list(labels.shape)}"
+        )
+    if labels.min() < 0:
+        raise DataError(f"{path}: {part}_labels must count from 0, got {labels.min()}")
+
+
+def to_split(images: Array, labels: Array) -> Split:
+    """Returns uint8 [n, H, W, C] images and integer labels as a split, channels first."""
+    import numpy as np
+    import torch
+
+    first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    return Split(torch.from_numpy(first), torch.from_numpy(labels.astype("int64")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Npz(InMemory):
+    """Arrays of one file; the schema of ``conf/dataset/npz.yaml``.
+
+    Attributes:
+        path: the ``.npz`` file; its keys are those of `KEYS`.
+    """
+
+    path: str
+
+    def load(self) -> Data:
+        """Reads and splits the arrays; the classes are those up to the highest label.
+
+        Raises:
+            DataError: the file is missing, truncated or corrupt, or an array does not fit.
+        """
+        path = Path(self.path).expanduser()
+        arrays = read_arrays(path)
+        train = to_split(arrays["train_images"], arrays["train_labels"])
+        test = to_split(arrays["test_images"], arrays["test_labels"])
+        classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
+        return self.data(path.stem, train, test, classes=classes)

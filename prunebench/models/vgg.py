@@ -1,0 +1,70 @@
+"""VGG for small images: 13 convolutions, batch normalisation, one linear layer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prunebench.errors import require
+from prunebench.models import ModelSpec
+
+#: convolution widths between two poolings, for width multiplier 1
+_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_SMALLEST = 2 ** (len(_STAGES) - 1)
+
+
+class Vgg(nn.Module):
+    """13 x (conv 3x3, BN, ReLU), four max poolings, a global average, one linear layer."""
+
+    def __init__(self, stages: tuple[tuple[int, ...], ...], *, channels: int, classes: int) -> None:
+        """Names layers after the paper: ``features.conv3_2`` is the second of the third stage."""
+        super().__init__()
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for stage, widths in enumerate(stages, start=1):
+            for place, width in enumerate(widths, start=1):
+                name = f"{stage}_{place}"
+                layers[f"conv{name}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+                layers[f"bn{name}"] = nn.BatchNorm2d(width)
+                layers[f"relu{name}"] = nn.ReLU(inplace=True)
+                channels = width
+            if stage < len(stages):
+                layers[f"pool{stage}"] = nn.MaxPool2d(2)
+        self.features = nn.Sequential(layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(channels, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits [n, classes] of images [n, C, H, W]."""
+        logits: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vgg16(ModelSpec):
+    """VGG-16 for CIFAR; the schema of ``conf/model/vgg16.yaml``.
+
+    Attributes:
+        width: factor on every convolution's channels (rounded, at least 1).
+    """
+
+    width: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.width > 0, f"width must be positive, got {self.width}")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
+        channels, height, width = shape
+        require(
+            min(height, width) >= _SMALLEST,
+            f"model: vgg16 needs images of at least {_SMALLEST} x {_SMALLEST}, got "
+            f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
+        )
+        stages = tuple(tuple(max(1, round(c * self.width)) for c in stage) for stage in _STAGES)
+        return Vgg(stages, channels=channels, classes=classes)
