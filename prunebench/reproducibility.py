@@ -41,22 +41,25 @@ def generator(seed: int, *parts: str | int) -> torch.Generator:
 
 
 @contextmanager
-def tf32(enabled: bool) -> Iterator[None]:
-    """Allows or forbids TensorFloat-32 inside the block (CUDA; 10 bits of mantissa, fast).
+def cuda_math(*, exact: bool) -> Iterator[None]:
+    """Sets how CUDA computes float32 inside the block; a CPU computes the same either way.
 
-    Allowed while training; forbidden where two outputs are compared or figures are measured.
-    cuDNN allows it by default, so comparing needs ``tf32(False)``.
+    Args:
+        exact: False while training: TensorFloat-32 (10 bits of mantissa) and timed choice of the
+            convolution algorithms. True where outputs are compared or measured: neither. By
+            default cuDNN's convolutions use TensorFloat-32, so comparing needs this.
     """
     import torch
 
-    convolution, matmul = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = enabled
-    torch.set_float32_matmul_precision("high" if enabled else "highest")
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
+    cudnn.allow_tf32, cudnn.benchmark = not exact, not exact
+    torch.set_float32_matmul_precision("highest" if exact else "high")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolution
-        torch.set_float32_matmul_precision(matmul)
+        cudnn.allow_tf32, cudnn.benchmark = before[:2]
+        torch.set_float32_matmul_precision(before[2])
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.errors import CheckpointError
+from prunebench.jsonfile import write_bytes
 
 # A checkpoint is an ordinary torch file, a zip archive, whose digest is the archive's comment:
 # torch.load reads it, and no kill can part the two.
@@ -29,7 +29,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 class Checkpoint:
     """Where a stage leaves its state, and how often."""
 
-    def __init__(self, path: Path, *, every_seconds: float) -> None:
+    def __init__(self, path: Path, every_seconds: float) -> None:
         """Names the file; nothing is read or written yet."""
         self.path = path
         self.every_seconds = every_seconds
@@ -68,30 +68,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     torch.save(dict(state), buffer)
     archive = buffer.getvalue()
     comment = _LABEL + hashlib.sha256(archive).hexdigest().encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(archive[:-2])
-            file.write(_COMMENT_BYTES.to_bytes(2, "little"))
-            file.write(comment)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` last through a power cut, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_bytes(path, archive[:-2] + _COMMENT_BYTES.to_bytes(2, "little") + comment)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -24,9 +24,7 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
     if phase.decay == "all":
         return [{"params": trainable, "weight_decay": phase.weight_decay}]
     kernels = {
-        id(module.weight)
-        for module in network.modules()
-        if isinstance(module, _ConvNd | nn.Linear)
+        id(module.weight) for module in network.modules() if isinstance(module, _ConvNd | nn.Linear)
     }
     decayed = [parameter for parameter in trainable if id(parameter) in kernels]
     others = [parameter for parameter in trainable if id(parameter) not in kernels]

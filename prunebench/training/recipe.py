@@ -71,7 +71,7 @@ class Phase:
         self._check_milestones()
         require(0 < self.gamma <= 1, f"gamma must lie in (0, 1], got {self.gamma}")
         require(
-            0 <= self.warmup_epochs and (self.warmup_epochs <= self.epochs or not self.epochs),
+            self.warmup_epochs >= 0 and (self.warmup_epochs <= self.epochs or not self.epochs),
             f"warmup_epochs must lie in [0, epochs={self.epochs}], got {self.warmup_epochs}",
         )
         require(

@@ -1,0 +1,344 @@
+"""The one training loop, of baselines, fine-tunes and training-time pruning alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from prunebench.datasets import Data
+from prunebench.errors import CheckpointError, TrainingError
+from prunebench.progress import Task
+from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.training.device_data import DeviceSplit
+from prunebench.training.losses import cross_entropy
+from prunebench.training.optim import build_optimizer, learning_rate
+from prunebench.training.recipe import Phase
+from prunebench.training.stage import EpochRecord, Moment, Stage, TrainResult
+
+#: steps between two looks at whether every loss so far was finite; each look waits for the device
+LOOK_EVERY = 50
+#: images per batch where nothing is learned
+VAL_BATCH = 500
+
+
+class Tally:
+    """Sums over an epoch, kept on the device and read once."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Starts at nothing."""
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        self.loss = torch.zeros((), dtype=exact, device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.seen = 0
+
+    def add(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Adds a step's detached loss and its count of right answers."""
+        self.loss += loss * len(labels)
+        self.correct += (logits.argmax(1) == labels).sum()
+        first_bad = ~loss.isfinite() & (self.bad_step < 0)
+        self.bad_step = torch.where(first_bad, step, self.bad_step)
+        self.seen += len(labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the sums."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over the sums, on this tally's device."""
+        for name in ("loss", "correct", "bad_step"):
+            getattr(self, name).copy_(state[name])
+        self.seen = state["seen"]
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One call of `train`: what it works with, and how far it is."""
+
+    network: nn.Module
+    phase: Phase
+    stage: Stage
+    optimizer: optim.Optimizer
+    train: DeviceSplit
+    val: DeviceSplit
+    tally: Tally
+    epoch: int = 0  # epochs done
+    step: int = 0  # steps done in the epoch under way
+    over: bool = False  # the observer has ended the phase
+    seconds: float = 0.0  # of the epoch under way, up to `clock`
+    clock: float = 0.0
+    history: list[EpochRecord] = field(default_factory=list)
+    best: EpochRecord | None = None
+    best_state: dict[str, Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        return self.train.steps(self.phase.batch_size)
+
+    def tick(self) -> None:
+        """Brings `seconds` up to now."""
+        now = time.perf_counter()
+        self.seconds += now - self.clock
+        self.clock = now
+
+
+def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainResult:
+    """Trains `network` in place and leaves it with its last weights.
+
+    The batches, augmentation and dropout of a step depend on (seed, stage name, epoch, step)
+    alone, so a training that goes on from its checkpoint ends, on a CPU, bit for bit where it
+    would have ended without the interruption.
+
+    Args:
+        network: moved to the stage's device; afterwards in contiguous memory format, so that what
+            follows computes the same as with reloaded weights.
+        data: trains on ``data.train``; ``data.val`` picks the best epoch; the rest is not read.
+        phase: how.
+        stage: where, and who is told.
+
+    Raises:
+        TrainingError: a loss or a weight is not finite; names the place.
+        CheckpointError: the checkpoint is damaged or belongs to another training.
+    """
+    run = _prepare(network, data, phase, stage)
+    total, done = phase.epochs * run.steps, run.epoch * run.steps + run.step
+    with cuda_math(exact=False), stage.progress.task(stage.name, total, done=done) as task:
+        while run.epoch < phase.epochs and not (run.over and run.step == 0):
+            _train_epoch(run, task)
+            _close_epoch(run, task)
+    if stage.observer is not None:
+        stage.observer.finished()
+    set_memory_format(network, torch.contiguous_format)
+    return TrainResult(
+        history=tuple(run.history),
+        best=run.best,
+        best_state=run.best_state,
+        seconds=sum(record.seconds for record in run.history),
+    )
+
+
+def set_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
+    """Lays out all 4-d parameters and buffers in `layout`, in place.
+
+    Strides are canonical afterwards, whatever the tensors went through before: a 1x1 kernel fits
+    both formats, and a backend may choose its algorithm, hence its rounding, by the strides.
+    """
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if tensor.dim() == 4:
+            tensor.data = torch.empty_like(tensor, memory_format=layout).copy_(tensor.data)
+
+
+def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> _Run:
+    """Puts everything on the device and goes on from the checkpoint, if there is one."""
+    network.to(stage.device)
+    layout = torch.channels_last if phase.channels_last else torch.contiguous_format
+    set_memory_format(network, layout)
+    device, last = stage.device, phase.channels_last
+    run = _Run(
+        network=network,
+        phase=phase,
+        stage=stage,
+        optimizer=build_optimizer(network, phase),
+        train=DeviceSplit(data, data.train, device=device, channels_last=last),
+        val=DeviceSplit(data, data.val, device=device, channels_last=last),
+        tally=Tally(device),
+        clock=time.perf_counter(),
+    )
+    if stage.observer is not None:
+        stage.observer.start(network, run.optimizer)
+    state = stage.checkpoint.load() if stage.checkpoint else None
+    if state is not None:
+        _restore(run, state)
+    return run
+
+
+def _train_epoch(run: _Run, task: Task) -> None:
+    """Does the steps of the epoch under way that are not done yet."""
+    run.network.train()
+    stage, first = run.stage, run.step
+    batches = run.train.training_batches(
+        run.phase.batch_size, seed=stage.seed, stage=stage.name, epoch=run.epoch, start=first
+    )
+    for images, labels in batches:
+        _train_step(run, images, labels)
+        run.step += 1
+        task.advance()
+        if run.over:
+            break
+        if run.step % LOOK_EVERY == 0:
+            _check_loss(run)
+        if stage.checkpoint is not None and stage.checkpoint.due():
+            _save(run)
+
+
+def _train_step(run: _Run, images: Tensor, labels: Tensor) -> None:
+    """One step, forward to update."""
+    stage, phase, observer = run.stage, run.phase, run.stage.observer
+    torch.manual_seed(seed_for(stage.seed, stage.name, "step", run.epoch, run.step))
+    lr = learning_rate(phase, run.epoch * run.steps + run.step, run.steps)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    with _autocast(run):
+        logits = run.network(images)
+    loss = cross_entropy(logits, labels, smoothing=phase.label_smoothing)
+    run.optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    moment = Moment(run.epoch, run.step, run.steps, images, labels, loss.detach())
+    if observer is not None:
+        observer.after_backward(moment)
+    run.optimizer.step()
+    if observer is not None:
+        run.over = observer.after_step(moment)
+    run.tally.add(run.step, loss.detach(), logits.detach(), labels)
+
+
+def _autocast(run: _Run) -> torch.autocast:
+    """The precision of the forward pass."""
+    enabled = run.phase.precision == "bf16"
+    return torch.autocast(run.stage.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _check_loss(run: _Run) -> None:
+    """Stops the training if a loss since the epoch began was not finite."""
+    step = int(run.tally.bad_step)
+    if step >= 0:
+        place = f"epoch {run.epoch + 1} of {run.phase.epochs}, step {step + 1} of {run.steps}"
+        raise _diverged(run, f"the loss is not finite at {place}")
+
+
+def _check_weights(run: _Run) -> None:
+    """Stops the training if a parameter is not finite, which the last step can still bring."""
+    finite = torch.stack([weight.isfinite().all() for weight in run.network.parameters()]).tolist()
+    if not all(finite):
+        name = [name for name, _ in run.network.named_parameters()][finite.index(False)]
+        place = f"after epoch {run.epoch + 1} of {run.phase.epochs}"
+        raise _diverged(run, f"the weights of '{name}' are not finite {place}")
+
+
+def _diverged(run: _Run, what: str) -> TrainingError:
+    """The error, with what to try."""
+    phase = run.phase
+    half = "" if phase.precision == "float32" else " or set precision=float32"
+    return TrainingError(
+        f"{run.stage.name}: {what}; lower the recipe's lr={phase.lr:g}, "
+        f"raise warmup_epochs={phase.warmup_epochs:g}{half}"
+    )
+
+
+def _close_epoch(run: _Run, task: Task) -> None:
+    """Validates, keeps the best, tells and saves. Waits for the device."""
+    _check_loss(run)
+    _check_weights(run)
+    correct = _count_correct(run)
+    run.tick()
+    record = EpochRecord(
+        epoch=run.epoch + 1,
+        lr=float(run.optimizer.param_groups[0]["lr"]),
+        loss=float(run.tally.loss) / run.tally.seen,
+        correct=int(run.tally.correct),
+        seen=run.tally.seen,
+        val_correct=correct,
+        val_seen=len(run.val),
+        seconds=run.seconds,
+    )
+    run.history.append(record)
+    if record.val_seen and (run.best is None or correct > run.best.val_correct):
+        run.best, run.best_state = record, _copy(run.network)
+    run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
+    run.tally = Tally(run.stage.device)
+    run.stage.log({"stage": run.stage.name, "epochs": run.phase.epochs, **asdict(record)})
+    task.epoch(_headline(record, run.phase.epochs))
+    if run.stage.checkpoint is not None:
+        _save(run)
+
+
+def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
+    """What a person wants to read about an epoch."""
+    row: dict[str, object] = {
+        "epoch": f"{record.epoch}/{epochs}",
+        "lr": record.lr,
+        "loss": record.loss,
+        "train": f"{100 * record.correct / record.seen:.2f} %",
+    }
+    if record.val_seen:
+        row["val"] = f"{100 * record.val_correct / record.val_seen:.2f} %"
+    return row
+
+
+def _count_correct(run: _Run) -> int:
+    """Validation images the network gets right, in the precision it is trained in."""
+    run.network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=run.stage.device)
+    with torch.inference_mode(), _autocast(run):
+        for images, labels in run.val.batches(VAL_BATCH):
+            correct += (run.network(images).argmax(1) == labels).sum()
+    return int(correct)
+
+
+def _copy(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict as contiguous copies on the CPU."""
+    return {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+
+
+def _identity(run: _Run) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be gone on from."""
+    phase = {**asdict(run.phase), "milestones": list(run.phase.milestones)}
+    return {"stage": run.stage.name, "seed": run.stage.seed, "phase": phase, "n": len(run.train)}
+
+
+def _save(run: _Run) -> None:
+    """Leaves everything the rest of the training depends on."""
+    assert run.stage.checkpoint is not None
+    _check_loss(run)
+    run.tick()
+    observer = run.stage.observer
+    run.stage.checkpoint.save(
+        {
+            "identity": _identity(run),
+            "network": run.network.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "observer": observer.state_dict() if observer else None,
+            "tally": run.tally.state_dict(),
+            "epoch": run.epoch,
+            "step": run.step,
+            "over": run.over,
+            "seconds": run.seconds,
+            "history": [asdict(record) for record in run.history],
+            "best": asdict(run.best) if run.best else None,
+            "best_state": run.best_state,
+        }
+    )
+
+
+def _restore(run: _Run, state: Mapping[str, Any]) -> None:
+    """Goes on from what `_save` left."""
+    assert run.stage.checkpoint is not None
+    path, own = run.stage.checkpoint.path, _identity(run)
+    found = state.get("identity", {})
+    differing = [key for key in own if found.get(key) != own[key]]
+    if differing:
+        raise CheckpointError(
+            f"{path} is the checkpoint of another training: its {differing[0]} is "
+            f"{found.get(differing[0])}, not {own[differing[0]]}; delete it to start anew"
+        )
+    try:
+        run.network.load_state_dict(state["network"])
+    except RuntimeError:
+        raise CheckpointError(f"{path} is of another network; delete it to start anew") from None
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.tally.load_state_dict(state["tally"])
+    if run.stage.observer is not None:
+        run.stage.observer.load_state_dict(state["observer"])
+    run.epoch, run.step, run.over = state["epoch"], state["step"], state["over"]
+    run.seconds, run.best_state = state["seconds"], state["best_state"]
+    run.history = [EpochRecord(**record) for record in state["history"]]
+    run.best = EpochRecord(**state["best"]) if state["best"] else None
