@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prunebench.config import Run, digest
 from prunebench.datasets import Data
 from prunebench.reproducibility import seed_for
 from prunebench.stages import Stages
-from prunebench.training.checkpoint import Checkpoint, load_weights
+from prunebench.training.checkpoint import Checkpoint, load, load_weights
 
 #: keys of the dataset section that say where the data lie, not what they are
 PLACE = ("root", "download", "path")
@@ -48,27 +49,42 @@ def obtain(
     Raises:
         CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
     """
+    origin = load_at_hand(run, network)
+    if origin is not None:
+        return origin
+    if not run.baseline.store:
+        result = stages.do("baseline", lambda checkpoint: train(network, checkpoint))
+        network.load_state_dict(result["network"])
+        return "trained in this run"
+    folder = entry(run, network)
+    with waiting_lock(folder, note):
+        shared = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
+        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint))
+    network.load_state_dict(result["network"])
+    return f"trained, now in the baseline store ({folder.name})"
+
+
+def load_at_hand(run: Run, network: nn.Module) -> str | None:
+    """Puts trained weights into `network` if none need be trained; says where they came from.
+
+    Raises:
+        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network, or the
+            store's entry is damaged.
+    """
     if run.baseline.checkpoint is not None:
         load_weights(network, Path(run.baseline.checkpoint))
         return f"checkpoint {Path(run.baseline.checkpoint).name}"
     if run.model.pretrained:
         return "torchvision weights"
-    if not run.baseline.store:
-        result = stages.do("baseline", lambda checkpoint: train(network, checkpoint))
-        network.load_state_dict(result["network"])
-        return "trained in this run"
-    folder = entry(run)
-    stored = folder / "stages" / "baseline.pt"
-    before = stored.exists()
-    with waiting_lock(folder, note):
-        shared = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
-        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint))
-    network.load_state_dict(result["network"])
-    return f"baseline store {folder.name}" if before else "trained, now in the baseline store"
+    stored = entry(run, network) / "stages" / "baseline.pt"
+    if run.baseline.store and stored.exists():
+        network.load_state_dict(load(stored)["network"])
+        return f"baseline store ({entry(run, network).name})"
+    return None
 
 
-def entry(run: Run) -> Path:
-    """Returns the folder of the run's baseline in the store.
+def entry(run: Run, network: nn.Module) -> Path:
+    """Returns the folder of the run's baseline in the store; `network` is on the run's device.
 
     The name is a digest over what decides a baseline: model, dataset, recipe, seed, device and
     the versions of the libraries that compute it.
@@ -79,7 +95,7 @@ def entry(run: Run) -> Path:
         "dataset": dataset,
         "recipe": asdict(run.recipe.baseline),
         "seed": run.settings.seed,
-        "device": run.settings.device,
+        "device": next(network.parameters()).device.type,
         "threads": run.settings.threads,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -87,13 +103,12 @@ def entry(run: Run) -> Path:
     return Path(run.settings.outputs) / "baselines" / digest(identity)[:16]
 
 
-def waiting_lock(folder: Path, note: Callable[[str], None]) -> FileLock:
+def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextManager[object]:
     """Returns the entry's lock, held: the first job trains, the others wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         note(f"waiting for another job that trains this baseline ({folder})")
-        lock.acquire()
-    return lock
+        return lock.acquire()

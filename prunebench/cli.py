@@ -38,7 +38,9 @@ def job(cfg: DictConfig) -> None:
 def main() -> None:
     """Entry point of the ``prunebench`` command; user mistakes exit with 2."""
     if sys.version_info >= (3, 14):
-        fail("Python 3.14 is not supported: Hydra 1.3 and fvcore do not run on it; use 3.11 to 3.13")
+        fail(
+            "Python 3.14 is not supported: Hydra 1.3 and fvcore do not run on it; use 3.11 to 3.13"
+        )
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"prunebench {__version__}\n")
         return

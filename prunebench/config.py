@@ -105,7 +105,9 @@ class Run:
     @property
     def digest(self) -> str:
         """Sha256 of all that decides the result; equal for a run and its resumption."""
-        config = {key: value for key, value in self.config.items() if key not in ("tracker", "name")}
+        config = {
+            key: value for key, value in self.config.items() if key not in ("tracker", "name")
+        }
         config["run"] = {
             key: value
             for key, value in self.config["run"].items()
@@ -137,7 +139,9 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
     plain = {str(key): value for key, value in config.items()}
-    parts: dict[str, Any] = {group: component(group, plain[group], base) for group, base in GROUPS.items()}
+    parts: dict[str, Any] = {
+        group: component(group, plain[group], base) for group, base in GROUPS.items()
+    }
     run = Run(
         settings=section("run", plain["run"], Settings),
         baseline=section("baseline", plain["baseline"], Baseline),
@@ -193,7 +197,10 @@ def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         missing = sorted(OmegaConf.missing_keys(merged))
-        require(not missing, f"{missing[:1]} is not set; give {name}.{missing[0] if missing else ''}=...")
+        require(
+            not missing,
+            f"{missing[:1]} is not set; give {name}.{missing[0] if missing else ''}=...",
+        )
         built = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = f"{name}.{error.full_key}" if error.full_key else name

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import perf_counter
 
+import torch
 from torch import Tensor, nn
 
 from prunebench.budgets import Budget, Dense
 from prunebench.channels import ChannelMap, Plan, slim, trace, verify
+from prunebench.config import Run
 from prunebench.criteria import Criterion, Evidence
+from prunebench.datasets import Data
 from prunebench.errors import PruningError
 from prunebench.repairs import Repair
+from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.schedules import Step
+from prunebench.training.device_data import DeviceSplit
 
 #: largest relative difference between masked and slimmed network that float32 rounding explains
 TOLERANCE = 1e-4
@@ -29,6 +35,21 @@ class Method:
     def images_needed(self) -> int:
         """Number of training images that ranking and repairing want to see."""
         return max(self.criterion.images_needed, self.repair.images_needed)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Training images for criteria and repairs.
+
+    Attributes:
+        images: normalised, unaugmented, float32 [n, C, H, W].
+        labels: int64 [n].
+        seed: for criteria that draw at random.
+    """
+
+    images: Tensor
+    labels: Tensor
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,13 @@ class Cut:
     criterion_seconds: float
 
 
+def draw_sample(run: Run, data: Data, device: torch.device, count: int) -> Sample:
+    """Returns `count` images of the training split, drawn with the run's seed."""
+    seed = seed_for(run.settings.seed, "selection")
+    images, labels = DeviceSplit(data, data.train, device=device).sample(count, seed=seed)
+    return Sample(images, labels, seed)
+
+
 def dense_counts(cmap: ChannelMap) -> Dense:
     """Returns the counts of the network `cmap` was traced from."""
     whole = Plan({})
@@ -60,22 +88,20 @@ def dense_counts(cmap: ChannelMap) -> Dense:
 def cut(
     network: nn.Module,
     method: Method,
-    names: tuple[str, ...],
+    step: Step,
     dense: Dense,
     *,
-    share: float,
-    evidence: tuple[Tensor, Tensor, int],
+    sample: Sample,
     example: Tensor,
 ) -> Cut:
-    """Prunes the groups `names` of `network`, which is left unchanged.
+    """Prunes the step's groups of `network`, which is left unchanged.
 
     Args:
         network: in eval mode.
         method: criterion, budget and repair.
-        names: of the groups to rank and prune now.
+        step: which groups to rank and prune now, and how far.
         dense: counts of the unpruned network.
-        share: how much of the way to the budget to go, in (0, 1].
-        evidence: normalised training images [n, C, H, W], labels [n], and the seed.
+        sample: what criterion and repair may look at.
         example: input [1, C, H, W] to trace and verify with.
 
     Raises:
@@ -83,17 +109,17 @@ def cut(
             does not compute what the masked one does.
     """
     cmap = trace(network, example)
-    groups = tuple(group for group in cmap.groups if group.name in names)
-    images, labels, seed = evidence
-    facts = Evidence(network, cmap, groups, images, labels, seed)
+    groups = tuple(group for group in cmap.groups if group.name in step.groups)
+    facts = Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
     start = perf_counter()
     ranks = method.criterion.rank(facts)
     seconds = perf_counter() - start
-    plan = method.budget.choose(cmap, ranks, dense, share=share)
+    plan = method.budget.choose(cmap, ranks, dense, share=step.share)
     plan.check(cmap)
     folded = method.repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
-    error = verify(folded, slimmed, cmap, plan, example)
+    with cuda_math(exact=True):
+        error = verify(folded, slimmed, cmap, plan, example)
     if not error <= TOLERANCE:
         raise PruningError(
             f"the slimmed network differs from the masked one by {error:.1e} (relative), more "

@@ -36,7 +36,7 @@ class Stages:
         path = self.folder / f"{name}.pt"
         partial = self.folder / f"{name}.partial.pt"
         if not path.exists():
-            save(path, compute(Checkpoint(partial, self.every_seconds)))
+            save(path, compute(Checkpoint(partial, every_seconds=self.every_seconds)))
         partial.unlink(missing_ok=True)
         return load(path)
 

@@ -1,0 +1,90 @@
+"""`prune`: a model of one's own, in three lines of Python and without a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from prunebench.budgets import Budget
+from prunebench.channels import trace
+from prunebench.config import component
+from prunebench.criteria import Criterion
+from prunebench.errors import ConfigError, unknown
+from prunebench.paths import conf_dir
+from prunebench.pruning import Method, Sample, cut, dense_counts
+from prunebench.repairs import Repair
+from prunebench.schedules.oneshot import OneShot
+
+
+def prune(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    criterion: str = "l1",
+    images: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    **budget: Any,
+) -> nn.Module:
+    """Returns a physically smaller copy of `model`, pruned in one step; `model` is untouched.
+
+    Args:
+        model: any CNN that the channel map can trace.
+        example: an input [1, C, H, W], as the model expects it.
+        criterion: an option of ``conf/criterion`` with its shipped settings.
+        images: inputs [n, C, H, W] and labels [n] for criteria that look at data.
+        seed: for criteria that draw at random.
+        budget: one of ``macs=0.5``, ``params=0.5`` (fraction of the dense network's to keep) or
+            ``uniform=0.5`` (fraction of every group's channels); none of them = the criterion's
+            own decision. Further keys of that budget's option may follow, such as
+            ``scope="all"``, ``floor=8`` or ``divisor=8``.
+
+    Raises:
+        ConfigError: an unknown criterion or budget key, or `images` are needed and not given.
+        PruningError: the criterion or the budget cannot serve this model.
+    """
+    targets = [name for name in ("macs", "params", "uniform") if name in budget]
+    if len(targets) > 1:
+        raise ConfigError(f"give one budget, not {' and '.join(targets)}")
+    chosen = targets[0] if targets else "own"
+    keys = {("keep" if key == chosen else key): value for key, value in budget.items()}
+    method = Method(
+        option("criterion", criterion, Criterion),
+        option("budget", chosen, Budget, **keys),
+        option("repair", "none", Repair),
+    )
+    if method.images_needed and images is None:
+        raise ConfigError(
+            f"criterion={criterion} looks at {method.images_needed} training images; "
+            "give images=(inputs, labels)"
+        )
+    if images is None:
+        images = example[:0], torch.empty(0, dtype=torch.int64)
+    training = model.training
+    model.eval()
+    try:
+        cmap = trace(model, example)
+        names = [group.name for group in method.budget.select(cmap)]
+        [step] = OneShot().steps(names)
+        sample = Sample(*images, seed)
+        made = cut(model, method, step, dense_counts(cmap), sample=sample, example=example)
+    finally:
+        model.train(training)
+    return made.network.train(training)
+
+
+def option(group: str, name: str, base: type, **changes: Any) -> Any:
+    """Builds a shipped option of `group` with some of its keys changed.
+
+    Raises:
+        ConfigError: the option or a key is not known, or a value does not fit.
+    """
+    folder = conf_dir() / group
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise ConfigError(unknown(f"{group}={name}", [file.stem for file in folder.glob("*.yaml")]))
+    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    assert isinstance(values, dict)
+    return component(group, {str(k): v for k, v in {**values, **changes}.items()}, base)
