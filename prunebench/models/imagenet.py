@@ -1,0 +1,123 @@
+"""Any classification network of torchvision, by its name there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from torchvision import models
+
+from prunebench.errors import CheckpointError, ConfigError, require, unknown
+from prunebench.models import ModelSpec
+
+#: what torchvision's weights classify into
+_IMAGENET_CLASSES = 1000
+#: classifiers for training only, beside the real one
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torchvision(ModelSpec):
+    """A torchvision network; the schema of ``conf/model/{torchvision,imagenet_*}.yaml``.
+
+    Attributes:
+        name: as in ``torchvision.models``, such as ``resnet50``.
+        weights: null for none, or the name of torchvision's weights: ``DEFAULT``,
+            ``IMAGENET1K_V1``, ...
+    """
+
+    name: str
+    weights: str | None
+
+    def __post_init__(self) -> None:
+        """Checks that torchvision has the network and the weights."""
+        # `module` leaves out segmentation, detection, video and quantised networks
+        names = models.list_models(module=models)
+        require(self.name in names, unknown(f"model.name={self.name}", names))
+        if self.weights is not None:
+            valid = ["DEFAULT", *(weight.name for weight in models.get_model_weights(self.name))]
+            require(self.weights in valid, unknown(f"model.weights={self.weights}", valid))
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network, with a new last layer if `classes` is not what the weights know.
+
+        Auxiliary classifiers (GoogLeNet, Inception) are left out.
+
+        Raises:
+            ConfigError: the network cannot take images of `shape`.
+            CheckpointError: the weights cannot be downloaded.
+        """
+        self._try_shape(shape, classes)
+        if self.weights is None:
+            options = {"init_weights": True} if _has_auxiliary(self.name) else {}
+            network = models.get_model(self.name, weights=None, num_classes=classes, **options)
+        else:
+            network = self._pretrained()
+            if classes != _IMAGENET_CLASSES:
+                _replace_head(network, classes)
+        return _without_auxiliary(network)
+
+    def _try_shape(self, shape: tuple[int, int, int], classes: int) -> None:
+        """Runs an empty copy of the network, which costs neither memory nor arithmetic."""
+        options = {"init_weights": False} if _has_auxiliary(self.name) else {}
+        with torch.device("meta"):
+            empty = models.get_model(self.name, weights=None, num_classes=classes, **options)
+            images = torch.zeros(2, *shape)
+        try:
+            with torch.no_grad():
+                _without_auxiliary(empty).eval()(images)
+        except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+            size = " x ".join(map(str, shape))
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(
+                f"model: torchvision's {self.name} cannot take images of {size} ({reason}); "
+                "choose another dataset or model"
+            ) from error
+
+    def _pretrained(self) -> nn.Module:
+        weights = models.get_model_weights(self.name)[self.weights]
+        try:
+            return cast(nn.Module, models.get_model(self.name, weights=weights))
+        except (OSError, RuntimeError) as error:  # no network, or the file's hash does not fit
+            file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
+            raise CheckpointError(
+                f"model.weights={self.weights}: {weights.url} could not be downloaded ({error}); "
+                f"put it at {file}, or set model.weights=null"
+            ) from error
+
+
+def _has_auxiliary(name: str) -> bool:
+    return name in ("googlenet", "inception_v3")
+
+
+def _without_auxiliary(network: nn.Module) -> nn.Module:
+    if hasattr(network, "aux_logits"):
+        network.aux_logits = False
+        for name in _AUXILIARY:
+            if hasattr(network, name):
+                setattr(network, name, None)
+    return network
+
+
+def _replace_head(network: nn.Module, classes: int) -> None:
+    """Puts a fresh last layer of `classes` outputs in the place of the old one."""
+    heads = [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and module.weight.shape[0] == _IMAGENET_CLASSES
+        and not name.startswith(_AUXILIARY)
+    ]
+    name, old = heads[-1]
+    bias = old.bias is not None
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, classes, bias=bias)
+    else:  # SqueezeNet classifies by a 1x1 convolution
+        new = nn.Conv2d(old.in_channels, classes, old.kernel_size, bias=bias)  # type: ignore[arg-type]
+    network.set_submodule(name, new)
+    if hasattr(network, "num_classes"):
+        network.num_classes = classes
