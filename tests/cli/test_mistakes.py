@@ -1,0 +1,75 @@
+"""Every mistake of a user's is one line that names the valid choices, with exit code 2."""
+
+import pytest
+
+#: what is typed, and what the answer must contain; none of these may import torch
+TORCH_FREE = [
+    (["criterion=foda"], ["'criterion=foda' is not known", "foad", "did you mean 'foad'?"]),
+    (["critrion=foad"], ["'critrion' is not known", "did you mean 'criterion'?"]),
+    (["criterion.tt=1"], ["'criterion.tt' is not known", "valid: ", "rule"]),
+    (["+criterion.tt=1"], ["'criterion.tt' is not known", "valid: ", "rule"]),
+    (["+nonsense=1"], ["'nonsense' is not known", "criterion"]),
+    (["run.sed=1"], ["'run.sed' is not known", "did you mean 'seed'?"]),
+    (["+recipe.finetune.epoch=1"], ["'recipe.finetune.epoch' is not known", "epochs"]),
+    (["run.seed=abc"], ["run.seed", "abc", "Integer"]),
+    (["criterion.t=abc"], ["criterion.t", "abc"]),
+    (["criterion.t=-1"], ["criterion: t must"]),
+    (["criterion.rule=v2024"], ["criterion: rule must be one of", "v2022", "v2023", "strict"]),
+    (["budget=uniform", "budget.keep=1.5"], ["budget: keep must", "1.5"]),
+    (["budget=uniform", "budget.keep=0"], ["budget: keep must"]),
+    (["budget.scope=outer"], ["budget: scope must be one of inner, all; got 'outer'"]),
+    (["recipe.finetune.lr=0"], ["recipe", "lr must be positive"]),
+    (["run.device=gpu"], ["run: device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+    (["criterion=null"], ["criterion must not be null"]),
+    (["criterion=l1"], ["budget=own takes the criterion's own decision", "budget=uniform"]),
+    (["schedule=iterative"], ["budget=own has no final size", "schedule=oneshot"]),
+    (["experiment=nope"], ["'experiment=nope' is not known", "quickstart"]),
+    (["method=foa"], ["'method=foa' is not known", "did you mean 'foad'?"]),
+    (["criterion._target_=os.system"], ["criterion._target_: os.system is not a Criterion"]),
+    (["criterion._target_=prunebench.nothing.X"], ["criterion._target_: cannot find"]),
+    (["model=vgg16", "foad"], ["foad"]),
+    (["criterion.t="], ["criterion.t"]),
+]
+
+
+@pytest.mark.parametrize(("typed", "parts"), TORCH_FREE, ids=lambda value: " ".join(value))
+def test_a_mistake_is_one_line(prunebench, typed, parts):
+    done = prunebench(*typed)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("prunebench: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    for part in parts:
+        assert part in done.stderr
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "parts"),
+    [
+        (["dataset.root=/nowhere"], ["/nowhere", "dataset.download=true", "dataset.root"]),
+        (["+model.wdth=2"], ["'model.wdth' is not known", "width"]),
+        (["model.width=-1"], ["model: width must be positive"]),
+        (["dataset=digits", "dataset.size=8"], ["vgg16 needs images of at least 16 x 16"]),
+        (["run.device=cuda:7", "dataset=digits"], ["run.device=cuda:7", "run.device=cpu"]),
+        (
+            ["dataset=digits", "baseline.checkpoint=no.pth"],
+            ["no.pth"],
+        ),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_that_shows_later_is_one_line_too(prunebench, tmp_path, typed, parts):
+    done = prunebench(*typed)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("prunebench: ")
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in last
+
+
+def test_full_errors_keep_their_traceback(prunebench, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = prunebench("criterion=foda")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
