@@ -1,0 +1,67 @@
+"""From a keep ratio to a number of channels, and from a number to the best-scored channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from prunebench.errors import PruningError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunebench.budgets import Budget, Dense
+    from prunebench.channels import ChannelMap
+
+
+def final_keep(keep: float, share: float) -> float:
+    """Returns the keep ratio to reach in a step that goes `share` of the way to `keep`."""
+    return 1 - share * (1 - keep)
+
+
+def kept_count(budget: Budget, wanted: float, size: int) -> int:
+    """Returns how many of `size` channels stay when `wanted` of them should.
+
+    Fractions are cut off, after adding 1e-9: 0.29 * 100 is 28.999999999999996. The floor comes
+    next, then the divisor, which rounds up.
+
+    Args:
+        budget: for its floor and divisor.
+        wanted: channels, such as dense size times keep ratio.
+        size: of the group now; never exceeded.
+    """
+    count = max(int(wanted + 1e-9), budget.floor)
+    return min(-(-count // budget.divisor) * budget.divisor, size)
+
+
+def best(scores: Tensor, count: int) -> tuple[int, ...]:
+    """Returns the `count` highest-scored classes, ascending; ties go to the lower index."""
+    import torch
+
+    order = torch.argsort(scores, descending=True, stable=True)
+    return tuple(sorted(order[:count].tolist()))
+
+
+def require_effect(
+    budget: Budget, cmap: ChannelMap, dense: Dense, keep: Mapping[str, float]
+) -> None:
+    """Refuses keep ratios that remove nothing from the dense network, though one is below 1.
+
+    Args:
+        budget: for its scope, floor and divisor.
+        cmap: of the network now, for the groups the budget may prune.
+        dense: counts of the unpruned network.
+        keep: group name -> keep ratio.
+
+    Raises:
+        PruningError: no group loses a channel.
+    """
+    sizes = {group.name: dense.sizes[group.name] for group in budget.select(cmap)}
+    if all(keep[name] == 1 for name in sizes):
+        return
+    if all(kept_count(budget, size * keep[name], size) == size for name, size in sizes.items()):
+        raise PruningError(
+            f"budget.keep={min(keep[name] for name in sizes):g} removes none of "
+            f"{sum(sizes.values())} channels; the largest group has {max(sizes.values())} "
+            f"(budget.floor={budget.floor}, budget.divisor={budget.divisor}); lower budget.keep"
+        )

@@ -1,0 +1,59 @@
+"""Own: the criterion's own decision, such as FOAD's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Budget, Dense
+from prunebench.budgets.counts import best, kept_count
+from prunebench.errors import PruningError
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+    from prunebench.criteria import GroupRank
+
+
+@dataclass(frozen=True)
+class Own(Budget):
+    """Keeps what the criterion decided to keep; floor and divisor add the best-scored others."""
+
+    needs_decision = True
+
+    def choose(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> Plan:
+        """Returns the criterion's decision.
+
+        Args:
+            cmap: not looked at.
+            ranks: by group name, each with a decision.
+            dense: not looked at.
+            share: must be 1; there is no final size to go part of the way to.
+
+        Raises:
+            PruningError: the criterion decided nothing, or `share` is not 1.
+        """
+        from prunebench.channels import Plan
+
+        if share != 1:
+            raise PruningError("budget=own cannot go part of the way; choose schedule=oneshot")
+        return Plan({name: self._kept(name, rank) for name, rank in ranks.items()})
+
+    def _kept(self, name: str, rank: GroupRank) -> tuple[int, ...]:
+        """Returns the decision for one group, filled up to floor and divisor."""
+        import torch
+
+        if rank.kept is None:
+            raise PruningError(
+                f"budget=own needs a criterion that decides, and this one made no decision for "
+                f"{name}; choose budget=uniform, per_layer, macs or params"
+            )
+        count = kept_count(self, len(rank.kept), len(rank.scores))
+        if count == len(rank.kept):
+            return rank.kept
+        # the chosen ones come first in any case
+        scores = rank.scores.clone()
+        scores[list(rank.kept)] = torch.inf
+        return best(scores, count)

@@ -1,0 +1,52 @@
+"""Uniform: the same keep ratio in every group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Budget, Dense
+from prunebench.budgets.counts import best, final_keep, kept_count, require_effect
+from prunebench.errors import require
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+    from prunebench.criteria import GroupRank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uniform(Budget):
+    """Keeps the same fraction of the dense channels of every group.
+
+    Attributes:
+        keep: fraction of channels kept, in (0, 1].
+    """
+
+    keep: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        super().__post_init__()
+        require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
+
+    def choose(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> Plan:
+        """Returns the best-scored int(size * keep) channels of every ranked group.
+
+        Raises:
+            PruningError: the ratio removes no channel of any group.
+        """
+        from prunebench.channels import Plan
+
+        require_effect(self, cmap, dense, dict.fromkeys(dense.sizes, self.keep))
+        keep = final_keep(self.keep, share)
+        return Plan(
+            {
+                name: best(
+                    rank.scores, kept_count(self, dense.sizes[name] * keep, len(rank.scores))
+                )
+                for name, rank in ranks.items()
+            }
+        )

@@ -1,0 +1,57 @@
+"""The weights that make a channel, one row per class: what weight criteria look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from prunebench.channels import ChannelGroup
+
+
+def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
+    """Returns the filters of every producer of `group`, side by side.
+
+    Biases, norms and depthwise layers are left out. A class that owns fewer indices than another
+    has zeros in their place.
+
+    Returns:
+        float64 [group.size, weights per class] on the CPU.
+    """
+    import torch
+
+    columns = []
+    for site in group.producers:
+        weight = network.get_parameter(f"{site.module}.{site.parameter}").detach()
+        if weight.dim() > 1:
+            rows = weight.movedim(site.dim, 0).flatten(1).cpu().double()
+            columns.append(_by_class(rows, site.classes.cpu(), group.size))
+    assert columns, f"{group.name} has no producer with a weight matrix"
+    return torch.cat(columns, 1)
+
+
+def _by_class(rows: Tensor, classes: Tensor, size: int) -> Tensor:
+    """Returns [size, rows of a class side by side]; rows of class -1 are left out."""
+    import torch
+
+    owners, order = torch.sort(classes, stable=True)
+    inside = owners >= 0
+    owners, order = owners[inside], order[inside]
+    nth = torch.arange(len(owners)) - torch.searchsorted(owners, owners)
+    table = rows.new_zeros(size, int(nth.max()) + 1, rows.shape[1])
+    table[owners, nth] = rows[order]
+    return table.flatten(1)
+
+
+def scaled(scores: Tensor, normalize: str) -> Tensor:
+    """Returns `scores` divided by their mean where `normalize` is ``mean``, so that layers compare.
+
+    Raw norms of different layers differ with fan-in alone, so a global ranking of them empties
+    whole layers (Li et al. 2017 therefore set ratios per layer).
+    """
+    mean = scores.mean()
+    return scores / mean if normalize == "mean" and mean > 0 else scores
+
+
+NORMALIZE = ("none", "mean")

@@ -1,0 +1,38 @@
+"""L1: the sum of absolute weights of a channel's filters; higher = keep.
+
+Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017: the full filter, no bias, no batch
+norm. Where several layers write into one channel (a residual stream), their filters count together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunebench.criteria import Criterion, Evidence, GroupRank
+from prunebench.criteria.filters import NORMALIZE, filters, scaled
+from prunebench.errors import require_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1(Criterion):
+    """Scores a channel by the sum of absolute weights that produce it.
+
+    Attributes:
+        normalize: ``mean`` divides by the group's mean, ``none`` leaves raw sums; only budgets
+            that compare layers see a difference.
+    """
+
+    normalize: str
+
+    def __post_init__(self) -> None:
+        """Checks choices."""
+        require_choice("normalize", self.normalize, NORMALIZE)
+
+    def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Ranks by weights alone."""
+        return {
+            group.name: GroupRank(
+                scaled(filters(evidence.network, group).abs().sum(1), self.normalize)
+            )
+            for group in evidence.groups
+        }

@@ -1,0 +1,38 @@
+"""L2: the Euclidean norm of a channel's filters; higher = keep.
+
+Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, section 4.4, where it ranks almost
+as L1 does; also the importance of He et al., "Soft Filter Pruning", IJCAI 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunebench.criteria import Criterion, Evidence, GroupRank
+from prunebench.criteria.filters import NORMALIZE, filters, scaled
+from prunebench.errors import require_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2(Criterion):
+    """Scores a channel by the Euclidean norm of the weights that produce it.
+
+    Attributes:
+        normalize: ``mean`` divides by the group's mean, ``none`` leaves raw norms; only budgets
+            that compare layers see a difference.
+    """
+
+    normalize: str
+
+    def __post_init__(self) -> None:
+        """Checks choices."""
+        require_choice("normalize", self.normalize, NORMALIZE)
+
+    def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Ranks by weights alone."""
+        return {
+            group.name: GroupRank(
+                scaled(filters(evidence.network, group).norm(dim=1), self.normalize)
+            )
+            for group in evidence.groups
+        }
