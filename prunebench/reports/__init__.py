@@ -1,0 +1,1 @@
+"""Reports: tables made from finished runs; reads records only, never torch."""
