@@ -1,0 +1,138 @@
+"""A run killed with SIGKILL goes on with ``run.resume=true`` and ends bit for bit the same."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+#: a run with every kind of stage: baseline, two pruning steps, training between them, fine-tuning
+SMALL = [
+    "model=vgg16",
+    "model.width=0.05",
+    "dataset=digits",
+    "dataset.size=16",
+    "dataset.train_size=256",
+    "criterion=l1",
+    "budget=uniform",
+    "budget.keep=0.5",
+    "schedule=iterative",
+    "schedule.rounds=2",
+    "recipe=quick",
+    "recipe.baseline.epochs=3",
+    "recipe.finetune.epochs=3",
+    "run.checkpoint_seconds=0",
+    "run.latency_batch=2",
+]
+KILLS = 5
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "prunebench", *SMALL, "run.resume=true"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def state(folder):
+    """Everything on disk that tells how far the run is."""
+    found = set()
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                info = os.stat(os.path.join(root, name))
+            except FileNotFoundError:
+                continue
+            if not name.endswith((".log", ".tmp")):
+                found.add((name, info.st_mtime_ns))
+    return found
+
+
+def follow(process, folder, stop_after):
+    """Kills the process after `stop_after` changes on disk; returns how many there were."""
+    seen = state(folder)
+    first = len(seen)
+    while process.poll() is None:
+        seen |= state(folder)
+        if stop_after is not None and len(seen) - first >= stop_after:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.004)
+    output = process.communicate()[0]
+    assert process.returncode in (0, -signal.SIGKILL), output
+    return len(seen) - first
+
+
+def outcome(folder):
+    """All that must be equal: weights, plan, counts, figures and the log, but no times."""
+    [path] = (folder / "outputs").rglob("report.json")
+    report = json.loads(path.read_text())
+    weights = torch.load(path.parent / "slim.pt", weights_only=True)["network"]
+    rows = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("seconds", None)
+    for measured in report["measurements"]:
+        measured.pop("latency")
+    for step in report["steps"]:
+        step.pop("seconds")
+        step.pop("criterion_seconds")
+    keys = ("plan", "layers", "measurements", "steps", "digest")
+    return weights, {key: report[key] for key in keys}, rows
+
+
+@pytest.mark.timeout(600)
+def test_killed_five_times_equals_uninterrupted(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    changes = follow(start(whole), whole, None)
+    moments = random.Random(20240601)
+    killed = 0
+    for _ in range(KILLS):
+        process = start(broken)
+        follow(process, broken, moments.randint(1, changes // (KILLS + 1)))
+        killed += process.returncode == -signal.SIGKILL
+    assert killed == KILLS
+    follow(start(broken), broken, None)
+
+    weights, record, rows = outcome(whole)
+    resumed_weights, resumed_record, resumed_rows = outcome(broken)
+    assert record == resumed_record
+    assert rows == resumed_rows
+    assert weights.keys() == resumed_weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, resumed_weights[name]), name
+
+
+def test_a_finished_run_is_shown_again_and_not_repeated(prunebench, tmp_path):
+    first = prunebench(*SMALL, "recipe.baseline.epochs=1", "recipe.finetune.epochs=0")
+    assert first.returncode == 0, first.stderr
+    [path] = (tmp_path / "outputs").rglob("report.json")
+    before = path.stat().st_mtime_ns
+    again = prunebench(
+        *SMALL, "recipe.baseline.epochs=1", "recipe.finetune.epochs=0", "run.resume=true"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "finished before" in again.stderr
+    assert path.stat().st_mtime_ns == before
+    assert len(list((tmp_path / "outputs").rglob("run.json"))) == 1
+
+
+def test_a_second_run_takes_the_stored_baseline(prunebench, tmp_path):
+    shorter = [*SMALL, "recipe.baseline.epochs=1", "recipe.finetune.epochs=0"]
+    assert "trained" in prunebench(*shorter).stderr
+    again = prunebench(*shorter, "criterion=random")
+    assert again.returncode == 0, again.stderr
+    assert "baseline store" in again.stderr
+    assert len(list((tmp_path / "outputs" / "baselines").iterdir())) == 1
+    reports = [json.loads(p.read_text()) for p in (tmp_path / "outputs").rglob("report.json")]
+    first, second = (report["measurements"][0]["test"] for report in reports)
+    assert first == second

@@ -1,0 +1,77 @@
+"""Every shipped option can be composed and built, and every option class has its YAML."""
+
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from inspect import isabstract
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import prunebench
+from prunebench.config import GROUPS, component, load, section
+from prunebench.paths import conf_dir
+from prunebench.training.recipe import Recipe
+
+PACKAGES = {"criterion": "criteria", "budget": "budgets", "repair": "repairs", "schedule": "schedules"}
+OPTIONS = sorted(
+    (group, path.stem) for group in [*GROUPS, "recipe"] for path in (conf_dir() / group).glob("*.yaml")
+)
+#: values for keys an option leaves to the user
+GIVEN = {
+    "model=torchvision": ["model.name=resnet18"],
+    "dataset=npz": ["dataset.path=arrays.npz"],
+    "budget=per_layer": ["budget.keep={'*': 0.5}"],
+}
+
+
+def composed(*overrides):
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return compose("config", overrides=["name=test", *overrides])
+
+
+def test_there_are_as_many_options_as_we_think():
+    assert len(OPTIONS) >= 45
+    assert {group for group, _ in OPTIONS} == {*GROUPS, "recipe"}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+def test_every_option_builds_and_lists_all_its_keys(group, option):
+    chosen = f"{group}={option}"
+    values = OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
+    if group == "recipe":
+        built = section("recipe", values, Recipe)
+    else:
+        built = component(group, values, GROUPS[group])
+        assert {field.name for field in fields(built)} == values.keys() - {"_target_"}
+    with pytest.raises(AttributeError):
+        built.nothing = 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"{group}={path.stem}" for group in ("method", "experiment") for path in (conf_dir() / group).glob("*.yaml")],
+)
+def test_every_preset_makes_a_run(name):
+    run = load(composed(name), {})
+    assert run.recipe.finetune.epochs > 0
+
+
+@pytest.mark.parametrize(("group", "package"), PACKAGES.items())
+def test_every_module_has_its_option(group, package):
+    folder = Path(prunebench.__file__).parent / package
+    for module in iter_modules([str(folder)]):
+        found = import_module(f"prunebench.{package}.{module.name}")
+        classes = [
+            value
+            for value in vars(found).values()
+            if isinstance(value, type)
+            and issubclass(value, GROUPS[group])
+            and is_dataclass(value)
+            and not isabstract(value)
+            and value.__module__ == found.__name__
+        ]
+        if classes:
+            assert (conf_dir() / group / f"{module.name.rstrip('_')}.yaml").exists()
