@@ -12,7 +12,7 @@ SCHEDULES = ("constant", "step", "multistep", "cosine")
 PRECISIONS = ("float32", "bf16")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)  # not frozen: OmegaConf cannot merge into a frozen dataclass in another
 class Phase:
     """One stretch of training.
 

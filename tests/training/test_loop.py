@@ -1,0 +1,362 @@
+"""The loop: resuming bit for bit, against a plain loop, and stopping where it diverges."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional
+
+from prunebench.datasets import Data, Split
+from prunebench.errors import CheckpointError, TrainingError
+from prunebench.training.checkpoint import Checkpoint, load
+from prunebench.training.device_data import DeviceSplit
+from prunebench.training.loop import train
+from prunebench.training.optim import learning_rate
+from prunebench.training.recipe import Phase
+from prunebench.training.stage import Moment, Stage, TrainResult
+
+CPU = torch.device("cpu")
+PHASE = Phase(
+    epochs=3, batch_size=8, optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True,
+    weight_decay=1e-3, decay="weights", schedule="cosine", milestones=[], gamma=0.1,
+    warmup_epochs=1.0, label_smoothing=0.1, precision="float32", channels_last=True,
+)  # fmt: skip
+STEPS = 4  # per epoch: 30 images in batches of 8
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def split(n: int) -> Split:
+    source = torch.Generator().manual_seed(n)
+    images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
+    return Split(images, torch.randint(0, 4, (n,), generator=source))
+
+
+def data(*, val: int = 12) -> Data:
+    return Data(
+        name="noise", train=split(30), val=split(val), test=split(1), classes=4,
+        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), crop_padding=1, flip=True,
+    )  # fmt: skip
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3),
+        nn.Conv2d(6, 6, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4),
+    )  # fmt: skip
+
+
+class Shrinker:
+    """An observer with state: counts its steps and pulls weights by that count."""
+
+    def __init__(self, *, stop_after: int | None = None) -> None:
+        self.stop_after = stop_after
+        self.calls = 0
+        self.total = torch.zeros(())
+        self.events: list[str] = []
+
+    def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
+        self.weight = next(network.parameters())
+        self.events.append("start")
+
+    def after_backward(self, moment: Moment) -> None:
+        assert self.weight.grad is not None
+        self.weight.grad.add_(self.weight.sign(), alpha=1e-3 * self.calls)
+
+    def after_step(self, moment: Moment) -> bool:
+        self.calls += 1
+        self.total += moment.loss
+        return self.calls == self.stop_after
+
+    def finished(self) -> None:
+        self.events.append("finished")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": self.calls, "total": self.total}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.calls, self.total = state["calls"], state["total"]
+        self.events.append("load")
+
+
+class KilledAt(Shrinker):
+    """The same, in a process that is killed after a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def after_backward(self, moment: Moment) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left -= 1
+        super().after_backward(moment)
+
+
+def stage(**changes: Any) -> Stage:
+    return replace(Stage(name="baseline", seed=5, device=CPU), **changes)
+
+
+def outcome(net: nn.Module, result: TrainResult) -> list[object]:
+    """All that must be equal, without the clock."""
+    history = [{**asdict(record), "seconds": 0} for record in result.history]
+    assert result.best_state is not None
+    assert result.best is not None
+    weights = [*net.state_dict().values(), *result.best_state.values()]
+    return [history, result.best.epoch, [(w.stride(), w.tolist()) for w in weights]]
+
+
+def run_killed(folder: Path, moments: list[int], phase: Phase) -> tuple[list[object], Shrinker]:
+    """A training killed after each of `moments` steps of its process, then left alone."""
+    checkpoint = Checkpoint(folder / "c.pt", 0.0)  # after every step
+    for moment in moments:
+        with pytest.raises(Killed):
+            train(network(), data(), phase, stage(checkpoint=checkpoint, observer=KilledAt(moment)))
+    # with a checkpoint, nothing depends on the weights or the generator of the new process
+    net, observer = network(77 if checkpoint.path.exists() else 0), Shrinker()
+    torch.manual_seed(123)
+    result = train(net, data(), phase, stage(checkpoint=checkpoint, observer=observer))
+    return outcome(net, result), observer
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_killed_training_ends_bit_for_bit_where_it_would_have(
+    tmp_path: Path, optimizer: str
+) -> None:
+    phase = replace(PHASE, optimizer=optimizer, nesterov=False, lr=0.01)
+    net, observer = network(), Shrinker()
+    expected = outcome(net, train(net, data(), phase, stage(observer=observer)))
+    # before the first step, in the middle, at an epoch's first and last step, twice, thrice
+    for number, moments in enumerate(([0], [1], [3], [4], [6], [11], [2, 5], [1, 1, 7])):
+        got, again = run_killed(tmp_path / str(number), moments, phase)
+        assert got == expected, moments
+        assert (again.calls, again.total.item()) == (12, observer.total.item())
+
+
+def test_a_kill_while_the_epoch_is_logged_loses_nothing(tmp_path: Path) -> None:
+    net = network()
+    expected = outcome(net, train(net, data(), PHASE, stage()))
+    for epoch in (1, 2, 3):
+        checkpoint = Checkpoint(tmp_path / f"{epoch}.pt", 0.0)
+        rows: list[Mapping[str, object]] = []
+
+        def log(row: Mapping[str, object], *, last: int = epoch) -> None:
+            if row["epoch"] == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            train(network(), data(), PHASE, stage(checkpoint=checkpoint, log=log))
+        net = network(3)
+        result = train(net, data(), PHASE, stage(checkpoint=checkpoint, log=rows.append))
+        assert outcome(net, result) == expected
+        assert [row["epoch"] for row in rows] == list(range(epoch, 4))
+
+
+def test_saving_only_now_and_then_repeats_the_lost_steps(tmp_path: Path) -> None:
+    net = network()
+    expected = outcome(net, train(net, data(), PHASE, stage(observer=Shrinker())))
+    checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)  # at the ends of epochs only
+    with pytest.raises(Killed):
+        train(network(), data(), PHASE, stage(checkpoint=checkpoint, observer=KilledAt(7)))
+    assert load(checkpoint.path)["epoch"] == 1
+    net = network(3)
+    observer = Shrinker()
+    result = train(net, data(), PHASE, stage(checkpoint=checkpoint, observer=observer))
+    assert outcome(net, result) == expected
+    assert observer.events == ["start", "load", "finished"]
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)
+    net = network()
+    expected = outcome(net, train(net, data(), PHASE, stage(checkpoint=checkpoint)))
+    net = network(3)
+    result = train(net, data(), PHASE, stage(checkpoint=checkpoint, observer=None, log=_never))
+    assert outcome(net, result) == expected
+
+
+def _never(row: Mapping[str, object]) -> None:
+    raise AssertionError(f"trained again: {row}")
+
+
+def test_it_does_what_a_plain_loop_does() -> None:
+    phase = replace(PHASE, channels_last=False)
+    net, plain = network(), network()
+    net[3], plain[3] = nn.Identity(), nn.Identity()  # dropout draws by the loop's own rule
+    result = train(net, data(), phase, stage())
+    optimizer = optim.SGD(
+        [
+            {"params": [plain[0].weight, plain[4].weight, plain[7].weight], "weight_decay": 1e-3},
+            {"params": [w for w in plain.parameters() if w.dim() == 1], "weight_decay": 0.0},
+        ],
+        lr=1.0, momentum=0.9, nesterov=True,
+    )  # fmt: skip
+    images = DeviceSplit(data(), data().train, device=CPU)
+    for epoch in range(3):
+        plain.train()
+        total, right = 0.0, 0
+        batches = images.training_batches(8, seed=5, stage="baseline", epoch=epoch)
+        for step, (x, y) in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(phase, epoch * STEPS + step, STEPS)
+            logits = plain(x)
+            loss = functional.cross_entropy(logits, y, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(y)
+            right += int((logits.argmax(1) == y).sum())
+        plain.eval()
+        with torch.no_grad():
+            guesses = plain(next(DeviceSplit(data(), data().val, device=CPU).batches(99))[0])
+        record = result.history[epoch]
+        assert record.loss == pytest.approx(total / 30, rel=1e-5)
+        assert (record.correct, record.seen) == (right, 30)
+        assert (record.val_correct, record.val_seen) == (
+            int((guesses.argmax(1) == data().val.labels).sum()), 12,
+        )  # fmt: skip
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_best_epoch_is_the_first_with_most_right() -> None:
+    copies: list[dict[str, Tensor]] = []
+    net = network()
+
+    def log(row: Mapping[str, object]) -> None:
+        copies.append({name: value.clone() for name, value in net.state_dict().items()})
+
+    result = train(net, data(), replace(PHASE, epochs=6), stage(log=log))
+    counts = [record.val_correct for record in result.history]
+    assert result.best is not None
+    assert result.best.epoch == counts.index(max(counts)) + 1
+    assert result.best_state is not None
+    for name, value in copies[result.best.epoch - 1].items():
+        assert torch.equal(result.best_state[name], value)
+    assert all(torch.equal(copies[-1][k], v) for k, v in net.state_dict().items())  # left: last
+    assert result.last is result.history[-1]
+    assert result.seconds == pytest.approx(sum(record.seconds for record in result.history))
+
+
+def test_no_epochs_and_no_validation_images() -> None:
+    net, before = network(), network().state_dict()
+    result = train(net, data(), replace(PHASE, epochs=0, warmup_epochs=0.0), stage())
+    assert (result.history, result.best, result.best_state, result.last) == ((), None, None, None)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    result = train(net, data(val=0), PHASE, stage())
+    assert (len(result.history), result.best, result.best_state) == (3, None, None)
+
+
+def test_an_observer_may_end_the_phase(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)
+    observer = Shrinker(stop_after=6)
+    result = train(network(), data(), PHASE, stage(observer=observer, checkpoint=checkpoint))
+    assert [record.seen for record in result.history] == [30, 16]
+    assert observer.events == ["start", "finished"]
+    again = Shrinker()
+    train(network(), data(), PHASE, stage(observer=again, checkpoint=checkpoint))
+    assert again.calls == 6
+
+
+def test_memory_format_is_as_asked_within_and_contiguous_after() -> None:
+    seen: list[bool] = []
+    net = network()
+    net[0].register_forward_pre_hook(
+        lambda _, args: seen.append(
+            args[0].is_contiguous(memory_format=torch.channels_last)
+            and net[0].weight.is_contiguous(memory_format=torch.channels_last)
+        )
+    )
+    train(net, data(), replace(PHASE, epochs=1), stage())
+    assert seen
+    assert all(seen)
+    assert all(weight.is_contiguous() for weight in net.parameters())
+
+
+def test_bf16_autocasts_the_forward_pass_and_keeps_float32_weights() -> None:
+    kinds: set[torch.dtype] = set()
+    net = network()
+    net[0].register_forward_hook(lambda _, args, out: kinds.add(out.dtype))
+    train(net, data(), replace(PHASE, precision="bf16"), stage())
+    assert kinds == {torch.bfloat16}
+    assert {weight.dtype for weight in net.parameters()} == {torch.float32}
+
+
+def poisoned(at: int) -> tuple[nn.Module, Callable[..., None]]:
+    """A network whose output is not a number at its `at`-th training step, counted from 1."""
+    net, count = network(), 0
+
+    def poison(_: nn.Module, args: object, out: Tensor) -> Tensor:
+        nonlocal count
+        count += net.training
+        return out * (float("nan") if count == at and net.training else 1.0)
+
+    return net, net.register_forward_hook(poison).remove
+
+
+@pytest.mark.parametrize(
+    ("at", "place"),
+    [
+        (1, "epoch 1 of 3, step 1 of 4"),
+        (6, "epoch 2 of 3, step 2 of 4"),
+        (12, "epoch 3 of 3, step 4 of 4"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_place(
+    at: int, place: str, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", 0.0)
+    with pytest.raises(TrainingError) as caught:
+        train(poisoned(at)[0], data(), PHASE, stage(checkpoint=checkpoint))
+    assert str(caught.value) == (
+        f"baseline: the loss is not finite at {place}; "
+        "lower the recipe's lr=0.05, raise warmup_epochs=1"
+    )
+    # the poisoned weights never reach the checkpoint
+    if checkpoint.path.exists():
+        assert all(w.isfinite().all() for w in load(checkpoint.path)["network"].values())
+
+
+def test_weights_that_blow_up_in_the_last_step_are_noticed() -> None:
+    net = network()
+
+    class Breaker(Shrinker):
+        def after_step(self, moment: Moment) -> bool:
+            with torch.no_grad():
+                if moment.epoch == 2 and moment.step == 3:
+                    net[7].bias[1] = float("inf")
+            return False
+
+    with pytest.raises(
+        TrainingError, match=r"weights of '7\.bias' are not finite after epoch 3 of 3"
+    ):
+        train(net, data(), PHASE, stage(observer=Breaker()))
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)
+    train(network(), data(), PHASE, stage(checkpoint=checkpoint))
+    with pytest.raises(CheckpointError, match="another training: its seed is 5, not 6"):
+        train(network(), data(), PHASE, stage(checkpoint=checkpoint, seed=6))
+    with pytest.raises(CheckpointError, match="its phase is"):
+        train(network(), data(), replace(PHASE, lr=0.5), stage(checkpoint=checkpoint))
+    with pytest.raises(CheckpointError, match="of another network"):
+        train(network()[:4].append(nn.Flatten()).append(nn.Linear(384, 4)), data(), PHASE,
+              stage(checkpoint=checkpoint))  # fmt: skip
+
+
+def test_the_log_gets_counts() -> None:
+    rows: list[Mapping[str, object]] = []
+    train(network(), data(), PHASE, stage(log=rows.append))
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert set(rows[0]) == {
+        "stage", "epochs", "epoch", "lr", "loss", "correct", "seen", "val_correct", "val_seen",
+        "seconds",
+    }  # fmt: skip
