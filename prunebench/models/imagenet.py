@@ -94,11 +94,10 @@ def _has_auxiliary(name: str) -> bool:
 
 
 def _without_auxiliary(network: nn.Module) -> nn.Module:
-    if hasattr(network, "aux_logits"):
-        network.aux_logits = False
-        for name in _AUXILIARY:
-            if hasattr(network, name):
-                setattr(network, name, None)
+    absent: dict[str, object] = {"aux_logits": False, **dict.fromkeys(_AUXILIARY)}
+    for name, value in absent.items():
+        if hasattr(network, name):
+            setattr(network, name, value)
     return network
 
 
@@ -119,5 +118,3 @@ def _replace_head(network: nn.Module, classes: int) -> None:
     else:  # SqueezeNet classifies by a 1x1 convolution
         new = nn.Conv2d(old.in_channels, classes, old.kernel_size, bias=bias)  # type: ignore[arg-type]
     network.set_submodule(name, new)
-    if hasattr(network, "num_classes"):
-        network.num_classes = classes

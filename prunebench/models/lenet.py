@@ -38,8 +38,10 @@ class Lenet5(ModelSpec):
             relu3=nn.ReLU(inplace=True),
             fc2=nn.Linear(500, classes),
         )
-        for module in layers.values():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-        return nn.Sequential(layers)
+        network = nn.Sequential(layers)
+        for name, parameter in network.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
+        return network

@@ -38,8 +38,10 @@ class Mlp(ModelSpec):
             layers[f"relu{place}"] = nn.ReLU(inplace=True)
             inputs = width
         layers[f"fc{len(self.widths) + 1}"] = nn.Linear(inputs, classes)
-        for module in layers.values():
-            if isinstance(module, nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)
-        return nn.Sequential(layers)
+        network = nn.Sequential(layers)
+        for name, parameter in network.named_parameters():
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
+        return network
