@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -135,15 +136,20 @@ def _open(path: Path) -> Any:
     """Whatever the file holds, read without running code in it."""
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
+    raw = _read(path)
+    damaged = CheckpointError(f"{path} is cut short or no torch file")
+    if not raw.startswith((b"PK", b"\x80")):  # of a zip archive, of a bare pickle
+        raise damaged
     try:
-        return torch.load(io.BytesIO(_read(path)), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # on pickle protocols that do load
+            return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path} holds more than weights, and loading it would run code from the file; "
             "save network.state_dict() alone"
         ) from None
     except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError, IndexError):
-        raise CheckpointError(f"{path} is cut short or no torch file") from None
+        raise damaged from None
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
@@ -175,5 +181,6 @@ def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights with the prefixes of parallel and compiled wrappers taken off."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+            bare = {name.removeprefix(prefix): value for name, value in weights.items()}
+            return _without_prefix(bare)
     return weights
