@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prunebench.channels import ChannelMap
 
 
-def final_keep(keep: float, share: float) -> float:
+def step_keep(keep: float, share: float) -> float:
     """Returns the keep ratio to reach in a step that goes `share` of the way to `keep`."""
     return 1 - share * (1 - keep)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.budgets import Budget, Dense
-from prunebench.budgets.counts import best, final_keep, kept_count, require_effect
+from prunebench.budgets.counts import best, kept_count, require_effect, step_keep
 from prunebench.errors import require
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Uniform(Budget):
         from prunebench.channels import Plan
 
         require_effect(self, cmap, dense, dict.fromkeys(dense.sizes, self.keep))
-        keep = final_keep(self.keep, share)
+        keep = step_keep(self.keep, share)
         return Plan(
             {
                 name: best(

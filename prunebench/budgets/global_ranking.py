@@ -1,0 +1,63 @@
+"""Global ranking: the best-scored fraction of all channels, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Budget, Dense
+from prunebench.budgets.counts import step_keep
+from prunebench.budgets.search import global_order, largest_within, leading
+from prunebench.errors import PruningError, require
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+    from prunebench.criteria import GroupRank
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalRanking(Budget):
+    """Keeps the best-scored channels of all groups together; floors count towards the total.
+
+    Attributes:
+        keep: fraction of the dense channels of all groups kept, in (0, 1].
+    """
+
+    keep: float
+
+    needs_comparable = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        super().__post_init__()
+        require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
+
+    def choose(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> Plan:
+        """Returns the largest plan, in order of score, of at most int(total * keep) channels.
+
+        Raises:
+            PruningError: the ratio removes nothing, or the floors alone exceed it.
+        """
+        from prunebench.channels import Plan
+
+        total = sum(dense.sizes[name] for name in ranks)
+        if self.keep < 1 and int(total * self.keep + 1e-9) == total:
+            raise PruningError(
+                f"budget.keep={self.keep:g} removes none of {total} channels; lower budget.keep"
+            )
+        target = int(total * step_keep(self.keep, share) + 1e-9)
+        order = global_order(ranks)
+
+        def channels(count: int) -> int:
+            return sum(map(len, leading(self, ranks, order, count).values()))
+
+        found = largest_within(target, len(order) + 1, channels)
+        if found < 0:
+            raise PruningError(
+                f"budget.keep={self.keep:g} asks for at most {target} of {total} channels, and "
+                f"budget.floor={self.floor} with budget.divisor={self.divisor} keeps {channels(0)}"
+            )
+        return Plan(leading(self, ranks, order, found))

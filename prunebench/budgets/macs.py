@@ -1,0 +1,27 @@
+"""Target MACs: the slimmed network may have so many and no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Dense
+from prunebench.budgets.target import Target
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Macs(Target):
+    """Keeps as much as stays within a number of MACs of the whole network."""
+
+    unit = "MACs"
+
+    def amount(self, cmap: ChannelMap, plan: Plan) -> int:
+        """Returns the MACs of the network slimmed by `plan`."""
+        return cmap.macs(plan)
+
+    def dense_amount(self, dense: Dense) -> int:
+        """Returns the MACs of the unpruned network."""
+        return dense.macs

@@ -1,0 +1,27 @@
+"""Target parameters: the slimmed network may have so many and no more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Dense
+from prunebench.budgets.target import Target
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Params(Target):
+    """Keeps as much as stays within a number of parameters of the whole network."""
+
+    unit = "parameters"
+
+    def amount(self, cmap: ChannelMap, plan: Plan) -> int:
+        """Returns the parameters of the network slimmed by `plan`."""
+        return cmap.params(plan)
+
+    def dense_amount(self, dense: Dense) -> int:
+        """Returns the parameters of the unpruned network."""
+        return dense.params

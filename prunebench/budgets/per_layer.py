@@ -1,0 +1,73 @@
+"""Per layer: a keep ratio for each name pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Budget, Dense
+from prunebench.budgets.counts import best, kept_count, require_effect, step_keep
+from prunebench.errors import PruningError, require
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+    from prunebench.criteria import GroupRank
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerLayer(Budget):
+    """Keeps the fraction of dense channels that the first matching pattern gives.
+
+    Attributes:
+        keep: name pattern (``*`` matches anything) -> fraction of channels kept, in (0, 1].
+        otherwise: fraction kept of groups that match no pattern, in (0, 1].
+    """
+
+    keep: dict[str, float]
+    otherwise: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        super().__post_init__()
+        require(0 < self.otherwise <= 1, f"otherwise must lie in (0, 1], got {self.otherwise}")
+        for pattern, keep in self.keep.items():
+            require(0 < keep <= 1, f"keep of '{pattern}' must lie in (0, 1], got {keep}")
+
+    def choose(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> Plan:
+        """Returns the best-scored int(size * keep) channels of every ranked group.
+
+        Raises:
+            PruningError: a pattern decides about no group, or no group loses a channel.
+        """
+        from prunebench.channels import Plan
+
+        keep = self._by_group([group.name for group in self.select(cmap)])
+        require_effect(self, cmap, dense, keep)
+        return Plan(
+            {
+                name: best(
+                    rank.scores,
+                    kept_count(
+                        self, dense.sizes[name] * step_keep(keep[name], share), len(rank.scores)
+                    ),
+                )
+                for name, rank in ranks.items()
+            }
+        )
+
+    def _by_group(self, names: Sequence[str]) -> dict[str, float]:
+        """Returns group name -> keep ratio."""
+        for pattern in self.keep:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise PruningError(
+                    f"budget.keep: '{pattern}' matches no group; groups: {', '.join(names)}"
+                )
+        found = {}
+        for name in names:
+            matching = (keep for pattern, keep in self.keep.items() if fnmatchcase(name, pattern))
+            found[name] = next(matching, self.otherwise)
+        return found

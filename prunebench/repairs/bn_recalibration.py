@@ -1,0 +1,72 @@
+"""BN recalibration: batch norms re-learn their statistics on the slimmed network.
+
+Removing channels shifts what every later batch norm sees. Its running mean and variance are
+estimated anew from training images, without labels or gradients, as in Li et al., "EagleEye",
+ECCV 2020 (adaptive batch norm).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.errors import require
+from prunebench.repairs import Repair
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.criteria import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class BnRecalibration(Repair):
+    """Replaces running statistics by their plain average over batches of training images.
+
+    Attributes:
+        images: training images shown.
+        batch: most images per batch; batches are equally large.
+    """
+
+    images: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.images >= 2, f"images must be at least 2, got {self.images}")
+        require(self.batch >= 2, f"batch must be at least 2, got {self.batch}")
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images shown."""
+        return self.images
+
+    def settle(self, slimmed: nn.Module, evidence: Evidence) -> None:
+        """Re-estimates the running statistics of every batch norm of `slimmed` in place.
+
+        Only batch norms run in train mode; dropout stays off. A network without batch norms is left
+        alone. Train modes and momenta are as before afterwards.
+        """
+        import torch
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        norms = [m for m in slimmed.modules() if isinstance(m, _BatchNorm)]
+        norms = [norm for norm in norms if norm.track_running_stats]
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        modes = [(module, module.training) for module in slimmed.modules()]
+        images = evidence.images[: self.images]
+        slimmed.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's word for the plain average
+            norm.train()
+        with torch.no_grad():
+            # equal parts, since a small last batch would weigh as much as a whole one
+            for part in torch.tensor_split(images, -(-len(images) // self.batch)):
+                slimmed(part)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,14 @@
+"""None: the channels that stay are left as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunebench.repairs import Repair
+
+
+@dataclass(frozen=True)
+class NoRepair(Repair):
+    """Leaves the pruned network as it is."""
+
+    identity = True
