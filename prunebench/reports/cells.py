@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prunebench.records import Failure
 from prunebench.reports.rows import Change, Row, Spread
 
+#: how a cell is read off a row
+Column = Callable[[Row], str]
+#: stage -> title
 ACCURACY = {
     "baseline": "baseline",
     "pruned": "pruned",
@@ -21,37 +24,84 @@ ACCURACY = {
 
 @dataclass(frozen=True)
 class Table:
-    """What is to be shown: one list of cells per row, and the lines below."""
+    """What is to be shown: one list of cells per row, and the lines below.
+
+    Attributes:
+        headers: of the columns.
+        rows: cells.
+        notes: lines that must stand below.
+        labels: how many of the first columns hold text; the others hold figures.
+        title: to stand above; "" for none.
+    """
 
     headers: list[str]
     rows: list[list[str]]
     notes: list[str]
+    labels: int = 1
+    title: str = ""
 
 
 def tabulate(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> Table:
     """Returns the wide table: a line per row, without columns that would be empty."""
+    columns = _names(rows) | _counts() | _accuracies() | _costs(rows)
+    return replace(_filled(rows, columns), notes=notes_of(rows, failures), labels=3)
+
+
+def panels(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> list[Table]:
+    """Returns narrow tables for a terminal: accuracies and costs of each network and data set."""
+    names = {"method": _names(rows)["method"]}
+    tables = []
+    for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
+        here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+        title = f"{model} on {dataset}"
+        tables.append(replace(_filled(here, names | _counts() | _accuracies()), title=title))
+        costs = _filled(here, names | _costs(here))
+        if len(costs.headers) > 1:
+            tables.append(costs)
+    return [*tables[:-1], replace(tables[-1], notes=notes_of(rows, failures))]
+
+
+def _filled(rows: Sequence[Row], columns: Mapping[str, Column]) -> Table:
+    """Returns `columns` of `rows`, those left out that are empty throughout."""
+    cells = {title: [read(row) for row in rows] for title, read in columns.items()}
+    shown = [title for title, column in cells.items() if any(column)]
+    return Table(shown, [[cells[title][i] for title in shown] for i in range(len(rows))], [])
+
+
+def _names(rows: Sequence[Row]) -> dict[str, Column]:
     marks = _marks(rows)
-    columns: dict[str, Callable[[Row], str]] = {
+    return {
         "model": lambda row: row.model,
         "dataset": lambda row: row.dataset,
         "method": lambda row: _method(row, marks),
     }
-    for stage, title in ACCURACY.items():
-        columns[f"{title} %"] = lambda row, stage=stage: points(row.top1.get(stage))  # type: ignore[misc]
-    columns |= {
-        "drop": lambda row: points(row.drop),
+
+
+def _accuracies() -> dict[str, Column]:
+    def at(stage: str) -> Column:
+        return lambda row: points(row.top1.get(stage))
+
+    columns = {f"{title} %": at(stage) for stage, title in ACCURACY.items()}
+    return columns | {"drop": lambda row: points(row.drop)}
+
+
+def _costs(rows: Sequence[Row]) -> dict[str, Column]:
+    def at(batch: int) -> Column:
+        return lambda row: times(row.latency.get(batch))
+
+    batches = sorted({batch for row in rows for batch in row.latency})
+    columns: dict[str, Column] = {
         "params": lambda row: cost(row.params),
         "MACs": lambda row: cost(row.macs),
-        "latency ms": lambda row: "; ".join(
-            f"batch {batch}: {times(value)}" for batch, value in row.latency.items()
-        ),
+    }
+    return columns | {f"ms, batch {batch}": at(batch) for batch in batches}
+
+
+def _counts() -> dict[str, Column]:
+    return {
         "seeds": lambda row: "" if row.source else str(row.seeds),
         "failed": lambda row: str(row.failed) if row.failed else "",
     }
-    cells = {title: [read(row) for row in rows] for title, read in columns.items()}
-    shown = [title for title, column in cells.items() if any(column)]
-    lines = [[cells[title][i] for title in shown] for i in range(len(rows))]
-    return Table(shown, lines, notes_of(rows, failures))
 
 
 def single(row: Row, failures: Sequence[tuple[Path, Failure]]) -> Table:
@@ -70,8 +120,9 @@ def single(row: Row, failures: Sequence[tuple[Path, Failure]]) -> Table:
     for batch, value in row.latency.items():
         before, after = _plain(value.before), _plain(value.after)
         lines.append([f"latency ms, batch {batch}", before, after, _speed_up(value)])
-    name = f"{row.model} on {row.dataset}: {_method(row, {})}"
-    return Table([name, "before", "after", "change"], lines, notes_of([row], failures))
+    title = f"{row.model} on {row.dataset}: {_method(row, {})}"
+    headers = ["", "before", "after", "change"]
+    return Table(headers, lines, notes_of([row], failures), title=title)
 
 
 def notes_of(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> list[str]:
@@ -136,8 +187,10 @@ def cost(value: Change | None) -> str:
     return " → ".join(ends) + (f" ({change})" if change else "")
 
 
-def times(value: Change) -> str:
+def times(value: Change | None) -> str:
     """Returns milliseconds before and after with the speed-up: ``3.2 → 1.6 (2.00x)``."""
+    if value is None:
+        return ""
     return f"{_plain(value.before)} → {_plain(value.after)} ({_speed_up(value)})"
 
 

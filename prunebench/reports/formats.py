@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from prunebench.reports.cells import ACCURACY, Table
 from prunebench.reports.rows import Change, Row, Spread
 
+#: characters per line of the first column on a terminal; longer names go on below
+MAX_LABEL = 30
 MARKDOWN = {char: f"\\{char}" for char in "\\|*_`<"} | {"\n": " "}
 LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -29,7 +32,7 @@ def markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(_escape(cell, MARKDOWN) for cell in cells) + " |"
 
-    rule = ["---" if i < _text_columns(table) else "---:" for i in range(len(table.headers))]
+    rule = ["---" if i < table.labels else "---:" for i in range(len(table.headers))]
     lines = [line(table.headers), "| " + " | ".join(rule) + " |", *map(line, table.rows), ""]
     lines += [f"{_escape(note, MARKDOWN)}  " for note in table.notes]
     return "\n".join(lines) + "\n"
@@ -41,7 +44,7 @@ def latex(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_escape(cell, LATEX) for cell in cells) + r" \\"
 
-    text = _text_columns(table)
+    text = table.labels
     align = "l" * text + "r" * (len(table.headers) - text)
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{align}}}", r"\hline"]
     lines += [line(table.headers), r"\hline", *map(line, table.rows), r"\hline", r"\end{tabular}"]
@@ -60,30 +63,34 @@ def csv_text(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def rich_text(table: Table, *, width: int | None = None, terminal: bool | None = None) -> str:
-    """Returns the table drawn for a terminal; brackets in names are shown as they are.
+def rich_text(tables: Sequence[Table], *, width: int | None, terminal: bool | None) -> str:
+    """Returns the tables drawn for a terminal; brackets in names are shown as they are.
 
     Args:
-        table: to draw.
+        tables: to draw, one below the other.
         width: in characters; None = the terminal's.
-        terminal: whether to use colour; None = if standard output is one.
+        terminal: whether to use styles; None = if standard output is a terminal.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, header in enumerate(table.headers):
-        side = "left" if i < _text_columns(table) else "right"
-        drawn.add_column(Text(header), justify=side, overflow="fold")  # type: ignore[arg-type]
-    for cells in table.rows:
-        drawn.add_row(*map(Text, cells))
     console = Console(width=width, force_terminal=terminal, markup=False, highlight=False)
     with console.capture() as capture:
-        console.print(drawn)
-        for note in table.notes:
-            console.print(note, style="dim")
+        for table in tables:
+            if table.title:
+                console.print(Text(table.title, style="bold"))
+            for part in _fitting(table, console.width):
+                drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False)
+                drawn.add_column(part.headers[0], max_width=_label_width(part))
+                for header in part.headers[1:]:
+                    drawn.add_column(Text(header), justify="right")
+                for cells in part.rows:
+                    drawn.add_row(*map(Text, cells))
+                console.print(drawn)
+            for note in table.notes:
+                console.print(Text(note, style="dim"))
     return capture.get()
 
 
@@ -91,8 +98,30 @@ def _sentence(note: str) -> str:
     return note if note.endswith(".") else note + "."
 
 
-def _text_columns(table: Table) -> int:
-    return sum(header in ("model", "dataset", "method") for header in table.headers) or 1
+def _fitting(table: Table, width: int) -> list[Table]:
+    """Returns `table` in parts no wider than `width`, each with the rows it has figures for."""
+    parts: list[list[int]] = []
+    left = 0
+    for i, header in enumerate(table.headers[1:], start=1):
+        words = [*header.split(), *(row[i] for row in table.rows)]
+        needed = 3 + max(len(word) for word in words)  # 3 = padding
+        if needed > left:
+            parts.append([0])
+            left = width - _label_width(table) - 3
+        parts[-1].append(i)
+        left -= needed
+    return [
+        replace(
+            table,
+            headers=[table.headers[i] for i in part],
+            rows=[[row[i] for i in part] for row in table.rows if any(row[i] for i in part[1:])],
+        )
+        for part in parts
+    ]
+
+
+def _label_width(table: Table) -> int:
+    return min(MAX_LABEL, max(len(row[0]) for row in table.rows))
 
 
 def _escape(text: str, table: Mapping[str, str]) -> str:

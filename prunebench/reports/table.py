@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prunebench.errors import DataError, PrunebenchError
 from prunebench.paths import conf_dir
-from prunebench.reports.cells import single, tabulate
+from prunebench.reports.cells import panels, single, tabulate
 from prunebench.reports.formats import csv_text, latex, markdown, rich_text
 from prunebench.reports.load import load_runs
 from prunebench.reports.published import beside, load_published
@@ -19,7 +19,7 @@ from prunebench.reports.rows import rows_of
 FORMATS = ("rich", "markdown", "latex", "csv")
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
 #: characters per line where there is no terminal to ask
-FILE_WIDTH = 200
+FILE_WIDTH = 120
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,15 +65,13 @@ def render(
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
     if form == "csv":
         return csv_text(rows)
-    table = tabulate(rows, failures)
-    if form == "markdown":
-        return markdown(table)
-    if form == "latex":
-        return latex(table)
-    wide = to_file or not sys.stdout.isatty()
-    if len(rows) == 1 and rows[0].seeds:
-        table = single(rows[0], failures)
-    return rich_text(table, width=FILE_WIDTH if wide else None, terminal=False if wide else None)
+    if form != "rich":
+        write = markdown if form == "markdown" else latex
+        return write(tabulate(rows, failures))
+    tall = len(rows) == 1 and rows[0].seeds
+    tables = [single(rows[0], failures)] if tall else panels(rows, failures)
+    fixed = to_file or not sys.stdout.isatty()
+    return rich_text(tables, width=FILE_WIDTH if fixed else None, terminal=False if fixed else None)
 
 
 def show(runs: Sequence[str | os.PathLike[str]]) -> None:

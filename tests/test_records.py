@@ -1,0 +1,284 @@
+"""Records: strict to read, whole or absent on disk, and a metrics log without doubles."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prunebench import jsonfile
+from prunebench.errors import DataError
+from prunebench.paths import conf_dir
+from prunebench.records import (
+    Failure,
+    Latency,
+    LayerRow,
+    Measurement,
+    MetricsLog,
+    Report,
+    Score,
+    StepRecord,
+    digest,
+    finish,
+    from_json,
+    read_metrics,
+    to_json,
+    write_json,
+)
+
+
+def a_report() -> Report:
+    score = Score(correct=9, correct_top5=None, seen=12, loss=0.25)
+    latency = Latency(batch=1, device="CPU", threads=2, median_ms=1.5, iqr_ms=0.1)
+    return Report(
+        config={"run": {"seed": 3}, "model": {"widths": [1, None, True, "x"]}},
+        choices={"model": "vgg16"},
+        seed=3,
+        digest="abc",
+        environment={"torch": "2"},
+        seconds={"baseline": 1.5},
+        plan={"conv1": [0, 2]},
+        layers=[
+            LayerRow(
+                name="conv1",
+                channels_before=3,
+                channels_after=2,
+                params_before=9,
+                params_after=6,
+                macs_before=90,
+                macs_after=60,
+            )
+        ],
+        steps=[
+            StepRecord(
+                name="all",
+                groups=["conv1"],
+                share=1.0,
+                kept={"conv1": 2},
+                criterion_seconds=0.5,
+                seconds=1.0,
+                surgery_error=1e-7,
+                unprunable={"fc": "output"},
+            )
+        ],
+        measurements=[
+            Measurement(
+                stage="baseline",
+                params=10,
+                macs=100,
+                size_bytes=40,
+                test=score,
+                val=None,
+                latency=[latency],
+            )
+        ],
+        convention="conv + linear",
+        note="",
+        finished_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+def a_failure() -> Failure:
+    return Failure(
+        config={},
+        choices={},
+        seed=0,
+        digest="",
+        environment={},
+        seconds={},
+        stage="finetune",
+        kind="TrainingError",
+        message="loss",
+        traceback="",
+        finished_at="",
+    )
+
+
+def test_rates_follow_from_counts() -> None:
+    assert Score(correct=9, correct_top5=11, seen=12, loss=None).top1 == 75.0
+    assert Score(correct=9, correct_top5=3, seen=12, loss=None).top5 == 25.0
+    assert Score(correct=9, correct_top5=None, seen=12, loss=None).top5 is None
+
+
+def test_report_comes_back_equal() -> None:
+    report = a_report()
+    assert from_json(Report, to_json(report), "x") == report
+    assert report.at("baseline") is report.measurements[0]
+    assert report.at("pruned") is None
+
+
+def test_numbers_that_are_not_finite_become_null() -> None:
+    score = Score(correct=1, correct_top5=None, seen=2, loss=float("nan"))
+    text = to_json(score)
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name))["loss"] is None
+    assert from_json(Score, text, "x").loss is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 99}, "r.json has schema version 99; this prunebench reads version 1"),
+        ({"schema": None}, "r.json has schema version None; this prunebench reads version 1"),
+        ({"seed": "3"}, "r.json: seed should be int, got '3'"),
+        ({"seed": True}, "r.json: seed should be int, got True"),
+        ({"seconds": {"baseline": "1"}}, "r.json: seconds.baseline should be float, got '1'"),
+        ({"layers": {}}, "r.json: layers should be list, got {}"),
+        ({"layers": [3]}, "r.json: layers[0] should be an object, got 3"),
+        ({"colour": 1}, "r.json: colour is not a known field"),
+    ],
+)
+def test_wrong_fields_are_named(change: dict[str, object], message: str) -> None:
+    text = json.dumps(json.loads(to_json(a_report())) | change)
+    with pytest.raises(DataError) as caught:
+        from_json(Report, text, "r.json")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Report) if f.name != "schema"])
+def test_every_missing_field_is_named(name: str) -> None:
+    values = json.loads(to_json(a_report()))
+    del values[name]
+    with pytest.raises(DataError, match=f"^r.json: {name} is missing$"):
+        from_json(Report, json.dumps(values), "r.json")
+
+
+def test_missing_inner_field_is_named() -> None:
+    values = json.loads(to_json(a_report()))
+    del values["measurements"][0]["test"]["seen"]
+    with pytest.raises(DataError, match=r"measurements\[0\]\.test\.seen is missing"):
+        from_json(Report, json.dumps(values), "r.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", to_json(a_report())[:-5]])
+def test_torn_text_is_refused_with_the_file_name(text: str) -> None:
+    with pytest.raises(DataError, match=r"^r\.json is not "):
+        from_json(Report, text, "r.json")
+
+
+def test_digest_ignores_order_and_sees_values() -> None:
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert len(digest({})) == 16
+
+
+def test_exactly_one_outcome_stays(tmp_path: Path) -> None:
+    assert finish(tmp_path, a_failure()) == tmp_path / "failure.json"
+    assert [p.name for p in tmp_path.iterdir()] == ["failure.json"]
+    assert finish(tmp_path, a_report()) == tmp_path / "report.json"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    finish(tmp_path, a_failure())
+    assert [p.name for p in tmp_path.iterdir()] == ["failure.json"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, a_report())
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(jsonfile.os, broken, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, a_failure())
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_content_is_on_disk_before_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real_sync, real_replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda h: (order.append("fsync"), real_sync(h)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), real_replace(a, b)))
+    write_json(tmp_path / "x.json", {})
+    assert order == ["fsync", "replace", "fsync"]
+
+
+def test_log_keeps_rows_in_order(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "deep" / "metrics.jsonl")
+    rows = [
+        {"stage": "baseline", "epoch": 1, "train/loss": 2.0},
+        {"stage": "baseline", "epoch": 2, "train/loss": 1.0},
+        {"stage": "pruned", "test/top1": 10.0},
+    ]
+    for number, row in enumerate(rows, start=1):
+        log.append(row)
+        assert log.path.read_text().count("\n") == number
+    assert log.rows() == rows == read_metrics(log.path)
+
+
+@pytest.mark.parametrize("torn", [b'{"stage": "b", "epo', b"{", b"\x00\x00", b'{"epoch": 1}\n'])
+def test_resumed_log_has_no_doubles_and_no_torn_line(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for epoch in (1, 2, 3):
+        log.append({"stage": "finetune", "epoch": epoch, "train/loss": float(epoch)})
+    with path.open("ab") as file:
+        file.write(torn)
+    assert len(read_metrics(path)) == 3
+
+    resumed = MetricsLog(path)
+    resumed.append({"stage": "finetune", "epoch": 3, "train/loss": 3.0})  # the very same
+    resumed.append({"stage": "finetune", "epoch": 2, "train/loss": 20.0})  # another value
+    resumed.append({"stage": "finetune", "epoch": 4, "train/loss": 4.0})
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["epoch"], row["train/loss"]) for row in found] == [(1, 1), (2, 20), (3, 3), (4, 4)]
+
+
+def test_a_row_whole_but_for_its_line_break_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"stage": "a", "epoch": 1}')
+    MetricsLog(path).append({"stage": "a", "epoch": 2})
+    assert [row["epoch"] for row in read_metrics(path)] == [1, 2]
+
+
+def test_damage_inside_the_log_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"stage": "a"}\nrubbish\n{"stage": "b"}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl: line 2 is damaged"):
+        MetricsLog(path)
+
+
+def test_fresh_log_starts_empty(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path).append({"stage": "a"})
+    assert MetricsLog(path, fresh=True).rows() == []
+    assert read_metrics(path) == []
+
+
+def test_log_survives_sigkill(tmp_path: Path) -> None:
+    """All rows whose append returned are on disk after a kill without warning."""
+    program = (
+        "import os, signal, sys\n"
+        "from prunebench.records import MetricsLog\n"
+        "log = MetricsLog(sys.argv[1])\n"
+        "for epoch in range(50): log.append({'stage': 's', 'epoch': epoch})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "metrics.jsonl"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        env=os.environ | {"PYTHONPATH": str(conf_dir().parent)},
+        check=False,
+    )
+    assert ended.returncode == -9
+    assert [row["epoch"] for row in read_metrics(path)] == list(range(50))
+
+
+def test_records_and_tracking_need_no_torch() -> None:
+    program = (
+        "import sys, prunebench.records, prunebench.tracking, prunebench.reports.table\n"
+        "sys.exit(bool({'torch', 'wandb', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    variables = os.environ | {"PYTHONPATH": str(conf_dir().parent)}
+    assert (
+        subprocess.run([sys.executable, "-c", program], env=variables, check=False).returncode == 0
+    )
