@@ -185,7 +185,8 @@ def _summed(maps: Tensor) -> Tensor:
             squared = torch.bmm(left[:, start : start + ROWS], right[:, :, start:])
             # float32 is as fine as the maps are, and its square roots cost a third
             closeness = squared.float().clamp_(min=0).sqrt_().add_(1).reciprocal_()
-            total[start : start + ROWS, start:] += closeness.sum(0)
+            # float64 sums of float32 terms are exact, so ties survive another order of the images
+            total[start : start + ROWS, start:] += closeness.sum(0, dtype=torch.float64)
     return total
 
 
