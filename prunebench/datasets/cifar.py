@@ -116,7 +116,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             # the files pass align and copy as the integers 0 and 1, which numpy 2.4 warns about
             return lambda code, align, copy: np.dtype(code, align=bool(align), copy=bool(copy))
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR file")
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in one")
 
 
 def _read_batch(path: Path, md5: str) -> tuple[Array, Array]:
@@ -132,7 +132,10 @@ def _read_batch(path: Path, md5: str) -> tuple[Array, Array]:
             f"{path} is truncated or corrupt ({len(raw)} bytes, md5 {found}, published: {md5}); "
             f"remove {path.parent} and run dataset.download=true"
         )
-    entry = _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
+    try:
+        entry = _ArrayUnpickler(io.BytesIO(raw), encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path} is no CIFAR file: {error}") from error
     labels = np.asarray(entry["labels"] if "labels" in entry else entry["fine_labels"])
     return entry["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 

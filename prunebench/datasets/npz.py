@@ -34,7 +34,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; it must hold the arrays {', '.join(KEYS)}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             # a bare .npy array has no names at all
             names = set(getattr(file, "files", ()))
             missing = [key for key in KEYS if key not in names]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from prunebench.channels import GatherChannels
@@ -26,9 +25,8 @@ class PadShortcut(nn.Module):
         """Writes the padding as an index, which channel surgery knows how to cut."""
         super().__init__()
         left = (outputs - inputs) // 2
-        index = torch.full((outputs,), -1)
-        index[left : left + inputs] = torch.arange(inputs)
-        self.gather = GatherChannels(index)
+        right = outputs - inputs - left
+        self.gather = GatherChannels([-1] * left + list(range(inputs)) + [-1] * right)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [n, outputs, H / 2, W / 2] from [n, inputs, H, W]."""

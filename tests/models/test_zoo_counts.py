@@ -1,0 +1,72 @@
+"""Golden counts of every network, built from its YAML, counted without prunebench.measure."""
+
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
+
+CONF = Path(__file__).parents[2] / "conf" / "model"
+CIFAR, MNIST, IMAGENET = (3, 32, 32), (1, 28, 28), (3, 224, 224)
+
+GOLDEN = [
+    ("vgg16", {}, CIFAR, 14_724_042, 313_201_664),
+    ("vgg16", {"width": 0.25}, CIFAR, 923_130, 19_907_840),
+    ("resnet20", {}, CIFAR, 269_722, 40_551_040),
+    ("resnet32", {}, CIFAR, 464_154, 68_862_592),
+    ("resnet44", {}, CIFAR, 658_586, 97_174_144),
+    ("resnet56", {}, CIFAR, 853_018, 125_485_696),
+    ("resnet110", {}, CIFAR, 1_727_962, 252_887_680),
+    ("resnet20", {"shortcut": "B"}, CIFAR, 269_722 + 2_752, 40_551_040 + 262_144),
+    ("resnet110", {"shortcut": "B"}, CIFAR, 1_727_962 + 2_752, 252_887_680 + 262_144),
+    ("resnet20", {"width": 2.0}, CIFAR, 1_073_962, 161_318_144),
+    ("resnet56_foad", {}, CIFAR, 821_114, 122_208_896),
+    ("lenet5", {}, MNIST, 431_080, 2_293_000),
+    ("lenet_300_100", {}, MNIST, 266_610, 266_200),
+    ("mlp_500_300", {}, MNIST, 545_810, 545_000),
+    ("mlp_512_512", {}, MNIST, 669_706, 668_672),
+    ("imagenet_resnet50", {}, IMAGENET, 25_557_032, 4_089_184_256),
+    ("imagenet_mobilenet_v2", {}, IMAGENET, 3_504_872, 300_774_272),
+    ("imagenet_vgg16_bn", {}, IMAGENET, 138_365_992, 15_470_264_320),
+]
+
+
+def spec(option, **changes):
+    """The object that conf/model/<option>.yaml describes."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / f"{option}.yaml"))
+    module, _, name = values.pop("_target_").rpartition(".")
+    return getattr(import_module(module), name)(**values | changes)
+
+
+def test_every_option_of_this_table_has_a_yaml():
+    assert {row[0] for row in GOLDEN} <= {path.stem for path in CONF.glob("*.yaml")}
+
+
+@pytest.mark.parametrize(("option", "changes", "shape", "params", "macs"), GOLDEN)
+def test_params_and_macs_are_golden(option, changes, shape, params, macs):
+    classes = 1000 if shape == IMAGENET else 10
+    with torch.device("meta"):
+        network = spec(option, **changes).build(shape, classes).eval()
+        images = torch.zeros(1, *shape)
+    assert sum(p.numel() for p in network.parameters()) == params
+    with FlopCounterMode(display=False) as counter:
+        logits = network(images)
+    assert logits.shape == (1, classes)
+    assert counter.get_total_flops() == 2 * macs
+
+
+@pytest.mark.parametrize("option", ["vgg16", "resnet20", "resnet56_foad"])
+def test_grey_images_and_other_class_counts_fit(option):
+    network = spec(option).build((1, 32, 32), 7)
+    assert network(torch.rand(2, 1, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
+def test_yaml_lists_exactly_the_fields(path):
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    module, _, name = values.pop("_target_").rpartition(".")
+    assert set(values) == {field.name for field in fields(getattr(import_module(module), name))}
+    assert path.read_text().startswith("#")

@@ -1,0 +1,202 @@
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+
+from prunebench import measure
+from prunebench.datasets import Data, Split
+from prunebench.errors import ConfigError
+from prunebench.models.resnet import Resnet, Resnet56Foad
+from prunebench.models.vgg import Vgg16
+from prunebench.training.device_data import DeviceSplit
+
+
+def small_network():
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3, groups=2),  # 8 x 2 x 9 weights, 8 biases, on 6 x 6 pixels
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 5),
+    )
+
+
+class Fixed(nn.Module):
+    """Gives the logits it was made with, in turn."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits, self.at = logits, 0
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        start, self.at = self.at, self.at + len(x)
+        return self.logits[start : self.at] * self.scale
+
+
+def split_of(labels):
+    split = Split(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), torch.tensor(labels))
+    data = Data("x", split, split, split, classes=7, mean=(0.5,), std=(0.5,))
+    return DeviceSplit(data, split, device=torch.device("cpu"))
+
+
+def test_counts_by_hand():
+    network = small_network()
+    assert measure.params(network) == (144 + 8) + 16 + (160 + 5)
+    assert measure.macs(network, torch.zeros(1, 4, 8, 8)) == 144 * 36 + 160
+    assert measure.macs(network, torch.zeros(5, 4, 8, 8)) == 144 * 36 + 160  # of one image
+
+
+def test_layer_rows_by_hand():
+    rows = measure.layer_costs(small_network(), torch.zeros(1, 4, 8, 8))
+    assert rows == [
+        measure.LayerCost("0", 8, 4, params=152, macs=144 * 36),
+        measure.LayerCost("5", 5, 32, params=165, macs=160),
+    ]
+
+
+def test_a_shared_layer_counts_its_params_once_and_its_calls_all():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.fc(self.fc(x))
+
+    network = Twice()
+    assert measure.params(network) == 42
+    assert measure.macs(network, torch.zeros(1, 6)) == 72
+    assert [row.macs for row in measure.layer_costs(network, torch.zeros(1, 6))] == [72]
+
+
+def test_attention_and_matmul_count():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return functional.scaled_dot_product_attention(x, x[:, :3], x[:, :3]) @ x.mT
+
+    # (5 x 3 x (4 + 4)) for attention, 5 x 4 x 5 for the product
+    assert measure.macs(Attention(), torch.zeros(1, 5, 4)) == 120 + 100
+
+
+NETWORKS = {
+    "vgg16": (lambda: Vgg16(width=0.3).build((3, 32, 32), 10), (3, 32, 32)),
+    "resnet20-A": (
+        lambda: Resnet(depth=20, shortcut="A", width=1).build((3, 32, 32), 10),
+        (3, 32, 32),
+    ),
+    "resnet20-B": (
+        lambda: Resnet(depth=20, shortcut="B", width=1).build((3, 32, 32), 10),
+        (3, 32, 32),
+    ),
+    "foad": (lambda: Resnet56Foad().build((3, 32, 32), 10), (3, 32, 32)),
+    "mobilenet_v2": (lambda: models.mobilenet_v2(), (3, 96, 96)),
+    "shufflenet_v2": (lambda: models.shufflenet_v2_x0_5(), (3, 96, 96)),
+    "efficientnet_b0": (lambda: models.efficientnet_b0(), (3, 96, 96)),
+    "densenet121": (lambda: models.densenet121(), (3, 64, 64)),
+    "googlenet": (lambda: models.googlenet(aux_logits=False, init_weights=False), (3, 96, 96)),
+    "squeezenet1_1": (lambda: models.squeezenet1_1(), (3, 96, 96)),
+    "vit": (
+        lambda: models.VisionTransformer(32, 8, 2, 4, 32, 64, num_classes=10),
+        (3, 32, 32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_macs_are_half_of_torchs_own_count(name):
+    make, shape = NETWORKS[name]
+    network = make().eval()
+    example = torch.zeros(1, *shape)
+    # torch counts attention only where it is written out
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(example)
+    assert 2 * measure.macs(network, example) == counter.get_total_flops()
+
+
+def test_counting_leaves_the_network_alone():
+    network = small_network().train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    measure.macs(network, torch.randn(2, 4, 8, 8))
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_size_is_that_of_the_saved_file():
+    network = Vgg16(width=0.2).build((3, 32, 32), 10)
+    saved = io.BytesIO()
+    torch.save(network.state_dict(), saved)
+    assert measure.size_bytes(network) == saved.getbuffer().nbytes
+
+
+LOGITS = torch.tensor(
+    [
+        [9.0, 1, 2, 3, 4, 5, 6],  # label 0: first
+        [9.0, 1, 2, 3, 4, 5, 6],  # label 3: fifth
+        [9.0, 1, 2, 3, 4, 5, 6],  # label 2: sixth
+        [0.0, 8, 0, 0, 0, 0, 0],  # label 1: first
+    ]
+)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_a_score_by_hand(batch_size):
+    labels = [0, 3, 2, 1]
+    score = measure.evaluate(Fixed(LOGITS), split_of(labels), batch_size=batch_size)
+    assert (score.correct, score.correct_top5, score.seen) == (2, 3, 4)
+    chances = [
+        torch.softmax(row.double(), 0)[label] for row, label in zip(LOGITS, labels, strict=True)
+    ]
+    assert score.loss == pytest.approx(float(-torch.stack(chances).log().mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_wrong(bad):
+    logits = LOGITS.clone()
+    logits[0, 0] = bad  # where the right answer was
+    logits[3, 5] = -bad
+    score = measure.evaluate(Fixed(logits), split_of([0, 3, 2, 1]))
+    assert (score.correct, score.correct_top5, score.seen, score.loss) == (0, 1, 4, None)
+
+
+def test_few_classes_have_no_top5():
+    score = measure.evaluate(Fixed(LOGITS[:, :5]), split_of([0, 3, 2, 1]))
+    assert (score.correct, score.correct_top5) == (2, None)
+
+
+def test_evaluation_is_in_eval_mode_and_restores_each_modules_own():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.9), nn.Linear(4, 7))
+    network.train()
+    network[1].eval()
+    first = measure.evaluate(network, split_of([0, 1]))
+    assert measure.evaluate(network, split_of([0, 1])) == first
+    assert [module.training for module in network] == [True, False, True, True]
+    assert network[1].num_batches_tracked == 0
+
+
+def test_bf16_runs_in_bfloat16():
+    seen = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 7))
+    network[1].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    assert measure.evaluate(network, split_of([0, 1]), precision="bf16").seen == 2
+    assert seen == [torch.bfloat16]
+    with pytest.raises(ConfigError, match="precision must be one of float32, bf16"):
+        measure.evaluate(network, split_of([0, 1]), precision="fp16")
+
+
+def test_latency_of_each_batch_size_once():
+    passes = []
+    network = small_network().train()
+    network.register_forward_hook(lambda module, args, out: passes.append(len(out)))
+    rows = measure.latencies(network, (4, 8, 8), (1, 64, 1))
+    assert [row.batch for row in rows] == [1, 64]
+    assert set(passes) == {1, 64}
+    assert all(0 < row.median_ms < 1000 and row.iqr_ms >= 0 for row in rows)
+    assert rows[0].threads == torch.get_num_threads()
+    assert network.training
