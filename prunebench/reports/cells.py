@@ -94,7 +94,7 @@ def _costs(rows: Sequence[Row]) -> dict[str, Column]:
         "params": lambda row: cost(row.params),
         "MACs": lambda row: cost(row.macs),
     }
-    return columns | {f"ms, batch {batch}": at(batch) for batch in batches}
+    return columns | {f"latency ms, batch {batch}": at(batch) for batch in batches}
 
 
 def _counts() -> dict[str, Column]:

@@ -34,7 +34,7 @@ def markdown(table: Table) -> str:
 
     rule = ["---" if i < table.labels else "---:" for i in range(len(table.headers))]
     lines = [line(table.headers), "| " + " | ".join(rule) + " |", *map(line, table.rows), ""]
-    lines += [f"{_escape(note, MARKDOWN)}  " for note in table.notes]
+    lines += [f"- {_escape(note, MARKDOWN)}" for note in table.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -84,8 +84,8 @@ def rich_text(tables: Sequence[Table], *, width: int | None, terminal: bool | No
             for part in _fitting(table, console.width):
                 drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False)
                 drawn.add_column(part.headers[0], max_width=_label_width(part))
-                for header in part.headers[1:]:
-                    drawn.add_column(Text(header), justify="right")
+                for i, header in enumerate(part.headers[1:], start=1):
+                    drawn.add_column(Text(header), justify="right", min_width=_width(part, i))
                 for cells in part.rows:
                     drawn.add_row(*map(Text, cells))
                 console.print(drawn)
@@ -102,9 +102,8 @@ def _fitting(table: Table, width: int) -> list[Table]:
     """Returns `table` in parts no wider than `width`, each with the rows it has figures for."""
     parts: list[list[int]] = []
     left = 0
-    for i, header in enumerate(table.headers[1:], start=1):
-        words = [*header.split(), *(row[i] for row in table.rows)]
-        needed = 3 + max(len(word) for word in words)  # 3 = padding
+    for i in range(1, len(table.headers)):
+        needed = 3 + _width(table, i)  # 3 = padding
         if needed > left:
             parts.append([0])
             left = width - _label_width(table) - 3
@@ -118,6 +117,11 @@ def _fitting(table: Table, width: int) -> list[Table]:
         )
         for part in parts
     ]
+
+
+def _width(table: Table, column: int) -> int:
+    words = [*table.headers[column].split(), *(row[column] for row in table.rows)]
+    return max(len(word) for word in words)
 
 
 def _label_width(table: Table) -> int:

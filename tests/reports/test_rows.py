@@ -1,0 +1,118 @@
+"""Figures of the table, worked out by hand from the counts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prunebench.records import Report
+from prunebench.reports.rows import Row, Spread, rows_of, spread
+
+Maker = Callable[..., Report]
+
+
+def rows(*reports: Report) -> list[Row]:
+    return rows_of([(Path(f"{i}.json"), report) for i, report in enumerate(reports)], [])
+
+
+def test_spread_is_the_sample_deviation() -> None:
+    # mean 5; squares 9+1+1+1+0+0+4+16 = 32; 32 / (8 - 1)
+    found = spread([2, 4, 4, 4, 5, 5, 7, 9])
+    assert found == Spread(5.0, pytest.approx((32 / 7) ** 0.5))
+    assert spread([3.5]) == Spread(3.5, None)
+    assert spread([]) is None
+
+
+def test_three_seeds_by_hand(make_report: Maker) -> None:
+    (row,) = rows(
+        make_report(0, base=900, last=880, sizes=(500, 4000)),
+        make_report(1, base=910, last=880, sizes=(500, 4000)),
+        make_report(2, base=920, last=900, sizes=(1000, 4000)),
+    )
+    assert row.seeds == 3
+    assert row.top1["baseline"] == Spread(91.0, pytest.approx(1.0))  # 90 91 92
+    assert row.top1["finetuned_last"].mean == pytest.approx(266 / 3)  # 88 88 90
+    assert row.top1["finetuned_last"].std == pytest.approx((4 / 3) ** 0.5)
+    # The drop is taken run by run (2 3 2), so its spread is not that of the two columns.
+    assert row.drop == Spread(pytest.approx(7 / 3), pytest.approx((1 / 3) ** 0.5))
+    assert row.params.before == Spread(2000.0, 0.0)
+    assert row.params.after.mean == pytest.approx(2000 / 3)
+    assert row.params.reduction.mean == pytest.approx(200 / 3)  # 75 75 50
+    assert row.params.reduction.std == pytest.approx((1250 / 6) ** 0.5)
+    assert row.macs.reduction == Spread(pytest.approx(60.0), pytest.approx(0.0))
+    assert row.size.after.mean == pytest.approx(4 * 2000 / 3)
+    assert (row.latency[1].before.mean, row.latency[64].after.mean) == (4.0, 40.0)
+
+
+def test_repeated_seed_is_not_another_sample(make_report: Maker) -> None:
+    old = make_report(0, last=100, finished_at="2026-01-01T00:00:00+00:00")
+    new = make_report(0, last=880, finished_at="2026-01-02T00:00:00+00:00")
+    for order in ((old, new), (new, old)):
+        (row,) = rows(*order)
+        assert row.seeds == 1
+        assert row.top1["finetuned_last"] == Spread(88.0, None)
+
+
+def test_settings_that_names_hide_split_rows_and_are_named(make_report: Maker) -> None:
+    found = rows(
+        make_report(config={"criterion": {"t": 1, "s": 0.0}, "model": {"width": 1.0}}),
+        make_report(config={"criterion": {"t": 2, "s": 0.0}, "model": {"width": 1.0}}),
+        make_report(config={"criterion": {"t": 2, "s": 0.0}, "model": {"width": 0.5}}),
+    )
+    assert [row.details for row in found] == [
+        "criterion.t=1, model.width=1.0",
+        "criterion.t=2, model.width=0.5",
+        "criterion.t=2, model.width=1.0",
+    ]
+    assert {row.method for row in found} == {"foad, own, recipe quick"}
+
+
+def test_where_a_run_was_carried_out_is_no_setting(make_report: Maker) -> None:
+    (row,) = rows(
+        make_report(0, config={"name": "a", "tracker": {"mode": "auto"}, "dataset": {"root": "x"}}),
+        make_report(1, config={"name": "b", "tracker": None, "dataset": {"root": "y"}}),
+    )
+    assert (row.seeds, row.details) == (2, "")
+
+
+def test_method_names_say_what_was_run(make_report: Maker) -> None:
+    chosen = {
+        "method": "thinet_tpami",
+        "criterion": "l1",
+        "budget": "macs",
+        "schedule": "layerwise",
+    }
+    (row,) = rows(make_report(choices=chosen | {"repair": "least_squares", "recipe": "none"}))
+    assert row.method == "thinet_tpami, l1, macs, least_squares, layerwise"
+    (row,) = rows(make_report(choices={"method": "foad"}))
+    assert row.method == "foad, own, recipe quick"
+
+
+def test_failed_runs_count_even_without_a_finished_one(
+    make_report: Maker, make_failure: Callable[..., object]
+) -> None:
+    done, lost = make_report(0), make_report(1, config={"criterion": {"t": 9}})
+    failures = [(Path("f"), make_failure(make_report(5))), (Path("g"), make_failure(lost))]
+    found = rows_of([(Path("r"), done)], failures)
+    assert [(row.seeds, row.failed, row.details) for row in found] == [
+        (1, 1, "criterion.t=1"),
+        (0, 1, "criterion.t=9"),
+    ]
+    assert found[1].top1 == {}
+    assert found[1].params is None
+
+
+def test_missing_stages_stay_empty(make_report: Maker) -> None:
+    (row,) = rows(make_report(last=None))
+    assert set(row.top1) == {"baseline", "pruned"}
+    assert row.drop is None
+    assert row.params.after == Spread(500.0)
+    (row,) = rows(make_report(0, best=885), make_report(1))  # best val in one seed only
+    assert "finetuned_best_val" not in row.top1
+
+
+def test_times_of_different_machines_have_no_mean(make_report: Maker) -> None:
+    (row,) = rows(make_report(0, device="CPU X"), make_report(1, device="GPU Y"))
+    assert row.latency == {}
+    assert row.hardware == "CPU X, 1 thread; GPU Y, 1 thread"
+    assert row.top1["finetuned_last"] == Spread(88.0, 0.0)
