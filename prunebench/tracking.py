@@ -183,16 +183,17 @@ class WandbRun(TrackedRun):
     def _open(self, options: Mapping[str, Any]) -> None:
         import wandb
 
+        known = wandb.Settings.model_fields  # wandb 0.19 lacks some, and spells reinit as a bool
+        old_reinit = "reinit" in known and known["reinit"].annotation is bool
         wanted: dict[str, Any] = {
             "console": "off",
             "silent": True,
             "disable_git": True,
-            "reinit": "finish_previous",
+            "reinit": True if old_reinit else "finish_previous",
             "x_disable_stats": True,
             "init_timeout": WANDB_INIT_SECONDS,
             "finish_timeout": WANDB_FINISH_SECONDS,
         }
-        known = wandb.Settings.model_fields  # finish_timeout came after 0.19
         settings = wandb.Settings(**{k: v for k, v in wanted.items() if k in known})
         self._run = wandb.init(**options, settings=settings)
 
