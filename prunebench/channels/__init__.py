@@ -1,5 +1,20 @@
 """Channels: which of them live and die together, and how they are taken out of a network."""
 
 from prunebench.channels.gather import GatherChannels
+from prunebench.channels.map import ChannelGroup, ChannelMap, Site
+from prunebench.channels.masking import mask, verify
+from prunebench.channels.plan import Plan
+from prunebench.channels.surgery import slim
+from prunebench.channels.tracing import trace
 
-__all__ = ["GatherChannels"]
+__all__ = [
+    "ChannelGroup",
+    "ChannelMap",
+    "GatherChannels",
+    "Plan",
+    "Site",
+    "mask",
+    "slim",
+    "trace",
+    "verify",
+]

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+
+def gather_channels(x: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Returns `x` picked along `dim` by `index`; index -1 gives zeros.
+
+    The tracer sees this as one operation, which is why it is a function of its own.
+    """
+    if has_torch_function_unary(x):
+        picked: Tensor = handle_torch_function(gather_channels, (x,), x, index, dim)
+        return picked
+    picked = x.index_select(dim, index.clamp(min=0))
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    # where, not a product: a missing channel stays zero even if channel 0 holds inf or nan
+    return torch.where((index >= 0).view(shape), picked, picked.new_zeros(()))
 
 
 class GatherChannels(nn.Module):
@@ -17,25 +33,28 @@ class GatherChannels(nn.Module):
 
     Attributes:
         index: int64 buffer [out]; the input channel of each output channel, or -1.
+        positions: the same as a tuple, known even while the buffer lies on the meta device.
         dim: the dimension that is picked from.
     """
 
-    def __init__(self, index: Tensor, *, dim: int = 1) -> None:
-        """Keeps a copy of `index`."""
+    index: Tensor
+
+    def __init__(self, index: Sequence[int] | Tensor, *, dim: int = 1) -> None:
+        """Keeps a copy of `index`; a plain list also serves when building on the meta device."""
         super().__init__()
         self.dim = dim
-        self.register_buffer("index", index.detach().clone().to(torch.int64))
+        self.positions = tuple(int(i) for i in index)
+        self.register_buffer("index", torch.tensor(self.positions, dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns `x` with size ``len(index)`` on `dim`."""
-        index = cast(Tensor, self.index)
-        picked = x.index_select(self.dim, index.clamp(min=0))
-        shape = [1] * x.dim()
-        shape[self.dim] = -1
-        # where, not a product: a missing channel stays zero even if channel 0 holds inf or nan
-        return torch.where((index >= 0).view(shape), picked, picked.new_zeros(()))
+        return gather_channels(x, self.index, self.dim)
+
+    def set_positions(self, positions: Sequence[int]) -> None:
+        """Replaces the index; the device stays the same."""
+        self.positions = tuple(positions)
+        self.index = torch.tensor(self.positions, dtype=torch.int64).to(self.index.device)
 
     def extra_repr(self) -> str:
         """Says how many channels come out, and of which dimension."""
-        index = cast(Tensor, self.index)
-        return f"out={len(index)}, dim={self.dim}"
+        return f"out={len(self.positions)}, dim={self.dim}"

@@ -1,0 +1,206 @@
+"""The channel map: which channels of a network live and die together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from prunebench.channels.labels import Place, Tape
+    from prunebench.channels.plan import Plan
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One dimension of one parameter that a group reaches.
+
+    Attributes:
+        module: qualified name of the module.
+        parameter: its name within the module.
+        dim: the dimension of the parameter.
+        classes: int64 [size of that dimension]; the class of the group at each position, or -1
+            where the position belongs to another group (concatenation). Behind a flatten a class
+            appears once per pixel.
+    """
+
+    module: str
+    parameter: str
+    dim: int
+    classes: Tensor
+
+    @property
+    def name(self) -> str:
+        """Full name of the parameter."""
+        return f"{self.module}.{self.parameter}" if self.module else self.parameter
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channel classes that come from the same producers.
+
+    Attributes:
+        name: qualified name of the first producer in forward order (``:1``, ``:2`` follow where
+            several groups share it). It stays the same when the network is slimmed.
+        size: number of classes; they are numbered by first position in the first producer.
+        producers: convolutions and linear layers whose output channels the classes are.
+        norms: per-channel weights (or running means) of norms on the way.
+        depthwise: convolutions that pass channels on.
+        consumers: convolutions and linear layers that read the classes.
+        residual: whether several producers are added up (a residual stream) or otherwise tied; a
+            squeeze-and-excitation gate on the way does not count.
+        activation: where the classes are first activated (else the last norm or producer).
+        block: the same, after a max pool should one follow.
+    """
+
+    name: str
+    size: int
+    producers: tuple[Site, ...]
+    norms: tuple[Site, ...]
+    depthwise: tuple[Site, ...]
+    consumers: tuple[Site, ...]
+    residual: bool
+    activation: Place | None = field(repr=False, default=None)
+    block: Place | None = field(repr=False, default=None)
+    consumer: Place | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMap:
+    """All groups of a network, and what is frozen and why.
+
+    Attributes:
+        groups: in forward order.
+        frozen: module name -> reason, for every convolution and linear layer whose output
+            channels cannot be cut.
+        dims: (parameter or buffer, dimension) -> class number [size] over the whole network.
+        class_of: class number of each label id of the tape.
+        locate: class number -> (group number, class within the group), -1 where frozen [2, n].
+        shapes: shape of every parameter and buffer.
+        parameters: names of the parameters (each shared one once).
+        tape: what the labelled forward noted.
+    """
+
+    groups: list[ChannelGroup]
+    frozen: dict[str, str]
+    dims: Mapping[tuple[str, int], Ids] = field(repr=False)
+    class_of: Ids = field(repr=False)
+    locate: Ids = field(repr=False)
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
+    parameters: tuple[str, ...] = field(repr=False)
+    tape: Tape = field(repr=False)
+
+    def group(self, name: str) -> ChannelGroup:
+        """Returns the group called `name`.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, ChannelGroup]:
+        return {group.name: group for group in self.groups}
+
+    def keeps(self, plan: Plan) -> NDArray[np.bool_]:
+        """Returns for each class of the network whether it stays under `plan`."""
+        kept = np.ones(self.locate.shape[1] + 1, dtype=bool)
+        for number, group in enumerate(self.groups):
+            if group.name in plan.kept:
+                stays = np.zeros(group.size, dtype=bool)
+                stays[list(plan.kept[group.name])] = True
+                kept[self._classes[number]] = stays
+        return kept[:-1]
+
+    @cached_property
+    def _classes(self) -> list[Ids]:
+        """The class numbers of each group, in the group's own order."""
+        groups, local = self.locate
+        order = np.lexsort((local, groups))
+        order = order[groups[order] >= 0]
+        ends = np.cumsum([group.size for group in self.groups])
+        return list(np.split(order, ends[:-1]))
+
+    @cached_property
+    def _counter(self) -> tuple[csr_array, dict[tuple[str, int], int]]:
+        """A matrix that counts the kept positions of every parameter dimension."""
+        keys = list(self.dims)
+        sizes = [len(self.dims[key]) for key in keys]
+        rows = np.repeat(np.arange(len(keys)), sizes)
+        columns = np.concatenate([self.dims[key] for key in keys] or [np.empty(0, np.int64)])
+        shape = (len(keys), self.locate.shape[1])
+        matrix = csr_array((np.ones(len(rows), dtype=np.int64), (rows, columns)), shape=shape)
+        return matrix, {key: row for row, key in enumerate(keys)}
+
+    @cached_property
+    def _products(self) -> tuple[tuple[Ids, Ids, Ids], tuple[Ids, Ids, Ids]]:
+        """(constant, row, row) of every parameter and of every use of a weight."""
+        _, at = self._counter
+        one = len(at)  # a row that always counts 1
+        params, uses = [], []
+        for name in self.parameters:
+            shape = self.shapes[name]
+            reads = [at[name, d] for d in range(len(shape)) if (name, d) in at]
+            rest = [size for d, size in enumerate(shape) if (name, d) not in at]
+            reads = [*reads, one, one][:2]
+            params.append((int(np.prod(rest, dtype=np.int64)), *reads))
+        for call in self.tape.calls:
+            if call.macs:
+                constant, reads = call.macs, []
+                for d in (0, 1):
+                    if (call.weight, d) in at:
+                        reads.append(at[call.weight, d])
+                    else:
+                        constant *= self.shapes[call.weight][d]
+                uses.append((constant, *[*reads, one, one][:2]))
+        return _columns(params), _columns(uses)
+
+    def _count(self, plan: Plan, what: int) -> int:
+        plan.check(self)
+        matrix, _ = self._counter
+        counts = np.append(matrix @ self.keeps(plan).astype(np.int64), 1)
+        constant, first, second = self._products[what]
+        return int((constant * counts[first] * counts[second]).sum())
+
+    def macs(self, plan: Plan) -> int:
+        """Returns the multiply-adds (conv, linear, matmul; one image) of the slimmed network.
+
+        Raises:
+            PruningError: the plan does not fit this network.
+        """
+        return self._count(plan, 1) + self.tape.fixed_macs
+
+    def params(self, plan: Plan) -> int:
+        """Returns the number of parameters of the slimmed network.
+
+        Raises:
+            PruningError: the plan does not fit this network.
+        """
+        return self._count(plan, 0)
+
+
+def _columns(rows: list[Any]) -> tuple[Ids, Ids, Ids]:
+    """Returns the three columns of a list of triples."""
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def as_array(ids: Tensor) -> Ids:
+    """Returns label ids as a NumPy array."""
+    array: Ids = ids.reshape(-1).numpy()
+    return array
+
+
+def site(full_name: str, dim: int, classes: Ids) -> Site:
+    """Builds a site from the full name of its parameter."""
+    module, _, parameter = full_name.rpartition(".")
+    return Site(module, parameter, dim, torch.from_numpy(classes))

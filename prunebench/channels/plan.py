@@ -1,0 +1,111 @@
+"""What stays: for each group the kept classes, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from prunebench.errors import PruningError
+
+if TYPE_CHECKING:
+    from prunebench.channels.map import ChannelMap
+
+
+@dataclass(frozen=True, init=False)
+class Plan:
+    """The kept classes of each group, ascending; groups that are not named keep everything.
+
+    Enough to rebuild a slim network: build the dense one from its config, trace, slim.
+
+    Attributes:
+        kept: group name -> kept class indices, ascending and unique.
+    """
+
+    kept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __init__(self, kept: Mapping[str, Iterable[int]]) -> None:
+        """Copies `kept`.
+
+        Raises:
+            PruningError: a group keeps nothing, or its indices are negative, unsorted or repeated.
+        """
+        copied: dict[str, tuple[int, ...]] = {}
+        for name, indices in kept.items():
+            found = tuple(int(i) for i in indices)
+            if not found:
+                raise PruningError(f"plan: group '{name}' would keep no channel; keep at least 1")
+            if found[0] < 0 or any(a >= b for a, b in zip(found, found[1:], strict=False)):
+                raise PruningError(
+                    f"plan: the kept channels of group '{name}' must be ascending, unique "
+                    f"and not negative"
+                )
+            copied[name] = found
+        object.__setattr__(self, "kept", copied)
+
+    def __hash__(self) -> int:
+        """Agrees with equality."""
+        return hash(frozenset(self.kept.items()))
+
+    def check(self, cmap: ChannelMap) -> None:
+        """Checks that the plan fits the network of `cmap`.
+
+        Raises:
+            PruningError: a group is unknown, or an index is out of range.
+        """
+        sizes = {group.name: group.size for group in cmap.groups}
+        for name, indices in self.kept.items():
+            if name not in sizes:
+                raise PruningError(
+                    f"plan: no group '{name}' in this network; groups: {', '.join(sizes)}"
+                )
+            if indices[-1] >= sizes[name]:
+                raise PruningError(
+                    f"plan: group '{name}' has {sizes[name]} channels (0 to {sizes[name] - 1}), "
+                    f"but channel {indices[-1]} is to be kept"
+                )
+
+    def to_json(self) -> str:
+        """Returns the plan as JSON text, groups in alphabetical order."""
+        return json.dumps({"kept": {name: list(self.kept[name]) for name in sorted(self.kept)}})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            PruningError: the text is not a plan.
+        """
+        try:
+            kept = json.loads(text)["kept"]
+            return cls({str(name): [int(i) for i in indices] for name, indices in kept.items()})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise PruningError(f"this is not a plan: {error!r}") from error
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the JSON text, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @staticmethod
+    def compose(first: Plan, then: Plan) -> Plan:
+        """Returns one plan for the dense network that does what two do one after the other.
+
+        Args:
+            first: in the numbering of the dense network.
+            then: in the numbering of the network already slimmed by `first`.
+
+        Raises:
+            PruningError: `then` keeps channels that `first` did not leave.
+        """
+        kept = dict(first.kept)
+        for name, indices in then.kept.items():
+            before = first.kept.get(name)
+            if before is not None and indices[-1] >= len(before):
+                raise PruningError(
+                    f"plan: group '{name}' has {len(before)} channels after the first plan, "
+                    f"but channel {indices[-1]} is to be kept"
+                )
+            kept[name] = indices if before is None else tuple(before[i] for i in indices)
+        return Plan(kept)

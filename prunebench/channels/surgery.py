@@ -1,0 +1,137 @@
+"""Cuts channels out of a network: one selection per parameter dimension, then the attributes."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prunebench.channels.gather import GatherChannels
+from prunebench.channels.labels import Call
+from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.plan import Plan
+from prunebench.channels.replay import misplaced
+from prunebench.channels.rewrite import insert_gathers
+
+Kept = NDArray[np.bool_]
+
+
+def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
+    """Returns a copy of `model` without the channels that `plan` drops.
+
+    Weights are copied, never viewed; `model` itself is left untouched. Names, shared parameters,
+    ``requires_grad``, training flags, dtype, device and memory format stay as they are. Where the
+    code of the network moves channels by fixed numbers, the copy is a `torch.fx.GraphModule` with
+    `GatherChannels` in the right places. Works on the meta device, too.
+
+    Args:
+        model: the network that `cmap` was traced from.
+        cmap: its channel map.
+        plan: what to keep; missing groups keep everything.
+
+    Raises:
+        PruningError: the plan does not fit, or the network moves channels in a way that cannot
+            follow the cut.
+    """
+    plan.check(cmap)
+    kept = cmap.keeps(plan)
+    slimmed = cut(model, cmap, kept)
+    if cmap.tape.fragile and not kept.all():
+        reason = misplaced(slimmed, cmap, kept)
+        if reason is not None:
+            return insert_gathers(model, slimmed, cmap, plan, reason)
+    return slimmed
+
+
+def cut(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
+    """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
+    positions: dict[str, list[tuple[int, Tensor]]] = {}
+    for (name, dim), classes in cmap.dims.items():
+        stays = kept[classes]
+        if not stays.all():
+            positions.setdefault(name, []).append((dim, torch.from_numpy(stays.nonzero()[0])))
+    memo: dict[int, Tensor] = {}
+    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in named:
+        memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
+    slimmed: nn.Module = copy.deepcopy(model, memo)
+    modules = dict(slimmed.named_modules())
+    for call in cmap.tape.calls:
+        if call.kind == "gather":
+            _cut_gather(modules[call.module], call, cmap, kept)
+    for owner in {name.rpartition(".")[0] for name in positions}:
+        _fit_attributes(modules[owner])
+    for call in cmap.tape.calls:
+        if call.groups > 1 and call.kind in ("depthwise", "norm"):
+            _fit_groups(modules[call.module], call, cmap, kept)
+    return slimmed
+
+
+def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
+    """Returns a copy of `tensor` with only some indices of some dimensions."""
+    with torch.no_grad():
+        data = tensor.detach()
+        smallest_first = sorted(positions, key=lambda item: len(item[1]) / tensor.size(item[0]))
+        for dim, index in smallest_first:
+            data = data.index_select(dim, index.to(data.device))
+        if not positions:
+            data = data.clone()
+        elif tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            data = data.contiguous(memory_format=torch.channels_last)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data.requires_grad_(tensor.requires_grad)
+
+
+def _fit_attributes(module: nn.Module) -> None:
+    """Makes the numbers that a module states about itself agree with its weights."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        turned = module.transposed
+        rows, columns = module.weight.shape[:2]
+        if turned:
+            module.in_channels, module.out_channels = rows, columns * module.groups
+        else:
+            module.in_channels, module.out_channels = columns * module.groups, rows
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        vector = weight if weight is not None else module.running_mean
+        if vector is not None:
+            module.num_features = len(vector)
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(module.weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+
+
+def _fit_groups(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
+    """Sets the number of groups where whole groups were cut."""
+    inputs = kept[cmap.class_of[as_array(call.inputs)]]
+    if call.kind == "norm" and call.groups < len(inputs):
+        return  # the k-th channels of all groups went together: as many groups as before
+    groups = int(inputs.reshape(call.groups, -1)[:, 0].sum())
+    if isinstance(module, nn.modules.conv._ConvNd):
+        module.groups = groups
+        per_group = call.inputs.numel() // call.groups
+        module.in_channels = groups * per_group
+        module.out_channels = (
+            module.weight.size(1) * groups if module.transposed else module.weight.size(0)
+        )
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = groups
+
+
+def _cut_gather(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
+    """Rewrites the index of a gather for the channels that are left."""
+    assert isinstance(module, GatherChannels), f"{call.module} is no GatherChannels"
+    inputs = kept[cmap.class_of[as_array(call.inputs)]]
+    outputs = kept[cmap.class_of[as_array(call.outputs)]]
+    moved = np.where(inputs, np.cumsum(inputs) - 1, -1)
+    old = np.array(call.positions, dtype=np.int64)[outputs]
+    module.set_positions(np.where(old >= 0, moved[old], -1).tolist())

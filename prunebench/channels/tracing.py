@@ -1,0 +1,92 @@
+"""Finds the channel map of a network by one forward without data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.channels.classes import build_map
+from prunebench.channels.labels import Labeller, Tape, labels_of, put, tensors_in
+from prunebench.channels.map import ChannelMap
+from prunebench.errors import PruningError
+
+
+def trace(model: nn.Module, example: Tensor) -> ChannelMap:
+    """Returns which channels of `model` live and die together.
+
+    Runs the forward once on tensors without data, in eval mode; the model, its statistics and the
+    random number generators are left as they are.
+
+    Args:
+        model: any network whose forward does not depend on tensor values.
+        example: an input [N, C, ...]; its values do not matter, its shape does. One image of it
+            is used.
+
+    Raises:
+        PruningError: the forward cannot be followed.
+    """
+    tape = Tape(example=torch.empty(example.shape, dtype=example.dtype, device="meta"))
+    labeller = Labeller(model, tape)
+    image = labelled_input(labeller, example)
+    with following(labeller, model):
+        result = model(image)
+    _freeze_outputs(labeller, result)
+    if _unused(model, tape):
+        _follow_training(labeller, model, image)
+    for module in _unused(model, tape):
+        tape.refused.setdefault(module, "it is not used in the forward")
+    return build_map(model, tape)
+
+
+def _freeze_outputs(labeller: Labeller, result: Any) -> None:
+    for out in tensors_in(result):
+        labeller.freeze(labels_of(out) >> 1, "the output of the network")
+
+
+def _unused(model: nn.Module, tape: Tape) -> list[str]:
+    """Returns the convolutions and linear layers that no forward has used yet."""
+    used = {name for name, _ in tape.reads}
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
+        and (f"{name}.weight" if name else "weight") not in used
+    ]
+
+
+def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> None:
+    """Follows the forward in training mode as well, for heads that exist only there."""
+    counted = labeller.tape.fixed_macs
+    labeller.counting = False
+    with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
+        _freeze_outputs(labeller, model(image))
+    labeller.tape.fixed_macs = counted
+
+
+def labelled_input(labeller: Labeller, example: Tensor) -> Tensor:
+    """Returns one image of `example` without data, its channels labelled and frozen."""
+    x = torch.empty((1, *example.shape[1:]), dtype=example.dtype, device="meta")
+    ids = labeller.new(x.size(1))
+    labeller.freeze(ids, "tied to the input of the network")
+    return put(x, (ids * 2).view([-1 if d == 1 else 1 for d in range(x.dim())]))
+
+
+@contextmanager
+def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Follows forwards of `model`, by default in eval mode; puts every training flag back."""
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = training
+        with torch.no_grad(), labeller.watching(), labeller:
+            yield
+    except (NotImplementedError, TypeError) as error:
+        where = labeller.stuck or "the forward of the network"
+        raise PruningError(f"{where} cannot be followed without data: {error}") from error
+    finally:
+        for module, flag in flags:
+            module.training = flag
