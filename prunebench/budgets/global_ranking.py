@@ -39,15 +39,11 @@ class GlobalRanking(Budget):
         """Returns the largest plan, in order of score, of at most int(total * keep) channels.
 
         Raises:
-            PruningError: the ratio removes nothing, or the floors alone exceed it.
+            PruningError: the floors alone exceed the ratio.
         """
         from prunebench.channels import Plan
 
         total = sum(dense.sizes[name] for name in ranks)
-        if self.keep < 1 and int(total * self.keep + 1e-9) == total:
-            raise PruningError(
-                f"budget.keep={self.keep:g} removes none of {total} channels; lower budget.keep"
-            )
         target = int(total * step_keep(self.keep, share) + 1e-9)
         order = global_order(ranks)
 
