@@ -301,6 +301,7 @@ def poisoned(at: int) -> tuple[nn.Module, Callable[..., None]]:
     return net, net.register_forward_hook(poison).remove
 
 
+@pytest.mark.parametrize("every_seconds", [0.0, 1e9])
 @pytest.mark.parametrize(
     ("at", "place"),
     [
@@ -310,9 +311,9 @@ def poisoned(at: int) -> tuple[nn.Module, Callable[..., None]]:
     ],
 )
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_place(
-    at: int, place: str, tmp_path: Path
+    at: int, place: str, every_seconds: float, tmp_path: Path
 ) -> None:
-    checkpoint = Checkpoint(tmp_path / "c.pt", 0.0)
+    checkpoint = Checkpoint(tmp_path / "c.pt", every_seconds)
     with pytest.raises(TrainingError) as caught:
         train(poisoned(at)[0], data(), PHASE, stage(checkpoint=checkpoint))
     assert str(caught.value) == (
