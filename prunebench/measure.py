@@ -27,8 +27,9 @@ CONVENTION = (
     "params: every learnable number; MACs: multiply-adds of convolution, linear and matmul "
     "layers for one image, without normalisation, activation and pooling"
 )
-#: pixels per evaluation batch: 512 images of 32 x 32
-_BATCH_PIXELS = 2**19
+#: pixels per evaluation batch: 128 images of 32 x 32 on a CPU, which keeps them in its cache
+#: (1.5 times as fast as 512), and 1,024 on a GPU
+_BATCH_PIXELS = {"cpu": 2**17, "cuda": 2**20}
 #: seconds of timing per batch size: usually, and at most
 _LATENCY_SECONDS = 0.45
 _LONGEST_SECONDS = 5.0
@@ -179,7 +180,8 @@ def evaluate(
         ConfigError: the precision is not known.
     """
     require_choice("precision", precision, PRECISIONS)
-    size = batch_size or max(1, _BATCH_PIXELS // prod(split.images.shape[-2:]))
+    pixels = _BATCH_PIXELS.get(split.device.type, 2**17)
+    size = batch_size or max(1, pixels // prod(split.images.shape[-2:]))
     # counted on the device and read once at the end, so that a GPU never waits
     totals = torch.zeros(2, dtype=torch.int64, device=split.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.device)
@@ -188,8 +190,7 @@ def evaluate(
     with _evaluating(network):
         for images, labels in split.batches(size):
             with autocast:
-                logits = network(images)
-            logits = logits.float()
+                logits = network(images).float()
             classes = logits.shape[1]
             totals += _correct(logits, labels)
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
