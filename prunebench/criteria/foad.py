@@ -28,7 +28,7 @@ RULES = ("v2023", "v2022", "strict")
 POINTS = ("block", "activation")
 
 #: samples and rows per block of the distance matrix: 2 MiB of float64 at 512 channels
-SAMPLES, ROWS = 4, 128
+SAMPLES, ROWS = 8, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class Likeness:
         """
         self._seen = 0
         self._sum: Tensor | None = None
-        self._digests = [hashlib.blake2b(digest_size=16) for _ in range(size)]
+        self._digests = [hashlib.sha256() for _ in range(size)]
 
     def add(self, features: Tensor) -> None:
         """Takes in the maps of further images.
