@@ -126,11 +126,13 @@ def run_killed(folder: Path, moments: list[int], phase: Phase) -> tuple[list[obj
     return outcome(net, result), observer
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [("sgd", "float32"), ("adamw", "float32"), ("sgd", "bf16")]
+)
 def test_a_killed_training_ends_bit_for_bit_where_it_would_have(
-    tmp_path: Path, optimizer: str
+    tmp_path: Path, optimizer: str, precision: str
 ) -> None:
-    phase = replace(PHASE, optimizer=optimizer, nesterov=False, lr=0.01)
+    phase = replace(PHASE, optimizer=optimizer, precision=precision, nesterov=False, lr=0.01)
     net, observer = network(), Shrinker()
     expected = outcome(net, train(net, data(), phase, stage(observer=observer)))
     # before the first step, in the middle, at an epoch's first and last step, twice, thrice
@@ -361,3 +363,35 @@ def test_the_log_gets_counts() -> None:
         "stage", "epochs", "epoch", "lr", "loss", "correct", "seen", "val_correct", "val_seen",
         "seconds",
     }  # fmt: skip
+
+
+@pytest.mark.gpu
+def test_cuda_sees_the_same_images_and_never_waits_within_an_epoch() -> None:
+    cuda = torch.device("cuda")
+    on_cpu = DeviceSplit(data(), data().train, device=CPU)
+    on_cuda = DeviceSplit(data(), data().train, device=cuda, channels_last=True)
+    batches = on_cuda.training_batches(8, seed=0, stage="s", epoch=0)
+    for images, labels in on_cpu.training_batches(8, seed=0, stage="s", epoch=0):
+        images_2, labels_2 = next(batches)
+        torch.cuda.set_sync_debug_mode("default")
+        assert torch.allclose(images, images_2.cpu(), atol=1e-6)
+        assert torch.equal(labels, labels_2.cpu())
+        torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default")
+
+    class Strict(Shrinker):
+        def after_backward(self, moment: Moment) -> None:
+            torch.cuda.set_sync_debug_mode("error")
+
+        def after_step(self, moment: Moment) -> bool:
+            if moment.step == moment.steps - 1:
+                torch.cuda.set_sync_debug_mode("default")
+            return False
+
+    try:
+        for precision in ("float32", "bf16"):
+            phase = replace(PHASE, precision=precision)
+            result = train(network(), data(), phase, stage(device=cuda, observer=Strict()))
+            assert [record.seen for record in result.history] == [30] * 3
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
