@@ -13,6 +13,7 @@ from typing import NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -21,18 +22,38 @@ from prunebench import __version__
 from prunebench.errors import PrunebenchError, unknown
 from prunebench.paths import conf_dir
 
+#: what the jobs of this process ended with; a sweep goes on after one
+MISTAKES: list[PrunebenchError] = []
+
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def job(cfg: DictConfig) -> None:
     """Carries out one run in Hydra's output folder."""
+    try:
+        carry_out(cfg)
+    except PrunebenchError as error:
+        if not in_this_process():
+            raise  # a launcher on a cluster learns of the failure by the exception alone
+        MISTAKES.append(error)
+        say(str(error))
+
+
+def carry_out(cfg: DictConfig) -> None:
+    """Checks `cfg` and runs it."""
     from prunebench.config import load
 
     hydra_config = HydraConfig.get()
     choices = {str(k): str(v) for k, v in hydra_config.runtime.choices.items() if "/" not in str(k)}
     run = load(cfg, choices)
-    from prunebench.runner import carry_out
+    from prunebench import runner
 
-    carry_out(run, Path(hydra_config.runtime.output_dir))
+    runner.carry_out(run, Path(hydra_config.runtime.output_dir))
+
+
+def in_this_process() -> bool:
+    """Whether the job runs in the process that was called, alone or one of a sweep in turn."""
+    launcher = str(HydraConfig.get().launcher._target_)
+    return HydraConfig.get().mode is RunMode.RUN or launcher.endswith(".BasicLauncher")
 
 
 def main() -> None:
@@ -56,12 +77,24 @@ def main() -> None:
         fail(explain_missing(error))
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         fail(explain(error))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        null = [word for word in sys.argv[1:] if word.endswith("=null")]
+        fail(f"{', '.join(null)}: a group needs an option; prunebench --help lists them")
+    if MISTAKES:
+        raise SystemExit(2)
 
 
 def fail(message: str) -> NoReturn:
     """Prints `message` as one line and exits with 2."""
-    sys.stderr.write(f"prunebench: {' '.join(message.split())}\n")
+    say(message)
     raise SystemExit(2)
+
+
+def say(message: str) -> None:
+    """Prints `message` as one line."""
+    sys.stderr.write(f"prunebench: {' '.join(message.split())}\n")
 
 
 def explain_missing(error: MissingConfigException) -> str:

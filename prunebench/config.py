@@ -139,21 +139,27 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
     plain = {str(key): value for key, value in config.items()}
-    parts: dict[str, Any] = {
-        group: component(group, plain[group], base) for group, base in GROUPS.items()
-    }
-    run = Run(
-        settings=section("run", plain["run"], Settings),
-        baseline=section("baseline", plain["baseline"], Baseline),
-        recipe=section("recipe", plain["recipe"], Recipe),
+    settings = section("run", plain["run"], Settings)
+    baseline = section("baseline", plain["baseline"], Baseline)
+    recipe = section("recipe", plain["recipe"], Recipe)
+    parts: dict[str, Any] = {}
+    for group, base in GROUPS.items():
+        if group == "model":
+            check_combination(choices, **{k: parts[k] for k in PRUNING})
+        parts[group] = component(group, plain[group], base)
+    return Run(
+        settings=settings,
+        baseline=baseline,
+        recipe=recipe,
         name=str(plain["name"]),
         config=plain,
         choices=choices,
         **parts,
     )
-    check_combination(run)
-    return run
 
+
+#: groups whose options must go together
+PRUNING = ("criterion", "budget", "schedule")
 
 #: option groups in the order in which they are read; the model's module imports torch
 GROUPS: dict[str, type] = {
@@ -224,30 +230,31 @@ def check_keys(name: str, values: object, schema: type) -> None:
             check_keys(f"{name}.{key}", value, hints[key])
 
 
-def check_combination(run: Run) -> None:
-    """Raises ConfigError where the chosen options make no sense together."""
-    chosen = run.choices
-    criterion, budget, schedule = (chosen.get(k, "?") for k in ("criterion", "budget", "schedule"))
-    if run.budget.needs_decision:
+def check_combination(
+    choices: dict[str, str], *, criterion: Criterion, budget: Budget, schedule: Schedule
+) -> None:
+    """Raises ConfigError where options make no sense together; `choices` are their names."""
+    names = {group: f"{group}={choices.get(group, '?')}" for group in PRUNING}
+    if budget.needs_decision:
         require(
-            run.criterion.decides,
-            f"budget={budget} takes the criterion's own decision, and criterion={criterion} makes "
+            criterion.decides,
+            f"{names['budget']} takes the criterion's own decision, and {names['criterion']} makes "
             "none; choose budget=uniform, per_layer, macs or params",
         )
         require(
-            not run.schedule.repeats,
-            f"budget={budget} has no final size to go to in rounds; choose schedule=oneshot or "
+            not schedule.repeats,
+            f"{names['budget']} has no final size to go to in rounds; choose schedule=oneshot or "
             "layerwise, or a budget with a target",
         )
-    if run.budget.needs_comparable:
+    if budget.needs_comparable:
         require(
-            run.criterion.comparable,
-            f"budget={budget} compares channels of different layers, and the scores of "
-            f"criterion={criterion} are not comparable; choose budget=uniform, per_layer, or "
+            criterion.comparable,
+            f"{names['budget']} compares channels of different layers, and the scores of "
+            f"{names['criterion']} are not comparable; choose budget=uniform or per_layer, or "
             "allocation=uniform",
         )
         require(
-            not run.schedule.one_group_at_a_time,
-            f"budget={budget} ranks all layers at once, and schedule={schedule} prunes one at a "
+            not schedule.one_group_at_a_time,
+            f"{names['budget']} ranks all layers at once, and {names['schedule']} prunes one at a "
             "time; choose schedule=oneshot or iterative",
         )

@@ -15,15 +15,22 @@ from prunebench.config import GROUPS, component, load, section
 from prunebench.paths import conf_dir
 from prunebench.training.recipe import Recipe
 
-PACKAGES = {"criterion": "criteria", "budget": "budgets", "repair": "repairs", "schedule": "schedules"}
+PACKAGES = {
+    "criterion": "criteria",
+    "budget": "budgets",
+    "repair": "repairs",
+    "schedule": "schedules",
+}
 OPTIONS = sorted(
-    (group, path.stem) for group in [*GROUPS, "recipe"] for path in (conf_dir() / group).glob("*.yaml")
+    (group, path.stem)
+    for group in [*GROUPS, "recipe"]
+    for path in (conf_dir() / group).glob("*.yaml")
 )
 #: values for keys an option leaves to the user
 GIVEN = {
     "model=torchvision": ["model.name=resnet18"],
     "dataset=npz": ["dataset.path=arrays.npz"],
-    "budget=per_layer": ["budget.keep={'*': 0.5}"],
+    "budget=per_layer": ["budget.keep={conv1: 0.5}"],
 }
 
 
@@ -33,11 +40,11 @@ def composed(*overrides):
 
 
 def test_there_are_as_many_options_as_we_think():
-    assert len(OPTIONS) >= 45
+    assert len(OPTIONS) >= 42
     assert {group for group, _ in OPTIONS} == {*GROUPS, "recipe"}
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)
 def test_every_option_builds_and_lists_all_its_keys(group, option):
     chosen = f"{group}={option}"
     values = OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
@@ -52,7 +59,11 @@ def test_every_option_builds_and_lists_all_its_keys(group, option):
 
 @pytest.mark.parametrize(
     "name",
-    [f"{group}={path.stem}" for group in ("method", "experiment") for path in (conf_dir() / group).glob("*.yaml")],
+    [
+        f"{group}={path.stem}"
+        for group in ("method", "experiment")
+        for path in (conf_dir() / group).glob("*.yaml")
+    ],
 )
 def test_every_preset_makes_a_run(name):
     run = load(composed(name), {})

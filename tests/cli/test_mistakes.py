@@ -20,7 +20,7 @@ TORCH_FREE = [
     (["budget.scope=outer"], ["budget: scope must be one of inner, all; got 'outer'"]),
     (["recipe.finetune.lr=0"], ["recipe", "lr must be positive"]),
     (["run.device=gpu"], ["run: device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
-    (["criterion=null"], ["criterion must not be null"]),
+    (["criterion=null"], ["criterion=null: a group needs an option"]),
     (["criterion=l1"], ["budget=own takes the criterion's own decision", "budget=uniform"]),
     (["schedule=iterative"], ["budget=own has no final size", "schedule=oneshot"]),
     (["experiment=nope"], ["'experiment=nope' is not known", "quickstart"]),
