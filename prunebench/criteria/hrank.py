@@ -1,0 +1,71 @@
+"""HRank: the mean rank of a channel's feature map as a matrix; higher = keep.
+
+Lin et al., "HRank: Filter Pruning using High-Rank Feature Map", CVPR 2020. A singular value counts
+when it exceeds max(H, W) * eps * (largest singular value), with float32's eps. On 1x1 and 2x2 maps
+nearly all ranks tie; ties go to the lower index.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.criteria import Criterion, Evidence, GroupRank
+from prunebench.errors import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hrank(Criterion):
+    """Scores a channel by the mean rank of its maps right behind the activation.
+
+    Attributes:
+        num_samples: training images looked at.
+        chunk: images per forward pass; memory, not the result, depends on it.
+    """
+
+    num_samples: int
+    chunk: int
+
+    comparable = False  # a rank is at most the map's side, which differs from layer to layer
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
+        require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images looked at."""
+        return self.num_samples
+
+    def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Averages ranks over images."""
+        import torch
+
+        from prunebench.channels import capture
+
+        images = evidence.images[: self.num_samples]
+        total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
+        for some in torch.split(images, self.chunk):
+            maps = capture(evidence.network, evidence.cmap, some, evidence.groups, "activation")
+            for name, features in maps.items():
+                total[name] += ranks(features).sum(0).cpu()
+        return {name: GroupRank(ranked / len(images)) for name, ranked in total.items()}
+
+
+def ranks(features: Tensor) -> Tensor:
+    """Returns the rank of every map, int64 [N, C].
+
+    Args:
+        features: float32 [N, C, H, W]; [N, C] counts as 1x1 maps.
+    """
+    import torch
+
+    maps = features if features.dim() == 4 else features.reshape(*features.shape[:2], 1, -1)
+    values = torch.linalg.svdvals(maps.float())
+    least = max(maps.shape[2:]) * torch.finfo(torch.float32).eps * values[..., :1]
+    counted: Tensor = (values > least).sum(2)
+    return counted

@@ -1,0 +1,58 @@
+"""APoZ against plain counting, and its refusal of other activations."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import prunebench.channels
+from prunebench.criteria import Evidence
+from prunebench.criteria.apoz import Apoz
+from prunebench.errors import ConfigError, PruningError
+
+
+@pytest.fixture
+def evidence(monkeypatch):
+    def capture(network, cmap, images, groups, point):
+        assert point == "activation"
+        assert len(images) <= 3
+        return {group.name: images for group in groups}
+
+    monkeypatch.setattr(prunebench.channels, "capture", capture, raising=False)
+
+    def make(features, function="relu"):
+        place = SimpleNamespace(function=function) if function else None
+        group = SimpleNamespace(name="conv1", size=features.shape[1], activation=place)
+        labels = torch.zeros(len(features), dtype=torch.int64)
+        return Evidence(nn.Identity(), SimpleNamespace(), (group,), features, labels, 0)
+
+    return make
+
+
+def test_the_channel_that_is_zero_most_often_goes_first(evidence):
+    features = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]], [[2.0, 3.0]]]])
+    found = Apoz(num_samples=1, chunk=3).rank(evidence(features))["conv1"]
+    assert found.scores.tolist() == [0.5, 0.0, 1.0]
+
+
+def test_equals_counting_one_by_one(evidence):
+    features = torch.randn(8, 5, 3, 2, generator=torch.Generator().manual_seed(0)).relu()
+    found = Apoz(num_samples=7, chunk=3).rank(evidence(features))["conv1"]
+    for channel in range(5):
+        values = features[:7, channel].flatten().tolist()
+        assert found.scores[channel].item() == sum(value != 0 for value in values) / len(values)
+
+
+@pytest.mark.parametrize("function", ["gelu", "silu", "batch_norm", None])
+def test_layers_without_relu_are_refused(evidence, function):
+    with pytest.raises(PruningError, match=f"conv1 is followed by {function or 'nothing'}; leave"):
+        Apoz(num_samples=1, chunk=1).rank(evidence(torch.zeros(1, 2, 1, 1), function))
+
+
+def test_ranges():
+    assert Apoz(num_samples=5, chunk=1).images_needed == 5
+    with pytest.raises(ConfigError, match="num_samples must be at least 1, got 0"):
+        Apoz(num_samples=0, chunk=1)
+    with pytest.raises(ConfigError, match="chunk must be at least 1, got 0"):
+        Apoz(num_samples=1, chunk=0)
