@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
@@ -18,14 +16,23 @@ from prunebench.channels.map import ChannelGroup, ChannelMap, Ids, Site, as_arra
 TIED = "tied to channels that cannot be cut"
 
 
-def build_map(model: nn.Module, tape: Tape) -> ChannelMap:
-    """Returns the channel map of `model`, whose labelled forward is on `tape`."""
+def build_map(
+    model: nn.Module, tape: Tape, frozen_groups: Mapping[str, str] | None = None
+) -> ChannelMap:
+    """Returns the channel map of `model`, whose labelled forward is on `tape`.
+
+    Args:
+        model: the network.
+        tape: what its labelled forward noted.
+        frozen_groups: group name -> why it is to stay whole.
+    """
     class_of = _components(tape)
     dims = {key: class_of[as_array(ids)] for key, ids in tape.reads.items() if "/" not in key[0]}
     reasons = _frozen_classes(tape, class_of)
     _free_parameters(tape, class_of, dims, reasons)
     producers = _Producers(tape, class_of, reasons)
     groups, locate = producers.groups(int(class_of.max()) + 1)
+    groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
     parameters = dict(model.named_parameters())
     shapes = {name: tuple(t.shape) for name, t in [*parameters.items(), *model.named_buffers()]}
     frozen = dict(tape.refused)
@@ -35,7 +42,37 @@ def build_map(model: nn.Module, tape: Tape) -> ChannelMap:
             frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
     sites = _Sites(tape, class_of, dims, locate, len(groups))
     described = [sites.describe(number, *group) for number, group in enumerate(groups)]
-    return ChannelMap(described, frozen, dims, class_of, locate, shapes, tuple(parameters), tape)
+    return ChannelMap(
+        groups=described,
+        frozen=frozen,
+        frozen_groups=dict(frozen_groups or {}),
+        dims=dims,
+        class_of=class_of,
+        locate=locate,
+        shapes=shapes,
+        parameters=tuple(parameters),
+        tape=tape,
+    )
+
+
+def _freeze_groups(
+    groups: list[tuple[str, int, bool]],
+    locate: Ids,
+    frozen: Mapping[str, str],
+    reasons: dict[int, str],
+) -> list[tuple[str, int, bool]]:
+    """Takes the groups named in `frozen` out; the others keep their names."""
+    if not frozen:
+        return groups
+    stays = np.array([name not in frozen for name, _, _ in groups] + [False])
+    for number, (name, _, _) in enumerate(groups):
+        if name in frozen:
+            for found in (locate[0] == number).nonzero()[0].tolist():
+                reasons[found] = frozen[name]
+    gone = ~stays[locate[0]]
+    locate[0] = np.where(gone, -1, (np.cumsum(stays) - 1)[locate[0]])
+    locate[1, gone] = -1
+    return [group for group in groups if group[0] not in frozen]
 
 
 def _components(tape: Tape) -> Ids:
@@ -75,15 +112,6 @@ def _free_parameters(
         else:
             for number in np.unique(classes).tolist():
                 reasons.setdefault(number, f"tied to {name} in an irregular way")
-
-
-@dataclass
-class _Found:
-    """A group before it is described."""
-
-    name: str
-    size: int
-    producers: tuple[int, ...]
 
 
 class _Producers:

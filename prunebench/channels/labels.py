@@ -20,10 +20,6 @@ from torch.overrides import TorchFunctionMode
 FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
 
 
-class MisplacedError(Exception):
-    """Channels are not where the weights expect them (only while replaying a slim network)."""
-
-
 @dataclass
 class Place:
     """Where in a forward a tensor appears: the `nth` call of a function, or of a module.
@@ -98,6 +94,7 @@ class Tape:
     count: int = 1
     made: list[Tensor] = field(default_factory=list)
     ties: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    zeros: list[Tensor] = field(default_factory=list)
     gates: list[Tensor] = field(default_factory=list)
     frozen: list[tuple[Tensor, str]] = field(default_factory=list)
     reads: dict[tuple[str, int], Tensor] = field(default_factory=dict)
@@ -169,6 +166,7 @@ class Labeller(TorchFunctionMode):
         stack: names of the modules that are running, innermost last.
         counting: whether multiply-adds count (they do in eval mode).
         stuck: name of the innermost module whose forward failed.
+        stuck_args: what it was called with.
     """
 
     def __init__(self, model: nn.Module, tape: Tape) -> None:
@@ -190,6 +188,7 @@ class Labeller(TorchFunctionMode):
         }
         self.stack: list[str] = []
         self.stuck = ""
+        self.stuck_args: Any = ()
         self.counting = True
         self.seen: dict[str, int] = {}
         self.calls: dict[str, int] = {}
@@ -237,7 +236,8 @@ class Labeller(TorchFunctionMode):
             try:
                 result = original(module, *args, **kwargs)
             except BaseException:
-                labeller.stuck = labeller.stuck or name
+                if not labeller.stuck:
+                    labeller.stuck, labeller.stuck_args = name, (args, kwargs)
                 raise
             finally:
                 labeller.stack.pop()
@@ -268,6 +268,12 @@ class Labeller(TorchFunctionMode):
         ids = torch.arange(self.tape.count, self.tape.count + count)
         self.tape.count += count
         self.tape.made.append(ids)
+        return ids
+
+    def new_zeros(self, count: int) -> Tensor:
+        """Returns new label ids for channels that hold zeros and nothing else."""
+        ids = self.new(count)
+        self.tape.zeros.append(ids)
         return ids
 
     def tie(self, a: Tensor, b: Tensor) -> None:

@@ -82,6 +82,8 @@ class ChannelMap:
         groups: in forward order.
         frozen: module name -> reason, for every convolution and linear layer whose output
             channels cannot be cut.
+        frozen_groups: name -> reason, of groups that stay whole because of how the code of the
+            network moves them.
         dims: (parameter or buffer, dimension) -> class number [size] over the whole network.
         class_of: class number of each label id of the tape.
         locate: class number -> (group number, class within the group), -1 where frozen [2, n].
@@ -92,6 +94,7 @@ class ChannelMap:
 
     groups: list[ChannelGroup]
     frozen: dict[str, str]
+    frozen_groups: Mapping[str, str] = field(repr=False)
     dims: Mapping[tuple[str, int], Ids] = field(repr=False)
     class_of: Ids = field(repr=False)
     locate: Ids = field(repr=False)

@@ -243,7 +243,8 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
             put(out, torch.full([1] * out.dim(), value))
         if len({int(one.max()) for one in labels}) <= 1:
             return result
-    run.tape.fragile = True
+    if name not in _BY_ORDER:
+        run.tape.fragile = True
     by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, labels, strict=True)}
     moved = func(
         *map_tensors(args, lambda t: by_id.get(id(t), t)),
@@ -271,7 +272,9 @@ def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     for t in parts:
         one = run.labels(t)
         if getattr(t, "_channel_zeros", False):
-            one = run.new(t.size(dim)).view([-1 if d == dim else 1 for d in range(t.dim())]) * 2
+            one = (
+                run.new_zeros(t.size(dim)).view([-1 if d == dim else 1 for d in range(t.dim())]) * 2
+            )
             run.tape.fragile = True
         labels.append(one)
     sizes = [max(one.size(d) for one in labels) for d in range(len(shape))]
@@ -312,7 +315,7 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
             labels = labels_of(result)
             break
         view = [-1 if d == dim else 1 for d in range(x.dim())]
-        sides = [run.new(n).view(view) * 2 for n in (before, after)]
+        sides = [run.new_zeros(n).view(view) * 2 for n in (before, after)]
         labels = torch.cat([sides[0], labels, sides[1]], dim)
     if value:
         labels = labels | 1
@@ -333,7 +336,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return result
     picked = row[positions.clamp(min=0)]
     missing = positions < 0
-    picked[missing] = run.new(int(missing.sum())) * 2
+    picked[missing] = run.new_zeros(int(missing.sum())) * 2
     call = Call(
         "gather",
         run.stack[-1],
@@ -451,8 +454,25 @@ def _names() -> dict[str, Rule]:
     return {word: rule for rule, words in table.items() for word in words.split()}
 
 
-_SAME_TYPE = frozenset(
-    "add __add__ __radd__ sub __sub__ __rsub__ mul __mul__ __rmul__ div __truediv__".split()
+_SAME_TYPE = (
+    "add",
+    "__add__",
+    "__radd__",
+    "sub",
+    "__sub__",
+    "mul",
+    "__mul__",
+    "div",
+    "__truediv__",
 )
 
 RULES: dict[str, Rule] = _names()
+
+#: moves that ask for no number of channels, so that they hold after any cut
+_BY_ORDER = ("flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__")
+
+#: functions that only move data, or ask for shapes
+MOVES = frozenset(
+    [name for name, rule in RULES.items() if rule in (movement, pad, no_tensor, zeros)]
+    + ["getitem", "getattr", "contiguous", "clone", "detach", "to", "type_as"]
+)

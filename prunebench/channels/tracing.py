@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunebench.channels.classes import build_map
-from prunebench.channels.labels import Labeller, Tape, labels_of, put, tensors_in
+from prunebench.channels.following import following, labelled_input
+from prunebench.channels.labels import Labeller, Tape, labels_of, tensors_in
 from prunebench.channels.map import ChannelMap
+from prunebench.channels.trial import settle
 from prunebench.errors import PruningError
 
 
@@ -39,7 +39,7 @@ def trace(model: nn.Module, example: Tensor) -> ChannelMap:
         _follow_training(labeller, model, image)
     for module in _unused(model, tape):
         tape.refused.setdefault(module, "it is not used in the forward")
-    return build_map(model, tape)
+    return settle(model, tape)
 
 
 def _freeze_outputs(labeller: Labeller, result: Any) -> None:
@@ -62,31 +62,8 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> Non
     """Follows the forward in training mode as well, for heads that exist only there."""
     counted = labeller.tape.fixed_macs
     labeller.counting = False
+    result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
-        _freeze_outputs(labeller, model(image))
+        result = model(image)
+    _freeze_outputs(labeller, result)
     labeller.tape.fixed_macs = counted
-
-
-def labelled_input(labeller: Labeller, example: Tensor) -> Tensor:
-    """Returns one image of `example` without data, its channels labelled and frozen."""
-    x = torch.empty((1, *example.shape[1:]), dtype=example.dtype, device="meta")
-    ids = labeller.new(x.size(1))
-    labeller.freeze(ids, "tied to the input of the network")
-    return put(x, (ids * 2).view([-1 if d == 1 else 1 for d in range(x.dim())]))
-
-
-@contextmanager
-def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Follows forwards of `model`, by default in eval mode; puts every training flag back."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in flags:
-            module.training = training
-        with torch.no_grad(), labeller.watching(), labeller:
-            yield
-    except (NotImplementedError, TypeError) as error:
-        where = labeller.stuck or "the forward of the network"
-        raise PruningError(f"{where} cannot be followed without data: {error}") from error
-    finally:
-        for module, flag in flags:
-            module.training = flag
