@@ -1,0 +1,153 @@
+"""Taylor, first order: how much the loss changes when a channel goes; higher = keep.
+
+Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8. Two
+forms: a gate z = 1 behind each batch norm, (dL/dz)^2; and the weights, sum over the channel's
+filter of (w dL/dw)^2. No gate is built: with y = gamma x + beta, dL/dz = gamma dL/dgamma +
+beta dL/dbeta. L is the mean loss of a batch and scores are averaged over batches, so the batch size
+matters; batch=1 is the per-example form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.criteria import Criterion, Evidence, GroupRank
+from prunebench.errors import PruningError, require, require_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunebench.channels import ChannelGroup, Site
+
+FORMS = ("gate", "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taylor(Criterion):
+    """Scores a channel by a first-order estimate of the squared change of the loss.
+
+    Attributes:
+        form: ``gate`` behind the batch norms (the mean where a channel has several), or ``weight``
+            of the producers.
+        num_samples: training images looked at.
+        batch: images per mean loss.
+    """
+
+    form: str
+    num_samples: int
+    batch: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("form", self.form, FORMS)
+        require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
+        require(self.batch >= 1, f"batch must be at least 1, got {self.batch}")
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images looked at."""
+        return self.num_samples
+
+    def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Averages over batches, in eval mode. Gradients stored on the network stay as they are.
+
+        Raises:
+            PruningError: form=gate, and a group has no norm with a scale and a shift.
+        """
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        score = gate_scores if self.form == "gate" else weight_scores
+        sites = {g.name: gates(g) if self.form == "gate" else g.producers for g in evidence.groups}
+        names = sorted({name for found in sites.values() for site in found for name in owned(site)})
+        held = dict(evidence.network.named_parameters(remove_duplicate=False))
+        weights = {name: held[name] for name in names if name in held}
+        total: dict[str, Tensor | float] = {group.name: 0.0 for group in evidence.groups}
+        images, labels = evidence.images[: self.num_samples], evidence.labels[: self.num_samples]
+        parts = list(
+            zip(torch.split(images, self.batch), torch.split(labels, self.batch), strict=True)
+        )
+        with torch.enable_grad(), ExitStack() as after:
+            for weight in weights.values():
+                after.callback(weight.requires_grad_, weight.requires_grad)
+                weight.requires_grad_()
+            for some, targets in parts:
+                loss = cross_entropy(evidence.network(some), targets)
+                slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                products = {
+                    name: (weight * slope).detach()
+                    for (name, weight), slope in zip(weights.items(), slopes, strict=True)
+                    if slope is not None
+                }
+                for group in evidence.groups:
+                    total[group.name] += score(products, sites[group.name], group.size)
+        return {
+            name: GroupRank(torch.as_tensor(scores).cpu() / len(parts))
+            for name, scores in total.items()
+        }
+
+
+def owned(site: Site) -> tuple[str, str]:
+    """Returns the names of the site's weight and of the shift that may stand beside it."""
+    return site.name, site.name.removesuffix("weight") + "bias"
+
+
+def gates(group: ChannelGroup) -> tuple[Site, ...]:
+    """Returns the norms with a scale that `group` goes through.
+
+    Raises:
+        PruningError: there is none.
+    """
+    found = tuple(site for site in group.norms if site.parameter == "weight")
+    if not found:
+        raise PruningError(
+            f"criterion=taylor with form=gate needs a norm with a scale behind {group.name}, and "
+            "there is none; set criterion.form=weight"
+        )
+    return found
+
+
+def gate_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: int) -> Tensor:
+    """Returns (gamma dL/dgamma + beta dL/dbeta)^2 of each class, averaged over its norms.
+
+    Args:
+        products: parameter name -> parameter times its gradient.
+        sites: the norms.
+        size: number of classes.
+    """
+    import torch
+
+    total = torch.zeros(size, dtype=torch.float64)
+    count = torch.zeros(size, dtype=torch.float64)
+    for site in sites:
+        found = [products[name].double() for name in owned(site) if name in products]
+        if found:
+            total, count = total.to(found[0].device), count.to(found[0].device)
+            inside, classes = site.classes >= 0, site.classes[site.classes >= 0].to(total.device)
+            total.index_add_(0, classes, torch.stack(found).sum(0)[inside].square())
+            count.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float64))
+    return total / count.clamp_(min=1)
+
+
+def weight_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: int) -> Tensor:
+    """Returns the sum of (w dL/dw)^2 over all weights that produce each class; no biases.
+
+    Args:
+        products: parameter name -> parameter times its gradient.
+        sites: the producers.
+        size: number of classes.
+    """
+    import torch
+
+    total = torch.zeros(size, dtype=torch.float64)
+    for site in sites:
+        if site.name in products:
+            rows = products[site.name].movedim(site.dim, 0).flatten(1)
+            squares = rows.square().sum(1, dtype=torch.float64)
+            total = total.to(squares.device)
+            inside, classes = site.classes >= 0, site.classes[site.classes >= 0].to(total.device)
+            total.index_add_(0, classes, squares[inside])
+    return total

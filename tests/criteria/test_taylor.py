@@ -1,0 +1,147 @@
+"""Taylor against explicit gates, hand-worked batches and plain loops over weights."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.channels import trace
+from prunebench.criteria import Evidence
+from prunebench.criteria.taylor import Taylor, gate_scores, weight_scores
+from prunebench.errors import ConfigError, PruningError
+
+
+class Net(nn.Module):
+    """Two norms on a residual stream, one inside the block; `gate` multiplies behind each norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.first, self.first_norm = nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.second, self.second_norm = nn.Conv2d(5, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.fc = nn.Linear(4, 3)
+        self.gate = {}
+
+    def through(self, name, x):
+        x = getattr(self, name)(x)
+        return x * self.gate[name][:, None, None] if name in self.gate else x
+
+    def forward(self, x):
+        x = self.through("stem_norm", self.stem(x)).relu()
+        y = self.through("first_norm", self.first(x)).relu()
+        x = (x + self.through("second_norm", self.second(y))).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.fixture
+def evidence():
+    torch.manual_seed(0)
+    network = Net().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+    images, labels = torch.randn(6, 3, 6, 6), torch.tensor([0, 1, 2, 2, 1, 0])
+    cmap = trace(network, images[:1])
+    return Evidence(network, cmap, tuple(cmap.groups), images, labels, 0)
+
+
+def explicit_gates(evidence, batch):
+    """(dL/dz)^2 of gates that are really there, averaged over batches."""
+    network, names = evidence.network, ("stem_norm", "first_norm", "second_norm")
+    found = dict.fromkeys(names, 0.0)
+    starts = range(0, 6, batch)
+    for start in starts:
+        for name in names:
+            size = getattr(network, name).num_features
+            network.gate[name] = torch.ones(size, requires_grad=True)
+        outputs = network(evidence.images[start : start + batch])
+        loss = nn.functional.cross_entropy(outputs, evidence.labels[start : start + batch])
+        slopes = torch.autograd.grad(loss, list(network.gate.values()))
+        for name, slope in zip(names, slopes, strict=True):
+            found[name] = found[name] + slope.double().square() / len(starts)
+    network.gate.clear()
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_gate_form_equals_gates_that_are_there(evidence, batch):
+    expected = explicit_gates(evidence, batch)
+    ranks = Taylor(form="gate", num_samples=6, batch=batch).rank(evidence)
+    torch.testing.assert_close(ranks["first"].scores, expected["first_norm"], rtol=1e-4, atol=1e-10)
+    both = (expected["stem_norm"] + expected["second_norm"]) / 2
+    torch.testing.assert_close(ranks["stem"].scores, both, rtol=1e-4, atol=1e-10)
+
+
+def test_weight_form_equals_a_loop_over_weights(evidence):
+    network = evidence.network
+    names = ("stem", "first", "second")
+    weights = [getattr(network, name).weight for name in names]
+    loss = nn.functional.cross_entropy(network(evidence.images), evidence.labels)
+    slopes = dict(zip(names, torch.autograd.grad(loss, weights), strict=True))
+    ranks = Taylor(form="weight", num_samples=6, batch=6).rank(evidence)
+    for group, members in (("first", ["first"]), ("stem", ["stem", "second"])):
+        for channel in range(len(ranks[group].scores)):
+            expected = sum(
+                (w.item() * g.item()) ** 2
+                for name in members
+                for w, g in zip(
+                    getattr(network, name).weight[channel].flatten(),
+                    slopes[name][channel].flatten(),
+                    strict=True,
+                )
+            )
+            assert ranks[group].scores[channel].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_square_of_a_mean_is_not_the_mean_of_squares():
+    # two examples, slopes (1, 0), (2, -1), (1, 3) of three channels: batch form .25, .25, 4
+    site = SimpleNamespace(name="bn.weight", classes=torch.arange(3))
+    batch = gate_scores({"bn.weight": torch.tensor([0.5, 0.5, 2.0]).double()}, (site,), 3)
+    assert batch.tolist() == [0.25, 0.25, 4.0]
+    single = [
+        gate_scores({"bn.weight": torch.tensor(slopes).double()}, (site,), 3)
+        for slopes in ([1.0, 2.0, 1.0], [0.0, -1.0, 3.0])
+    ]
+    assert ((single[0] + single[1]) / 2).tolist() == [0.5, 2.5, 5.0]
+
+
+def test_the_weight_form_is_no_square_of_a_sum():
+    site = SimpleNamespace(name="conv.weight", dim=0, classes=torch.arange(2))
+    products = {"conv.weight": torch.tensor([[3.0, -3.0], [1.0, 1.0]]).double()}
+    assert weight_scores(products, (site,), 2).tolist() == [18.0, 2.0]
+
+
+def test_the_network_is_left_as_it_was(evidence):
+    network = evidence.network
+    network.stem.weight.requires_grad_(False)
+    network.fc.weight.grad = torch.ones_like(network.fc.weight)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        Taylor(form="weight", num_samples=4, batch=2).rank(evidence)
+        Taylor(form="gate", num_samples=4, batch=2).rank(evidence)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [n for n, p in network.named_parameters() if p.grad is not None] == ["fc.weight"]
+    assert [n for n, p in network.named_parameters() if not p.requires_grad] == ["stem.weight"]
+
+
+def test_gates_need_norms():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Flatten()).eval()
+    images = torch.zeros(2, 3, 3, 3)
+    cmap = trace(network, images[:1])
+    facts = Evidence(network, cmap, tuple(cmap.groups), images, torch.zeros(2).long(), 0)
+    with pytest.raises(PruningError, match="behind 0, and there is none; set criterion.form=weigh"):
+        Taylor(form="gate", num_samples=2, batch=2).rank(facts)
+    assert len(Taylor(form="weight", num_samples=2, batch=2).rank(facts)["0"].scores) == 4
+
+
+def test_ranges():
+    assert Taylor(form="gate", num_samples=5, batch=2).images_needed == 5
+    with pytest.raises(ConfigError, match="form must be one of gate, weight; got 'norm'"):
+        Taylor(form="norm", num_samples=5, batch=2)
+    with pytest.raises(ConfigError, match="num_samples must be at least 1, got 0"):
+        Taylor(form="gate", num_samples=0, batch=2)
+    with pytest.raises(ConfigError, match="batch must be at least 1, got 0"):
+        Taylor(form="gate", num_samples=5, batch=0)
