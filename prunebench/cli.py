@@ -112,6 +112,6 @@ def explain(error: Exception) -> str:
         if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
             valid = [str(key) for key in cause.parent_node]
             if "not in struct" in str(cause):
-                return unknown(str(cause.full_key), [key for key in valid if key != "hydra"])
+                return unknown(str(cause.full_key), [key for key in valid if key not in ("hydra", "_target_")])
         cause = cause.__cause__
     return str(error)

@@ -201,16 +201,26 @@ def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
     """
     check_keys(name, values, schema)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-        missing = sorted(OmegaConf.missing_keys(merged))
-        require(
-            not missing,
-            f"{missing[:1]} is not set; give {name}.{missing[0] if missing else ''}=...",
-        )
-        built = OmegaConf.to_object(merged)
+        return build(name, values, schema)
     except OmegaConfBaseException as error:
         key = f"{name}.{error.full_key}" if error.full_key else name
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+
+
+def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
+    """Builds `schema` from values whose keys are known; types and ranges are checked here."""
+    hints = get_type_hints(schema)
+    nested = {key: hints[key] for key in values if is_dataclass(hints[key])}
+    if nested:  # OmegaConf cannot fill a frozen dataclass that sits in another
+        parts = {key: section(f"{name}.{key}", values[key], kind) for key, kind in nested.items()}
+        missing = [key for key in hints if key not in parts]
+        require(not missing, f"{name} lacks {', '.join(missing)}")
+    else:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        for key in OmegaConf.missing_keys(merged):
+            raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
+    try:
+        built: object = schema(**parts) if nested else OmegaConf.to_object(merged)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     assert isinstance(built, schema)

@@ -21,8 +21,9 @@ from prunebench.stages import Stages
 from prunebench.tracking import TrackedRun
 from prunebench.training.checkpoint import Checkpoint
 from prunebench.training.device_data import DeviceSplit
-from prunebench.training.loop import Stage, train
+from prunebench.training.loop import train
 from prunebench.training.recipe import Phase
+from prunebench.training.stage import Stage
 
 
 @dataclass

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from prunebench.channels import Plan, slim, trace
@@ -81,11 +80,8 @@ def load(path: str | Path) -> nn.Module:
     content = checkpoint.load(Path(path))
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a slimmed network that this prunebench wrote")
-    values = OmegaConf.to_container(OmegaConf.create(content["model"]))
-    assert isinstance(values, dict)
-    spec = component(
-        "model", {**values, **({"weights": None} if "weights" in values else {})}, ModelSpec
-    )
+    values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}
+    spec: ModelSpec = component("model", values, ModelSpec)  # type: ignore[type-abstract]
     dense = spec.build(tuple(content["shape"]), content["classes"])
     plans = [Plan.from_json(text) for text in content["plans"]]
     network = regrow(dense.eval(), plans, content["shape"])
