@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.budgets import Budget, Dense
-from prunebench.budgets.counts import step_keep
+from prunebench.budgets.counts import best, step_keep
 from prunebench.budgets.search import global_order, largest_within, leading
 from prunebench.errors import PruningError, require
 
@@ -46,9 +46,10 @@ class GlobalRanking(Budget):
         total = sum(dense.sizes[name] for name in ranks)
         target = int(total * step_keep(self.keep, share) + 1e-9)
         order = global_order(ranks)
+        sizes = {name: len(rank.scores) for name, rank in ranks.items()}
 
         def channels(count: int) -> int:
-            return sum(map(len, leading(self, ranks, order, count).values()))
+            return sum(leading(self, order, count, sizes).values())
 
         found = largest_within(target, len(order) + 1, channels)
         if found < 0:
@@ -56,4 +57,5 @@ class GlobalRanking(Budget):
                 f"budget.keep={self.keep:g} asks for at most {target} of {total} channels, and "
                 f"budget.floor={self.floor} with budget.divisor={self.divisor} keeps {channels(0)}"
             )
-        return Plan(leading(self, ranks, order, found))
+        counts = leading(self, order, found, sizes)
+        return Plan({name: best(rank.scores, counts[name]) for name, rank in ranks.items()})

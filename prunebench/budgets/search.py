@@ -1,17 +1,20 @@
-"""The largest of a nested family of plans that stays within a target."""
+"""The largest of a nested family of plans that stays within a target.
+
+A family is an order of channels, given by their groups' names: plan k keeps the first k.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from prunebench.budgets.counts import best, kept_count
+from prunebench.budgets.counts import kept_count
 
 if TYPE_CHECKING:
     from prunebench.budgets import Budget
     from prunebench.criteria import GroupRank
-
-Kept = dict[str, tuple[int, ...]]
 
 
 def largest_within(target: int, plans: int, size_of: Callable[[int], int]) -> int:
@@ -32,12 +35,21 @@ def largest_within(target: int, plans: int, size_of: Callable[[int], int]) -> in
     return fits
 
 
-def keep_levels(sizes: Mapping[str, int]) -> list[float]:
-    """Returns every uniform keep ratio at which some group of dense `sizes` gains a channel.
+def uniform_order(sizes: Mapping[str, int]) -> list[str]:
+    """Returns the groups in the order in which they gain a channel as one keep ratio grows.
 
-    Ascending from 0, where only floors are kept, to 1.
+    Groups that gain one at the same ratio do so in forward order, so that a target between the
+    two counts of many equal layers can be met closely.
+
+    Args:
+        sizes: group name -> dense size, in forward order.
     """
-    return sorted({count / size for size in sizes.values() for count in range(size + 1)})
+    gains = [
+        (Fraction(count, size), position, name)
+        for position, (name, size) in enumerate(sizes.items())
+        for count in range(1, size + 1)
+    ]
+    return [name for _, _, name in sorted(gains)]
 
 
 def global_order(ranks: Mapping[str, GroupRank]) -> list[str]:
@@ -47,15 +59,16 @@ def global_order(ranks: Mapping[str, GroupRank]) -> list[str]:
     return [name for _, name in pairs]
 
 
-def leading(budget: Budget, ranks: Mapping[str, GroupRank], order: list[str], count: int) -> Kept:
-    """Returns what each group keeps when the first `count` channels of `order` stay.
+def leading(
+    budget: Budget, order: Sequence[str], count: int, sizes: Mapping[str, int]
+) -> dict[str, int]:
+    """Returns how many channels each group keeps when the first `count` of `order` stay.
 
-    Floors are filled and counts rounded up to the divisor with each group's best others.
+    Args:
+        budget: for its floor and divisor, which add to what the order gives.
+        order: group names.
+        count: channels that stay.
+        sizes: group name -> size now, which caps the count.
     """
-    found = dict.fromkeys(ranks, 0)
-    for name in order[:count]:
-        found[name] += 1
-    return {
-        name: best(rank.scores, kept_count(budget, found[name], len(rank.scores)))
-        for name, rank in ranks.items()
-    }
+    wanted = Counter(order[:count])
+    return {name: kept_count(budget, wanted[name], size) for name, size in sizes.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from prunebench.budgets import Budget, Dense
-from prunebench.budgets.counts import best, kept_count, step_keep
-from prunebench.budgets.search import Kept, global_order, keep_levels, largest_within, leading
+from prunebench.budgets.counts import best, step_keep
+from prunebench.budgets.search import global_order, largest_within, leading, uniform_order
 from prunebench.errors import PruningError, require, require_choice
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ class Target(Budget):
 
     With ``uniform`` allocation the groups that are still as wide as in the dense network but are
     not ranked in this step count as cut by the same ratio: a layer-by-layer schedule will come to
-    them. Each layer's own step then finds the same ratio or, as rounding leaves room, a larger one,
-    so the last step still ends within the target.
+    them. What one step assumes the next can still do, or better, so the last step ends within the
+    target.
 
     Attributes:
         keep: up to 1 the fraction of the dense network's count, above 1 the count itself.
-        allocation: ``uniform`` gives every group one keep ratio, ``global`` keeps the best-scored
-            channels wherever they are.
+        allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
+            keeps the best-scored channels wherever they are.
     """
 
     keep: float
@@ -77,39 +77,39 @@ class Target(Budget):
                 f"budget.keep={self.keep:g} exceeds the {whole:,} {self.unit} of the dense network"
             )
         target = int(whole * step_keep(keep, share) + 1e-6)
-        plans, kept = self._family(cmap, ranks, dense)
-        found = largest_within(target, plans, lambda k: self.amount(cmap, Plan(kept(k))))
+        order, sizes = self._family(cmap, ranks, dense)
+
+        def kept(count: int) -> dict[str, tuple[int, ...]]:
+            return {
+                # groups of later steps have no scores yet, and only their widths matter
+                name: best(ranks[name].scores, n) if name in ranks else tuple(range(n))
+                for name, n in leading(self, order, count, sizes).items()
+            }
+
+        def amount(count: int) -> int:
+            return self.amount(cmap, Plan(kept(count)))
+
+        found = largest_within(target, len(order) + 1, amount)
         if found < 0:
-            least = self.amount(cmap, Plan(kept(0)))
+            least = amount(0)
             raise PruningError(
                 f"budget.keep={self.keep:g} asks for at most {target:,} {self.unit}, and the least "
                 f"that can be reached is {least:,} ({least / whole:.1%}) with budget.scope="
                 f"{self.scope}, budget.exclude={self.exclude}, budget.floor={self.floor} and "
                 f"budget.divisor={self.divisor}"
             )
-        chosen = kept(found)
-        return Plan({name: chosen[name] for name in ranks})
+        return Plan({name: stays for name, stays in kept(found).items() if name in ranks})
 
     def _family(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense
-    ) -> tuple[int, Callable[[int], Kept]]:
-        """Returns how many nested plans there are, and the k-th, smallest first."""
+    ) -> tuple[list[str], dict[str, int]]:
+        """Returns the order in which channels are kept, and the sizes now of the groups in it."""
+        ranked = {name: len(rank.scores) for name, rank in ranks.items()}
         if self.allocation == "global":
-            order = global_order(ranks)
-            return len(order) + 1, lambda k: leading(self, ranks, order, k)
-        now = {group.name: group.size for group in self.select(cmap)}
-        later = [name for name, size in now.items() if size == dense.sizes[name]]
-        later = [name for name in later if name not in ranks]
-        levels = keep_levels({name: dense.sizes[name] for name in [*ranks, *later]})
-
-        def kept(k: int) -> Kept:
-            wanted = {name: dense.sizes[name] * levels[k] for name in [*ranks, *later]}
-            chosen = {
-                name: best(rank.scores, kept_count(self, wanted[name], len(rank.scores)))
-                for name, rank in ranks.items()
-            }
-            # no scores yet: which channels stay does not change the counts
-            rest = {name: tuple(range(kept_count(self, wanted[name], now[name]))) for name in later}
-            return {**chosen, **rest}
-
-        return len(levels), kept
+            return global_order(ranks), ranked
+        sizes = {
+            group.name: group.size
+            for group in self.select(cmap)
+            if group.name in ranks or group.size == dense.sizes[group.name]
+        }
+        return uniform_order({name: dense.sizes[name] for name in sizes}), sizes
