@@ -108,11 +108,13 @@ class Recipe:
     Attributes:
         baseline: the dense network, from its initial weights.
         between: the short training after a pruning step; its length is the schedule's to say.
+        pruning: the training that ``schedule=during_training`` prunes in.
         finetune: the slimmed network, from the weights it inherits.
     """
 
     baseline: Phase
     between: Phase
+    pruning: Phase
     finetune: Phase
 
     def __post_init__(self) -> None:

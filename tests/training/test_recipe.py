@@ -32,7 +32,7 @@ def test_every_yaml_builds_and_gives_every_field() -> None:
         assert (CONF / f"{name}.yaml").read_text().startswith("# ")
         given = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
         assert isinstance(given, dict)
-        for phase in ("baseline", "between", "finetune"):
+        for phase in ("baseline", "between", "pruning", "finetune"):
             assert set(given[phase]) == {field.name for field in fields(Phase)}
 
 
@@ -73,8 +73,8 @@ def test_values_out_of_range_are_named(change: dict[str, object], message: str) 
 
 def test_the_length_of_the_phase_between_is_the_schedules() -> None:
     with pytest.raises(ConfigError, match=r"between\.epochs must stay 0"):
-        Recipe(baseline=PHASE, between=PHASE, finetune=PHASE)
+        Recipe(baseline=PHASE, between=PHASE, pruning=PHASE, finetune=PHASE)
     with pytest.raises(ConfigError, match=r"between\.warmup_epochs"):
         between = replace(PHASE, epochs=0, warmup_epochs=2.0)
-        Recipe(baseline=PHASE, between=between, finetune=PHASE)
+        Recipe(baseline=PHASE, between=between, pruning=PHASE, finetune=PHASE)
     assert PHASE.lasting(3) == replace(PHASE, epochs=3)
