@@ -133,7 +133,7 @@ def notes_of(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> l
         notes.append("Top-1 on the test split; drop = baseline minus fine-tuned (last), in points.")
     if any(row.seeds > 1 for row in runs):
         notes.append("a ± b: mean and sample standard deviation over the seeds.")
-    notes += [f"MACs: {text}" for text in _unique(row.convention for row in runs)]
+    notes += [f"Counts: {text}" for text in _unique(row.convention for row in runs)]
     notes += [
         f"Data, {name}: {text}"
         for name, text in dict.fromkeys((row.dataset, row.note) for row in runs if row.note)
