@@ -45,8 +45,6 @@ class Apoz(Criterion):
         """
         import torch
 
-        from prunebench.channels import capture
-
         for group in evidence.groups:
             found = group.activation.function if group.activation else "nothing"
             if found not in RELUS:
@@ -54,6 +52,8 @@ class Apoz(Criterion):
                     f"criterion=apoz counts the zeros of a ReLU, and {group.name} is followed by "
                     f"{found}; leave it out with budget.exclude, or choose another criterion"
                 )
+        from prunebench.channels import capture
+
         alive = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
         seen = dict.fromkeys(alive, 0)
         for some in torch.split(evidence.images[: self.num_samples], self.chunk):

@@ -172,7 +172,7 @@ def _summed(maps: Tensor) -> Tensor:
     """
     import torch
 
-    count, size = maps.shape[:2]
+    size = maps.shape[1]
     total = torch.zeros(size, size, dtype=torch.float64, device=maps.device)
     for part in torch.split(maps, SAMPLES):
         # float64: |a|^2 - 2ab + |b|^2 cancels where maps are close
