@@ -85,7 +85,8 @@ class Thinet(GramCollection, Criterion):
         tables: list[Matrix] = [gram.numpy() for gram in grams]
         if self.balance:
             tables = [table / (table.sum() or 1.0) for table in tables]
-        return np.sum(tables, axis=0)
+        added: Matrix = np.sum(tables, axis=0)
+        return added
 
 
 def removal_order(gram: Tensor | Matrix, *, search: str) -> list[int]:
