@@ -1,4 +1,4 @@
-"""VGG for small images: 13 convolutions, batch normalisation, one linear layer."""
+"""VGG with one linear layer: 13 convolutions, with or without batch normalisation."""
 
 from __future__ import annotations
 
@@ -18,15 +18,30 @@ _SMALLEST = 2 ** (len(_STAGES) - 1)
 class Vgg(nn.Module):
     """13 x (conv 3x3, BN, ReLU), four max poolings, a global average, one linear layer."""
 
-    def __init__(self, stages: tuple[tuple[int, ...], ...], *, channels: int, classes: int) -> None:
-        """Names layers after the paper: ``features.conv3_2`` is the second of the third stage."""
+    def __init__(
+        self,
+        stages: tuple[tuple[int, ...], ...],
+        *,
+        channels: int,
+        classes: int,
+        norm: bool = True,
+    ) -> None:
+        """Names layers after the paper: ``features.conv3_2`` is the second of the third stage.
+
+        Args:
+            stages: convolution widths between two poolings.
+            channels: of the images.
+            classes: of the last layer.
+            norm: whether batch norms follow the convolutions, which then have no biases.
+        """
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for stage, widths in enumerate(stages, start=1):
             for place, width in enumerate(widths, start=1):
                 name = f"{stage}_{place}"
-                layers[f"conv{name}"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-                layers[f"bn{name}"] = nn.BatchNorm2d(width)
+                layers[f"conv{name}"] = nn.Conv2d(channels, width, 3, padding=1, bias=not norm)
+                if norm:
+                    layers[f"bn{name}"] = nn.BatchNorm2d(width)
                 layers[f"relu{name}"] = nn.ReLU(inplace=True)
                 channels = width
             if stage < len(stages):
@@ -37,6 +52,8 @@ class Vgg(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
@@ -60,11 +77,34 @@ class Vgg16(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
-        channels, height, width = shape
-        require(
-            min(height, width) >= _SMALLEST,
-            f"model: vgg16 needs images of at least {_SMALLEST} x {_SMALLEST}, got "
-            f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
-        )
-        stages = tuple(tuple(max(1, round(c * self.width)) for c in stage) for stage in _STAGES)
-        return Vgg(stages, channels=channels, classes=classes)
+        return _vgg16(shape, classes, factor=self.width, norm=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vgg16Gap(ModelSpec):
+    """VGG-16 without batch norms and without hidden linear layers, ``conf/model/vgg16_gap.yaml``.
+
+    Attributes:
+        width: factor on every convolution's channels (rounded, at least 1).
+    """
+
+    width: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.width > 0, f"width must be positive, got {self.width}")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
+        return _vgg16(shape, classes, factor=self.width, norm=False)
+
+
+def _vgg16(shape: tuple[int, int, int], classes: int, *, factor: float, norm: bool) -> nn.Module:
+    channels, height, width = shape
+    require(
+        min(height, width) >= _SMALLEST,
+        f"model: vgg16 needs images of at least {_SMALLEST} x {_SMALLEST}, got "
+        f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
+    )
+    stages = tuple(tuple(max(1, round(c * factor)) for c in stage) for stage in _STAGES)
+    return Vgg(stages, channels=channels, classes=classes, norm=norm)

@@ -1,0 +1,32 @@
+"""ResNet-50 with the strides of its first publication, on the 1x1 convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+from torchvision.models.resnet import Bottleneck, resnet50
+
+from prunebench.models import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resnet50Caffe(ModelSpec):
+    """He et al. 2016 as released for Caffe; the schema of ``conf/model/imagenet_resnet50_caffe``.
+
+    torchvision puts stride 2 on a block's 3x3 convolution, which computes a quarter of the outputs
+    the first 1x1 has there; papers that print 3.86 G multiply-adds (7.72 B FLOPs) do not.
+    """
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network, freshly initialised; images of any size from 1 x 1 will do."""
+        network = resnet50(weights=None, num_classes=classes)
+        stem = network.conv1
+        if shape[0] != stem.in_channels:
+            network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, padding=3, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        for module in network.modules():
+            if isinstance(module, Bottleneck):
+                module.conv1.stride, module.conv2.stride = module.conv2.stride, (1, 1)
+        return cast(nn.Module, network)
