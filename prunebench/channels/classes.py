@@ -85,7 +85,7 @@ def _components(tape: Tape) -> Ids:
     a, b = a[differ], b[differ]
     graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(tape.count, tape.count))
     _, labels = connected_components(graph, directed=False)
-    return labels.astype(np.int64)
+    return np.asarray(labels, dtype=np.int64)
 
 
 def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:

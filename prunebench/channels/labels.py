@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from prunebench.channels.gather import GatherChannels
+
 FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
 
 
@@ -184,7 +186,7 @@ class Labeller(TorchFunctionMode):
         self.gathers = {
             id(module.index): module.positions
             for module in model.modules()
-            if hasattr(module, "positions") and hasattr(module, "index")
+            if isinstance(module, GatherChannels)
         }
         self.stack: list[str] = []
         self.stuck = ""
@@ -245,7 +247,7 @@ class Labeller(TorchFunctionMode):
                 labeller.returned(result, name, nth)
             return result
 
-        nn.Module.__call__ = call  # type: ignore[method-assign, assignment]
+        nn.Module.__call__ = call  # type: ignore[method-assign]
         try:
             yield
         finally:

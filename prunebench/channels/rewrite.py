@@ -200,8 +200,9 @@ class _Rewriter(fx.Interpreter):
         while hasattr(self.module, name):
             name += "_"
         self.gathers[name] = GatherChannels(index, dim=dim)
-        with self.module.graph.inserting_before(n):  # type: ignore[operator, union-attr]
-            node = self.module.graph.create_node("call_module", name, (holder,))  # type: ignore[operator, union-attr]
+        graph = n.graph
+        with graph.inserting_before(n):
+            node = graph.create_node("call_module", name, (holder,))
         value = torch.empty(shape, dtype=self.env[holder].dtype, device="meta")
         view = [-1 if d == dim else 1 for d in range(len(shape))]
         self.env[node] = put(value, (want * 2).view(view))

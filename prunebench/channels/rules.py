@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunebench.channels import weights
 from prunebench.channels.labels import (
     Call,
     Labeller,
@@ -20,7 +21,6 @@ from prunebench.channels.labels import (
     shrink,
     tensors_in,
 )
-from prunebench.channels import weights
 from prunebench.errors import PruningError
 
 Rule = Callable[[Labeller, str, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -29,7 +29,10 @@ Rule = Callable[[Labeller, str, Any, tuple[Any, ...], dict[str, Any]], Any]
 def unknown(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Freezes every channel that goes in: what cannot be followed is never guessed."""
     for t in tensors_in([args, kwargs]):
-        if id(t) not in run.names:
+        if id(t) in run.names:
+            if run.names[id(t)] in run.tape.free:
+                run.freeze(run.tape.free[run.names[id(t)]], f"unknown operation {name}")
+        else:
             run.freeze(labels_of(t) >> 1, f"unknown operation {name}")
             put(t, torch.zeros([1] * t.dim(), dtype=torch.int64))  # it may be changed in place
     from torch.utils.flop_counter import FlopCounterMode
@@ -122,11 +125,8 @@ def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries labels over through an activation; a cut channel stays zero only if f(0) = 0."""
     x = args[0] if args else kwargs["input"]
     labels = run.labels(x)
-    inplace = name.endswith("_") or kwargs.get("inplace") or (name != "prelu" and True in args[1:])
-    if inplace:
-        result = x
-    else:
-        result = torch.empty(x.shape, dtype=x.dtype, device="meta")
+    inplace = name.endswith("_") or kwargs.get("inplace") or any(a is True for a in args[1:])
+    result: Any = x if inplace else torch.empty(x.shape, dtype=x.dtype, device="meta")
     if labels.numel() and _moves_zero(func, args, kwargs):
         labels = labels | 1
     put(result, labels)
@@ -146,7 +146,9 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     operands = [t for t in tensors_in([args, kwargs]) if t.dim() > 0]
     if not operands:
         return run.run(func, args, kwargs)
-    shape = torch.broadcast_shapes(*(t.shape for t in operands))
+    shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        *(t.shape for t in operands)
+    )
     inplace = name.endswith("_") and not name.endswith("__") or name.startswith("__i")
     if inplace and isinstance(args[0], Tensor) and args[0].is_meta:
         result = args[0]
@@ -221,7 +223,7 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
         if ids is None:
             ids = mine
         elif ids is not mine:
-            a, b = torch.broadcast_tensors(ids, mine)
+            a, b = torch.broadcast_tensors(ids, mine)  # type: ignore[no-untyped-call]
             run.tie(a, b)
             ids = a if a.numel() > mine.numel() else torch.where(b > 0, b, a)
     if ids is None:
@@ -234,8 +236,11 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
 
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves the labels by the same function as the data."""
+    given = list(tensors_in([args, kwargs]))
+    sources = [t for t in given if t.is_floating_point() or _labelled(t)]
+    if len(sources) < len(given) and _opaque(run, sources, given):
+        return unknown(run, name, func, args, kwargs)
     result = run.run(func, args, kwargs)
-    sources = [t for t in tensors_in([args, kwargs]) if t.is_floating_point() or _labelled(t)]
     labels = [run.labels(t) for t in sources]
     if all(one.numel() == 1 for one in labels):
         value = max((int(one.max()) for one in labels), default=0)
@@ -253,6 +258,15 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     for out, one in zip(tensors_in(result), tensors_in(moved), strict=True):
         put(out, shrink(one))
     return result
+
+
+def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
+    """Whether a look-up by an index tensor is not followed.
+
+    Tables of parameters are not (their answers are no channels), nor is an index without data.
+    """
+    table = all(id(t) in run.names for t in sources)
+    return table or any(t.is_meta for t in given if not t.is_floating_point())
 
 
 def _labelled(t: Tensor) -> bool:
@@ -347,7 +361,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         0,
         1,
         run.place(name, x, takes=True),
-        positions=run.gathers[id(index)],
+        positions=tuple(positions.tolist()),
     )
     run.read(run.names[id(index)], 0, picked >> 1)
     run.read(run.names[id(index)] + "/from", 0, row >> 1)
@@ -390,7 +404,9 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
     first = labels
     for d in mixed:
         first = first.narrow(d, 0, 1)
-    ids, all_ids = torch.broadcast_tensors(first >> 1, labels >> 1)
+    ids, all_ids = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
+        first >> 1, labels >> 1
+    )
     run.tie(ids, all_ids)
     return first
 
@@ -408,9 +424,9 @@ def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 def _names() -> dict[str, Rule]:
     """Returns the rule of every function that is known."""
     table: dict[Rule, str] = {
-        no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__ ndimension"
-        " element_size get_device is_complex nelement data_ptr __hash__ _is_view storage_offset"
-        " __repr__ __format__ is_same_size is_tensor __set__ result_type requires_grad_",
+        no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
+        " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
+        " storage_offset __repr__ __format__ is_same_size is_tensor __set__ result_type requires_grad_",
         decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
         " __contains__",
         same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
@@ -421,10 +437,10 @@ def _names() -> dict[str, Rule]:
         " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
         " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
         unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
-        " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign mish"
-        " logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp log"
-        " rsqrt square neg __neg__ sin cos erf clamp clamp_ clip reciprocal round floor ceil sign"
-        " log1p expm1 _threshold nan_to_num silu_ mish_ hardswish_ exp_ sqrt_ clamp_min clamp_max"
+        " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
+        " mish logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp"
+        " log rsqrt square neg __neg__ sin cos erf clamp clamp_ clip reciprocal round floor ceil"
+        " sign log1p expm1 _threshold nan_to_num silu_ mish_ hardswish_ exp_ sqrt_ clamp_min clamp_max"
         " zeros_like ones_like full_like __abs__",
         elementwise: "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub"
         " mul mul_ __mul__ __rmul__ __imul__ multiply div div_ __truediv__ __rtruediv__"
@@ -469,7 +485,7 @@ _SAME_TYPE = (
 RULES: dict[str, Rule] = _names()
 
 #: moves that ask for no number of channels, so that they hold after any cut
-_BY_ORDER = ("flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__")
+_BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__"]
 
 #: functions that only move data, or ask for shapes
 MOVES = frozenset(

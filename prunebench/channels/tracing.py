@@ -59,11 +59,16 @@ def _unused(model: nn.Module, tape: Tape) -> list[str]:
 
 
 def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> None:
-    """Follows the forward in training mode as well, for heads that exist only there."""
-    counted = labeller.tape.fixed_macs
+    """Follows the forward in training mode as well, for heads that exist only there.
+
+    Their inputs are cut along with the rest; what they make themselves stays whole, since no
+    evaluation shows how important it is.
+    """
+    counted, first = labeller.tape.fixed_macs, labeller.tape.count
     labeller.counting = False
     result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
         result = model(image)
     _freeze_outputs(labeller, result)
+    labeller.freeze(torch.arange(first, labeller.tape.count), "it is used in training only")
     labeller.tape.fixed_macs = counted

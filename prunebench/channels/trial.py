@@ -42,10 +42,13 @@ def settle(model: nn.Module, tape: Tape) -> ChannelMap:
 
 
 def _without_data(model: nn.Module) -> nn.Module:
-    """Returns a copy of `model` on the meta device."""
+    """Returns a copy of `model` on the meta device, integers aside."""
     named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
     memo: dict[int, Tensor] = {}
     for _, tensor in named:
+        if not tensor.is_floating_point():  # indices say where channels go
+            memo[id(tensor)] = tensor.clone()
+            continue
         empty = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty

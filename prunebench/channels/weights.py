@@ -125,7 +125,8 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         if weight is not None and labels.size(-1) == 1:
             run.tape.refused.setdefault(_owner(weight), "it mixes positions, not channels")
             return put(result, labels | (bias is not None))
-        _refuse(run, labels, run.stack[-1], NOT_A_PARAMETER)
+        reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
+        _refuse(run, labels, run.stack[-1], reason)
         return result
     out = run.new(w.size(0))
     run.read(weight, 0, out)
