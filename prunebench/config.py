@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.budgets import Budget
-from prunebench.criteria import Criterion
+from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
@@ -146,6 +146,8 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     for group, base in GROUPS.items():
         if group == "model":
             check_combination(choices, **{k: parts[k] for k in PRUNING})
+            if isinstance(parts["criterion"], TrainingCriterion):
+                parts["criterion"].check_phase(recipe.pruning)
         parts[group] = component(group, plain[group], base)
     return Run(
         settings=settings,
@@ -245,6 +247,7 @@ def check_combination(
 ) -> None:
     """Raises ConfigError where options make no sense together; `choices` are their names."""
     names = {group: f"{group}={choices.get(group, '?')}" for group in PRUNING}
+    _check_training(names, criterion, budget, schedule)
     if budget.needs_decision:
         require(
             criterion.decides,
@@ -267,4 +270,32 @@ def check_combination(
             not schedule.one_group_at_a_time,
             f"{names['budget']} ranks all layers at once, and {names['schedule']} prunes one at a "
             "time; choose schedule=oneshot or iterative",
+        )
+
+
+def _check_training(
+    names: dict[str, str], criterion: Criterion, budget: Budget, schedule: Schedule
+) -> None:
+    """Raises ConfigError where pruning during training meets options that know nothing of it."""
+    watches = isinstance(criterion, TrainingCriterion)
+    require(
+        watches or not schedule.trains,
+        f"{names['schedule']} needs a criterion that watches the training, and "
+        f"{names['criterion']} does not; choose criterion=cac or aofp, or schedule=oneshot",
+    )
+    require(
+        schedule.trains or not watches,
+        f"{names['criterion']} prunes while the network is trained; choose "
+        f"schedule=during_training instead of {names['schedule']}",
+    )
+    if watches:
+        require(
+            budget.limits_training or (budget.needs_decision and criterion.decides),
+            f"{names['budget']} does not say when {names['criterion']} has pruned enough; choose "
+            "budget=macs, params, macs_params, uniform or global_ranking",
+        )
+        require(
+            budget.divisor == 1,
+            f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
+            "cannot; choose budget.divisor=1",
         )

@@ -23,7 +23,7 @@ from prunebench.training.checkpoint import Checkpoint
 from prunebench.training.device_data import DeviceSplit
 from prunebench.training.loop import train
 from prunebench.training.recipe import Phase
-from prunebench.training.stage import Stage
+from prunebench.training.stage import Observer, Stage
 
 
 @dataclass
@@ -78,7 +78,12 @@ class Job:
         return result
 
     def train(
-        self, network: nn.Module, phase: Phase, name: str, checkpoint: Checkpoint
+        self,
+        network: nn.Module,
+        phase: Phase,
+        name: str,
+        checkpoint: Checkpoint,
+        observer: Observer | None = None,
     ) -> dict[str, Any]:
         """Trains `network` in place; returns its last and its best-val weights, and the seconds."""
         done = train(
@@ -90,6 +95,7 @@ class Job:
                 seed=self.run.settings.seed,
                 device=self.device,
                 checkpoint=checkpoint,
+                observer=observer,
                 progress=self.progress,
                 log=self.log,
             ),

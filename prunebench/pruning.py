@@ -108,15 +108,33 @@ def cut(
         PruningError: the criterion or budget cannot serve this network, or the slimmed network
             does not compute what the masked one does.
     """
-    cmap = trace(network, example)
-    groups = tuple(group for group in cmap.groups if group.name in step.groups)
-    facts = Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
+    facts = evidence(network, step, sample, example)
     start = perf_counter()
     ranks = method.criterion.rank(facts)
     seconds = perf_counter() - start
-    plan = method.budget.choose(cmap, ranks, dense, share=step.share)
+    plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
+    return cut_as(plan, facts, method.repair, example=example, criterion_seconds=seconds)
+
+
+def evidence(network: nn.Module, step: Step, sample: Sample, example: Tensor) -> Evidence:
+    """Returns what criterion and repair may look at in `step`."""
+    cmap = trace(network, example)
+    groups = tuple(group for group in cmap.groups if group.name in step.groups)
+    return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
+
+
+def cut_as(
+    plan: Plan, facts: Evidence, repair: Repair, *, example: Tensor, criterion_seconds: float
+) -> Cut:
+    """Prunes the network of `facts` by a plan that is made already.
+
+    Raises:
+        PruningError: the plan does not fit, or the slimmed network does not compute what the
+            masked one does.
+    """
+    network, cmap = facts.network, facts.cmap
     plan.check(cmap)
-    folded = method.repair.fold(facts, plan)
+    folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):
         error = verify(folded, slimmed, cmap, plan, example)
@@ -125,6 +143,6 @@ def cut(
             f"the slimmed network differs from the masked one by {error:.1e} (relative), more "
             f"than rounding explains ({TOLERANCE:.0e}); this network cannot be trusted to surgery"
         )
-    unrepaired = slimmed if method.repair.identity else slim(network, cmap, plan)
-    method.repair.settle(slimmed, facts)
-    return Cut(slimmed, unrepaired, plan, error, seconds)
+    unrepaired = slimmed if repair.identity else slim(network, cmap, plan)
+    repair.settle(slimmed, facts)
+    return Cut(slimmed, unrepaired, plan, error, criterion_seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,12 +19,13 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.config import Run
 from prunebench.job import Job, pick_device
 from prunebench.progress import Progress
-from prunebench.pruning import Method, cut, dense_counts, draw_sample
+from prunebench.pruning import Method, cut, cut_as, dense_counts, draw_sample, evidence
 from prunebench.reports.table import show
 from prunebench.reproducibility import environment
 from prunebench.schedules import Step
 from prunebench.stages import Stages
 from prunebench.training.checkpoint import Checkpoint
+from prunebench.while_training import prune_while_training
 
 
 @dataclass
@@ -114,17 +116,18 @@ def prune(job: Job, dense: nn.Module) -> Pruned:
     names = [group.name for group in run.budget.select(cmap)]
     method = Method(run.criterion, run.budget, run.repair)
     state = Pruned(dense, dense, dense, [], [])
+    decided: Plan | None = None
+    if run.schedule.trains:
+        state.network, decided = prune_while_training(job, dense, cmap)
 
-    def compute(step: Step) -> dict[str, Any]:
+    def compute(step: Step, _: Checkpoint) -> dict[str, Any]:
         start = perf_counter()
-        made = cut(
-            state.network,
-            method,
-            step,
-            counts,
-            sample=draw_sample(run, job.data, job.device, method.images_needed),
-            example=job.example,
-        )
+        sample = draw_sample(run, job.data, job.device, method.images_needed)
+        if decided is None:
+            made = cut(state.network, method, step, counts, sample=sample, example=job.example)
+        else:
+            facts = evidence(state.network, step, sample, job.example)
+            made = cut_as(decided, facts, run.repair, example=job.example, criterion_seconds=0.0)
         record = records.StepRecord(
             name=step.name,
             groups=list(step.groups),
@@ -143,7 +146,7 @@ def prune(job: Job, dense: nn.Module) -> Pruned:
         }
 
     for step in run.schedule.steps(names):
-        done = job.stage(f"prune-{step.name}", lambda _, step=step: compute(step))
+        done = job.stage(f"prune-{step.name}", partial(compute, step))
         advance(job, state, step, done)
     return state
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -30,6 +30,21 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A count that the slimmed network may reach and not exceed.
+
+    Attributes:
+        unit: what is counted, for messages.
+        target: the limit.
+        amount: the count of the network slimmed by a plan.
+    """
+
+    unit: str
+    target: int
+    amount: Callable[[Plan], int]
+
+
+@dataclass(frozen=True)
 class Budget(ABC):
     """How many channels go and where; the schema of ``conf/budget/*.yaml``.
 
@@ -48,6 +63,7 @@ class Budget(ABC):
     #: what config.load checks before any training
     needs_decision = False  # uses GroupRank.kept
     needs_comparable = False  # ranks channels of different groups against each other
+    limits_training = False  # `limits` says when pruning during training is done
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -100,3 +116,19 @@ class Budget(ABC):
         Raises:
             PruningError: the budget cannot be met (the message says what can).
         """
+
+    def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
+        """Returns what pruning during training has to reach; nothing unless `limits_training`.
+
+        Args:
+            cmap: channel map of the network that is trained; plans are in its numbering.
+            dense: its counts.
+
+        Raises:
+            PruningError: a limit cannot be reached.
+        """
+        return ()
+
+    def floors(self, cmap: ChannelMap) -> dict[str, int]:
+        """Returns group name -> fewest channels, of the groups this budget may prune."""
+        return {group.name: min(self.floor, group.size) for group in self.select(cmap)}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from prunebench.budgets import Budget, Dense
-    from prunebench.channels import ChannelMap
+    from prunebench.channels import ChannelMap, Plan
 
 
 def step_keep(keep: float, share: float) -> float:
@@ -40,6 +40,11 @@ def best(scores: Tensor, count: int) -> tuple[int, ...]:
 
     order = torch.argsort(scores, descending=True, stable=True)
     return tuple(sorted(order[:count].tolist()))
+
+
+def channels(sizes: Mapping[str, int], plan: Plan) -> int:
+    """Returns how many channels the groups of `sizes` (name -> size now) keep under `plan`."""
+    return sum(len(plan.kept.get(name, range(size))) for name, size in sizes.items())
 
 
 def require_effect(

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Budget, Dense
-from prunebench.budgets.counts import best, step_keep
+from prunebench.budgets import Budget, Dense, Limit
+from prunebench.budgets.counts import best, channels, step_keep
 from prunebench.budgets.search import global_order, largest_within, leading
 from prunebench.errors import PruningError, require
 
@@ -27,6 +27,7 @@ class GlobalRanking(Budget):
     keep: float
 
     needs_comparable = True
+    limits_training = True
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -48,14 +49,20 @@ class GlobalRanking(Budget):
         order = global_order(ranks)
         sizes = {name: len(rank.scores) for name, rank in ranks.items()}
 
-        def channels(count: int) -> int:
+        def amount(count: int) -> int:
             return sum(leading(self, order, count, sizes).values())
 
-        found = largest_within(target, len(order) + 1, channels)
+        found = largest_within(target, len(order) + 1, amount)
         if found < 0:
             raise PruningError(
                 f"budget.keep={self.keep:g} asks for at most {target} of {total} channels, and "
-                f"budget.floor={self.floor} with budget.divisor={self.divisor} keeps {channels(0)}"
+                f"budget.floor={self.floor} with budget.divisor={self.divisor} keeps {amount(0)}"
             )
         counts = leading(self, order, found, sizes)
         return Plan({name: best(rank.scores, counts[name]) for name, rank in ranks.items()})
+
+    def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
+        """Returns the number of channels of all groups together as a limit."""
+        sizes = {group.name: group.size for group in self.select(cmap)}
+        target = int(sum(sizes.values()) * self.keep + 1e-9)
+        return (Limit("channels", target, lambda plan: channels(sizes, plan)),)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from prunebench.budgets import Budget, Dense
+from prunebench.budgets import Budget, Dense, Limit
 from prunebench.budgets.counts import best, step_keep
 from prunebench.budgets.search import global_order, largest_within, leading, uniform_order
 from prunebench.errors import PruningError, require, require_choice
@@ -40,6 +40,8 @@ class Target(Budget):
     #: what is counted, for messages
     unit: ClassVar[str]
 
+    limits_training = True
+
     def __post_init__(self) -> None:
         """Checks ranges."""
         super().__post_init__()
@@ -70,13 +72,7 @@ class Target(Budget):
         """
         from prunebench.channels import Plan
 
-        whole = self.dense_amount(dense)
-        keep = self.keep if self.keep <= 1 else self.keep / whole
-        if keep > 1:
-            raise PruningError(
-                f"budget.keep={self.keep:g} exceeds the {whole:,} {self.unit} of the dense network"
-            )
-        target = int(whole * step_keep(keep, share) + 1e-6)
+        whole, target = self.dense_amount(dense), self._goal(dense, share)
         order, sizes = self._family(cmap, ranks, dense)
 
         def kept(count: int) -> dict[str, tuple[int, ...]]:
@@ -99,6 +95,24 @@ class Target(Budget):
                 f"budget.divisor={self.divisor}"
             )
         return Plan({name: stays for name, stays in kept(found).items() if name in ranks})
+
+    def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
+        """Returns the target as a limit.
+
+        Raises:
+            PruningError: the target lies above the dense network's count.
+        """
+        return (Limit(self.unit, self._goal(dense, 1.0), lambda plan: self.amount(cmap, plan)),)
+
+    def _goal(self, dense: Dense, share: float) -> int:
+        """Returns the count to reach in a step that goes `share` of the way."""
+        whole = self.dense_amount(dense)
+        keep = self.keep if self.keep <= 1 else self.keep / whole
+        if keep > 1:
+            raise PruningError(
+                f"budget.keep={self.keep:g} exceeds the {whole:,} {self.unit} of the dense network"
+            )
+        return int(whole * step_keep(keep, share) + 1e-6)
 
     def _family(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Budget, Dense
-from prunebench.budgets.counts import best, kept_count, require_effect, step_keep
+from prunebench.budgets import Budget, Dense, Limit
+from prunebench.budgets.counts import best, channels, kept_count, require_effect, step_keep
 from prunebench.errors import require
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ class Uniform(Budget):
     """
 
     keep: float
+
+    limits_training = True
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -50,3 +52,16 @@ class Uniform(Budget):
                 for name, rank in ranks.items()
             }
         )
+
+    def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
+        """Returns the number of channels as a limit, which the floors spread over the groups."""
+        sizes = {group.name: group.size for group in self.select(cmap)}
+        target = sum(self.floors(cmap).values())
+        return (Limit("channels", target, lambda plan: channels(sizes, plan)),)
+
+    def floors(self, cmap: ChannelMap) -> dict[str, int]:
+        """Returns the ratio of every group's channels."""
+        return {
+            group.name: kept_count(self, group.size * self.keep, group.size)
+            for group in self.select(cmap)
+        }

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from prunebench.budgets import Limit
     from prunebench.channels import ChannelGroup, ChannelMap
+    from prunebench.observers import PruningObserver
+    from prunebench.training.recipe import Phase
 
 
 @dataclass(frozen=True)
@@ -74,3 +79,57 @@ class Criterion(ABC):
         Raises:
             PruningError: the criterion cannot serve this network (the message names the layer).
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a criterion that prunes during training is given.
+
+    Attributes:
+        cmap: channel map of the network that is trained.
+        groups: the groups it may prune.
+        limits: what it has to reach; none where it decides by itself when to stop.
+        floors: group name -> fewest channels to keep.
+        seed: of the run.
+        epochs: of the training it watches.
+        steps: per epoch.
+        images: per epoch.
+        log: receives a row whenever channels go.
+    """
+
+    cmap: ChannelMap
+    groups: tuple[ChannelGroup, ...]
+    limits: tuple[Limit, ...]
+    floors: Mapping[str, int]
+    seed: int
+    epochs: int
+    steps: int
+    images: int
+    log: Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class TrainingCriterion(Criterion):
+    """A criterion that watches a training and prunes in its course."""
+
+    @abstractmethod
+    def observer(self, assignment: Assignment) -> PruningObserver:
+        """Returns what looks on at the training and ends with a plan.
+
+        Raises:
+            PruningError: the criterion cannot serve this network or this training.
+        """
+
+    def check_phase(self, phase: Phase) -> None:
+        """Raises ConfigError where the training in which pruning happens does not suit."""
+
+    def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Refuses: there are no scores without a training.
+
+        Raises:
+            PruningError: always.
+        """
+        raise PruningError(
+            f"criterion={type(self).__name__.lower()} prunes while the network is trained; "
+            "choose schedule=during_training, or another criterion"
+        )

@@ -31,6 +31,7 @@ class Schedule(ABC):
     #: class constants that config.load checks against the budget
     one_group_at_a_time = False
     repeats = False  # ranks the same group more than once
+    trains = False  # channels go while recipe.pruning trains; the criterion watches
 
     @abstractmethod
     def steps(self, groups: Sequence[str]) -> list[Step]:

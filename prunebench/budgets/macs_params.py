@@ -1,0 +1,80 @@
+"""Two targets at once: the slimmed network may exceed neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Budget, Dense, Limit
+from prunebench.budgets.macs import Macs
+from prunebench.budgets.params import Params
+from prunebench.budgets.target import ALLOCATIONS, Target
+from prunebench.errors import require, require_choice
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+    from prunebench.criteria import GroupRank
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacsParams(Budget):
+    """Keeps as much as stays within a number of MACs and a number of parameters.
+
+    Attributes:
+        macs, params: up to 1 the fraction of the dense network's count, above 1 the count itself.
+        allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
+            keeps the best-scored channels wherever they are.
+    """
+
+    macs: float
+    params: float
+    allocation: str
+
+    limits_training = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        super().__post_init__()
+        require(self.macs > 0, f"macs must be positive, got {self.macs}")
+        require(self.params > 0, f"params must be positive, got {self.params}")
+        require_choice("allocation", self.allocation, ALLOCATIONS)
+
+    @property
+    def needs_comparable(self) -> bool:  # type: ignore[override]
+        """Whether channels of different groups are ranked against each other."""
+        return self.allocation == "global"
+
+    def choose(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> Plan:
+        """Returns the largest plan whose slimmed network stays within both targets.
+
+        Raises:
+            PruningError: one of them cannot be met.
+        """
+        plans = [part.choose(cmap, ranks, dense, share=share) for part in self._parts()]
+        # both are members of one nested family, so the smaller one meets both targets
+        return min(plans, key=lambda plan: sum(len(kept) for kept in plan.kept.values()))
+
+    def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
+        """Returns both targets as limits.
+
+        Raises:
+            PruningError: one lies above the dense network's count.
+        """
+        return tuple(limit for part in self._parts() for limit in part.limits(cmap, dense))
+
+    def _parts(self) -> tuple[Target, Target]:
+        """Returns the two budgets this one is made of."""
+        return self._part(Macs, self.macs), self._part(Params, self.params)
+
+    def _part(self, kind: type[Target], keep: float) -> Target:
+        return kind(
+            keep=keep,
+            allocation=self.allocation,
+            scope=self.scope,
+            exclude=self.exclude,
+            floor=self.floor,
+            divisor=self.divisor,
+        )

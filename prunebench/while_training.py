@@ -1,0 +1,65 @@
+"""The training in whose course a criterion prunes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from prunebench import baseline
+from prunebench.channels import ChannelMap, Plan
+from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.job import Job
+from prunebench.observers import PruningObserver
+from prunebench.pruning import dense_counts
+from prunebench.schedules.during_training import DuringTraining
+from prunebench.training.checkpoint import Checkpoint
+
+
+def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[nn.Module, Plan]:
+    """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
+
+    Args:
+        job: with schedule=during_training.
+        dense: the trained baseline; left unchanged.
+        cmap: its channel map.
+
+    Raises:
+        PruningError: the criterion cannot serve this network or this training.
+    """
+    run = job.run
+    assert isinstance(run.schedule, DuringTraining)
+    if run.schedule.start == "scratch":
+        network = baseline.build(run, job.data).to(job.device)
+    else:
+        network = deepcopy(dense)
+    observer = observer_of(job, cmap)
+
+    def compute(checkpoint: Checkpoint) -> dict[str, Any]:
+        done = job.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
+        return {**done, "plan": observer.plan().to_json()}
+
+    done = job.stage("pruning", compute)
+    network.load_state_dict(done["network"])
+    return network.eval(), Plan.from_json(done["plan"])
+
+
+def observer_of(job: Job, cmap: ChannelMap) -> PruningObserver:
+    """Returns the criterion's observer, told what the budget asks for."""
+    run = job.run
+    assert isinstance(run.criterion, TrainingCriterion)
+    images = len(job.data.train)
+    return run.criterion.observer(
+        Assignment(
+            cmap=cmap,
+            groups=run.budget.select(cmap),
+            limits=run.budget.limits(cmap, dense_counts(cmap)),
+            floors=run.budget.floors(cmap),
+            seed=run.settings.seed,
+            epochs=run.recipe.pruning.epochs,
+            steps=-(-images // run.recipe.pruning.batch_size),
+            images=images,
+            log=job.log,
+        )
+    )
