@@ -174,7 +174,8 @@ class Labeller(TorchFunctionMode):
     def __init__(self, model: nn.Module, tape: Tape) -> None:
         """Learns the names of all parameters and buffers of `model`."""
         super().__init__()
-        from prunebench.channels.rules import RULES, unknown
+        from prunebench.channels.rules import RULES
+        from prunebench.channels.unknown import unknown
 
         self._rules = RULES
         self._unknown = unknown

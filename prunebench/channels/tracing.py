@@ -64,11 +64,14 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> Non
     Their inputs are cut along with the rest; what they make themselves stays whole, since no
     evaluation shows how important it is.
     """
-    counted, first = labeller.tape.fixed_macs, labeller.tape.count
+    tape = labeller.tape
+    counted, known = tape.fixed_macs, {call.weight for call in tape.calls}
     labeller.counting = False
     result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
         result = model(image)
     _freeze_outputs(labeller, result)
-    labeller.freeze(torch.arange(first, labeller.tape.count), "it is used in training only")
-    labeller.tape.fixed_macs = counted
+    for call in tape.calls:
+        if call.weight not in known:
+            labeller.freeze(call.outputs, "it is used in training only")
+    tape.fixed_macs = counted

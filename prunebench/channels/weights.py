@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunebench.channels.elementwise import unary
 from prunebench.channels.labels import Call, Labeller, Trail, along, labels_of, put
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
@@ -215,8 +216,6 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 
 def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """An activation with one slope per channel, or one for all."""
-    from prunebench.channels.rules import unary
-
     x, slope = args
     if slope.numel() > 1:
         labels = _norm(run, name, x, 1, [slope], 1)
