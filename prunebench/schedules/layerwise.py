@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from prunebench.errors import require
+from prunebench.errors import ConfigError, require
 from prunebench.schedules import Schedule, Step
 
 
@@ -15,19 +16,44 @@ class Layerwise(Schedule):
 
     Attributes:
         epochs: of short fine-tuning after each group.
+        epochs_at: name pattern (``*`` matches anything) -> epochs after the groups that match it
+            instead; the first pattern that matches counts.
     """
 
     epochs: int
+    epochs_at: dict[str, int]
 
     one_group_at_a_time = True
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
+        for pattern, epochs in self.epochs_at.items():
+            require(epochs >= 0, f"epochs_at of '{pattern}' must not be negative, got {epochs}")
 
     def steps(self, groups: Sequence[str]) -> list[Step]:
-        """Returns one step per group."""
+        """Returns one step per group.
+
+        Raises:
+            ConfigError: a pattern of `epochs_at` matches no group.
+        """
+        for pattern in self.epochs_at:
+            if not any(fnmatchcase(group, pattern) for group in groups):
+                raise ConfigError(
+                    f"schedule.epochs_at: '{pattern}' matches no group to prune; groups: "
+                    f"{', '.join(groups)}"
+                )
         return [
-            Step(name=f"layer{number:03d}-{group}", groups=(group,), share=1.0, epochs=self.epochs)
+            Step(
+                name=f"layer{number:03d}-{group}",
+                groups=(group,),
+                share=1.0,
+                epochs=self._epochs_after(group),
+            )
             for number, group in enumerate(groups)
         ]
+
+    def _epochs_after(self, group: str) -> int:
+        """Returns how long to fine-tune after `group`."""
+        matching = (n for pattern, n in self.epochs_at.items() if fnmatchcase(group, pattern))
+        return next(matching, self.epochs)

@@ -1,0 +1,33 @@
+"""Layer by layer: one step per group, with as many epochs after it as was said."""
+
+import pytest
+
+from prunebench.errors import ConfigError
+from prunebench.schedules.layerwise import Layerwise
+
+GROUPS = ["block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2"]
+
+
+def test_one_step_per_group_in_forward_order():
+    steps = Layerwise(epochs=1, epochs_at={}).steps(GROUPS)
+    assert [step.groups for step in steps] == [(name,) for name in GROUPS]
+    assert {(step.share, step.epochs) for step in steps} == {(1.0, 1)}
+    assert len({step.name for step in steps}) == 4
+
+
+def test_the_first_matching_pattern_says_how_long_to_train():
+    at = {"block2.conv2": 0, "*.conv2": 2}
+    steps = Layerwise(epochs=1, epochs_at=at).steps(GROUPS)
+    assert [step.epochs for step in steps] == [1, 2, 1, 0]
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(ConfigError, match=r"schedule\.epochs_at: 'conv9' matches no group"):
+        Layerwise(epochs=1, epochs_at={"conv9": 2}).steps(GROUPS)
+
+
+def test_negative_epochs_are_refused():
+    with pytest.raises(ConfigError, match="epochs must not be negative, got -1"):
+        Layerwise(epochs=-1, epochs_at={})
+    with pytest.raises(ConfigError, match=r"epochs_at of 'a\*' must not be negative, got -2"):
+        Layerwise(epochs=1, epochs_at={"a*": -2})
