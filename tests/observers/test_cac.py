@@ -1,0 +1,198 @@
+"""CAC in the training loop: what goes, what it resumes to, what it refuses."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.api import option
+from prunebench.budgets import Budget
+from prunebench.channels import Plan, slim, trace
+from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.datasets import Data, Split
+from prunebench.errors import ConfigError, PruningError
+from prunebench.models.resnet import Resnet
+from prunebench.pruning import dense_counts
+from prunebench.training.checkpoint import Checkpoint
+from prunebench.training.loop import train
+from prunebench.training.recipe import Phase
+from prunebench.training.stage import Moment, Stage
+
+CPU = torch.device("cpu")
+PHASE = Phase(
+    epochs=3, batch_size=16, optimizer="sgd", lr=0.05, momentum=0.9, nesterov=False,
+    weight_decay=1e-4, decay="weights", schedule="constant", milestones=[], gamma=0.1,
+    warmup_epochs=0.0, label_smoothing=0.0, precision="float32", channels_last=True,
+)  # fmt: skip
+QUICK = {"n_min": 2, "start": 0.2, "end": 0.8, "prune_every": 2, "max_step": 0.2, "ema_epochs": 1.0}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def split(n: int) -> Split:
+    """Images whose label shows as a bright quarter."""
+    source = torch.Generator().manual_seed(n)
+    images = torch.randint(0, 120, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
+    labels = torch.randint(0, 4, (n,), generator=source)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, label // 2 * 4 :, label % 2 * 4 :][:, :4, :4] += 100
+    return Split(images, labels)
+
+
+def data() -> Data:
+    return Data(
+        name="quarters", train=split(90), val=split(20), test=split(1), classes=4,
+        mean=(0.3,) * 3, std=(0.25,) * 3, crop_padding=0, flip=False,
+    )  # fmt: skip
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 20), nn.ReLU(), nn.Linear(20, 18), nn.ReLU(), nn.Linear(18, 4)
+    )  # fmt: skip
+
+
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4)
+
+
+def work(network: nn.Module, budget: Budget, rows: list[Mapping[str, Any]]) -> Assignment:
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    return Assignment(
+        cmap=cmap, groups=budget.select(cmap), limits=budget.limits(cmap, dense_counts(cmap)),
+        floors=budget.floors(cmap), seed=7, epochs=PHASE.epochs, steps=6, images=90,
+        log=rows.append,
+    )  # fmt: skip
+
+
+def cac(**changes: Any) -> Any:
+    return option("criterion", "cac", TrainingCriterion, **{**QUICK, **changes})
+
+
+def both(**changes: Any) -> Any:
+    values = {"macs": 0.5, "params": 0.5, "scope": "all", "allocation": "global", **changes}
+    return option("budget", "macs_params", Budget, **values)
+
+
+def trained(network: nn.Module, observer: Any, checkpoint: Checkpoint | None = None) -> list[Any]:
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observer=observer)
+    result = train(network, data(), PHASE, stage)
+    history = [{**asdict(record), "seconds": 0} for record in result.history]
+    return [history, [value.tolist() for value in network.state_dict().values()], observer.plan()]
+
+
+@pytest.mark.parametrize("build", [mlp, resnet])
+@pytest.mark.parametrize("estimator", ["igg_soft", "igg_ce", "acc_diff"])
+def test_both_limits_are_met_and_the_masked_network_is_the_slim_one(build, estimator):
+    network, rows = build(), []
+    criterion = cac(estimator=estimator)
+    assignment = work(network, both(), rows)
+    observer = criterion.observer(assignment)
+    observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
+    seen = network.eval()(torch.zeros(2, 3, 8, 8))
+    assert observer.draw is None  # no gates in eval
+    observer.finished()
+    assert torch.equal(seen, network(torch.zeros(2, 3, 8, 8)))
+    trained(network, observer)
+    plan = observer.plan()
+    for limit in assignment.limits:
+        assert limit.amount(plan) <= limit.target
+    counts = [sum(row["kept"].values()) for row in rows]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) > 2  # little by little
+    assert [row["gates"] for row in rows] == [True] * (len(rows) - 1) + [False]
+    images = torch.randn(5, 3, 8, 8)
+    network.eval()
+    small = slim(network, assignment.cmap, plan)(images)
+    observer.factors.attach(network)
+    torch.testing.assert_close(network(images), small, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", ["sample", "batch"])
+def test_a_killed_pruning_goes_on_bit_for_bit(tmp_path: Path, scope):
+    def observer(network: nn.Module, after: int | None = None) -> Any:
+        found = cac(scope=scope).observer(work(network, both(), []))
+        if after is not None:
+            whole, calls = found.after_backward, iter(range(after))
+
+            def dying(moment: Moment) -> None:
+                if next(calls, None) is None:
+                    raise Killed
+                whole(moment)
+
+            found.after_backward = dying
+        return found
+
+    network = resnet()
+    expected = trained(network, observer(network))
+    for number, deaths in enumerate(([1], [6], [9], [12], [4, 3, 5])):
+        checkpoint = Checkpoint(tmp_path / f"{number}.pt", 0.0)
+        for after in deaths:
+            network = resnet()
+            with pytest.raises(Killed):
+                trained(network, observer(network, after), checkpoint)
+        network = resnet()
+        with torch.no_grad():
+            network.linear.weight.add_(1)
+        assert trained(network, observer(network), checkpoint) == expected, deaths
+
+
+def test_a_channel_that_is_gone_stays_gone_and_floors_hold():
+    network, rows = mlp(), []
+    budget = option("budget", "uniform", Budget, keep=0.5)
+    observer = cac(least=0.3).observer(work(network, budget, rows))
+    trained(network, observer)
+    assert {name: len(kept) for name, kept in observer.plan().kept.items()} == {"1": 10, "3": 9}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"estimator": "igg"}, "estimator must be one of igg_soft, igg_ce, acc_diff"),
+        ({"p_uniform": 0.0}, "p_uniform must be positive for estimator=igg_soft"),
+        ({"estimator": "acc_diff", "p_off": 0.0}, "p_off must be positive"),
+        ({"start": 0.5, "end": 0.5}, "start and end must satisfy"),
+        ({"p_off": 0.6, "p_uniform": 0.5}, r"p_off \+ p_uniform must be below 1"),
+        ({"max_step": 0.0}, "max_step must lie in"),
+    ],
+)
+def test_ranges(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        cac(**changes)
+
+
+def test_too_little_to_see_is_refused_before_training():
+    with pytest.raises(PruningError, match="would see the rarest channel disturbed 5 times"):
+        cac(n_min=50).observer(work(mlp(), both(), []))
+
+
+def test_a_budget_that_floors_forbid_is_refused():
+    network = mlp()
+    observer = cac(least=0.9).observer(work(network, both(), []))
+    with pytest.raises(PruningError, match=r"criterion=cac ends at .* MACs \(limit"):
+        trained(network, observer)
+
+
+def test_ranking_without_training_is_refused():
+    with pytest.raises(PruningError, match="choose schedule=during_training"):
+        cac().rank(None)
+
+
+def test_dearer_channels_go_first_when_ranked_per_cost():
+    network = resnet()
+    observer = cac(per_cost=True).observer(work(network, both(), []))
+    whole = Plan({group.name: range(group.size) for group in observer.work.groups})
+    scores = torch.ones(sum(observer.sizes), dtype=torch.float64)
+    first = observer._order(scores, whole)[0][0]
+    costs = {name: observer._cost(name, whole) for name in whole.kept}
+    assert costs[first] == max(costs.values())
+    # harmful ones too: the dearest first
+    assert observer._order(-scores, whole)[0][0] == first

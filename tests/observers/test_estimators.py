@@ -1,0 +1,190 @@
+"""Estimators against exact enumeration of all gates of a small score."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from prunebench.observers.cac import draw_gates
+from prunebench.observers.estimators import Draw, GateGradient, OnOff, Outcome, outcome
+from prunebench.observers.ramp import cubic, fewest
+
+CPU = torch.device("cpu")
+WEIGHTS = torch.tensor([2.0, 1.0, 0.5, 0.25, 0.0, -0.5, 1.5, 1.5], dtype=torch.float64)
+
+
+def margin(gates: Tensor) -> Tensor:
+    """A score of 8 gates: one useless, one harmful, two that stand in for each other."""
+    g = gates.double()
+    return g @ WEIGHTS - 1.2 * g[:, 6] * g[:, 7] - 1.0
+
+
+def loss(gates: Tensor) -> Tensor:
+    return functional.softplus(-margin(gates))
+
+
+def exact(score, nodes: list[tuple[float, float]]) -> Tensor:
+    """E[s | on] - E[s | off] of each gate, the others drawn from (value, weight) pairs."""
+    values = torch.tensor([value for value, _ in nodes], dtype=torch.float64)
+    weights = torch.tensor([weight for _, weight in nodes], dtype=torch.float64)
+    picks = torch.tensor(list(itertools.product(range(len(nodes)), repeat=7)))
+    chance = weights[picks].prod(1)
+    found = []
+    for gate in range(8):
+        ends = []
+        for end in (1.0, 0.0):
+            fixed = torch.full((len(picks), 1), end, dtype=torch.float64)
+            others = values[picks]
+            ends.append(chance @ score(torch.cat([others[:, :gate], fixed, others[:, gate:]], 1)))
+        found.append(ends[0] - ends[1])
+    return torch.stack(found)
+
+
+def draw(p_uniform: float, p_off: float, rows: int, seed: int = 0) -> Draw:
+    chances = torch.tensor([p_uniform, p_off])[:, None].expand(2, 8)
+    source = torch.Generator().manual_seed(seed)
+    return draw_gates(chances, torch.ones(8, dtype=torch.bool), rows, source)
+
+
+def feed(estimator, drawn: Draw) -> None:
+    """What the observer does at a step, on the small score."""
+    gates = drawn.gates.clone().requires_grad_()
+    losses = loss(gates)
+    losses.mean().backward()
+    found = Outcome(losses.detach().float(), margin(drawn.gates) > 0)
+    estimator.add(drawn, gates.grad * len(losses), found)
+
+
+def gauss(p_uniform: float, p_off: float) -> list[tuple[float, float]]:
+    points, weights = np.polynomial.legendre.leggauss(3)
+    inner = [((x + 1) / 2, p_uniform * w / 2) for x, w in zip(points, weights, strict=True)]
+    return [(0.0, p_off), (1.0, 1 - p_off - p_uniform), *inner]
+
+
+@pytest.mark.parametrize("kind", ["acc", "soft", "ce"])
+def test_on_off_is_unbiased_and_as_noisy_as_the_formula_says(kind):
+    p_off, rows, runs = 0.2, 4000, 100
+    score = {
+        "acc": lambda g: (margin(g) > 0).double(),
+        "soft": lambda g: (-loss(g)).exp(),
+        "ce": lambda g: -loss(g),
+    }[kind]
+    truth = exact(score, [(0.0, p_off), (1.0, 1 - p_off)])
+    errors = []
+    for seed in range(runs):
+        estimator = OnOff(8, 1.0, CPU, kind=kind)
+        feed(estimator, draw(0.0, p_off, rows, seed))
+        errors.append(estimator.scores()[0] - truth)
+    found = torch.stack(errors)
+    variances = []
+    drawn = draw(0.0, p_off, 100_000)
+    s = score(drawn.gates)
+    for gate in range(8):
+        off = drawn.off[:, gate]
+        variances.append(s[off].var() / (rows * p_off) + s[~off].var() / (rows * (1 - p_off)))
+    variance = torch.stack(variances)
+    assert (found.mean(0).abs() < 4.5 * (variance / runs).sqrt()).all()
+    ratio = found.pow(2).mean(0).div(variance).mean().sqrt()
+    assert 0.85 < ratio < 1.15
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize(("p_uniform", "p_off"), [(0.3, 0.0), (0.1, 0.1)])
+def test_the_integrated_gradient_is_the_conditional_change(soft, p_uniform, p_off):
+    truth = exact(lambda g: (-loss(g)).exp() if soft else -loss(g), gauss(p_uniform, p_off))
+    estimator = GateGradient(8, 1.0, CPU, soft=soft)
+    drawn = draw(p_uniform, p_off, 400_000)
+    feed(estimator, drawn)
+    found, seen = estimator.scores()
+    assert torch.equal(seen, drawn.uniform.sum(0).double())
+    # the derivative of this score is at most 2.0 in size and its spread below 0.6
+    assert ((found - truth).abs() < 4.5 * 0.6 / seen.sqrt()).all()
+    assert found[4] == 0  # the useless gate, exactly
+    assert found[5] < 0  # the harmful one
+
+
+def test_the_integrated_gradient_is_less_noisy_than_on_and_off_at_equal_samples():
+    def spread(p_uniform, p_off, make):
+        runs = []
+        for seed in range(30):
+            estimator = make()
+            feed(estimator, draw(p_uniform, p_off, 640, seed))
+            runs.append(estimator.scores()[0])
+        return torch.stack(runs).std(0).mean()
+
+    gradient = spread(0.1, 0.0, lambda: GateGradient(8, 1.0, CPU, soft=True))
+    assert gradient < 0.6 * spread(0.0, 0.1, lambda: OnOff(8, 1.0, CPU, kind="soft"))
+
+
+def test_sums_fade_by_the_decay():
+    estimator = GateGradient(2, 0.5, CPU, soft=False)
+    drawn = Draw(torch.tensor([[0.5, 1.0]]), torch.tensor([[True, False]]), torch.zeros(1, 2) > 0)
+    nothing = Outcome(torch.zeros(1), torch.ones(1, dtype=torch.bool))
+    for slope in (-4.0, -1.0):
+        estimator.add(drawn, torch.tensor([[slope, 7.0]]), nothing)
+    found, seen = estimator.scores()
+    assert found[0] == (0.5 * 4 + 1) / 1.5
+    assert seen.tolist() == [1.5, 0.0]
+    assert found[1].isnan()  # nothing known: the observer asks how many were seen
+
+
+def test_outcomes_are_those_of_the_true_class():
+    found = outcome(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([1, 0]))
+    assert found.right.tolist() == [False, True]
+    assert found.score("soft")[0] == pytest.approx(0.5)
+    assert found.score("ce")[1] == pytest.approx(-np.log1p(np.exp(-3)))
+    assert found.score("acc").tolist() == [0, 1]
+
+
+def test_gates_follow_their_law_and_dead_channels_stay_off():
+    chances = torch.tensor([[0.1, 0.3], [0.2, 0.0]])
+    alive = torch.tensor([True, True])
+    drawn = draw_gates(chances, alive, 200_000, torch.Generator().manual_seed(1))
+    assert drawn.uniform.float().mean(0).tolist() == pytest.approx([0.1, 0.3], abs=0.005)
+    assert drawn.off.float().mean(0).tolist() == pytest.approx([0.2, 0.0], abs=0.005)
+    assert drawn.gates[drawn.uniform].mean() == pytest.approx(0.5, abs=0.01)
+    assert (drawn.gates[drawn.off] == 0).all()
+    assert (drawn.gates[~drawn.off & ~drawn.uniform] == 1).all()
+    gone = draw_gates(chances, ~alive, 100, torch.Generator().manual_seed(1))
+    assert not gone.gates.any()
+    assert not (gone.uniform | gone.off).any()
+
+
+def test_streaming_removal_takes_the_useless_first_and_ends_near_the_best_subset():
+    weights = torch.tensor([1.5, 0.0, 1.2, 0.9, 0.0, 0.7, 1.0, 0.5], dtype=torch.float64)
+
+    def value(gates: Tensor) -> Tensor:
+        return torch.sigmoid(gates.double() @ weights - 1.5)
+
+    subsets = torch.tensor([s for s in itertools.product((0, 1), repeat=8) if sum(s) == 4])
+    best = value(subsets).max()
+    useless_first = near = 0
+    chances = torch.full((2, 8), 0.1)
+    for seed in range(20):
+        alive = torch.ones(8, dtype=torch.bool)
+        source = torch.Generator().manual_seed(seed)
+        estimator = GateGradient(8, 1 - 1 / 20, CPU, soft=True)
+        gone: list[int] = []
+        for step in range(1, 101):
+            drawn = draw_gates(chances, alive, 64, source)
+            gates = drawn.gates.clone().requires_grad_()
+            losses = -value(gates).log()
+            losses.mean().backward()
+            estimator.add(drawn, gates.grad * 64, Outcome(losses.detach(), losses > 0))
+            if step % 10 == 0:
+                ranked = [("a", int(c)) for c in estimator.scores()[0].argsort() if alive[c]]
+                removed = int(4 * cubic(step, 20, 80))
+                plan, reached = fewest(
+                    {"a": alive.nonzero()[:, 0].tolist()}, ranked, {"a": 1},
+                    lambda plan, most=8 - removed: len(plan.kept["a"]) <= most,
+                )  # fmt: skip
+                assert reached
+                gone += [c for c in range(8) if alive[c] and c not in plan.kept["a"]]
+                alive[gone] = False
+        useless_first += set(gone[:2]) == {1, 4}
+        near += bool(best - value(alive[None]) < 0.03)
+    assert useless_first >= 19
+    assert near >= 18
