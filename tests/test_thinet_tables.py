@@ -1,4 +1,4 @@
-"""ThiNet's experiments cut to the sizes its papers print, by arithmetic on networks without data."""
+"""ThiNet's experiments cut to the sizes its papers print, on networks without data."""
 
 import pytest
 import torch

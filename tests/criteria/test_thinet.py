@@ -5,8 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from prunebench.criteria.thinet import SEARCHES, removal_order, rescale, search_path
+from prunebench.channels import Plan, mask, slim, trace
+from prunebench.criteria import Evidence
+from prunebench.criteria.thinet import SEARCHES, Thinet, removal_order, rescale, search_path
+from prunebench.errors import ConfigError, PruningError
 
 X = np.array([[1, -1, 3, 0], [2, -2, 0, 1], [-1, 2, 1, 1]], dtype=np.float64)
 
@@ -204,5 +208,160 @@ def test_one_channel_left_takes_the_best_factor():
 
 
 def test_an_unknown_search_is_refused():
-    with pytest.raises(Exception, match="search must be one of remove, keep, omp, ols"):
+    with pytest.raises(ConfigError, match="search must be one of remove, keep, omp, ols"):
         removal_order(np.eye(2), search="best")
+
+
+# -- through the criterion ---------------------------------------------------------------------
+
+
+def thinet(**changes):
+    values = {
+        "search": "remove", "balance": False, "collect": "all", "num_samples": 50,
+        "per_image": 10, "rows_per_channel": 0, "chunk": 4,
+    }  # fmt: skip
+    return Thinet(**values | changes)
+
+
+class Small(nn.Module):
+    """Two convolutions with everything that may lie in between, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.pool = nn.MaxPool2d(2)
+        self.second = nn.Conv2d(8, 6, 3, stride=2, padding=1)
+        self.fc = nn.Linear(6 * 4, 5)
+
+    def forward(self, x):
+        x = self.pool(self.norm(self.first(x)).relu())
+        return self.fc(self.second(x).relu().flatten(1))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    made = Small().eval()
+    made.norm.running_mean.normal_()
+    made.norm.running_var.uniform_(0.5, 2)
+    return made
+
+
+def evidence(network, seed=0, count=10):
+    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    cmap = trace(network, images[:1])
+    return Evidence(network, cmap, tuple(cmap.groups), images, torch.zeros(count).long(), seed)
+
+
+def output_of(network, name, images):
+    heard = []
+    module = network.get_submodule(name)
+    handle = module.register_forward_hook(lambda *call: heard.append(call[2].double()))
+    with torch.no_grad():
+        network(images)
+    handle.remove()
+    return heard[0]
+
+
+@pytest.mark.parametrize("name_and_reader", [("first", "second"), ("second", "fc")])
+@pytest.mark.parametrize("search", ["remove", "keep"])
+def test_a_score_is_what_the_next_layer_misses_in_the_real_network(
+    network, name_and_reader, search
+):
+    name, reader = name_and_reader
+    facts = evidence(network)
+    scores = thinet(search=search).rank(facts)[name].scores
+    order = scores.argsort().tolist()
+    bias = network.get_submodule(reader).bias.detach().double()
+    full = output_of(network, reader, facts.images)
+    energy = (full - bias.view(1, -1, *[1] * (full.dim() - 2))).square().sum()
+    highest = 0.0
+    for gone in range(1, len(order)):
+        masked = mask(network, facts.cmap, Plan({name: sorted(order[gone:])}))
+        missed = (output_of(masked, reader, facts.images) - full).square().sum() / energy
+        highest = max(highest, missed.item())
+        assert scores[order[gone - 1]].item() == pytest.approx(highest, rel=1e-5)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_scores_rank_like_the_order_of_removal_and_are_relative(network, search):
+    facts = evidence(network)
+    setup = thinet(search=search)
+    for name, rank in setup.rank(facts).items():
+        [gram] = setup.grams(facts, facts.groups)[name].values()
+        assert rank.scores.argsort().tolist() == removal_order(gram, search=search)
+        assert len(set(rank.scores.tolist())) == len(gram)
+        assert rank.scores.dtype == torch.float64
+        assert rank.kept is None
+        assert rank.scores.max() == pytest.approx(1) or search in ("remove", "keep")
+
+
+@pytest.mark.parametrize("collect", ["all", "sampled"])
+def test_a_channel_that_nobody_reads_goes_first_and_is_not_missed(network, collect):
+    network.second.weight.data[:, 5] = 0
+    facts = evidence(network)
+    scores = thinet(collect=collect).rank(facts)["first"].scores
+    assert scores.argmin() == 5
+    assert scores.min() == 0
+    smaller = slim(network, facts.cmap, Plan({"first": [0, 1, 2, 3, 4, 6, 7]}))
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(facts.images), network(facts.images))
+
+
+@pytest.mark.parametrize("collect", ["all", "sampled"])
+def test_the_bias_of_the_next_layer_moves_no_score(network, collect):
+    facts = evidence(network)
+    setup = thinet(collect=collect)
+    before = setup.rank(facts)["first"].scores
+    network.second.bias.data += 50
+    assert torch.equal(setup.rank(facts)["first"].scores, before)
+
+
+def test_samples_are_drawn_anew_with_another_seed_only(network):
+    setup = thinet(collect="sampled")
+    first, again = (setup.rank(evidence(network))["first"].scores for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, setup.rank(evidence(network, seed=1))["first"].scores)
+
+
+class Forked(nn.Module):
+    """A channel pair that two layers read, one of them a hundred times as loud."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 2, 1, bias=False)
+        self.loud = nn.Conv2d(2, 1, 1, bias=False)
+        self.soft = nn.Conv2d(2, 1, 1, bias=False)
+        self.stem.weight.data = torch.tensor([1.0, 1.0]).view(2, 1, 1, 1)
+        self.loud.weight.data = torch.tensor([100.0, 120.0]).view(1, 2, 1, 1)
+        self.soft.weight.data = torch.tensor([9.0, 1.0]).view(1, 2, 1, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.loud(x).mean((2, 3)), self.soft(x).mean((2, 3))
+
+
+def test_several_consumers_count_by_their_samples_or_alike():
+    network = Forked().eval()
+    images = torch.ones(1, 1, 1, 1)
+    cmap = trace(network, images)
+    facts = Evidence(network, cmap, tuple(cmap.groups), images, torch.zeros(1).long(), 0)
+    # stacked: 100^2 + 9^2 < 120^2 + 1, so channel 0 goes first
+    loud = thinet().rank(facts)["stem"].scores
+    assert loud.tolist() == pytest.approx([10081 / 48500, 1])
+    # alike: (100 / 220)^2 + 0.9^2 > (120 / 220)^2 + 0.1^2, so channel 1 does
+    alike = thinet(balance=True).rank(facts)["stem"].scores
+    assert alike.tolist() == pytest.approx([1, ((120 / 220) ** 2 + 0.1**2) / 2])
+
+
+def test_a_group_that_no_layer_reads_is_refused(network):
+    with pytest.raises(PruningError, match=r"reads the channels of first.*budget\.exclude"):
+        thinet()._added(evidence(network).groups[0], [])
+
+
+def test_ranges():
+    with pytest.raises(ConfigError, match="search must be one of"):
+        thinet(search="greedy")
+    with pytest.raises(ConfigError, match="collect must be one of sampled, all"):
+        thinet(collect="some")
