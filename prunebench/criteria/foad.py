@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
+from prunebench.reproducibility import cuda_math
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 RULES = ("v2023", "v2022", "strict")
 POINTS = ("block", "activation")
 
-#: samples and rows per block of the distance matrix: 2 MiB of float64 at 512 channels
-SAMPLES, ROWS = 8, 64
+#: samples and rows per block of the distance matrix: 4 MiB of float32 at 512 channels
+SAMPLES, ROWS = 32, 64
+#: squared distance over squared norms below which float32 loses too many digits to cancellation
+CLOSE = 1 / 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +119,7 @@ class Likeness:
         self._seen = 0
         self._sum: Tensor | None = None
         self._digests = [hashlib.sha256() for _ in range(size)]
+        self._twins = np.ones(size, dtype=bool)  # may still be equal to another channel
 
     def add(self, features: Tensor) -> None:
         """Takes in the maps of further images.
@@ -127,10 +131,14 @@ class Likeness:
         total = _summed(maps)
         self._sum = total if self._sum is None else self._sum + total
         self._seen += len(maps)
-        # + 0.0 turns -0.0 into 0.0, which is equal but has other bytes
-        rows = (maps + 0.0).transpose(0, 1).cpu().numpy()
-        for digest, row in zip(self._digests, rows, strict=True):
-            digest.update(row.tobytes())
+        # Equal maps have equal peaks: only channels that share theirs need a closer look.
+        _, peak, sharing = np.unique(
+            maps.amax((0, 2)).cpu().numpy(), return_inverse=True, return_counts=True
+        )
+        self._twins &= sharing[peak] > 1
+        for index in np.flatnonzero(self._twins):
+            row = maps[:, index] + 0.0  # -0.0 becomes 0.0, which is equal but has other bytes
+            self._digests[index].update(row.cpu().numpy().tobytes())
 
     def result(self) -> Tensor:
         """Returns S, float64 [C, C] on the CPU, symmetric; 1 exactly where all maps are equal."""
@@ -145,8 +153,12 @@ class Likeness:
         table[broken, broken] = torch.nan
         # A matrix product may round equal columns differently. Duplicates share their first one's
         # row, so that ties between them are exact.
+        if not self._twins.any():
+            return table
         first: dict[bytes, int] = {}
-        same = [first.setdefault(d.digest(), index) for index, d in enumerate(self._digests)]
+        same = list(range(len(table)))
+        for index in np.flatnonzero(self._twins):
+            same[index] = first.setdefault(self._digests[index].digest(), int(index))
         return table[same][:, same]
 
 
@@ -174,20 +186,46 @@ def _summed(maps: Tensor) -> Tensor:
 
     size = maps.shape[1]
     total = torch.zeros(size, size, dtype=torch.float64, device=maps.device)
-    for part in torch.split(maps, SAMPLES):
-        # float64: |a|^2 - 2ab + |b|^2 cancels where maps are close
-        wide = part.double()
-        square = wide.square().sum(2, keepdim=True)
-        one = torch.ones_like(square)
-        left = torch.cat([wide, square, one], 2)
-        right = torch.cat([-2 * wide, one, square], 2).transpose(1, 2)
-        for start in range(0, size, ROWS):
-            squared = torch.bmm(left[:, start : start + ROWS], right[:, :, start:])
-            # float32 is as fine as the maps are, and its square roots cost a third
-            closeness = squared.float().clamp_(min=0).sqrt_().add_(1).reciprocal_()
-            # float64 sums of float32 terms are exact, so ties survive another order of the images
-            total[start : start + ROWS, start:] += closeness.sum(0, dtype=torch.float64)
+    with cuda_math(exact=True):
+        for part in maps.split(SAMPLES):
+            factors = _factors(part.float())
+            for start in range(0, size, ROWS):
+                closeness = _squared_distances(factors, part, start)
+                closeness.clamp_(min=0).sqrt_().add_(1).reciprocal_()
+                total[start : start + ROWS, start:] += closeness.sum(0)
     return total
+
+
+def _factors(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns [N, C, P + 2] and [N, P + 2, C], whose product is |a|^2 - 2ab + |b|^2."""
+    import torch
+
+    square = maps.square().sum(2, keepdim=True)
+    one = torch.ones_like(square)
+    right = torch.cat([-2 * maps, one, square], 2).transpose(1, 2)
+    return torch.cat([maps, square, one], 2), right
+
+
+def _squared_distances(factors: tuple[Tensor, Tensor], maps: Tensor, start: int) -> Tensor:
+    """Returns d^2 of channels start.. (at most `ROWS`) to channels start..C, float32.
+
+    |a|^2 - 2ab + |b|^2 cancels where maps are close, so images in which a distance is small beside
+    the norms are computed again in float64; on most layers that is none.
+    """
+    import torch
+
+    left, right = factors[0][:, start : start + ROWS], factors[1][:, :, start:]
+    squared = torch.bmm(left, right)
+    norms = left[:, :, -2] + right[:, -1, :].amax(1, keepdim=True)
+    own = squared.diagonal(dim1=1, dim2=2)
+    own.copy_(norms)  # that a channel is near itself calls for no second look
+    near = ~(squared.amin(2) > CLOSE * norms).all(1)  # NaN is looked at again, too
+    own.zero_()
+    if bool(near.any()):
+        left, right = _factors(maps[near].double())
+        exact = torch.bmm(left[:, start : start + ROWS], right[:, :, start:])
+        squared[near] = exact.float()
+    return squared
 
 
 def select(table: Tensor, *, t: int, s: float = 0.0, rule: str = "v2023") -> list[int]:
@@ -221,8 +259,9 @@ def _walk(
         if removed[index]:
             continue
         taken[index] = True
-        hidden = removed | taken if rule == "strict" else removed
-        row = np.where(hidden, -1.0, closeness[index])
+        if rule == "strict":
+            closeness[:, index] = -1.0
+        row = closeness[index]
         near = _nearest(row, t)
         if rule == "v2022":
             duplicates = np.flatnonzero(row >= 1)
@@ -233,6 +272,7 @@ def _walk(
             if not taken[other] and row[other] >= least:
                 removed[other] = True
                 gone.append((float(row[other]), int(other)))
+                closeness[:, other] = -1.0
     return np.flatnonzero(taken).tolist(), gone
 
 
@@ -240,6 +280,8 @@ def _nearest(row: NDArray[np.float64], count: int) -> NDArray[np.intp]:
     """Returns the indices of the `count` highest entries, highest first, ties by lower index."""
     if count <= 0:
         return np.empty(0, dtype=np.intp)
+    if count == 1:
+        return np.array([row.argmax()])
     if count < len(row):
         least = np.partition(row, -count)[-count]
         candidates = np.flatnonzero(row >= least)
