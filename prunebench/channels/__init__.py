@@ -4,6 +4,7 @@ from prunebench.channels.gather import GatherChannels
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
 from prunebench.channels.masking import mask, verify
 from prunebench.channels.plan import Plan
+from prunebench.channels.probe import capture, edit
 from prunebench.channels.surgery import slim
 from prunebench.channels.tracing import trace
 
@@ -13,6 +14,8 @@ __all__ = [
     "GatherChannels",
     "Plan",
     "Site",
+    "capture",
+    "edit",
     "mask",
     "slim",
     "trace",

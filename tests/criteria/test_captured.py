@@ -4,18 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-import prunebench.channels
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
 from prunebench.criteria.apoz import Apoz
 from prunebench.criteria.foad import Foad, ranking, select, similarity
 from prunebench.criteria.hrank import Hrank, ranks
 from prunebench.errors import PruningError
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(prunebench.channels, "capture"), reason="channels.capture is not there yet"
-)
-
 
 @pytest.fixture
 def network():
