@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import torch
@@ -62,6 +62,7 @@ class Cut:
         plan: in the class numbering of the network that went in.
         error: largest relative difference between masked and slimmed network.
         criterion_seconds: time spent ranking.
+        counts: group name -> what the criterion counted there.
     """
 
     network: nn.Module
@@ -69,6 +70,7 @@ class Cut:
     plan: Plan
     error: float
     criterion_seconds: float
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def draw_sample(run: Run, data: Data, device: torch.device, count: int) -> Sample:
@@ -113,7 +115,8 @@ def cut(
     ranks = method.criterion.rank(facts)
     seconds = perf_counter() - start
     plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
-    return cut_as(plan, facts, method.repair, example=example, criterion_seconds=seconds)
+    made = cut_as(plan, facts, method.repair, example=example, criterion_seconds=seconds)
+    return replace(made, counts={name: dict(rank.counts) for name, rank in ranks.items()})
 
 
 def evidence(network: nn.Module, step: Step, sample: Sample, example: Tensor) -> Evidence:

@@ -120,6 +120,7 @@ class StepRecord:
         seconds: of the whole step, its short fine-tune included.
         surgery_error: largest relative difference between the masked and the slimmed network.
         unprunable: name -> why it was left alone.
+        counts: group name -> what the criterion counted there (probability's cases, say).
     """
 
     name: str
@@ -130,6 +131,7 @@ class StepRecord:
     seconds: float
     surgery_error: float
     unprunable: dict[str, str]
+    counts: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)

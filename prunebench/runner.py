@@ -137,6 +137,7 @@ def prune(job: Job, dense: nn.Module) -> Pruned:
             seconds=perf_counter() - start,
             surgery_error=made.error,
             unprunable=dict(cmap.frozen),
+            counts={name: counted for name, counted in made.counts.items() if counted},
         )
         return {
             "plan": made.plan.to_json(),

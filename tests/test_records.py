@@ -62,6 +62,7 @@ def a_report() -> Report:
                 seconds=1.0,
                 surgery_error=1e-7,
                 unprunable={"fc": "output"},
+                counts={"conv1": {"dead": 1}},
             )
         ],
         measurements=[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import PruningError
@@ -52,10 +52,12 @@ class GroupRank:
     Attributes:
         scores: float64 [group.size] on the CPU; higher = keep; finite.
         kept: the criterion's own decision, ascending class indices; None if it makes none.
+        counts: what the criterion counted on the way, for the record.
     """
 
     scores: Tensor
     kept: tuple[int, ...] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

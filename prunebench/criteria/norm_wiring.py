@@ -1,0 +1,163 @@
+"""How batch norms are wired: what feeds each, what clips its output, and who reads that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+#: functions that hand channels on one by one and keep zeros zero
+PASSING = ("gather_channels", "dropout", "dropout2d", "contiguous", "clone", "detach", "to")
+CLIPPING = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One batch norm of a network.
+
+    Attributes:
+        name: qualified name of the module.
+        fed_by: the convolution or linear layer whose output it norms, or None.
+        ceiling: inf if a ReLU and nothing else reads it, 6.0 for a ReLU6; None otherwise.
+        source: of a norm behind a depthwise convolution, the norm whose output (clipped or not)
+            that convolution reads; None if something comes between.
+        reader: the depthwise convolution that alone reads its clipped output, or None.
+    """
+
+    name: str
+    fed_by: str | None
+    ceiling: float | None
+    source: str | None
+    reader: str | None
+
+
+@dataclass
+class _Value:
+    """A tensor of the forward: what made it, from what, and who reads it."""
+
+    function: str
+    owner: str
+    maker: _Value | None
+    ceiling: float | None
+    readers: list[_Value] = field(default_factory=list)
+
+
+def wiring(network: nn.Module, example: Tensor) -> dict[str, Norm]:
+    """Returns every batch norm that the forward uses, by name and in forward order.
+
+    Runs the network once in eval mode; nothing of it is changed.
+
+    Args:
+        network: a network in any mode.
+        example: an input; only its shape matters.
+    """
+    values = _follow(network, example)
+    modules = dict(network.named_modules())
+    single = {
+        name
+        for name, module in modules.items()
+        if getattr(module, "groups", 1) > 1 and module.weight.shape[1] == 1
+    }
+    return {
+        value.owner: _describe(value, single) for value in values if value.function == "batch_norm"
+    }
+
+
+def _follow(network: nn.Module, example: Tensor) -> list[_Value]:
+    """Returns every tensor that the forward makes, in order."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    named = [*network.named_parameters(), *network.named_buffers()]
+    names = {id(tensor): name.rpartition(".")[0] for name, tensor in named}
+    values: list[_Value] = []
+
+    class Follower(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            given = list(_tensors([args, kwargs]))
+            data = [getattr(t, "_value", None) for t in given if id(t) not in names]
+            result = func(*args, **kwargs)
+            outs = [t for t in _tensors(result) if t.is_floating_point()]
+            if outs:
+                name = getattr(func, "__name__", "")
+                owner = next((names[id(t)] for t in given if id(t) in names), "")
+                known = [value for value in data if value is not None]
+                maker = known[0] if len(data) == len(known) == 1 else None
+                made = _Value(name, owner, maker, _ceiling(name, args, kwargs))
+                values.append(made)
+                for value in known:
+                    value.readers.append(made)
+                for out in outs:
+                    out._value = made  # type: ignore[attr-defined]
+            return result
+
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        with torch.no_grad(), Follower():
+            network(example)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return values
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yields every tensor in nested tuples, lists and dicts."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _ceiling(name: str, args: Any, kwargs: Any) -> float | None:
+    """Returns where an activation that starts at zero stops to rise; None for anything else."""
+    if name not in CLIPPING:
+        return None
+    if name.startswith("hardtanh"):
+        low = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
+        high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
+        return float(high) if low == 0 else None
+    return 6.0 if name == "relu6" else math.inf
+
+
+def _describe(value: _Value, single: set[str]) -> Norm:
+    """Returns the norm that made `value`."""
+    fed = value.maker if value.maker and value.maker.function.startswith(("conv", "lin")) else None
+    clipped = value.readers[0] if len(value.readers) == 1 else None
+    source = None
+    if fed is not None and fed.owner in single:
+        before = fed.maker
+        while before is not None and before.function in (*PASSING, *CLIPPING):
+            before = before.maker
+        source = before.owner if before is not None and before.function == "batch_norm" else None
+    return Norm(
+        name=value.owner,
+        fed_by=None if fed is None or len(fed.readers) != 1 else fed.owner,
+        ceiling=None if clipped is None else clipped.ceiling,
+        source=source,
+        reader=_reader(value, single),
+    )
+
+
+def _reader(value: _Value, single: set[str]) -> str | None:
+    """Returns the depthwise convolution that alone reads `value`, perhaps clipped or permuted."""
+    while len(value.readers) == 1:
+        value = value.readers[0]
+        if value.function.startswith("conv") and value.owner in single:
+            return value.owner
+        if value.function not in (*PASSING, *CLIPPING):
+            return None
+    return None

@@ -1,0 +1,196 @@
+"""Shift fusion: the constants that cut channels leave are folded into what follows.
+
+Behind a channel that is dead in front of a depthwise convolution there is a constant,
+act(BN(DW(0))), in essence the shift of that norm. Cutting the channel would lose W * constant in
+the next layer. That sum is subtracted from the running mean of the norm behind the next layer, or
+added to its bias where there is none: the only two places where what follows computes the same in
+train mode too (a shift of beta would not survive batch statistics).
+
+Zhao et al., J. Computer Science and Technology 37(3), 2022, name the idea; this is our
+reconstruction. The constants are not derived case by case: the network runs with every cut channel
+held at its constant, and each consumer is asked what the cut channels amount to. So pooling,
+concatenation, shuffles, residual sums and further depthwise layers need no rules of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prunebench.criteria.bn_probability import example_of, standing
+from prunebench.criteria.constants import CONSTANTS, Held, hold_group, holding
+from prunebench.criteria.norm_wiring import Norm, wiring
+from prunebench.errors import PruningError, require, require_choice
+from prunebench.repairs import Repair
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from prunebench.channels import Plan
+    from prunebench.criteria import Evidence
+
+BORDERS = ("mean", "interior", "refuse")
+#: shifts that vary over the map by no more than this part of their size do not vary
+EVEN = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftFusion(Repair):
+    """Folds the constants of cut channels into running means and biases.
+
+    Attributes:
+        constant: what a cut channel is taken for: ``zero_input`` (nothing comes out of its ReLU),
+            ``relu_beta`` (the ReLU of the norm's shift), ``relu_mean`` (the mean of a normal
+            behind the ReLU). Norms without a ReLU are always taken for their shift.
+        border: what is folded where zero padding makes a shift differ near the border: its
+            ``mean`` over the map, its ``interior`` value, or ``refuse``. Dead channels have no
+            such shifts.
+        images: training images shown; only what a squeeze-and-excitation scales depends on them.
+    """
+
+    constant: str
+    border: str
+    images: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("constant", self.constant, CONSTANTS)
+        require_choice("border", self.border, BORDERS)
+        require(self.images >= 0, f"images must not be negative, got {self.images}")
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images shown."""
+        return self.images
+
+    def fold(self, evidence: Evidence, plan: Plan) -> nn.Module:
+        """Returns a copy of the network with shifted running means and biases.
+
+        Raises:
+            PruningError: a shift has nowhere to go, or differs over the map and ``border=refuse``.
+        """
+        import torch
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        norms = wiring(evidence.network, example_of(evidence))
+        held = self.constants(evidence, plan, norms)
+        shifts = self._shifts(evidence, plan, held)
+        folded = deepcopy(evidence.network)
+        behind = {norm.fed_by: norm.name for norm in norms.values() if norm.fed_by is not None}
+        with torch.no_grad():
+            for name, shift in shifts.items():
+                if not bool(shift.any()):
+                    continue
+                norm = folded.get_submodule(behind[name]) if name in behind else None
+                bias = folded.get_submodule(name).bias
+                if isinstance(norm, _BatchNorm) and norm.running_mean is not None:
+                    norm.running_mean -= shift.to(norm.running_mean)
+                elif isinstance(bias, torch.Tensor):
+                    bias += shift.to(bias)
+                else:
+                    raise PruningError(
+                        f"repair=shift_fusion: {name} has neither a bias nor a batch norm right "
+                        "behind it to take the constants of the channels cut in front of it; "
+                        "choose another repair or leave those channels out with budget.exclude"
+                    )
+        return folded
+
+    def constants(self, evidence: Evidence, plan: Plan, norms: dict[str, Norm]) -> Held:
+        """Returns at which values norms hold the channels that `plan` cuts."""
+        held: Held = {}
+        for group in evidence.cmap.groups:
+            gone = cut_classes(group.size, plan.kept.get(group.name))
+            if bool(gone.any()):
+                held |= hold_group(
+                    evidence.network,
+                    group,
+                    gone,
+                    norms,
+                    standing=standing(evidence.network, group, norms, rho_max=1.0),
+                    constant=self.constant,
+                )
+        return held
+
+    def _shifts(self, evidence: Evidence, plan: Plan, held: Held) -> dict[str, Tensor]:
+        """Returns what the cut channels add to each consumer's output: name -> [out]."""
+        import torch
+
+        gone: dict[str, Tensor] = {}
+        for group in evidence.cmap.groups:
+            cut = cut_classes(group.size, plan.kept.get(group.name))
+            for site in group.consumers:
+                classes = site.classes.cpu()
+                mine = cut[classes] & (classes >= 0)
+                gone[site.module] = gone.get(site.module, torch.zeros_like(mine)) | mine
+        example = example_of(evidence)
+        images = evidence.images[: self.images].to(example)
+        shifts: dict[str, Tensor] = {}
+
+        def ask(module: nn.Module, given: Any, name: str) -> None:
+            if name in shifts:
+                raise PruningError(f"repair=shift_fusion cannot serve {name}: it is used twice")
+            shifts[name] = self._shift(module, given[0], gone[name], name)
+
+        names = [name for name, cut in gone.items() if bool(cut.any())]
+        hooks = [
+            evidence.network.get_submodule(name).register_forward_pre_hook(
+                lambda module, given, name=name: ask(module, given, name)
+            )
+            for name in names
+        ]
+        try:
+            with torch.no_grad(), holding(evidence.network, held):
+                evidence.network(images if len(images) else example)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return shifts
+
+    def _shift(self, module: nn.Module, x: Tensor, gone: Tensor, name: str) -> Tensor:
+        """Returns what the channels `gone` of input `x` add to the output of `module`, [out]."""
+        import torch
+        from torch import nn
+
+        dim = x.dim() - 1 if isinstance(module, nn.Linear) else 1
+        gone = gone.repeat(x.shape[dim] // len(gone)).to(x.device)  # the same in every group
+        only = x * gone.view([-1 if d == dim else 1 for d in range(x.dim())])
+        if isinstance(module, nn.Linear):
+            out: Tensor = nn.functional.linear(only, module.weight)
+            return out.flatten(0, -2).mean(0)
+        assert isinstance(module, nn.modules.conv._ConvNd)
+        out = module._conv_forward(only, module.weight, None)
+        maps = out.mean(0).flatten(1)
+        shift = maps.mean(1)
+        spread = float((maps - shift[:, None]).abs().max())
+        if self.border == "mean" or spread <= EVEN * float(maps.abs().max()):
+            return shift
+        if self.border == "refuse":
+            raise PruningError(
+                f"repair=shift_fusion: what the cut channels add to {name} differs over the map, "
+                "because of zero padding; set repair.border=mean or interior"
+            )
+        middle = only.mean(0).flatten(1)[:, _centre(only.shape[2:])]
+        kernel = module.weight.flatten(2).sum(2)
+        inputs = middle.view(module.groups, -1, 1)
+        return torch.bmm(kernel.view(module.groups, -1, kernel.shape[1]), inputs).flatten()
+
+
+def _centre(shape: Sequence[int]) -> int:
+    """Returns the flat index of the middle pixel of a map."""
+    place = 0
+    for size in shape:
+        place = place * size + size // 2
+    return place
+
+
+def cut_classes(size: int, kept: tuple[int, ...] | None) -> Tensor:
+    """Returns bool [size]: the classes that go; none where `kept` is None."""
+    import torch
+
+    gone = torch.zeros(size, dtype=torch.bool)
+    if kept is not None:
+        gone[:] = True
+        gone[list(kept)] = False
+    return gone
