@@ -8,7 +8,7 @@ those that do not matter. Label 0 stands for whatever can never be cut. A label 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,6 +165,7 @@ class Labeller(TorchFunctionMode):
     Attributes:
         tape: what was noted.
         names: id of each parameter and buffer -> full name.
+        grouped: module name -> how groups are cut, where surgery has noted it.
         stack: names of the modules that are running, innermost last.
         counting: whether multiply-adds count (they do in eval mode).
         stuck: name of the innermost module whose forward failed.
@@ -188,6 +189,11 @@ class Labeller(TorchFunctionMode):
             id(module.index): module.positions
             for module in model.modules()
             if isinstance(module, GatherChannels)
+        }
+        self.grouped = {
+            name: module.grouped_by
+            for name, module in model.named_modules()
+            if hasattr(module, "grouped_by")
         }
         self.stack: list[str] = []
         self.stuck = ""
@@ -299,6 +305,22 @@ class Labeller(TorchFunctionMode):
             call.macs = 0
         self.tape.calls.append(call)
 
+    def row(self, labels: Tensor, dim: int, size: int) -> Tensor | None:
+        """Returns the labels [size] along `dim`; None where only other dimensions hold channels.
+
+        What reads `dim` with one weight for all positions ties labels that change from one
+        position to the next.
+        """
+        if labels.numel() != labels.size(dim):
+            if labels.size(dim) == 1:
+                return None
+            others = [d for d in range(labels.dim()) if d != dim]
+            live = (labels & 1).amax(others, keepdim=True)
+            first = labels.amin(others, keepdim=True) >> 1
+            self.tie(first.expand_as(labels), labels >> 1)
+            labels = first * 2 + live
+        return labels.reshape(-1).expand(size)
+
     # -- labels of parameters that are used directly -------------------------------------------
 
     def labels(self, t: Tensor) -> Tensor:
@@ -310,15 +332,3 @@ class Labeller(TorchFunctionMode):
         if known is None:
             known = self.tape.free[name] = self.new(t.numel()).view(t.shape)
         return known * 2
-
-
-def along(labels: Tensor, dim: int, size: int) -> Tensor | None:
-    """Returns the labels [size] along `dim`; None where they also change along another one."""
-    if labels.numel() != labels.size(dim):
-        return None
-    return labels.reshape(-1).expand(size)
-
-
-def spread(labels: Tensor, shape: Sequence[int]) -> Tensor:
-    """Returns `labels` as a view of the tensor's own shape."""
-    return labels.expand(tuple(shape))

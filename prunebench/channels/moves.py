@@ -10,7 +10,6 @@ from torch import Tensor
 from prunebench.channels.labels import (
     Call,
     Labeller,
-    along,
     labels_of,
     map_tensors,
     put,
@@ -40,7 +39,9 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     if name not in _BY_ORDER:
         run.tape.fragile = True
     by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, labels, strict=True)}
-    moved = func(
+    # labels are expanded, so their strides may not allow a view where the data's do
+    on_labels = Tensor.reshape if func is Tensor.view else func
+    moved = on_labels(
         *map_tensors(args, lambda t: by_id.get(id(t), t)),
         **map_tensors(kwargs, lambda t: by_id.get(id(t), t)),
     )
@@ -63,7 +64,7 @@ def _labelled(t: Tensor) -> bool:
 
 
 def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Concatenates labels; zeros made in the forward get labels of their own."""
+    """Concatenates labels."""
     parts = list(args[0] if args else kwargs.get("tensors"))
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
     parts = [t for t in parts if not (t.dim() == 1 and t.numel() == 0)]
@@ -71,15 +72,7 @@ def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     shape = list(parts[0].shape)
     shape[dim] = sum(t.size(dim) for t in parts)
     result = torch.empty(shape, dtype=parts[0].dtype, device="meta")
-    labels = []
-    for t in parts:
-        one = run.labels(t)
-        if getattr(t, "_channel_zeros", False):
-            one = (
-                run.new_zeros(t.size(dim)).view([-1 if d == dim else 1 for d in range(t.dim())]) * 2
-            )
-            run.tape.fragile = True
-        labels.append(one)
+    labels = [run.labels(t) for t in parts]
     sizes = [max(one.size(d) for one in labels) for d in range(len(shape))]
     wide = []
     for t, one in zip(parts, labels, strict=True):
@@ -93,10 +86,13 @@ def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Remembers that a tensor made in the forward holds zeros."""
+    """Labels zeros that are made in the forward along dimension 1, where channels usually lie."""
     result = run.run(func, args, {**kwargs, "device": "meta"})
-    result._channel_zeros = True
-    return result
+    if result.dim() < 2 or result.size(1) == 1:
+        return result
+    run.tape.fragile = True
+    ids = run.new_zeros(result.size(1))
+    return put(result, (ids * 2).view([-1 if d == 1 else 1 for d in range(result.dim())]))
 
 
 def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -130,10 +126,10 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     x, index, dim = args
     labels = run.labels(x)
     shape = list(x.shape)
-    positions = torch.tensor(run.gathers[id(index)])
+    positions = torch.tensor(run.gathers[id(index)], dtype=torch.int64)
     shape[dim] = len(positions)
     result = torch.empty(shape, dtype=x.dtype, device="meta")
-    row = along(labels, dim, x.size(dim))
+    row = run.row(labels, dim, x.size(dim))
     if row is None:
         run.freeze(labels >> 1, "a gather over mixed channels")
         return result

@@ -9,6 +9,7 @@ from the nearest tensor that holds all the channels needed.
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -165,7 +166,10 @@ class _Rewriter(fx.Interpreter):
         """Inserts a gather of `want` before `n`; returns its node."""
         shape = list(self.dense.shapes[source.name])
         shape[dim] = len(want)
-        for holder in self._holders(source):
+        holders = self._holders(source)
+        if self._zeros.issuperset(want.tolist()):  # any tensor of that size will do
+            holders += [node for node in n.all_input_nodes if isinstance(self.env[node], Tensor)]
+        for holder in holders:
             value = self.env[holder]
             held = (labels_of(value) >> 1).reshape(-1)
             others = [size for d, size in enumerate(value.shape) if d != dim]
@@ -177,7 +181,7 @@ class _Rewriter(fx.Interpreter):
                 return self._insert(n, holder, index, dim, want, shape)
         raise self._stuck(n, "no tensor holds the channels that are needed")
 
-    @property
+    @cached_property
     def _zeros(self) -> set[int]:
         return {int(label) for ids in self.replay.cmap.tape.zeros for label in ids}
 

@@ -65,7 +65,7 @@ def cut(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     for owner in {name.rpartition(".")[0] for name in positions}:
         _fit_attributes(modules[owner])
     for call in cmap.tape.calls:
-        if call.groups > 1 and call.kind in ("depthwise", "norm"):
+        if call.kind == "depthwise" or (call.groups > 1 and call.kind in ("conv", "norm")):
             _fit_groups(modules[call.module], call, cmap, kept)
     return slimmed
 
@@ -111,15 +111,16 @@ def _fit_attributes(module: nn.Module) -> None:
 
 
 def _fit_groups(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
-    """Sets the number of groups where whole groups were cut."""
+    """Notes how groups are cut, and sets their number where whole groups went."""
     inputs = kept[cmap.class_of[as_array(call.inputs)]]
-    if call.kind == "norm" and call.groups < len(inputs):
-        return  # the k-th channels of all groups went together: as many groups as before
+    by_group = call.kind == "depthwise" or (call.kind == "norm" and call.groups == len(inputs))
+    module.grouped_by = "group" if by_group else "position"  # type: ignore[assignment]
+    if not by_group:
+        return
     groups = int(inputs.reshape(call.groups, -1)[:, 0].sum())
     if isinstance(module, nn.modules.conv._ConvNd):
         module.groups = groups
-        per_group = call.inputs.numel() // call.groups
-        module.in_channels = groups * per_group
+        module.in_channels = groups * (call.inputs.numel() // call.groups)
         module.out_channels = (
             module.weight.size(1) * groups if module.transposed else module.weight.size(0)
         )

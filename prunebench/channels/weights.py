@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.elementwise import unary
-from prunebench.channels.labels import Call, Labeller, Trail, along, labels_of, put
+from prunebench.channels.labels import Call, Labeller, Trail, labels_of, put
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
@@ -60,7 +60,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     dim = x.dim() - (w.dim() - 1)
     weight = run.names.get(id(w))
     labels = run.labels(x)
-    row = along(labels, dim, x.size(dim))
+    row = run.row(labels, dim, x.size(dim))
     spots = (x if turned else result).shape[dim + 1 :].numel() * math.prod(result.shape[:dim])
     macs = spots * w.shape[2:].numel()
     if weight is None or row is None:
@@ -72,7 +72,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if bias is not None and id(bias) in run.names:
         run.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
-    through = _by_group(w, groups, turned)
+    through = _by_group(run, weight, w, groups, turned)
     kind = "depthwise" if through else "conv"
     run.note(
         Call(kind, _owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned)
@@ -81,8 +81,14 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     return result if through else _produced(run, name, result, weight)
 
 
-def _by_group(w: Tensor, groups: int, turned: bool) -> bool:
-    """Whether whole groups come and go: one input or one output per group."""
+def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) -> bool:
+    """Whether whole groups come and go: one input or one output per group.
+
+    Surgery notes on a module which it was, for a cut may leave one channel per group by chance.
+    """
+    noted = run.grouped.get(_owner(weight))
+    if noted is not None:
+        return bool(noted == "group")
     rows, columns = (w.size(1), w.size(0)) if turned else (w.size(0), w.size(1))
     per_out = rows if turned else rows // groups
     per_in = columns // groups if turned else columns
@@ -95,7 +101,7 @@ def _conv_labels(
     """Notes what the dimensions of `w` read; returns the ids of the output."""
     count = w.size(1) * groups if turned else w.size(0)
     inputs = row.reshape(groups, -1)
-    if _by_group(w, groups, turned):
+    if _by_group(run, weight, w, groups, turned):
         heads = inputs[:, :1]
         run.tie(heads.expand_as(inputs), inputs)
         out = heads.expand(groups, count // groups).reshape(-1)
@@ -120,7 +126,7 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     weight = run.names.get(id(w))
     labels = run.labels(x)
     macs = math.prod(x.shape[:-1])
-    row = along(labels, x.dim() - 1, x.size(-1))
+    row = run.row(labels, x.dim() - 1, x.size(-1))
     if weight is None or row is None:
         run.tape.fixed_macs += macs * w.numel()
         if weight is not None and labels.size(-1) == 1:
@@ -143,7 +149,7 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
     """Notes the per-channel vectors of a norm over dimension `dim`; returns the new labels."""
     labels = run.labels(x)
-    row = along(labels, dim, x.size(dim))
+    row = run.row(labels, dim, x.size(dim))
     vectors = [v for v in vectors if isinstance(v, Tensor)]
     named = [run.names[id(v)] for v in vectors if id(v) in run.names]
     if row is None or len(named) < len(vectors):
@@ -205,13 +211,14 @@ def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Like batch norm, and the k-th channels of all groups live and die together."""
     a = _bind("input num_groups weight bias", args, kwargs)
-    x, groups = a["input"], a["num_groups"]
-    row = along(run.labels(x), 1, x.size(1))
-    if row is not None and 1 < groups < x.size(1):
+    x, groups, weight = a["input"], a["num_groups"], a.get("weight")
+    row = run.row(run.labels(x), 1, x.size(1))
+    noted = "" if weight is None else run.grouped.get(_owner(run.names.get(id(weight), "")), "")
+    if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
         ids = (row >> 1).reshape(groups, -1)
         run.tie(ids[:1].expand_as(ids), ids)
-    labels = _norm(run, name, x, 1, [a.get("weight"), a.get("bias")], groups)
-    return _normed(run, name, x, labels, affine=a.get("weight") is not None)
+    labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
+    return _normed(run, name, x, labels, affine=weight is not None)
 
 
 def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
