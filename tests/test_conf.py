@@ -31,6 +31,7 @@ GIVEN = {
     "model=torchvision": ["model.name=resnet18"],
     "dataset=npz": ["dataset.path=arrays.npz"],
     "budget=per_layer": ["budget.keep={conv1: 0.5}"],
+    "model=found": ["model.report=report.json"],
 }
 
 

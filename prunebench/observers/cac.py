@@ -210,7 +210,8 @@ class CacObserver:
             self._refuse(plan, int(seen.lt(self.criterion.n_min).sum()))
         targets = [limit.amount(plan) <= limit.target for limit in self.work.limits]
         self.gating = not all(targets)
-        self._tell(step, plan)
+        if plan != before or not self.gating:
+            self._tell(step, plan)
 
     def _order(self, scores: Tensor, plan: Plan) -> list[tuple[str, int]]:
         """Returns the channels with an estimate, first to go first."""
@@ -252,7 +253,7 @@ class CacObserver:
 
     def _tell(self, step: int, plan: Plan) -> None:
         """Logs what is left."""
-        row: dict[str, Any] = {"stage": "pruning", "step": step, "gates": self.gating}
+        row: dict[str, Any] = {"stage": f"removal-{step}", "gates": self.gating}
         for limit in self.work.limits:
             row[limit.unit] = limit.amount(plan)
         row["kept"] = {name: len(kept) for name, kept in plan.kept.items()}

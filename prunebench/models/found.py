@@ -1,0 +1,157 @@
+"""Networks in the structure that a pruning run found, with fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunebench.channels import ChannelMap, Plan, slim, trace
+from prunebench.errors import ConfigError, require
+from prunebench.models import ModelSpec
+from prunebench.records import Report, from_json
+
+#: how many times the widths of the dense network a scaled structure may need
+WIDEST = 16
+#: steps of bisection on the factor
+HALVINGS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(ModelSpec):
+    """The pruned structure of a run; the schema of ``conf/model/found.yaml``.
+
+    Attributes:
+        report: path of the run's ``report.json``.
+        macs: None keeps the widths as found. A number multiplies the widths of the groups that
+            were pruned by one factor, the largest with which the network has no more than this
+            fraction of the dense one's MACs ("destructive re-design", Ding et al., ICML 2019).
+    """
+
+    report: str
+    macs: float | None
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.macs is None or self.macs > 0, f"macs must be positive, got {self.macs}")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network with fresh weights.
+
+        Every kernel is drawn as in the network it is cut from and scaled to its own fan-in, so
+        that layers answer with the variance they have there.
+
+        Raises:
+            ConfigError: the report cannot be read, or its network cannot be made wide enough.
+        """
+        model, found = _read(Path(self.report))
+        dense = _build(model, 1, shape, classes)
+        example = torch.zeros(1, *shape)
+        cmap = trace(dense, example)
+        for name in found:
+            require(
+                name in {group.name for group in cmap.groups},
+                f"model.report: {self.report} prunes '{name}', which its network has not for "
+                f"images of {shape}",
+            )
+        if self.macs is None:
+            return _cut(dense, cmap, found)
+        target = int(self.macs * cmap.macs(Plan({})) + 1e-6)
+        original = {group.name: group.size for group in cmap.groups}
+        for factor in range(1, WIDEST + 1):
+            wide = dense if factor == 1 else _build(model, factor, shape, classes)
+            wide_map = trace(wide, example)
+            widths, enough = scaled(wide_map, original, found, target)
+            if enough:
+                return _cut(wide, wide_map, widths)
+        raise ConfigError(
+            f"model.macs={self.macs:g} would take layers {WIDEST} times as wide as the original; "
+            "ask for less"
+        )
+
+
+def scaled(
+    cmap: ChannelMap, original: Mapping[str, int], found: Mapping[str, int], target: int
+) -> tuple[dict[str, int], bool]:
+    """Returns the widths of every group, the pruned ones times the largest factor that fits.
+
+    Args:
+        cmap: of a network at least as wide as the result shall be.
+        original: group name -> width that groups which were not pruned have.
+        found: group name -> width left by pruning.
+        target: MACs that may not be exceeded.
+
+    Returns:
+        The widths, and whether the network of `cmap` was wide enough for all of them.
+    """
+    limits = {group.name: group.size for group in cmap.groups}
+
+    def widths(factor: float) -> dict[str, int]:
+        return {
+            **original,
+            **{name: max(1, round(factor * width)) for name, width in found.items()},
+        }
+
+    def macs(factor: float) -> int:
+        capped = {name: min(limits[name], width) for name, width in widths(factor).items()}
+        return cmap.macs(_plan(capped))
+
+    low, high = 0.0, max(limits[name] / width for name, width in found.items())
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if macs(middle) <= target else (low, middle)
+    result = widths(low)
+    fits = all(width < limits[name] for name, width in result.items() if name in found)
+    capped = {name: min(limits[name], width) for name, width in result.items()}
+    return capped, fits or result == {name: limits[name] for name in result}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Returns the model section and the number of kept channels per group of a run."""
+    try:
+        report = from_json(Report, path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"model.report: cannot read {path} ({error.strerror})") from error
+    found = {name: len(kept) for name, kept in report.plan.items()}
+    require(bool(found), f"model.report: {path} prunes nothing")
+    return report.config["model"], found
+
+
+def _build(
+    model: Mapping[str, Any], factor: int, shape: tuple[int, int, int], classes: int
+) -> nn.Module:
+    """Returns the network of a model section, `factor` times as wide."""
+    from prunebench.config import component
+
+    values = deepcopy(dict(model))
+    if factor > 1 and "width" in values:
+        values["width"] = values["width"] * factor
+    elif factor > 1 and "widths" in values:
+        values["widths"] = [factor * width for width in values["widths"]]
+    elif factor > 1:
+        raise ConfigError(
+            f"model.macs: {values.get('_target_')} has no width to scale; use model.macs=null"
+        )
+    spec = component("model", values, ModelSpec)
+    return spec.build(shape, classes)
+
+
+def _plan(widths: Mapping[str, int]) -> Plan:
+    return Plan({name: range(width) for name, width in widths.items()})
+
+
+def _cut(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
+    """Returns the first `widths` channels of every group, kernels scaled to their new fan-in."""
+    small = slim(network, cmap, _plan(widths))
+    before = dict(network.named_parameters())
+    with torch.no_grad():
+        for name, weight in small.named_parameters():
+            if weight.dim() > 1:
+                fan_in, whole = weight[0].numel(), before[name][0].numel()
+                weight.mul_((whole / fan_in) ** 0.5)
+    return small
