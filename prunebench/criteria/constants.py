@@ -131,7 +131,7 @@ def uneven(
 ) -> dict[str, Tensor]:
     """Returns group name -> bool [size]: classes that reach a consumer as more than one value.
 
-    A constant does so behind zero padding (unless it is 0) and behind squeeze-and-excitation.
+    A constant other than 0 does so behind zero padding and squeeze-and-excitation.
 
     Args:
         network: in eval mode.
@@ -143,6 +143,7 @@ def uneven(
 
     readers: dict[str, list[tuple[str, Tensor]]] = {}
     found = {}
+    gated = {group.name for group in groups if len(group.producers) > 1 and not group.residual}
     for group in groups:
         found[group.name] = torch.zeros(group.size, dtype=torch.bool)
         for site in group.consumers:
@@ -151,8 +152,11 @@ def uneven(
     def look(module: nn.Module, given: Any, name: str) -> None:
         x = given[0].flatten(2) if given[0].dim() > 2 else given[0][..., None]
         low, high = x.amin((0, 2)).cpu(), x.amax((0, 2)).cpu()
-        differs = high - low > 1e-5 * torch.maximum(low.abs(), high.abs())
+        rounding = 64 * torch.finfo(x.dtype).eps
+        largest = torch.maximum(low.abs(), high.abs())
         for group, classes in readers[name]:
+            # a gate may be the same for both images and not for the next: behind it only 0 is sure
+            differs = largest > 0 if group in gated else high - low > rounding * largest
             classes = classes.repeat(len(differs) // len(classes))
             found[group][classes[differs & (classes >= 0)]] = True
 
