@@ -20,9 +20,8 @@ def main() -> int:
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
     parts = []
-    for folder in sorted((ROOT / "outputs" / "reference").iterdir()):
-        about = (folder / "README.md").read_text()
-        parts.append(about + "\n" + render([folder], "markdown"))
+    for about in sorted((ROOT / "outputs" / "reference").glob("*/README.md")):
+        parts.append(about.read_text() + "\n" + render([about.parent], "markdown"))
     fresh = before + BEGIN + "\n" + "\n".join(parts) + "\n" + END + after
     if check:
         return int(fresh != text)

@@ -1,0 +1,46 @@
+"""The README says what is so: its commands compose, its results are the committed reports'."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split("#")[0].strip() for line in TEXT.splitlines() if line.startswith("prunebench ")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_compose(prunebench, tmp_path, command):
+    words = shlex.split(command)[1:]
+    if "--help" in words:
+        assert prunebench(*words).returncode == 0
+        return
+    (tmp_path / "my" / "criterion").mkdir(parents=True)
+    (tmp_path / "my" / "criterion" / "mine.yaml").write_text("_target_: mine.Mine\n")
+    words = [word for word in words if word not in ("-m", "--cfg", "job")]
+    # a sweep's lists are composed value by value
+    words = [re.sub(r"^([\w.]+=[^,\[{]*),.*$", r"\1", word) for word in words]
+    done = prunebench(*words, "--cfg", "job")
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 9
+    assert TEXT.index("make demo") < TEXT.index("make test") < TEXT.index("prunebench model=vgg16")
+
+
+def test_results_are_the_committed_reports():
+    check = [sys.executable, str(ROOT / "scripts" / "reproduce" / "readme.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, "README is not up to date: python scripts/reproduce/readme.py"
+    assert TEXT.count("| vgg16 | digits |") >= 1
+
+
+def test_it_is_short():
+    assert TEXT.count("\n") < 200
