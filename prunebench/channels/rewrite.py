@@ -265,5 +265,17 @@ def insert_gathers(
     graph.eliminate_dead_code()
     graph.lint()
     small.recompile()
-    small.training = slimmed.training
+    _keep_the_rest(small, slimmed)
     return small
+
+
+def _keep_the_rest(small: fx.GraphModule, slimmed: nn.Module) -> None:
+    """Gives `small` what the captured forward does not use, and the training flags."""
+    held = {id(t) for t in [*small.parameters(), *small.buffers()]}
+    for name, module in slimmed.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if name and any(id(t) not in held for t in own):
+            small.add_submodule(name, module)
+    flags = {name: module.training for name, module in slimmed.named_modules()}
+    for name, module in small.named_modules():
+        module.training = flags.get(name, slimmed.training)
