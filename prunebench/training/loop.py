@@ -18,6 +18,7 @@ from prunebench.training.device_data import DeviceSplit
 from prunebench.training.losses import cross_entropy
 from prunebench.training.optim import build_optimizer, learning_rate
 from prunebench.training.recipe import Phase
+from prunebench.training.sparsity import Sparsity
 from prunebench.training.stage import EpochRecord, Moment, Stage, TrainResult
 from prunebench.training.tally import Tally
 
@@ -38,6 +39,7 @@ class _Run:
     train: DeviceSplit
     val: DeviceSplit
     tally: Tally
+    sparsity: Sparsity
     epoch: int = 0  # epochs done
     step: int = 0  # steps done in the epoch under way
     over: bool = False  # the observer has ended the phase
@@ -119,6 +121,7 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> _Run
         train=DeviceSplit(data, data.train, device=device, channels_last=last),
         val=DeviceSplit(data, data.val, device=device, channels_last=last),
         tally=Tally(device),
+        sparsity=Sparsity(network, phase, torch.zeros((1, *data.shape), device=device)),
         clock=time.perf_counter(),
     )
     if stage.observer is not None:
@@ -160,6 +163,7 @@ def _train_step(run: _Run, images: Tensor, labels: Tensor) -> None:
     loss = cross_entropy(logits, labels, smoothing=phase.label_smoothing)
     run.optimizer.zero_grad()
     torch.autograd.backward(loss)
+    run.sparsity.add(run.epoch)
     moment = Moment(run.epoch, run.step, run.steps, images, labels, loss.detach())
     if observer is not None:
         observer.after_backward(moment)

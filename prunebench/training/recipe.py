@@ -36,6 +36,10 @@ class Phase:
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
         precision: ``float32``, or ``bf16`` for autocast to bfloat16.
         channels_last: memory format of images and kernels.
+        gamma_l1: weight of an L1 penalty on the scales of all batch norms (Network Slimming).
+        gamma_hinge: weight of the penalty that pushes batch norms below zero, for
+            criterion=bn_probability; see `training.sparsity`.
+        hinge_share: fraction of each norm's channels that the hinge pushes.
     """
 
     epochs: int
@@ -53,6 +57,9 @@ class Phase:
     label_smoothing: float
     precision: str
     channels_last: bool
+    gamma_l1: float = 0.0
+    gamma_hinge: float = 0.0
+    hinge_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -79,6 +86,15 @@ class Phase:
             f"label_smoothing must lie in [0, 1), got {self.label_smoothing}",
         )
         require_choice("precision", self.precision, PRECISIONS)
+        require(self.gamma_l1 >= 0, f"gamma_l1 must not be below 0, got {self.gamma_l1}")
+        require(self.gamma_hinge >= 0, f"gamma_hinge must not be below 0, got {self.gamma_hinge}")
+        require(
+            0 <= self.hinge_share < 1, f"hinge_share must lie in [0, 1), got {self.hinge_share}"
+        )
+        require(
+            not self.gamma_hinge or self.hinge_share > 0,
+            "gamma_hinge needs a hinge_share above 0: the fraction of channels it pushes",
+        )
 
     def _check_milestones(self) -> None:
         """Checks that the milestones are what the schedule can use."""
