@@ -137,7 +137,7 @@ def _build(
         raise ConfigError(
             f"model.macs: {values.get('_target_')} has no width to scale; use model.macs=null"
         )
-    spec = component("model", values, ModelSpec)
+    spec = component("model", values, ModelSpec)  # type: ignore[type-abstract]
     return spec.build(shape, classes)
 
 

@@ -1,0 +1,136 @@
+"""How much a layer's answer changes when channels it reads are zeroed, and nothing else changes.
+
+Ding et al., "Approximated Oracle Filter Pruning", ICML 2019: t = sum (O - O')^2 / sum O^2, where O
+is the answer of the next layer with its norm and activation. A convolution is linear in its input
+channels, so O' takes a convolution of the dropped channels only, whose result is subtracted.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunebench.observers.edges import Edge
+
+#: stands for the energy of an answer that is zero, which nothing can damage
+TINY = 1e-30
+
+
+def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
+    """Returns what the inputs `drop` (positions) of the consumer add to its output."""
+    some = x.index_select(x.dim() - 1 if isinstance(edge.consumer, nn.Linear) else 1, drop)
+    weight = edge.consumer.weight.index_select(1, drop)
+    if isinstance(edge.consumer, nn.Linear):
+        return functional.linear(some, weight)
+    answer: Tensor = edge.consumer._conv_forward(some, weight, None)
+    return answer
+
+
+def damages(
+    edge: Edge,
+    seen: tuple[Tensor, Tensor, Tensor],
+    drops: list[Tensor],
+    alive: Tensor | None,
+    *,
+    bn_mode: str,
+    reduction: str,
+) -> Tensor:
+    """Returns the damage t of each draw, float32 [draws]; nothing is recorded for gradients.
+
+    Args:
+        edge: where.
+        seen: the consumer's input, its output, and the output of its norm (or again its own).
+        drops: per draw, positions of the consumer's input that are zeroed.
+        alive: bool [out], the output channels that count; None for all.
+        bn_mode: ``own``: the norm takes the batch statistics of what it is given; ``base``: it
+            keeps those of the undamaged output.
+        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of ratios.
+    """
+    x, y, z = seen
+    with torch.no_grad():
+        whole = _activated(edge, z)
+        energy = _sums(whole.square(), alive).clamp_min(TINY)
+        found = []
+        for drop in drops:
+            delta = responses(edge, x, drop)
+            damaged = _activated(edge, _renormalised(edge, y, z, delta, bn_mode))
+            lost = _sums((whole - damaged).square_(), alive)
+            if reduction == "batch":
+                found.append(lost.sum() / energy.sum())
+            else:
+                found.append((lost / energy).mean())
+        return torch.stack(found)
+
+
+def _activated(edge: Edge, z: Tensor) -> Tensor:
+    return (edge.activation(z) if edge.activation is not None else z).float()
+
+
+def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str) -> Tensor:
+    """Returns the norm's output without `delta` in its input; no running statistics move."""
+    norm = edge.norm
+    if norm is None:
+        return z - delta
+    if bn_mode == "own":
+        return functional.batch_norm(
+            y - delta, None, None, norm.weight, norm.bias, training=True, eps=norm.eps
+        )
+    return z - delta * _scale(edge, y).view(1, -1, *[1] * (y.dim() - 2)).to(delta.dtype)
+
+
+def _scale(edge: Edge, y: Tensor) -> Tensor:
+    """Returns gamma over the batch's standard deviation, float32 [out]; ones without a norm."""
+    norm = edge.norm
+    if norm is None:
+        return torch.ones(y.shape[1], device=y.device)
+    variance = y.float().var([0, *range(2, y.dim())], unbiased=False)
+    weight = torch.ones_like(variance) if norm.weight is None else norm.weight.float()
+    return weight * (variance + norm.eps).rsqrt()
+
+
+def _sums(squares: Tensor, alive: Tensor | None) -> Tensor:
+    """Returns the sum over each image [N], over the output channels that count."""
+    per_channel = squares.flatten(2).sum(2) if squares.dim() > 2 else squares
+    return per_channel.sum(1) if alive is None else per_channel @ alive.float()
+
+
+def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) -> Tensor:
+    """Returns G [classes, classes] with d' G d the damage of dropping the classes d.
+
+    The change is taken before the activation and under the undamaged batch statistics; divided by
+    the answer's energy behind the activation it bounds t of ``bn_mode=base`` from above for
+    activations of slope at most 1, and is t where there is none.
+
+    Args:
+        edge: where; its consumer has no more than a few thousand weights per output channel.
+        seen: as for `damages`.
+        alive: bool [out], the output channels that count; None for all.
+    """
+    x, y, z = (value.float() for value in seen)
+    with torch.no_grad():
+        consumer = edge.consumer
+        weight = consumer.weight.float().flatten(1) * _scale(edge, y)[:, None]
+        if alive is not None:
+            weight = weight * alive[:, None]
+        if isinstance(consumer, nn.Linear):
+            columns = x.reshape(-1, x.shape[-1])
+        else:
+            patches = functional.unfold(
+                x,
+                consumer.kernel_size,
+                dilation=consumer.dilation,
+                padding=consumer.padding,  # type: ignore[arg-type]
+                stride=consumer.stride,
+            )
+            columns = patches.transpose(1, 2).flatten(0, 1)
+        pairs = (columns.T @ columns) * (weight.T @ weight)
+        kernel = weight.shape[1] // consumer.weight.shape[1]
+        owner = torch.full((consumer.weight.shape[1],), -1)
+        for number, positions in enumerate(edge.positions):
+            owner[positions] = number
+        owner = owner.repeat_interleave(kernel).to(x.device)
+        belongs = owner[:, None] == torch.arange(len(edge.positions), device=x.device)
+        blocks = belongs.float()
+        energy = _sums(_activated(edge, z).square(), alive).sum().clamp_min(TINY)
+        return blocks.T @ pairs @ blocks / energy
