@@ -47,7 +47,7 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
 def _refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
     """Freezes the input of a layer that cannot be cut, and reports the layer."""
     run.freeze(labels >> 1, reason)
-    run.tape.refused.setdefault(module, reason)
+    run.tape.refused[module] = reason  # the convolution itself has the last word
 
 
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
