@@ -11,8 +11,9 @@ G = sum over pairs of taps of (P'P) * (W'W), elementwise.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -97,10 +98,12 @@ class GramCollection:
                     else Sampled(reader, self._draws(group, len(images)), evidence.seed)
                 )
         tables = [table for of_group in made.values() for table in of_group.values()]
-        with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen):
+        uses = Counter(call.weight for call in evidence.cmap.tape.calls)
+        with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen, uses):
             for some in torch.split(images, self.chunk):
                 seen.next_batch(len(some))
-                evidence.network(some)
+                with suppress(_AllHeard):
+                    evidence.network(some)
         return {
             name: {weight: table.result() for weight, table in of_group.items()}
             for name, of_group in made.items()
@@ -111,16 +114,35 @@ class GramCollection:
         return max(self.per_image, -(-self.rows_per_channel * group.size // max(images, 1)))
 
 
+class _AllHeard(BaseException):
+    """Ends a forward that has nothing more to tell.
+
+    Not an Exception: traced modules (torch.fx) print those that pass through them.
+    """
+
+
 @contextmanager
-def _listening(tables: Sequence[Table], place: Place) -> Iterator[None]:
-    """Feeds the inputs of every consumer to its tables while a network runs."""
-    calls: dict[int, tuple[int, int]] = {}
+def _listening(tables: Sequence[Table], place: Place, uses: Mapping[str, int]) -> Iterator[None]:
+    """Feeds the inputs of every consumer to its tables while a network runs.
+
+    Args:
+        tables: one per group and consumer.
+        place: where the sweep is.
+        uses: weight -> how often a forward uses it. The forward ends when all tables have heard
+            that many calls, since the layers behind them do not matter.
+    """
+    heard: Counter[int] = Counter()
+    batch = -1
 
     def hear(table: Table, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
-        begun, call = calls.get(id(table), (-1, 0))
-        call = call + 1 if begun == place.start else 0
-        calls[id(table)] = place.start, call
-        table.add(inputs[0] if inputs else named["input"], place, call)
+        nonlocal batch
+        if batch != place.start:
+            batch = place.start
+            heard.clear()
+        table.add(inputs[0] if inputs else named["input"], place, heard[id(table)])
+        heard[id(table)] += 1
+        if all(heard[id(one)] >= uses[one.reader.name] for one in tables):
+            raise _AllHeard
 
     handles = [
         table.reader.module.register_forward_pre_hook(partial(hear, table), with_kwargs=True)

@@ -310,6 +310,22 @@ def test_a_module_called_twice_counts_twice():
     assert np.array_equal(ALL.grams(facts, facts.groups)["first"]["again.weight"].numpy(), x.T @ x)
 
 
+def test_layers_behind_the_last_consumer_are_not_run():
+    class Unwanted(nn.Module):
+        def forward(self, x):
+            if x.device.type == "meta":
+                return x
+            raise AssertionError("nobody asked for this layer")
+
+    network = with_integers(
+        nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 3), Unwanted())
+    )
+    facts = evidence(network, (2, 5, 5))
+    x = all_rows(network[2], inputs_of(network[:3], "2", facts.images))
+    gram = ALL.grams(facts, facts.groups)["0"]["2.weight"]
+    assert np.array_equal(gram.numpy(), x.T @ x)
+
+
 def test_the_network_is_left_as_it_was():
     network = with_integers(nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 3)))
     facts = evidence(network, (2, 5, 5))
