@@ -141,35 +141,44 @@ class _Producers:
         outputs = [self.class_of[as_array(call.outputs)] for call in self.calls]
         free = np.ones(classes, dtype=bool)
         free[self.frozen] = False
-        # two random sums identify a set of producers; drawn from a generator of our own
-        marks = np.random.default_rng(0).integers(1, 2**62, size=(len(outputs), 2))
-        keys = np.zeros((classes, 2), dtype=np.int64)
+        # the sum of one random number per producer identifies a set of producers; the numbers
+        # come from a generator of our own
+        marks = np.random.default_rng(0).integers(1, 2**62, size=len(outputs))
+        keys = np.zeros(classes, dtype=np.int64)
         first = np.full(classes, -1, dtype=np.int64)
-        position = np.zeros(classes, dtype=np.int64)
+        position, position_here = np.zeros((2, classes), dtype=np.int64)
         for number, found in enumerate(outputs):
-            unique, at = np.unique(found, return_index=True)
-            keys[unique] += marks[number]
-            new = first[unique] < 0
-            first[unique[new]] = number
-            position[unique[new]] = at[new]
+            # written back to front, so that the first position of a class stays
+            position_here[found[::-1]] = np.arange(len(found))[::-1]
+            once = found[position_here[found] == np.arange(len(found))]
+            keys[once] += marks[number]
+            new = once[first[once] < 0]
+            first[new] = number
+            position[new] = position_here[new]
         members = np.nonzero(free & (first >= 0))[0]
         order = members[np.lexsort((position[members], first[members]))]
-        sets: dict[tuple[int, int], list[int]] = {}
-        for number in order.tolist():
-            sets.setdefault((int(keys[number, 0]), int(keys[number, 1])), []).append(number)
-        return self._name(list(sets.values()), first, outputs, locate), locate
+        _, sets = np.unique(keys[order], return_inverse=True)
+        by_set = np.argsort(sets, kind="stable")
+        ends = np.cumsum(np.bincount(sets))[:-1]
+        return self._name(np.split(order[by_set], ends), outputs, locate), locate
 
     def _name(
-        self, sets: list[list[int]], first: Ids, outputs: list[Ids], locate: Ids
+        self, sets: list[Ids], outputs: list[Ids], locate: Ids
     ) -> list[tuple[str, int, bool]]:
         """Names groups by their producers alone, so that slimming changes no name."""
-        holders: list[set[int]] = [set(np.unique(found).tolist()) for found in outputs]
-        described = []
-        for members in sets:
-            producers = tuple(n for n, held in enumerate(holders) if members[0] in held)
-            described.append((producers, members))
-        described.sort(key=lambda pair: pair[0])
-        found = []
+        set_of = np.full(locate.shape[1], -1, dtype=np.int64)
+        for number, members in enumerate(sets):
+            set_of[members] = number
+        producers_of: list[list[int]] = [[] for _ in sets]
+        for producer, found in enumerate(outputs):
+            for number in np.unique(set_of[found]).tolist():
+                if number >= 0:
+                    producers_of[number].append(producer)
+        described = sorted(
+            ((tuple(p), m) for p, m in zip(producers_of, sets, strict=True) if len(m)),
+            key=lambda pair: pair[0],
+        )
+        named = []
         seen: dict[int, int] = {}
         for number, (producers, members) in enumerate(described):
             nth = seen.get(producers[0], 0)
@@ -178,8 +187,8 @@ class _Producers:
             locate[0, members] = number
             locate[1, members] = np.arange(len(members))
             added = sum(not self.gate[n] for n in producers)
-            found.append((name, len(members), added > 1))
-        return found
+            named.append((name, len(members), added > 1))
+        return named
 
 
 class _Sites:
