@@ -1,0 +1,262 @@
+"""AOFP in the training loop: what it leaves alone, what goes, what it resumes to."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.api import option
+from prunebench.budgets import Budget
+from prunebench.channels import Plan, slim, trace
+from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.datasets import Data, Split
+from prunebench.errors import ConfigError, PruningError
+from prunebench.models.resnet import Resnet
+from prunebench.pruning import dense_counts
+from prunebench.training.checkpoint import Checkpoint
+from prunebench.training.loop import train
+from prunebench.training.recipe import Phase
+from prunebench.training.stage import Moment, Stage
+
+CPU = torch.device("cpu")
+PHASE = Phase(
+    epochs=4, batch_size=16, optimizer="sgd", lr=0.01, momentum=0.9, nesterov=False,
+    weight_decay=1e-4, decay="weights", schedule="constant", milestones=[], gamma=0.1,
+    warmup_epochs=0.0, label_smoothing=0.0, precision="float32", channels_last=True,
+)  # fmt: skip
+QUICK = {"draws_per_half": 4, "warmup_steps": 2, "draws_per_step": 2, "theta": 0.2}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def split(n: int) -> Split:
+    source = torch.Generator().manual_seed(n)
+    images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
+    return Split(images, torch.randint(0, 4, (n,), generator=source))
+
+
+def data() -> Data:
+    return Data(
+        name="noise", train=split(90), val=split(10), test=split(1), classes=4,
+        mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=0, flip=False,
+    )  # fmt: skip
+
+
+def resnet() -> nn.Module:
+    torch.manual_seed(0)
+    return Resnet(depth=8, shortcut="A", width=0.5).build((3, 8, 8), 4)
+
+
+def chain(width: int = 8) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        nn.Conv2d(width, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4),
+    )  # fmt: skip
+
+
+def work(network: nn.Module, budget: Budget, rows: list[Mapping[str, Any]]) -> Assignment:
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    return Assignment(
+        cmap=cmap, groups=budget.select(cmap), limits=budget.limits(cmap, dense_counts(cmap)),
+        floors=budget.floors(cmap), seed=7, epochs=PHASE.epochs, steps=6, images=90,
+        log=rows.append,
+    )  # fmt: skip
+
+
+def own(**changes: Any) -> Any:
+    return option("budget", "own", Budget, **changes)
+
+
+def observer(network: nn.Module, budget: Any = None, rows: Any = None, **changes: Any) -> Any:
+    criterion = option("criterion", "aofp", TrainingCriterion, **{**QUICK, **changes})
+    return criterion.observer(work(network, budget or own(), [] if rows is None else rows))
+
+
+def trained(network: nn.Module, watching: Any, checkpoint: Checkpoint | None = None) -> list[Any]:
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observer=watching)
+    result = train(network, data(), PHASE, stage)
+    history = [{**asdict(record), "seconds": 0} for record in result.history]
+    return [history, [value.tolist() for value in network.state_dict().values()]]
+
+
+@pytest.mark.parametrize("bn_mode", ["own", "base"])
+@pytest.mark.parametrize("estimator", ["mean", "gram"])
+@pytest.mark.parametrize("build", [resnet, chain])
+def test_scoring_changes_no_bit_of_the_training(build, estimator, bn_mode):
+    plain = build()
+    expected = trained(plain, None)
+    network, rows = build(), []
+    # with theta=0 nothing that answers at all can go
+    watching = observer(
+        network, rows=rows, theta=0.0, estimator=estimator, confirm=1, bn_mode=bn_mode
+    )
+    assert trained(network, watching) == expected
+    assert len(rows) >= 4  # it did score
+    assert watching.plan() == Plan(
+        {edge.group.name: range(edge.group.size) for edge in watching.edges}
+    )
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+def test_the_masked_network_is_the_slim_one_and_masked_channels_learn_nothing():
+    network = resnet()
+    watching = observer(network, theta=0.5)
+    trained(network, watching)
+    plan = watching.plan()
+    assert any(len(kept) < 8 for kept in plan.kept.values())
+    images = torch.randn(5, 3, 8, 8)
+    network.eval()
+    small = slim(network, watching.work.cmap, plan)(images)
+    watching.factors.attach(network)
+    torch.testing.assert_close(network(images), small, rtol=1e-4, atol=1e-5)
+
+
+def test_dead_filters_are_the_only_ones_that_go_at_theta_zero():
+    network = chain()
+    with torch.no_grad():
+        for dead in (2, 5):
+            network[1].weight[dead] = 0
+            network[1].bias[dead] = -1
+    watching = observer(network, theta=0.0)
+    # a search set of dead filters alone is found by halving
+    trained(network, watching)
+    gone = set(range(8)) - set(watching.plan().kept["0"])
+    assert gone
+    assert gone <= {2, 5}
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8])
+def test_with_no_threshold_every_half_halves_down_to_the_floor(width):
+    network, rows = chain(width), []
+    watching = observer(network, rows=rows, theta=1e9)
+    trained(network, watching)
+    widths = [row["width"] for row in rows if row["stage"].startswith("aofp-0")]
+    # a layer of one channel is looked at once and frozen
+    assert widths == {1: [1], 2: [1], 3: [2, 1], 8: [4, 2, 1]}[width]
+    assert {name: len(kept) for name, kept in watching.plan().kept.items()} == {"0": 1, "3": 1}
+    kept = observer(network, own(floor=min(3, width)), theta=1e9)
+    trained(network, kept)
+    assert len(kept.plan().kept["0"]) == min(3, width)
+
+
+def test_layers_that_fail_are_frozen_and_end_the_training_or_are_tried_again():
+    network, rows = chain(), []
+    frozen = observer(network, rows=rows, theta=0.0, on_fail="freeze", stagger=False)
+    history = trained(network, frozen)[0]
+    # 8 -> 4 -> 2 -> 1 candidates: three halves of two steps, after two steps of warm-up
+    assert [row["searched"] for row in rows if row["stage"].startswith("aofp-0")] == [8, 4, 2]
+    assert rows[-1]["frozen"]
+    assert sum(record["seen"] for record in history) == 90 + 2 * 16
+    rows.clear()
+    trained(chain(), observer(chain(), rows=rows, theta=0.0, stagger=False))
+    searched = [row["searched"] for row in rows if row["stage"].startswith("aofp-0")]
+    assert searched == [8, 4, 2] * 3 + [8, 4]
+
+
+def test_the_limit_ends_it_within_one_move():
+    network, rows = resnet(), []
+    budget = option("budget", "macs", Budget, keep=0.9)
+    watching = observer(network, budget, rows, theta=1e9)
+    trained(network, watching)
+    [limit] = watching.work.limits
+    macs = [row[limit.unit] for row in rows if row.get("passed")]
+    assert macs[-1] <= limit.target
+    assert all(count > limit.target for count in macs[:-1])
+    assert limit.amount(watching.plan()) == macs[-1]
+
+
+def test_what_is_committed_with_confirmation_really_harms_no_more_than_theta():
+    for estimator in ("mean", "ridge", "gram"):
+        network, rows = resnet(), []
+        watching = observer(
+            network, rows=rows, theta=0.1, estimator=estimator, confirm=2, gram_batches=2
+        )
+        trained(network, watching)
+        went = [row for row in rows if row.get("confirmed") and row["passed"]]
+        assert went, estimator
+        assert all(row["damage"] <= 0.1 for row in went)
+        narrower = [row for row in rows if row.get("passed") and not row["confirmed"]]
+        # without the confirmation nothing goes: widths change in confirmed rows only
+        assert len(narrower) >= len(went)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"estimator": "gram", "confirm": 1, "gram_batches": 2}, {"score_every": 2, "theta": 0.05}],
+    ids=["mean", "gram", "every-second"],
+)
+def test_a_killed_search_goes_on_bit_for_bit_in_the_middle_of_a_half(tmp_path: Path, changes):
+    def dying(network: nn.Module, after: int) -> Any:
+        found, calls = observer(network, **changes), iter(range(after))
+
+        def kill(moment: Moment) -> None:
+            if next(calls, None) is None:
+                raise Killed
+
+        found.after_backward = kill
+        return found
+
+    network = resnet()
+    first = observer(network, **changes)
+    expected = [*trained(network, first), first.plan()]
+    for number, deaths in enumerate(([3], [2, 7])):
+        checkpoint = Checkpoint(tmp_path / f"{number}.pt", 0.0)
+        for after in deaths:
+            network = resnet()
+            with pytest.raises(Killed):
+                trained(network, dying(network, after), checkpoint)
+        network = resnet()
+        with torch.no_grad():
+            network.linear.weight.add_(1)
+        again = observer(network, **changes)
+        assert [*trained(network, again, checkpoint), again.plan()] == expected, deaths
+
+
+def test_layers_take_turns():
+    network, rows = resnet(), []
+    watching = observer(network, rows=rows, theta=0.0, draws_per_half=12, warmup_steps=1)
+    trained(network, watching)
+    first = {}
+    for row in rows:
+        if "searched" in row:
+            group, _, step = row["stage"].removeprefix("aofp-").rpartition("-")
+            first.setdefault(group, int(step))
+    # halves of six steps, four layers: one begins after the other
+    assert list(first.values()) == [7, 8, 9, 10]
+
+
+def test_pruning_in_bf16_and_by_example():
+    network = resnet()
+    watching = observer(network, reduction="example", theta=0.5)
+    stage = Stage(name="pruning", seed=7, device=CPU, observer=watching)
+    train(network, data(), replace(PHASE, precision="bf16", epochs=2), stage)
+    assert any(len(kept) < 8 for kept in watching.plan().kept.values())
+
+
+def test_what_cannot_be_reached_is_refused_at_the_start():
+    budget = option("budget", "macs", Budget, keep=0.01)
+    with pytest.raises(PruningError, match=r"can reach [\d,]+ MACs at the least"):
+        trained(resnet(), observer(resnet(), budget))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"theta": -1.0}, "theta must not be negative"),
+        ({"estimator": "ridge"}, "confirm must be at least 1 for estimator=ridge"),
+        ({"bn_mode": "none"}, "bn_mode must be one of own, base"),
+        ({"on_fail": "stop"}, "on_fail must be one of retry, freeze"),
+        ({"draws_per_half": 0}, "draws_per_half must be at least 1"),
+    ],
+)
+def test_ranges(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        option("criterion", "aofp", TrainingCriterion, **changes)

@@ -1,0 +1,195 @@
+"""Scoring edges and damage against a plain re-run of the layer, for every topology."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from prunebench.api import option
+from prunebench.channels import trace
+from prunebench.errors import PruningError
+from prunebench.models import ModelSpec
+from prunebench.models.resnet import Resnet
+from prunebench.observers.damage import damages, gram
+from prunebench.observers.edges import find_edges
+
+
+class Separable(nn.Module):
+    """MobileNetV1: a pointwise layer, a depthwise one behind it, the next pointwise layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.bn0 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.dw, self.bn1 = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6)
+        self.pw, self.bn2 = nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.act0, self.act1, self.act2 = (nn.ReLU6(inplace=True) for _ in range(3))
+        self.fc = nn.Linear(8 * 16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act0(self.bn0(self.stem(x)))
+        x = self.act2(self.bn2(self.pw(self.act1(self.bn1(self.dw(x))))))
+        return self.fc(functional.max_pool2d(x, 2).flatten(1))
+
+
+def vgg() -> nn.Module:
+    return option("model", "vgg16", ModelSpec, width=0.125).build((3, 16, 16), 5)
+
+
+def bottleneck() -> nn.Module:
+    torch.manual_seed(0)
+    return ResNet(Bottleneck, [1, 1, 1, 1], num_classes=5, width_per_group=8)
+
+
+# name -> network, image size, and of some groups (consumer, norm, whether activated)
+TABLE = {
+    "vgg": (vgg, 16, {
+        "features.conv1_1": ("features.conv1_2", "features.bn1_2", True),
+        "features.conv1_2": ("features.conv2_1", "features.bn2_1", True),
+        "features.conv5_3": ("classifier", None, False),
+    }),
+    "basic": (lambda: Resnet(depth=8, shortcut="A", width=0.5).build((3, 8, 8), 5), 8, {
+        "layer1.0.conv1": ("layer1.0.conv2", "layer1.0.bn2", False),
+        "layer3.0.conv1": ("layer3.0.conv2", "layer3.0.bn2", False),
+    }),
+    "bottleneck": (bottleneck, 32, {
+        "layer1.0.conv1": ("layer1.0.conv2", "layer1.0.bn2", True),
+        "layer1.0.conv2": ("layer1.0.conv3", "layer1.0.bn3", False),
+    }),
+    "separable": (Separable, 8, {"stem": ("pw", "bn2", True), "pw": ("fc", None, False)}),
+}  # fmt: skip
+
+
+def prepared(name: str):
+    build, size, expected = TABLE[name]
+    torch.manual_seed(1)
+    network = build()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    cmap = trace(network, torch.zeros(1, 3, size, size))
+    edges, missing = find_edges(network, cmap, cmap.groups)
+    return network.train(), torch.randn(8, 3, size, size), edges, missing, expected
+
+
+def seen_by(network, edge, images):
+    """The consumer's input, its output and its norm's, as one training forward has them."""
+    found = {}
+
+    def consumer(module, inputs, output):
+        found.update(x=inputs[0].clone(), y=output.clone())
+
+    def norm(module, inputs, output):
+        found.update(z=output.clone())
+
+    handles = [
+        edge.consumer.register_forward_hook(consumer),
+        (edge.norm or edge.consumer).register_forward_hook(norm),
+    ]
+    with torch.no_grad():
+        network(images)
+    for handle in handles:
+        handle.remove()
+    return found["x"], found["y"], found["z"]
+
+
+def again(edge, x, *, stats=None):
+    """The whole layer once more, in a plain way."""
+    y = edge.consumer(x)
+    if edge.norm is not None:
+        mean, var = stats or (y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=False))
+        shape = (1, -1, 1, 1)
+        y = (y - mean.view(shape)) / (var.view(shape) + edge.norm.eps).sqrt()
+        y = y * edge.norm.weight.view(shape) + edge.norm.bias.view(shape)
+    return edge.activation(y) if edge.activation is not None else y
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_edges_are_where_the_table_says(name):
+    network, _, edges, missing, expected = prepared(name)
+    modules = {id(module): key for key, module in network.named_modules()}
+    found = {
+        edge.group.name: (
+            modules[id(edge.consumer)],
+            modules[id(edge.norm)] if edge.norm is not None else None,
+            edge.activation is not None,
+        )
+        for edge in edges
+    }
+    assert found.items() >= expected.items()
+    assert all(not edge.group.residual for edge in edges)
+    if name == "basic":
+        # half of the last stage has one producer only: the shortcut pads it with zeros
+        assert set(missing) == {"conv1", "layer2.0.conv2"}
+        assert set(missing.values()) == {"it lies on a residual stream"}
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("reduction", ["batch", "example"])
+def test_damage_is_that_of_a_plain_rerun(name, reduction):
+    network, images, edges, _, _ = prepared(name)
+    for number, edge in enumerate(edges):
+        seen = seen_by(network, edge, images)
+        source = torch.Generator().manual_seed(number)
+        dropped = torch.randperm(edge.group.size, generator=source)[: edge.group.size // 2]
+        drop = torch.cat([edge.positions[c] for c in dropped.tolist()])
+        masked = seen[0].clone()
+        if isinstance(edge.consumer, nn.Linear):
+            masked[:, drop] = 0
+        else:
+            masked[:, drop, :, :] = 0
+        outputs = seen[1].shape[1]
+        alive = torch.arange(outputs) % 3 != 1
+        with torch.no_grad():
+            y = edge.consumer(seen[0])
+            base = (y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=False)) if y.dim() > 2 else None
+            whole = again(edge, seen[0])
+            for mode, stats in (("own", None), ("base", base)):
+                lost = (whole - again(edge, masked, stats=stats))[:, alive].flatten(1).square()
+                energy = whole[:, alive].flatten(1).square()
+                want = (
+                    lost.sum() / energy.sum()
+                    if reduction == "batch"
+                    else (lost.sum(1) / energy.sum(1)).mean()
+                )
+                got = damages(edge, seen, [drop], alive, bn_mode=mode, reduction=reduction)
+                assert got[0] == pytest.approx(float(want), rel=1e-4), (edge.group.name, mode)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_gram_gives_the_joint_damage_before_the_activation(name):
+    network, images, edges, _, _ = prepared(name)
+    for edge in edges:
+        if edge.consumer.weight[0].numel() > 600:
+            continue
+        seen = seen_by(network, edge, images)
+        alive = torch.arange(seen[1].shape[1]) % 4 != 3
+        matrix = gram(edge, seen, alive)
+        y = seen[1]
+        gain = torch.ones(y.shape[1])
+        if edge.norm is not None:
+            gain = edge.norm.weight.detach() / (y.var((0, 2, 3), unbiased=False) + 1e-5).sqrt()
+        for chosen in ([0], [1, 2], list(range(edge.group.size))):
+            kept = torch.zeros_like(seen[0])
+            drop = torch.cat([edge.positions[c] for c in chosen])
+            kept[:, drop] = seen[0][:, drop]
+            bias = edge.consumer.bias
+            with torch.no_grad():
+                delta = edge.consumer(kept)
+                if bias is not None:
+                    delta = delta - bias.view(1, -1, *[1] * (delta.dim() - 2))
+                delta = delta * gain.view(1, -1, *[1] * (delta.dim() - 2))
+                answer = edge.activation(seen[2]) if edge.activation else seen[2]
+                want = delta[:, alive].square().sum() / answer[:, alive].square().sum()
+            d = torch.zeros(edge.group.size)
+            d[chosen] = 1
+            assert float(d @ matrix @ d) == pytest.approx(float(want), rel=1e-3)
+
+
+def test_a_network_of_streams_only_is_refused():
+    network = Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4)
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    streams = [group for group in cmap.groups if group.residual]
+    with pytest.raises(PruningError, match="cannot score any group .* residual stream"):
+        find_edges(network, cmap, streams)
