@@ -69,8 +69,8 @@ class Sparsity:
         chosen = z.topk(int(self.phase.hinge_share * len(z))).indices
         for norm in pair:
             above = norm.bias + HINGE_Z * norm.weight.abs() > 0
-            push = torch.zeros_like(norm.bias)
-            push[chosen] = self.phase.gamma_hinge
+            # index_fill_, since assigning a number by index would wait for the device
+            push = torch.zeros_like(norm.bias).index_fill_(0, chosen, self.phase.gamma_hinge)
             push *= above
             if norm.bias.grad is not None and norm.weight.grad is not None:
                 norm.bias.grad += push

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from prunebench.api import option
+from prunebench.budgets import Budget
 from prunebench.channels import Plan, slim, trace, verify
 from prunebench.criteria import Criterion, Evidence
 from prunebench.criteria.norm_wiring import wiring
@@ -14,7 +15,9 @@ from prunebench.errors import ConfigError, PruningError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2
+from prunebench.pruning import Method, Sample, cut, dense_counts
 from prunebench.repairs import Repair
+from prunebench.schedules.oneshot import OneShot
 
 SPECS = {
     "v1": MobilenetV1(width=0.25, stem="cifar"),
@@ -38,6 +41,23 @@ def randomise(network):
             module.bias.data.uniform_(-0.5, 0.5)
             module.running_mean.uniform_(-0.3, 0.3)
             module.running_var.uniform_(0.5, 2)
+    return network
+
+
+def lively(spec, images):
+    """The network in float64, its batch norms no identities and fit to what they see.
+
+    With arbitrary statistics nothing of the image would be left after a few depthwise layers.
+    """
+    network = randomise(spec.build(tuple(images.shape[1:]), 10))
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with torch.no_grad():
+        network.train()(images)
+        logits = network.eval()(images)
+    assert (logits - logits.mean(0)).abs().max() > 0.01 * logits.abs().max()
     return network
 
 
@@ -66,8 +86,8 @@ def kill(norm, at):
 @pytest.mark.parametrize("name", SPECS)
 def test_whole_networks_with_dead_channels_are_exact_with_fusion_and_wrong_without(name):
     torch.manual_seed(0)
-    network = randomise(SPECS[name].build((3, 32, 32), 10))
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    network = lively(SPECS[name], images)
     facts = facts_of(network, images)
     norms = wiring(network, images)
     killed = 0
@@ -394,6 +414,34 @@ def test_behind_excitation_the_mean_gate_of_training_images_is_taken():
     )["front.0"]
     assert ranked.counts["uneven"] == 2  # so the criterion keeps them
     assert math.isfinite(float(ranked.scores.sum()))
+
+
+def test_a_step_of_a_run_measures_with_and_without_fusion_and_records_the_cases():
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 32, 32)
+    network = lively(SPECS["v1"], images.double()).float()
+    dead = [1, 3, 5]
+    for block in list(network.features)[:3]:
+        kill(block.bn2, dead)
+    for block in list(network.features)[1:4]:
+        block.bn1.running_var[dead] = 1e-7  # a constant has no variance: rho is small
+        block.bn1.running_mean[dead] = 0
+        block.bn1.bias.data[dead] = 0.8
+    method = Method(
+        option("criterion", "bn_probability", Criterion),
+        option("budget", "own", Budget),
+        fusion(images=4),
+    )
+    cmap = trace(network, images[:1])
+    [step] = OneShot().steps([group.name for group in cmap.groups])
+    sample = Sample(images, torch.zeros(4, dtype=torch.int64), 0)
+    made = cut(network, method, step, dense_counts(cmap), sample=sample, example=images[:1])
+    assert made.plan.kept["features.block2.pointwise"] == (0, 2, 4, *range(6, 32))
+    assert made.counts["features.block2.pointwise"]["case3"] == 3
+    with torch.no_grad():
+        dense = network(images)
+        torch.testing.assert_close(made.network(images), dense)
+        assert (made.unrepaired(images) - dense).abs().max() > 0.01 * dense.abs().max()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,216 @@
+"""The penalties against autograd, whom they reach, and resumption with them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.datasets import Data, Split
+from prunebench.errors import ConfigError
+from prunebench.models.ghostnet import Ghostnet
+from prunebench.models.mobilenet import MobilenetV2
+from prunebench.training.checkpoint import Checkpoint
+from prunebench.training.loop import train
+from prunebench.training.recipe import Phase
+from prunebench.training.sparsity import HINGE_FROM, HINGE_Z, Sparsity, hinged
+from prunebench.training.stage import Stage
+
+PHASE = Phase(
+    epochs=10, batch_size=8, optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True,
+    weight_decay=1e-3, decay="all", schedule="cosine", milestones=[], gamma=0.1,
+    warmup_epochs=0.0, label_smoothing=0.0, precision="float32", channels_last=False,
+)  # fmt: skip
+LATE = 9
+IMAGE = torch.zeros(1, 3, 8, 8)
+
+
+def network(seed=0):
+    """Convolution and depthwise convolution with norm and ReLU; a linear norm; a classifier."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 5, 1, bias=False), nn.BatchNorm2d(5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4),
+    )  # fmt: skip
+    for norm in (net[1], net[4], net[7]):
+        norm.weight.data.normal_()
+        norm.bias.data.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return net
+
+
+def added(net, phase, epoch=LATE):
+    """What the penalties add to the gradients, by parameter."""
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    Sparsity(net, phase, IMAGE).add(epoch)
+    return {name: parameter.grad - 1 for name, parameter in net.named_parameters()}
+
+
+def test_l1_pulls_every_scale_towards_zero():
+    net = network()
+    net[1].weight.data[0] = 0
+    found = added(net, replace(PHASE, gamma_l1=0.01), epoch=0)
+    for name, gradient in found.items():
+        scale = name in ("1.weight", "4.weight", "7.weight")
+        expected = 0.01 * net.get_parameter(name).sign() if scale else torch.zeros(())
+        torch.testing.assert_close(gradient, expected.expand_as(gradient), atol=1e-6, rtol=0)
+
+
+def test_the_hinge_is_the_gradient_of_what_candidates_are_above_their_threshold():
+    net = network()
+    found = added(net, replace(PHASE, gamma_hinge=0.01, hinge_share=0.9))
+    front, behind = net[1], net[4]
+    pairs = zip(front.weight.tolist(), front.bias.tolist(), strict=True)
+    z = [-shift / abs(scale) for scale, shift in pairs]
+    chosen = sorted(range(6), key=lambda channel: -z[channel])[:5]
+    values = [
+        (part.weight.detach().clone().requires_grad_(), part.bias.detach().clone().requires_grad_())
+        for part in (front, behind)
+    ]
+    loss = sum(
+        (shift[chosen] + HINGE_Z * scale[chosen].abs()).clamp(min=0).sum()
+        for scale, shift in values
+    )
+    loss.backward()
+    assert loss > 0
+    for number, (scale, shift) in zip((1, 4), values, strict=True):
+        for part, value in (("weight", scale), ("bias", shift)):
+            torch.testing.assert_close(
+                found[f"{number}.{part}"], 0.01 * value.grad, atol=1e-6, rtol=0
+            )
+            assert value.grad.abs().max() > 0
+    others = {"0.weight", "3.weight", "6.weight", "7.weight", "7.bias", "10.weight", "10.bias"}
+    assert all(not found[name].any() for name in others)
+
+
+def test_the_hinge_waits_and_lets_go_of_what_is_dead():
+    phase = replace(PHASE, gamma_hinge=0.01, hinge_share=0.5)
+    first = int(HINGE_FROM * PHASE.epochs)
+    assert not any(g.any() for g in added(network(), phase, epoch=first - 1).values())
+    assert any(g.any() for g in added(network(), phase, epoch=first).values())
+    net = network()
+    for norm in (net[1], net[4]):
+        norm.weight.data.fill_(1.0)
+        norm.bias.data.fill_(-2.5)
+    assert not any(g.any() for g in added(net, phase).values())
+
+
+def test_without_penalties_gradients_stay():
+    assert not any(g.any() for g in added(network(), PHASE).values())
+
+
+def test_frozen_norms_are_left_alone():
+    net = network()
+    phase = replace(PHASE, gamma_l1=0.1, gamma_hinge=0.1, hinge_share=0.5)
+    net[1].weight.requires_grad_(False)
+    net[1].weight.grad = net[1].bias.grad = None
+    Sparsity(net, phase, IMAGE).add(LATE)
+    assert net[1].weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "some", "not_these"),
+    [
+        (
+            MobilenetV2(width=0.25, stem="cifar"),
+            [
+                ("features.0.1", "features.1.conv.0.1"),
+                ("features.2.conv.0.1", "features.2.conv.1.1"),
+                ("features.18.1",),
+            ],
+            ["features.2.conv.3"],
+        ),
+        (
+            Ghostnet(width=0.25, stem="cifar"),
+            [("blocks.0.ghost1.primary_conv.1", "blocks.0.ghost1.cheap_operation.1")],
+            ["blocks.0.ghost2.primary_conv.1", "blocks.1.bn_dw"],
+        ),
+    ],
+    ids=["v2", "ghost"],
+)
+def test_pairs_of_the_zoo(spec, some, not_these):
+    net = spec.build((3, 32, 32), 10)
+    names = {id(module): name for name, module in net.named_modules()}
+    pairs = hinged(net, torch.zeros(1, 3, 32, 32))
+    found = [tuple(names[id(norm)] for norm in pair) for pair in pairs]
+    assert set(some) <= set(found)
+    assert not set(not_these) & {name for pair in found for name in pair}
+
+
+def data():
+    source = torch.Generator().manual_seed(3)
+
+    def split(n):
+        images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
+        return Split(images, torch.randint(0, 4, (n,), generator=source))
+
+    return Data(
+        name="noise", train=split(30), val=split(8), test=split(1), classes=4,
+        mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
+    )  # fmt: skip
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL."""
+
+
+class Killer:
+    """An observer that ends the process after so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def start(self, network, optimizer):
+        pass
+
+    def after_backward(self, moment):
+        if self.left == 0:
+            raise KilledError
+        self.left -= 1
+
+    def after_step(self, moment):
+        return False
+
+    def finished(self):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_a_killed_training_with_penalties_ends_bit_for_bit_where_it_would_have(tmp_path):
+    phase = replace(PHASE, epochs=4, gamma_l1=0.01, gamma_hinge=0.02, hinge_share=0.5)
+    stage = Stage(name="baseline", seed=5, device=torch.device("cpu"))
+    whole, plain = network(), network()
+    train(whole, data(), phase, replace(stage, observer=Killer(-1)))
+    train(plain, data(), replace(phase, gamma_l1=0.0, gamma_hinge=0.0), stage)
+    assert not torch.equal(whole[4].weight, plain[4].weight)
+    checkpoint = Checkpoint(tmp_path / "c.pt", 0.0)
+    for steps, seed in ((7, 0), (3, 77)):  # before the hinge sets in, and after
+        killed = replace(stage, checkpoint=checkpoint, observer=Killer(steps))
+        with pytest.raises(KilledError):
+            train(network(seed), data(), phase, killed)
+    resumed = network(77)
+    train(resumed, data(), phase, replace(stage, checkpoint=checkpoint, observer=Killer(-1)))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gamma_l1": -1.0}, "gamma_l1 must not be below 0, got -1.0"),
+        ({"gamma_hinge": -1.0}, "gamma_hinge must not be below 0, got -1.0"),
+        ({"hinge_share": 1.0}, "hinge_share must lie in \\[0, 1\\), got 1.0"),
+        ({"gamma_hinge": 0.1}, "gamma_hinge needs a hinge_share above 0"),
+    ],
+)
+def test_ranges(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(PHASE, **changes)
