@@ -72,7 +72,7 @@ class InMemory(DatasetSpec):
         )
         require(min(self.std) > 0, f"std must be positive, got {list(self.std)}")
         require(self.crop_padding >= 0, f"crop_padding must be at least 0, got {self.crop_padding}")
-        require(self.val_size >= 1, f"val_size must be at least 1, got {self.val_size}")
+        require(self.val_size >= 0, f"val_size must not be negative, got {self.val_size}")
         require(
             self.train_size is None or self.train_size >= 1,
             f"train_size must be at least 1 or null, got {self.train_size}",

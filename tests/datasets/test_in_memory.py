@@ -90,7 +90,7 @@ def test_sizes_beyond_the_training_set_are_refused(changes):
         ({"std": [0.2, 0.2]}, "mean and std must be equally long, got 1 and 2"),
         ({"std": [0.0]}, "std must be positive"),
         ({"crop_padding": -1}, "crop_padding must be at least 0"),
-        ({"val_size": 0}, "val_size must be at least 1"),
+        ({"val_size": -1}, "val_size must not be negative"),
         ({"train_size": 0}, "train_size must be at least 1 or null"),
         ({"split_seed": -1}, "split_seed must lie in"),
     ],
