@@ -6,10 +6,14 @@ them bit for bit.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from prunebench.channels import trace
+from prunebench.criteria.bn_probability import misfit
 from prunebench.criteria.clipped_normal import z_score
 from prunebench.criteria.norm_wiring import wiring
 from prunebench.training.recipe import Phase
@@ -20,6 +24,21 @@ HINGE_Z = 2.0
 HINGE_FROM = 0.3
 
 
+@dataclass(frozen=True)
+class Hinge:
+    """The norms of one channel group that the hinge pushes, all at the same classes.
+
+    Attributes:
+        size: number of classes.
+        fronts: norms right behind the producers, each with its class per channel, int64 [C].
+        behind: norms behind depthwise convolutions, likewise.
+    """
+
+    size: int
+    fronts: list[tuple[_BatchNorm, Tensor]]
+    behind: list[tuple[_BatchNorm, Tensor]]
+
+
 class Sparsity:
     """The penalties of one phase on one network.
 
@@ -27,15 +46,16 @@ class Sparsity:
 
     ``gamma_hinge`` (ours): lambda * sum max(0, beta + 2 |gamma|) over the candidates, which pushes
     them just where criterion=bn_probability calls them dead. Candidates are, anew at every step,
-    the `hinge_share` of channels of a norm that lie furthest below zero, of norms with a ReLU
-    behind; and the same channels of the norm behind a depthwise convolution that reads them.
+    the `hinge_share` of each channel group's classes that lie furthest below zero, in all norms of
+    the group that have a ReLU behind them: so both sides of a depthwise convolution, and channels
+    that grouped convolutions tie together, die together.
     """
 
     def __init__(self, network: nn.Module, phase: Phase, example: Tensor) -> None:
         """Finds the norms; `example` is an input [n, C, H, W], of which the first image is used."""
         self.phase = phase
         self.scales: list[Tensor] = []
-        self.pairs: list[list[_BatchNorm]] = []
+        self.hinges: list[Hinge] = []
         if phase.gamma_l1 > 0:
             self.scales = [
                 module.weight
@@ -43,7 +63,7 @@ class Sparsity:
                 if isinstance(module, _BatchNorm) and module.affine and module.weight.requires_grad
             ]
         if phase.gamma_hinge > 0:
-            self.pairs = hinged(network, example[:1])
+            self.hinges = hinges(network, example[:1])
 
     def add(self, epoch: int) -> None:
         """Adds the penalties' gradients to those of the loss.
@@ -58,44 +78,52 @@ class Sparsity:
                 signs = torch._foreach_sign(weights)
                 torch._foreach_add_(grads, list(signs), alpha=self.phase.gamma_l1)
             if epoch >= HINGE_FROM * self.phase.epochs:
-                for pair in self.pairs:
-                    self._push(pair)
+                for hinge in self.hinges:
+                    self._push(hinge)
 
-    def _push(self, pair: list[_BatchNorm]) -> None:
-        """Adds the hinge's gradients to the candidates of a norm and of those that follow it."""
-        front = pair[0]
-        assert front.running_var is not None
-        z = z_score(front.weight, front.bias, front.running_var, front.eps)
-        chosen = z.topk(int(self.phase.hinge_share * len(z))).indices
-        for norm in pair:
-            above = norm.bias + HINGE_Z * norm.weight.abs() > 0
-            # index_fill_, since assigning a number by index would wait for the device
-            push = torch.zeros_like(norm.bias).index_fill_(0, chosen, self.phase.gamma_hinge)
-            push *= above
+    def _push(self, hinge: Hinge) -> None:
+        """Adds the hinge's gradients to the candidates of one group."""
+        z = torch.full((hinge.size,), torch.inf, dtype=torch.float64)
+        z = z.to(hinge.fronts[0][1].device)
+        for norm, classes in hinge.fronts:
+            assert norm.running_var is not None
+            own = z_score(norm.weight, norm.bias, norm.running_var, norm.eps)
+            z.scatter_reduce_(0, classes, own, "amin")
+        chosen = z.topk(int(self.phase.hinge_share * hinge.size)).indices
+        # index_fill_, since assigning a number by index would wait for the device
+        wanted = torch.zeros_like(z).index_fill_(0, chosen, self.phase.gamma_hinge)
+        for norm, classes in [*hinge.fronts, *hinge.behind]:
+            push = wanted[classes].to(norm.bias) * (norm.bias + HINGE_Z * norm.weight.abs() > 0)
             if norm.bias.grad is not None and norm.weight.grad is not None:
                 norm.bias.grad += push
                 norm.weight.grad += HINGE_Z * push * norm.weight.sign()
 
 
-def hinged(network: nn.Module, example: Tensor) -> list[list[_BatchNorm]]:
-    """Returns the norms with a ReLU behind, each with those of its depthwise readers.
+def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:
+    """Returns the channel groups with batch norm and ReLU behind every producer.
+
+    Norms that only part of a group's channels or several groups pass are left out.
 
     Args:
         network: in any mode; left unchanged.
         example: an input [1, C, H, W].
     """
-    found = {
-        name: norm
-        for name, norm in wiring(network, example).items()
-        if norm.ceiling is not None and _serves(network.get_submodule(name))
-    }
-    pairs = []
-    for name, norm in found.items():
-        if norm.source is None:
-            behind = [other for other, its in found.items() if its.source == name]
-            modules = [network.get_submodule(each) for each in (name, *behind)]
-            pairs.append([module for module in modules if isinstance(module, _BatchNorm)])
-    return pairs
+    norms = wiring(network, example)
+    found = []
+    for group in trace(network, example).groups:
+        if misfit(group, norms) is not None:
+            continue
+        producers = {site.module for site in group.producers}
+        hinge = Hinge(group.size, [], [])
+        for site in group.norms:
+            norm, module = norms[site.module], network.get_submodule(site.module)
+            if norm.ceiling is not None and _serves(module) and bool((site.classes >= 0).all()):
+                assert isinstance(module, _BatchNorm)
+                side = hinge.fronts if norm.fed_by in producers else hinge.behind
+                side.append((module, site.classes.to(module.weight.device)))
+        if hinge.fronts:
+            found.append(hinge)
+    return found
 
 
 def _serves(module: nn.Module) -> bool:

@@ -10,10 +10,11 @@ from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV2
+from prunebench.models.shufflenet import ShufflenetV1
 from prunebench.training.checkpoint import Checkpoint
 from prunebench.training.loop import train
 from prunebench.training.recipe import Phase
-from prunebench.training.sparsity import HINGE_FROM, HINGE_Z, Sparsity, hinged
+from prunebench.training.sparsity import HINGE_FROM, HINGE_Z, Sparsity, hinges
 from prunebench.training.stage import Stage
 
 PHASE = Phase(
@@ -115,7 +116,7 @@ def test_frozen_norms_are_left_alone():
     ("spec", "some", "not_these"),
     [
         (
-            MobilenetV2(width=0.25, stem="cifar"),
+            MobilenetV2(width=0.5, stem="cifar"),
             [
                 ("features.0.1", "features.1.conv.0.1"),
                 ("features.2.conv.0.1", "features.2.conv.1.1"),
@@ -128,16 +129,37 @@ def test_frozen_norms_are_left_alone():
             [("blocks.0.ghost1.primary_conv.1", "blocks.0.ghost1.cheap_operation.1")],
             ["blocks.0.ghost2.primary_conv.1", "blocks.1.bn_dw"],
         ),
+        (ShufflenetV1(groups=3, stem="cifar"), [("stage2.0.bn1",)], ["stage2.0.bn2", "bn1"]),
     ],
-    ids=["v2", "ghost"],
+    ids=["v2", "ghost", "shuffle"],
 )
-def test_pairs_of_the_zoo(spec, some, not_these):
+def test_groups_of_the_zoo(spec, some, not_these):
     net = spec.build((3, 32, 32), 10)
     names = {id(module): name for name, module in net.named_modules()}
-    pairs = hinged(net, torch.zeros(1, 3, 32, 32))
-    found = [tuple(names[id(norm)] for norm in pair) for pair in pairs]
-    assert set(some) <= set(found)
-    assert not set(not_these) & {name for pair in found for name in pair}
+    found = {
+        tuple(names[id(norm)] for norm, _ in [*hinge.fronts, *hinge.behind])
+        for hinge in hinges(net, torch.zeros(1, 3, 32, 32))
+    }
+    assert set(some) <= found
+    assert not set(not_these) & {name for group in found for name in group}
+
+
+def test_channels_that_grouped_convolutions_tie_are_pushed_together():
+    net = ShufflenetV1(groups=3, stem="cifar").build((3, 32, 32), 10)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.bias.data.normal_()
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    phase = replace(PHASE, gamma_hinge=1.0, hinge_share=0.25)
+    Sparsity(net, phase, torch.zeros(1, 3, 32, 32)).add(LATE)
+    norm = net.stage2[1].bn1
+    least = norm.bias.detach().view(3, 20).amax(0)  # a class is as alive as its liveliest
+    chosen = least.argsort()[:5]
+    expected = torch.zeros(3, 20)
+    expected[:, chosen] = 1.0
+    expected *= norm.bias.detach().view(3, 20) > -2
+    assert torch.equal(norm.bias.grad.view(3, 20), expected)
 
 
 def data():
