@@ -68,6 +68,7 @@ def carry_out(run: Run, fresh: Path) -> None:
             with failure_recorded(run, attempt.folder, begun):
                 report = execute(run, attempt.folder, progress, begun)
             records.finish(attempt.folder, report)
+            Stages(attempt.folder, every_seconds=0).clear()  # only now is it not needed to resume
         else:
             progress.note("this run has finished before; nothing is left to resume")
         show([attempt.folder])
@@ -91,7 +92,6 @@ def execute(run: Run, folder: Path, progress: Progress, begun: list[str]) -> rec
         measured += finetune(job, pruned)
         report = write_up(job, dense, pruned, measured)
         tracker.summary(summary(report))
-    stages.clear()
     return report
 
 
