@@ -281,6 +281,26 @@ def test_draws_depend_on_seed_and_group_but_not_on_the_chunk():
     )
 
 
+def test_groups_that_share_a_consumer_are_sampled_independently():
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1)
+            self.both = nn.Conv2d(6, 4, 3)
+
+        def forward(self, x):
+            return self.both(torch.cat([self.one(x), self.two(x)], 1)).mean((2, 3))
+
+    network = with_integers(Twins())
+    network.two.load_state_dict(network.one.state_dict())
+    network.both.weight.data[:, 3:] = network.both.weight.data[:, :3]
+    facts = evidence(network, (2, 7, 7))
+    exact = ALL.grams(facts, facts.groups)
+    assert torch.equal(exact["one"]["both.weight"], exact["two"]["both.weight"])
+    drawn = sampling().grams(facts, facts.groups)
+    assert not torch.equal(drawn["one"]["both.weight"], drawn["two"]["both.weight"])
+
+
 def test_the_bias_of_the_consumer_does_not_matter():
     network = with_integers(nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 3)))
     facts = evidence(network, (2, 5, 5))
