@@ -17,18 +17,18 @@ class Layerwise(Schedule):
     Attributes:
         epochs: of short fine-tuning after each group.
         epochs_at: name pattern (``*`` matches anything) -> epochs after the groups that match it
-            instead; the first pattern that matches counts.
+            instead; the first pattern that matches counts. None = no exceptions.
     """
 
     epochs: int
-    epochs_at: dict[str, int]
+    epochs_at: dict[str, int] | None
 
     one_group_at_a_time = True
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
-        for pattern, epochs in self.epochs_at.items():
+        for pattern, epochs in (self.epochs_at or {}).items():
             require(epochs >= 0, f"epochs_at of '{pattern}' must not be negative, got {epochs}")
 
     def steps(self, groups: Sequence[str]) -> list[Step]:
@@ -37,7 +37,7 @@ class Layerwise(Schedule):
         Raises:
             ConfigError: a pattern of `epochs_at` matches no group.
         """
-        for pattern in self.epochs_at:
+        for pattern in self.epochs_at or {}:
             if not any(fnmatchcase(group, pattern) for group in groups):
                 raise ConfigError(
                     f"schedule.epochs_at: '{pattern}' matches no group to prune; groups: "
@@ -55,5 +55,6 @@ class Layerwise(Schedule):
 
     def _epochs_after(self, group: str) -> int:
         """Returns how long to fine-tune after `group`."""
-        matching = (n for pattern, n in self.epochs_at.items() if fnmatchcase(group, pattern))
+        exceptions = self.epochs_at or {}
+        matching = (n for pattern, n in exceptions.items() if fnmatchcase(group, pattern))
         return next(matching, self.epochs)

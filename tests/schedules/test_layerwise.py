@@ -9,7 +9,7 @@ GROUPS = ["block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2"]
 
 
 def test_one_step_per_group_in_forward_order():
-    steps = Layerwise(epochs=1, epochs_at={}).steps(GROUPS)
+    steps = Layerwise(epochs=1, epochs_at=None).steps(GROUPS)
     assert [step.groups for step in steps] == [(name,) for name in GROUPS]
     assert {(step.share, step.epochs) for step in steps} == {(1.0, 1)}
     assert len({step.name for step in steps}) == 4
@@ -28,6 +28,13 @@ def test_a_pattern_that_matches_nothing_is_refused():
 
 def test_negative_epochs_are_refused():
     with pytest.raises(ConfigError, match="epochs must not be negative, got -1"):
-        Layerwise(epochs=-1, epochs_at={})
+        Layerwise(epochs=-1, epochs_at=None)
     with pytest.raises(ConfigError, match=r"epochs_at of 'a\*' must not be negative, got -2"):
         Layerwise(epochs=1, epochs_at={"a*": -2})
+
+
+def test_patterns_can_be_given_on_the_command_line(prunebench):
+    typed = "schedule.epochs_at={*.conv1: 0, *.conv2: 2}"
+    done = prunebench("schedule=layerwise", typed, "--cfg", "job", "-p", "schedule")
+    assert done.returncode == 0, done.stderr
+    assert "'*.conv2': 2" in done.stdout
