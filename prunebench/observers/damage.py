@@ -19,10 +19,15 @@ TINY = 1e-30
 
 def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
     """Returns what the inputs `drop` (positions) of the consumer add to its output."""
-    some = x.index_select(x.dim() - 1 if isinstance(edge.consumer, nn.Linear) else 1, drop)
     weight = edge.consumer.weight.index_select(1, drop)
     if isinstance(edge.consumer, nn.Linear):
-        return functional.linear(some, weight)
+        return functional.linear(x.index_select(x.dim() - 1, drop), weight)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        # in the layout of the undamaged output, for speed and for equal rounding
+        some = x.permute(0, 2, 3, 1).index_select(3, drop).permute(0, 3, 1, 2)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    else:
+        some = x.index_select(1, drop)
     answer: Tensor = edge.consumer._conv_forward(some, weight, None)
     return answer
 
@@ -48,19 +53,61 @@ def damages(
         reduction: ``batch``: ratio of sums over the batch; ``example``: mean of ratios.
     """
     x, y, z = seen
+    exact = bn_mode == "own" and edge.norm is not None and edge.activation is None
     with torch.no_grad():
+        if exact and reduction == "batch":
+            base = _Moments(edge, y, alive)
+            return torch.stack([base.damage(responses(edge, x, drop)) for drop in drops])
         whole = _activated(edge, z)
-        energy = _sums(whole.square(), alive).clamp_min(TINY)
+        energy = _sums(whole, alive, reduction).clamp_min(TINY)
         found = []
         for drop in drops:
             delta = responses(edge, x, drop)
             damaged = _activated(edge, _renormalised(edge, y, z, delta, bn_mode))
-            lost = _sums((whole - damaged).square_(), alive)
-            if reduction == "batch":
-                found.append(lost.sum() / energy.sum())
-            else:
-                found.append((lost / energy).mean())
+            lost = _sums(torch.sub(whole, damaged, out=damaged), alive, reduction)
+            found.append((lost / energy).mean())
         return torch.stack(found)
+
+
+class _Moments:
+    """Damage behind a norm without an activation, from per-channel moments alone.
+
+    With centred y, the answer is a y and the damaged one b (y - d), where a and b are gamma over
+    the two standard deviations; their difference is (a - b) y + b d.
+    """
+
+    def __init__(self, edge: Edge, y: Tensor, alive: Tensor | None) -> None:
+        """Takes the moments of the undamaged output `y`."""
+        norm = edge.norm
+        assert norm is not None
+        self.eps = norm.eps
+        self.y = _rows(y)
+        self.ones = self.y.new_ones(len(self.y)) / len(self.y)
+        self.mean = self.ones @ self.y
+        self.variance = (self.ones @ self.y.square() - self.mean.square()).clamp_min_(0)
+        counts = self.y.new_ones(self.y.shape[1]) if alive is None else alive.to(self.y.dtype)
+        # gamma^2 and beta^2 of the channels that count
+        gain = counts if norm.weight is None else counts * norm.weight.to(self.y.dtype).square()
+        shift = 0 * counts if norm.bias is None else counts * norm.bias.to(self.y.dtype).square()
+        self.gain = gain
+        answer = gain * self.variance / (self.variance + self.eps) + shift
+        self.energy = answer.sum().clamp_min(TINY)
+
+    def damage(self, delta: Tensor) -> Tensor:
+        """Returns t where the layer's output is less by `delta`; overwrites `delta`."""
+        d = _rows(delta)
+        mean = self.ones @ d
+        product = self.ones @ (self.y * d) - self.mean * mean
+        square = self.ones @ d.square_() - mean.square()
+        damaged = (self.variance - 2 * product + square).clamp_min_(0)
+        a, b = (self.variance + self.eps).rsqrt(), (damaged + self.eps).rsqrt()
+        lost = (a - b).square() * self.variance + 2 * (a - b) * b * product + b.square() * square
+        return (self.gain * lost).sum().clamp_min_(0) / self.energy
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Returns float32 [all but channels, channels] of [N, channels, ...]."""
+    return x.float().movedim(1, -1).reshape(-1, x.shape[1])
 
 
 def _activated(edge: Edge, z: Tensor) -> Tensor:
@@ -68,14 +115,18 @@ def _activated(edge: Edge, z: Tensor) -> Tensor:
 
 
 def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str) -> Tensor:
-    """Returns the norm's output without `delta` in its input; no running statistics move."""
+    """Returns the norm's output without `delta` in its input; no running statistics move.
+
+    Overwrites `delta`.
+    """
     norm = edge.norm
     if norm is None:
-        return z - delta
+        return torch.sub(z, delta, out=delta)
     if bn_mode == "own":
         return functional.batch_norm(
-            y - delta, None, None, norm.weight, norm.bias, training=True, eps=norm.eps
-        )
+            torch.sub(y, delta, out=delta),
+            None, None, norm.weight, norm.bias, training=True, eps=norm.eps,
+        )  # fmt: skip
     return z - delta * _scale(edge, y).view(1, -1, *[1] * (y.dim() - 2)).to(delta.dtype)
 
 
@@ -89,10 +140,14 @@ def _scale(edge: Edge, y: Tensor) -> Tensor:
     return weight * (variance + norm.eps).rsqrt()
 
 
-def _sums(squares: Tensor, alive: Tensor | None) -> Tensor:
-    """Returns the sum over each image [N], over the output channels that count."""
-    per_channel = squares.flatten(2).sum(2) if squares.dim() > 2 else squares
-    return per_channel.sum(1) if alive is None else per_channel @ alive.float()
+def _sums(answer: Tensor, alive: Tensor | None, reduction: str) -> Tensor:
+    """Returns the sum of squares over the output channels that count, [1] or per image [N]."""
+    if alive is not None:
+        answer = answer * alive.view(1, -1, *[1] * (answer.dim() - 2))
+    if reduction == "example":
+        return answer.flatten(1).square().sum(1)
+    flat = answer.movedim(1, -1).reshape(-1)  # a view of channels_last memory
+    return torch.dot(flat, flat)[None]
 
 
 def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) -> Tensor:
@@ -132,5 +187,5 @@ def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) 
         owner = owner.repeat_interleave(kernel).to(x.device)
         belongs = owner[:, None] == torch.arange(len(edge.positions), device=x.device)
         blocks = belongs.float()
-        energy = _sums(_activated(edge, z).square(), alive).sum().clamp_min(TINY)
+        energy = _sums(_activated(edge, z), alive, "batch").clamp_min(TINY)
         return blocks.T @ pairs @ blocks / energy

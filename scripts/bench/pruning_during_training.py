@@ -1,0 +1,134 @@
+"""What pruning during training costs per step: AOFP's scoring and CAC's gates against a plain step.
+
+    python scripts/bench/pruning_during_training.py [--batch 64] [--rounds 5] [--device cpu]
+
+AOFP is averaged over a failing move of its widest layer: every half from all channels down to two,
+a draw per step. CAC draws its gates and adds to its estimates at every step. The three variants
+take their steps in turn in one run; each figure is the median over the rounds, in CPU time (wall
+time on CUDA), with the least in brackets.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunebench.api import option
+from prunebench.budgets import Budget
+from prunebench.channels import trace
+from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.models import ModelSpec
+from prunebench.observers import PruningObserver
+from prunebench.pruning import dense_counts
+from prunebench.reproducibility import device_name
+from prunebench.training.stage import Moment
+
+#: halves of a failing move over 512 and 64 channels
+HALVES = {"vgg16": 9, "resnet56": 6}
+#: of one training, far more than are timed
+STEPS = 10_000
+
+
+def observer(criterion: str, network: nn.Module, batch: int) -> PruningObserver:
+    """The criterion's observer, which never prunes here."""
+    cmap = trace(network, torch.zeros(1, 3, 32, 32))
+    budget = option("budget", "macs", Budget, keep=0.5)
+    changes = {
+        "aofp": {"theta": 0.0, "draws_per_half": 1, "warmup_steps": 0, "stagger": False},
+        "cac": {"start": 0.9, "end": 1.0},
+    }[criterion]
+    return option("criterion", criterion, TrainingCriterion, **changes).observer(
+        Assignment(
+            cmap=cmap,
+            groups=budget.select(cmap),
+            limits=budget.limits(cmap, dense_counts(cmap)),
+            floors=budget.floors(cmap),
+            seed=0,
+            epochs=1,
+            steps=STEPS,
+            images=STEPS * batch,
+            log=lambda row: None,
+        )
+    )
+
+
+def stepper(
+    network: nn.Module, watching: PruningObserver | None, images: Tensor, labels: Tensor
+) -> Callable[[], None]:
+    """Returns a function that does one training step as the loop does."""
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+    network.train()
+    if watching is not None:
+        watching.start(network, optimizer)
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        loss = functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        moment = Moment(0, done, STEPS, images, labels, loss.detach())
+        if watching is not None:
+            watching.after_backward(moment)
+        optimizer.step()
+        if watching is not None:
+            watching.after_step(moment)
+        done += 1
+
+    return step
+
+
+def seconds(step: Callable[[], None], count: int, device: torch.device) -> float:
+    """Seconds per step."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
+    for _ in range(count):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (clock() - start) / count
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    print(f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    torch.manual_seed(0)
+    images = torch.randn(options.batch, 3, 32, 32, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (options.batch,), device=device)
+    for model, halves in HALVES.items():
+        network = option("model", model, ModelSpec).build((3, 32, 32), 10)
+        watchers = {"plain": None}
+        watchers |= {name: observer(name, network, options.batch) for name in ("aofp", "cac")}
+        steps = {}
+        for name, watching in watchers.items():
+            own = deepcopy(network).to(device).to(memory_format=torch.channels_last)
+            steps[name] = stepper(own, watching, images, labels)
+        taken: dict[str, list[float]] = {name: [] for name in steps}
+        for step in steps.values():
+            step()  # warm up
+        for _ in range(options.rounds):
+            for name, step in steps.items():
+                taken[name].append(seconds(step, halves, device))
+        for name, times in taken.items():
+            middle, least = statistics.median(times), min(times)
+            ratios = [t / plain for t, plain in zip(times, taken["plain"], strict=True)]
+            print(
+                f"{model:9s} {name:6s} {1e3 * middle:9.1f} ms/step ({1e3 * least:.1f})  "
+                f"{statistics.median(ratios):.3f}x ({least / min(taken['plain']):.3f}x)"
+            )
+
+
+if __name__ == "__main__":
+    main()
