@@ -73,9 +73,9 @@ def hold_group(
 ) -> Held:
     """Returns at which values the norms of `group` hold the classes `gone`.
 
-    The norms behind the producers hold them all. A norm behind a depthwise convolution holds those
-    that are deader there than in front, where nothing else reads what is in front; all others come
-    out of it as whatever it makes of the constant in front.
+    The batch norms behind the producers hold them all; without one, nothing is held. A norm behind
+    a depthwise convolution holds those that are deader there than in front, where nothing else
+    reads what is in front; all others come out of it as whatever it makes of the constant in front.
 
     Args:
         network: of the group.
@@ -88,7 +88,9 @@ def hold_group(
     producers = {site.module for site in group.producers}
     held: Held = {}
     for site in group.norms:
-        norm = norms[site.module]
+        norm = norms.get(site.module)
+        if norm is None:  # of another kind than batch norm
+            continue
         late = gone
         if norm.fed_by not in producers:
             passage = standing.passages.get(norm.fed_by or "")

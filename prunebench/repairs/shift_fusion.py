@@ -119,6 +119,8 @@ class ShiftFusion(Repair):
 
         gone: dict[str, Tensor] = {}
         for group in evidence.cmap.groups:
+            if not any(site.module in held for site in group.norms):
+                continue  # nothing is known of channels without a batch norm
             cut = cut_classes(group.size, plan.kept.get(group.name))
             for site in group.consumers:
                 classes = site.classes.cpu()

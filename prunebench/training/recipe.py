@@ -39,7 +39,7 @@ class Phase:
         gamma_l1: weight of an L1 penalty on the scales of all batch norms (Network Slimming).
         gamma_hinge: weight of the penalty that pushes batch norms below zero, for
             criterion=bn_probability; see `training.sparsity`.
-        hinge_share: fraction of each norm's channels that the hinge pushes.
+        hinge_share: fraction of each channel group that the hinge pushes.
     """
 
     epochs: int

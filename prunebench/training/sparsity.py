@@ -20,6 +20,9 @@ from prunebench.training.recipe import Phase
 
 #: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default
 HINGE_Z = 2.0
+#: the same in front of a depthwise convolution with a linear norm behind it: that norm amplifies
+#: what rarely fires, and at z = 4 this is over (rho falls to 0.07 at |gamma| = 1)
+DEEP_Z = 4.0
 #: fraction of the phase without a hinge: until then it is not yet clear who is dispensable
 HINGE_FROM = 0.3
 
@@ -30,11 +33,13 @@ class Hinge:
 
     Attributes:
         size: number of classes.
+        z: deviations below zero to push to.
         fronts: norms right behind the producers, each with its class per channel, int64 [C].
         behind: norms behind depthwise convolutions, likewise.
     """
 
     size: int
+    z: float
     fronts: list[tuple[_BatchNorm, Tensor]]
     behind: list[tuple[_BatchNorm, Tensor]]
 
@@ -45,7 +50,8 @@ class Sparsity:
     ``gamma_l1``: lambda * sum |gamma| over all batch norms. Liu et al., "Network Slimming", 2017.
 
     ``gamma_hinge`` (ours): lambda * sum max(0, beta + 2 |gamma|) over the candidates, which pushes
-    them just where criterion=bn_probability calls them dead. Candidates are, anew at every step,
+    them just where criterion=bn_probability calls them dead (4 |gamma|, where nothing but that
+    makes a channel dead behind its depthwise convolution). Candidates are, anew at every step,
     the `hinge_share` of each channel group's classes that lie furthest below zero, in all norms of
     the group that have a ReLU behind them: so both sides of a depthwise convolution, and channels
     that grouped convolutions tie together, die together.
@@ -93,10 +99,10 @@ class Sparsity:
         # index_fill_, since assigning a number by index would wait for the device
         wanted = torch.zeros_like(z).index_fill_(0, chosen, self.phase.gamma_hinge)
         for norm, classes in [*hinge.fronts, *hinge.behind]:
-            push = wanted[classes].to(norm.bias) * (norm.bias + HINGE_Z * norm.weight.abs() > 0)
+            push = wanted[classes].to(norm.bias) * (norm.bias + hinge.z * norm.weight.abs() > 0)
             if norm.bias.grad is not None and norm.weight.grad is not None:
                 norm.bias.grad += push
-                norm.weight.grad += HINGE_Z * push * norm.weight.sign()
+                norm.weight.grad += hinge.z * push * norm.weight.sign()
 
 
 def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:
@@ -114,7 +120,8 @@ def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:
         if misfit(group, norms) is not None:
             continue
         producers = {site.module for site in group.producers}
-        hinge = Hinge(group.size, [], [])
+        linear = any(norms[site.module].ceiling is None for site in group.norms)
+        hinge = Hinge(group.size, DEEP_Z if linear else HINGE_Z, [], [])
         for site in group.norms:
             norm, module = norms[site.module], network.get_submodule(site.module)
             if norm.ceiling is not None and _serves(module) and bool((site.classes >= 0).all()):

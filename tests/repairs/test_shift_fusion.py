@@ -348,6 +348,15 @@ def test_what_has_nowhere_to_go_is_refused():
     assert torch.equal(folded[6].weight, network[6].weight)
 
 
+@pytest.mark.parametrize("norm", [nn.Identity, lambda: nn.GroupNorm(5, 5)])
+def test_channels_without_a_batch_norm_leave_nothing(norm):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), norm(), nn.ReLU(), nn.Conv2d(5, 2, 3)).eval()
+    facts = facts_of(network, torch.randn(2, 3, 8, 8))
+    folded = fusion().fold(facts, Plan({"0": (0, 2)}))
+    assert torch.equal(folded[3].bias, network[3].bias)
+
+
 def leak(z, gamma):
     """Error left by folding act(beta) for a channel of spread gamma, z deviations below zero.
 
