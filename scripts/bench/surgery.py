@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from prunebench.channels import ChannelMap, Plan, slim, trace, verify
 from prunebench.errors import PruningError
 
 RATIO = 0.4
+LIMIT_SECONDS = 150
 TIMED = {"resnet50": (224, 5.0), "vgg16_bn": (224, 5.0), "densenet201": (224, 20.0)}
 TORCHVISION = """
 alexnet vgg11 vgg16_bn resnet18 resnet50 resnext50_32x4d wide_resnet50_2 densenet121
@@ -43,6 +45,23 @@ mobilenetv3_small_100
 OURS = ("resnet20", "resnet56", "resnet110")
 
 
+class Padded(nn.Module):
+    """Option A as most code writes it: the same pixels and channels as our shortcut."""
+
+    def __init__(self, side: int) -> None:
+        """Pads `side` channels of zeros on either side."""
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns [n, C + 2 side, H / 2, W / 2] from [n, C, H, W]."""
+        return nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.side, self.side))
+
+
+class Slow(Exception):
+    """A network took longer than `LIMIT_SECONDS`."""
+
+
 def build(name: str) -> nn.Module:
     """Returns a randomly initialised network by name (``timm:`` and ``ours:`` prefixed)."""
     if name.startswith("timm:"):
@@ -54,7 +73,10 @@ def build(name: str) -> nn.Module:
         from prunebench.models.resnet import CifarResnet
 
         blocks = (int(name[11:]) - 2) // 6
-        return CifarResnet((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
+        net = CifarResnet((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
+        for stage in (net.layer2, net.layer3):
+            stage[0].shortcut = Padded(stage[0].conv1.in_channels // 2)
+        return net
     more: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         more = {"init_weights": False, "aux_logits": False}
@@ -160,6 +182,11 @@ def judge_ours(model: nn.Module, example: Tensor) -> tuple[str, float]:
     return verdict(verify(model, slimmed, cmap, plan, example)), share
 
 
+def out_of_time(number: int, frame: object) -> None:
+    """Stops a network that takes too long."""
+    raise Slow
+
+
 def judge_peer(model: nn.Module, example: Tensor) -> tuple[str, float]:
     """Returns the same for torch-pruning; removed producers are zeroed in a copy of the net."""
     import torch_pruning as tp
@@ -167,6 +194,8 @@ def judge_peer(model: nn.Module, example: Tensor) -> tuple[str, float]:
     dense = copy.deepcopy(model)
     total = sum(p.numel() for p in model.parameters())
     names = {module: name for name, module in model.named_modules()}
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(LIMIT_SECONDS)
     left = {}  # producer or norm -> original indices of its current channels
     try:
         heads = [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
@@ -188,8 +217,12 @@ def judge_peer(model: nn.Module, example: Tensor) -> tuple[str, float]:
         model.eval()
         with torch.no_grad():
             have = model(example)
+    except Slow:
+        return f"not done in {LIMIT_SECONDS} s", 1.0
     except Exception as error:  # noqa: BLE001  (whatever the peer raises is the finding)
         return f"raises {type(error).__name__}", 1.0
+    finally:
+        signal.alarm(0)
     _zero(dense, left)
     with torch.no_grad():
         want = dense.eval()(example)
