@@ -84,7 +84,9 @@ class _Moments:
         self.y = _rows(y)
         self.ones = self.y.new_ones(len(self.y)) / len(self.y)
         self.mean = self.ones @ self.y
-        self.variance = (self.ones @ self.y.square() - self.mean.square()).clamp_min_(0)
+        self.scratch = _memory(edge, self.y)
+        torch.square(self.y, out=self.scratch)
+        self.variance = (self.ones @ self.scratch - self.mean.square()).clamp_min_(0)
         counts = self.y.new_ones(self.y.shape[1]) if alive is None else alive.to(self.y.dtype)
         # gamma^2 and beta^2 of the channels that count
         gain = counts if norm.weight is None else counts * norm.weight.to(self.y.dtype).square()
@@ -97,12 +99,20 @@ class _Moments:
         """Returns t where the layer's output is less by `delta`; overwrites `delta`."""
         d = _rows(delta)
         mean = self.ones @ d
-        product = self.ones @ (self.y * d) - self.mean * mean
+        product = self.ones @ torch.mul(self.y, d, out=self.scratch) - self.mean * mean
         square = self.ones @ d.square_() - mean.square()
         damaged = (self.variance - 2 * product + square).clamp_min_(0)
         a, b = (self.variance + self.eps).rsqrt(), (damaged + self.eps).rsqrt()
         lost = (a - b).square() * self.variance + 2 * (a - b) * b * product + b.square() * square
         return (self.gain * lost).sum().clamp_min_(0) / self.energy
+
+
+def _memory(edge: Edge, like: Tensor) -> Tensor:
+    """Returns memory of the shape of `like`; fresh memory costs more than what is done in it."""
+    known = edge.scratch.get(like.numel())
+    if known is None or known.device != like.device:
+        known = edge.scratch[like.numel()] = torch.empty_like(like).reshape(-1)
+    return known.view(like.shape)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Edge:
         positions: per class, the consumer's inputs that hold it.
         outputs: (number of the group among the scored ones, class) of every output channel,
             -1 where it belongs to no scored group [2, out].
+        scratch: memory for intermediate results, shared by all edges: element count -> tensor.
     """
 
     group: ChannelGroup
@@ -40,6 +41,7 @@ class Edge:
     activation: nn.Module | None
     positions: tuple[Tensor, ...]
     outputs: Tensor
+    scratch: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
 
 def find_edges(
@@ -64,7 +66,10 @@ def find_edges(
         told = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
         raise PruningError(f"criterion=aofp cannot score any group of this network ({told})")
     calls = _follow(network, cmap.tape.example.shape)
-    return [_edge(network, group, chosen, calls) for group in chosen], missing
+    scratch: dict[int, Tensor] = {}
+    return [
+        replace(_edge(network, group, chosen, calls), scratch=scratch) for group in chosen
+    ], missing
 
 
 def _unfit(network: nn.Module, group: ChannelGroup) -> str:
