@@ -85,7 +85,7 @@ class Job:
         checkpoint: Checkpoint,
         observer: Observer | None = None,
     ) -> dict[str, Any]:
-        """Trains `network` in place; returns its last and its best-val weights, and the seconds."""
+        """Trains `network` in place; returns its last and its best-val weights, and more."""
         done = train(
             network,
             self.data,
@@ -100,7 +100,12 @@ class Job:
                 log=self.log,
             ),
         )
-        return {"network": network.state_dict(), "best": done.best_state, "seconds": done.seconds}
+        return {
+            "network": network.state_dict(),
+            "best": done.best_state,
+            "best_is_last": done.best is not None and done.best == done.last,
+            "seconds": done.seconds,
+        }
 
     def measure(self, stage: str, network: nn.Module) -> records.Measurement:
         """Returns what `network` is and does at `stage`; the test set is read once per stage."""

@@ -185,16 +185,16 @@ def finetune(job: Job, pruned: Pruned) -> list[records.Measurement]:
         mean=job.data.mean,
         std=job.data.std,
     )
-    measured = []
-    for weights, stage, file in (
-        ("network", "finetuned_last", "slim.pt"),
-        ("best", "finetuned_best_val", "slim_best_val.pt"),
-    ):
-        if done[weights] is not None:
-            pruned.network.load_state_dict(done[weights])
-            lineage.save(job.folder / file, pruned.network.eval(), origin)
-            measured.append(job.measure(stage, pruned.network))
-    return measured
+    pruned.network.load_state_dict(done["network"])
+    lineage.save(job.folder / "slim.pt", pruned.network.eval(), origin)
+    last = job.measure("finetuned_last", pruned.network)
+    if done["best"] is None:  # no validation images, or no epochs
+        return [last]
+    pruned.network.load_state_dict(done["best"])
+    lineage.save(job.folder / "slim_best_val.pt", pruned.network.eval(), origin)
+    if done["best_is_last"]:
+        return [last, replace(last, stage="finetuned_best_val")]
+    return [last, job.measure("finetuned_best_val", pruned.network)]
 
 
 def write_up(
