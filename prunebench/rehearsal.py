@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from prunebench import baseline, lineage
 from prunebench.channels import ChannelMap, Plan, trace
@@ -12,6 +16,7 @@ from prunebench.config import Run
 from prunebench.job import pick_device
 from prunebench.measure import CONVENTION
 from prunebench.pruning import Method, cut, dense_counts, draw_sample
+from prunebench.while_training import observer_of
 
 
 def rehearse(run: Run) -> None:
@@ -26,6 +31,10 @@ def rehearse(run: Run) -> None:
     origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
     example = lineage.example_of(data.shape).to(device)
     cmap = trace(network, example)
+    if run.schedule.trains:
+        images = sizes(data.train.labels, data.val.labels, data.test.labels)
+        foresee(run, network, cmap, len(data.train), images)
+        return
     counts = dense_counts(cmap)
     method = Method(run.criterion, run.budget, run.repair)
     sample = draw_sample(run, data, device, method.images_needed)
@@ -37,6 +46,36 @@ def rehearse(run: Run) -> None:
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.error)
     show(cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels))
+
+
+def foresee(
+    run: Run, network: nn.Module, cmap: ChannelMap, training_images: int, images: str
+) -> None:
+    """Prints what pruning during training will go for; the plan only comes with the training.
+
+    Raises:
+        PruningError: the criterion cannot serve this network or this training.
+    """
+    told: list[Mapping[str, Any]] = []
+    observer = observer_of(run, cmap, training_images, told.append)
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    observer.finished()
+    console = Console()
+    groups = run.budget.select(cmap)
+    console.print(
+        f"dry run: nothing is trained\ndata: {images}\n{len(groups)} groups of together "
+        f"{sum(group.size for group in groups):,} channels are pruned in the course of "
+        f"{run.recipe.pruning.epochs} epochs; which, the training will show",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for limit in run.budget.limits(cmap, dense_counts(cmap)):
+        line = f"{limit.unit}: {limit.amount(Plan({})):,} -> {limit.target:,} at the most"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for row in told:
+        for name, reason in row.get("not_scored", {}).items():
+            console.print(f"not pruned: {name}: {reason}", markup=False, highlight=False)
 
 
 def sizes(*labels: torch.Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from prunebench import baseline
 from prunebench.channels import ChannelMap, Plan
+from prunebench.config import Run
 from prunebench.criteria import Assignment, TrainingCriterion
 from prunebench.job import Job
 from prunebench.observers import PruningObserver
@@ -34,7 +36,7 @@ def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[
         network = baseline.build(run, job.data).to(job.device)
     else:
         network = deepcopy(dense)
-    observer = observer_of(job, cmap)
+    observer = observer_of(run, cmap, len(job.data.train), job.log)
 
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
         done = job.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
@@ -45,11 +47,21 @@ def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[
     return network.eval(), Plan.from_json(done["plan"])
 
 
-def observer_of(job: Job, cmap: ChannelMap) -> PruningObserver:
-    """Returns the criterion's observer, told what the budget asks for."""
-    run = job.run
+def observer_of(
+    run: Run, cmap: ChannelMap, images: int, log: Callable[[Mapping[str, Any]], None]
+) -> PruningObserver:
+    """Returns the criterion's observer, told what the budget asks for.
+
+    Args:
+        run: with schedule=during_training.
+        cmap: channel map of the network to be trained.
+        images: per epoch.
+        log: receives a row whenever channels go.
+
+    Raises:
+        PruningError: the criterion cannot serve this network or this training.
+    """
     assert isinstance(run.criterion, TrainingCriterion)
-    images = len(job.data.train)
     return run.criterion.observer(
         Assignment(
             cmap=cmap,
@@ -60,6 +72,6 @@ def observer_of(job: Job, cmap: ChannelMap) -> PruningObserver:
             epochs=run.recipe.pruning.epochs,
             steps=-(-images // run.recipe.pruning.batch_size),
             images=images,
-            log=job.log,
+            log=log,
         )
     )
