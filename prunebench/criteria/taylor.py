@@ -5,11 +5,15 @@ forms: a gate z = 1 behind each batch norm, (dL/dz)^2; and the weights, sum over
 filter of (w dL/dw)^2. No gate is built: with y = gamma x + beta, dL/dz = gamma dL/dgamma +
 beta dL/dbeta. L is the mean loss of a batch and scores are averaged over batches, so the batch size
 matters; batch=1 is the per-example form.
+
+Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR
+2017, equations 8 and 9: the third form, of the activations a of each example, |mean over pixels of
+a dL/da|, averaged over examples and divided by the layer's Euclidean norm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from prunebench.channels import ChannelGroup, Site
 
-FORMS = ("gate", "weight")
+FORMS = ("gate", "weight", "activation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +34,10 @@ class Taylor(Criterion):
     """Scores a channel by a first-order estimate of the squared change of the loss.
 
     Attributes:
-        form: ``gate`` behind the batch norms (the mean where a channel has several), or ``weight``
-            of the producers.
+        form: ``gate`` behind the batch norms (the mean where a channel has several), ``weight``
+            of the producers (both 2019), or ``activation`` (2017; of a residual stream, the first).
         num_samples: training images looked at.
-        batch: images per mean loss.
+        batch: images per mean loss; under ``activation`` the result does not depend on it.
     """
 
     form: str
@@ -52,11 +56,17 @@ class Taylor(Criterion):
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Averages over batches, in eval mode. Gradients stored on the network stay as they are.
+        """Averages, in eval mode. Gradients stored on the network stay as they are.
 
         Raises:
             PruningError: form=gate, and a group has no norm with a scale and a shift.
         """
+        if self.form == "activation":
+            return self._rank_activations(evidence)
+        return self._rank_parameters(evidence)
+
+    def _rank_parameters(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Ranks by products of parameters and their gradients, averaged over batches."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -88,6 +98,59 @@ class Taylor(Criterion):
             name: GroupRank(torch.as_tensor(scores).cpu() / len(parts))
             for name, scores in total.items()
         }
+
+    def _rank_activations(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Ranks by products of activations and their gradients, averaged over examples."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        from prunebench.channels import edit
+
+        network, cmap = evidence.network, evidence.cmap
+        maps: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[Tensor], Tensor]:
+            def look(x: Tensor) -> Tensor:
+                maps[name] = x.clone()
+                return maps[name].clone()  # what follows may work in place
+
+            return look
+
+        names = [group.name for group in evidence.groups]
+        total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
+        images, labels = evidence.images[: self.num_samples], evidence.labels[: self.num_samples]
+        looks = {name: keep(name) for name in names}
+        with torch.enable_grad(), edit(network, cmap, "activation", looks):
+            for some, targets in zip(
+                torch.split(images, self.batch), torch.split(labels, self.batch), strict=True
+            ):
+                # gradients reach the activations even if every weight is frozen
+                outputs = network(some.clone().requires_grad_())
+                # in eval mode an example's own gradient is that of the sum
+                loss = cross_entropy(outputs, targets, reduction="sum")
+                slopes = torch.autograd.grad(loss, [maps[name] for name in names])
+                for name, slope in zip(names, slopes, strict=True):
+                    total[name] += activation_scores(maps[name].detach(), slope).cpu()
+        return {name: GroupRank(normed(scores / len(images))) for name, scores in total.items()}
+
+
+def activation_scores(activations: Tensor, slopes: Tensor) -> Tensor:
+    """Returns |mean over pixels of a dL/da|, summed over examples, float64 [C].
+
+    Args:
+        activations: [N, C, H, W].
+        slopes: of each example's own loss, likewise.
+    """
+    import torch
+
+    means = torch.einsum("nchw,nchw->nc", activations, slopes) / activations[0, 0].numel()
+    return means.abs().sum(0, dtype=torch.float64)
+
+
+def normed(scores: Tensor) -> Tensor:
+    """Returns the scores of a layer divided by their Euclidean norm, zeros if all are zero."""
+    length = scores.norm()
+    return scores / length if length > 0 else scores
 
 
 def owned(site: Site) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
-from prunebench.criteria.taylor import Taylor, gate_scores, weight_scores
+from prunebench.criteria.taylor import Taylor, activation_scores, gate_scores, normed, weight_scores
 from prunebench.errors import ConfigError, PruningError
 
 
@@ -122,9 +122,54 @@ def test_the_network_is_left_as_it_was(evidence):
     with torch.no_grad():
         Taylor(form="weight", num_samples=4, batch=2).rank(evidence)
         Taylor(form="gate", num_samples=4, batch=2).rank(evidence)
+        Taylor(form="activation", num_samples=4, batch=2).rank(evidence)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [n for n, p in network.named_parameters() if p.grad is not None] == ["fc.weight"]
     assert [n for n, p in network.named_parameters() if not p.requires_grad] == ["stem.weight"]
+
+
+def test_activation_form_by_hand():
+    # two examples of two channels on 1x2 maps; products a*g: (1, 1), (2, -2) and (-3, -1), (4, 0)
+    a = torch.tensor([[[[1.0, 1.0]], [[2.0, 2.0]]], [[[3.0, 1.0]], [[4.0, 5.0]]]])
+    g = torch.tensor([[[[1.0, 1.0]], [[1.0, -1.0]]], [[[-1.0, -1.0]], [[1.0, 0.0]]]])
+    # channel 0: |1| + |-2| (not |1 - 2|), channel 1: |0| (not 2 + 2) + |2|
+    scores = activation_scores(a, g)
+    assert scores.tolist() == [3.0, 2.0]
+    torch.testing.assert_close(normed(scores), torch.tensor([3.0, 2.0]).double() / 13**0.5)
+    assert normed(torch.zeros(3)).tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("batch", [1, 4, 6])
+def test_activation_form_equals_a_loop_over_examples(evidence, batch):
+    network = evidence.network
+    expected = {"stem": torch.zeros(4).double(), "first": torch.zeros(5).double()}
+    for image, label in zip(evidence.images, evidence.labels, strict=True):
+        stem = network.stem_norm(network.stem(image[None])).relu()
+        first = network.first_norm(network.first(stem)).relu()
+        out = (stem + network.second_norm(network.second(first))).relu()
+        loss = nn.functional.cross_entropy(network.fc(out.mean((2, 3))), label[None])
+        for name, a in (("stem", stem), ("first", first)):
+            [slope] = torch.autograd.grad(loss, [a], retain_graph=True)
+            expected[name] += (a * slope)[0].mean((1, 2)).abs().detach().double()
+    ranks = Taylor(form="activation", num_samples=6, batch=batch).rank(evidence)
+    for name, scores in expected.items():
+        want = scores / scores.norm()
+        torch.testing.assert_close(ranks[name].scores, want, rtol=1e-5, atol=1e-9)
+
+
+def test_activation_form_takes_frozen_weights_and_work_in_place():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Hardtanh(0.1, 0.3, inplace=True)
+    network = nn.Sequential(*layers, nn.Conv2d(4, 2, 1), nn.Flatten()).eval().requires_grad_(False)
+    images = torch.randn(2, 3, 3, 3)
+    cmap = trace(network, images[:1])
+    facts = Evidence(network, cmap, tuple(cmap.groups), images, torch.zeros(2).long(), 0)
+    a = layers[0](images).relu().requires_grad_()
+    loss = nn.functional.cross_entropy(network[3:](a.clamp(0.1, 0.3)), facts.labels)
+    [slope] = torch.autograd.grad(loss, [a])
+    with torch.no_grad():
+        scores = Taylor(form="activation", num_samples=2, batch=2).rank(facts)["0"].scores
+    torch.testing.assert_close(scores, normed((a * slope).sum((2, 3)).abs().sum(0)).double())
 
 
 def test_gates_need_norms():
@@ -139,7 +184,9 @@ def test_gates_need_norms():
 
 def test_ranges():
     assert Taylor(form="gate", num_samples=5, batch=2).images_needed == 5
-    with pytest.raises(ConfigError, match="form must be one of gate, weight; got 'norm'"):
+    with pytest.raises(
+        ConfigError, match="form must be one of gate, weight, activation; got 'norm'"
+    ):
         Taylor(form="norm", num_samples=5, batch=2)
     with pytest.raises(ConfigError, match="num_samples must be at least 1, got 0"):
         Taylor(form="gate", num_samples=0, batch=2)
