@@ -1,0 +1,79 @@
+"""Oracle: by how much the loss rises when a channel alone is gone; higher = keep.
+
+The yardstick that first-order criteria estimate: Molchanov et al., ICLR 2017, section 2.2. Every
+channel is masked in turn and all images run through the network, so the cost is one forward sweep
+per channel; few images make it bearable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.criteria import Criterion, Evidence, GroupRank
+from prunebench.errors import require, require_choice
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.channels import ChannelGroup
+
+CHANGES = ("rise", "absolute")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle(Criterion):
+    """Scores a channel by the mean loss without it, less the mean loss with it.
+
+    Attributes:
+        change: ``rise`` as it is, so that channels that do harm go first; ``absolute`` its size.
+        num_samples: training images looked at.
+        chunk: images per forward pass; memory, not the result, depends on it.
+    """
+
+    change: str
+    num_samples: int
+    chunk: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("change", self.change, CHANGES)
+        require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
+        require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images looked at."""
+        return self.num_samples
+
+    def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
+        """Masks every channel in turn, in eval mode. A group's only channel scores 0."""
+        whole = self._loss(evidence, evidence.network)
+        return {group.name: self._ablated(evidence, group, whole) for group in evidence.groups}
+
+    def _ablated(self, evidence: Evidence, group: ChannelGroup, whole: float) -> GroupRank:
+        """Returns the change of the loss for every class of `group`."""
+        import torch
+
+        from prunebench.channels import Plan, mask
+
+        scores = torch.zeros(group.size, dtype=torch.float64)
+        for gone in range(group.size if group.size > 1 else 0):
+            rest = [number for number in range(group.size) if number != gone]
+            masked = mask(evidence.network, evidence.cmap, Plan({group.name: rest}))
+            scores[gone] = self._loss(evidence, masked) - whole
+        return GroupRank(scores.abs() if self.change == "absolute" else scores)
+
+    def _loss(self, evidence: Evidence, network: nn.Module) -> float:
+        """Returns the mean cross-entropy over the images, summed up in float64."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        images, labels = evidence.images[: self.num_samples], evidence.labels[: self.num_samples]
+        total = torch.zeros((), dtype=torch.float64, device=images.device)
+        with torch.inference_mode():
+            for some, targets in zip(
+                torch.split(images, self.chunk), torch.split(labels, self.chunk), strict=True
+            ):
+                total += cross_entropy(network(some).double(), targets, reduction="sum")
+        return float(total) / len(labels)
