@@ -63,6 +63,12 @@ class Found(ModelSpec):
             return _cut(dense, cmap, found)
         target = int(self.macs * cmap.macs(Plan({})) + 1e-6)
         original = {group.name: group.size for group in cmap.groups}
+        least = cmap.macs(_plan({**original, **dict.fromkeys(found, 1)}))
+        require(
+            least <= target,
+            f"model.macs={self.macs:g} asks for {target:,} MACs, and the layers that were not "
+            f"pruned alone have {least:,}; ask for more",
+        )
         for factor in range(1, WIDEST + 1):
             wide = dense if factor == 1 else _build(model, factor, shape, classes)
             wide_map = trace(wide, example)
