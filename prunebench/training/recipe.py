@@ -12,7 +12,7 @@ SCHEDULES = ("constant", "step", "multistep", "cosine")
 PRECISIONS = ("float32", "bf16")
 
 
-@dataclass(kw_only=True)  # not frozen: OmegaConf cannot merge into a frozen dataclass in another
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """One stretch of training.
 
