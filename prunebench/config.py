@@ -148,6 +148,10 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
             check_combination(choices, **{k: parts[k] for k in PRUNING})
             if isinstance(parts["criterion"], TrainingCriterion):
                 parts["criterion"].check_phase(recipe.pruning)
+            require(
+                recipe.pruning.epochs >= 1 or not parts["schedule"].selects,
+                "recipe.pruning.epochs must be at least 1 for schedule=soft",
+            )
         parts[group] = component(group, plain[group], base)
     return Run(
         settings=settings,
@@ -278,6 +282,13 @@ def _check_training(
 ) -> None:
     """Raises ConfigError where pruning during training meets options that know nothing of it."""
     watches = isinstance(criterion, TrainingCriterion)
+    if schedule.selects:
+        require(
+            not watches and criterion.images_needed == 0,
+            f"{names['schedule']} selects between epochs by weights alone, and "
+            f"{names['criterion']} needs more; choose criterion=l2, l1, fpgm or slimming",
+        )
+        return
     require(
         watches or not schedule.trains,
         f"{names['schedule']} needs a criterion that watches the training, and "

@@ -14,8 +14,10 @@ from prunebench.config import Run
 from prunebench.criteria import Assignment, TrainingCriterion
 from prunebench.job import Job
 from prunebench.observers import PruningObserver
+from prunebench.observers.soft import SoftObserver
 from prunebench.pruning import dense_counts
 from prunebench.schedules.during_training import DuringTraining
+from prunebench.schedules.soft import Soft
 from prunebench.training.checkpoint import Checkpoint
 
 
@@ -50,10 +52,10 @@ def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[
 def observer_of(
     run: Run, cmap: ChannelMap, images: int, log: Callable[[Mapping[str, Any]], None]
 ) -> PruningObserver:
-    """Returns the criterion's observer, told what the budget asks for.
+    """Returns what watches the training: the criterion, or the schedule that asks it in between.
 
     Args:
-        run: with schedule=during_training.
+        run: with schedule=during_training or soft.
         cmap: channel map of the network to be trained.
         images: per epoch.
         log: receives a row whenever channels go.
@@ -61,17 +63,19 @@ def observer_of(
     Raises:
         PruningError: the criterion cannot serve this network or this training.
     """
-    assert isinstance(run.criterion, TrainingCriterion)
-    return run.criterion.observer(
-        Assignment(
-            cmap=cmap,
-            groups=run.budget.select(cmap),
-            limits=run.budget.limits(cmap, dense_counts(cmap)),
-            floors=run.budget.floors(cmap),
-            seed=run.settings.seed,
-            epochs=run.recipe.pruning.epochs,
-            steps=-(-images // run.recipe.pruning.batch_size),
-            images=images,
-            log=log,
-        )
+    dense = dense_counts(cmap)
+    work = Assignment(
+        cmap=cmap,
+        groups=run.budget.select(cmap),
+        limits=run.budget.limits(cmap, dense),
+        floors=run.budget.floors(cmap),
+        seed=run.settings.seed,
+        epochs=run.recipe.pruning.epochs,
+        steps=-(-images // run.recipe.pruning.batch_size),
+        images=images,
+        log=log,
     )
+    if isinstance(run.schedule, Soft):
+        return SoftObserver(run.criterion, run.budget, dense, work, every=run.schedule.every)
+    assert isinstance(run.criterion, TrainingCriterion)
+    return run.criterion.observer(work)

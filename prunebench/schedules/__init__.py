@@ -32,6 +32,7 @@ class Schedule(ABC):
     one_group_at_a_time = False
     repeats = False  # ranks the same group more than once
     trains = False  # channels go while recipe.pruning trains; the criterion watches
+    selects = False  # with trains: the schedule watches, and asks the criterion between epochs
 
     @abstractmethod
     def steps(self, groups: Sequence[str]) -> list[Step]:

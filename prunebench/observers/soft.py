@@ -1,0 +1,127 @@
+"""Filters zeroed between the epochs of a training, none of them for good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn, optim
+
+from prunebench.budgets import Budget, Dense
+from prunebench.channels import ChannelGroup, Plan
+from prunebench.criteria import Criterion, Evidence
+from prunebench.errors import PruningError
+from prunebench.training.stage import Moment
+
+if TYPE_CHECKING:
+    from prunebench.criteria import Assignment
+
+
+class SoftObserver:
+    """After every so many epochs, and the last, zeroes the filters that would be cut now.
+
+    Weights alone are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
+    gradients and may come back. Between the selections nothing is masked. The only state is the
+    latest plan; the zeros themselves are the network's.
+    """
+
+    def __init__(
+        self, criterion: Criterion, budget: Budget, dense: Dense, work: Assignment, *, every: int
+    ) -> None:
+        """Prepares; nothing is zeroed before the end of an epoch."""
+        self.criterion, self.budget, self.dense, self.work = criterion, budget, dense, work
+        self.every = every
+        self.chosen: Plan | None = None
+
+    # -- the protocol of the training loop -------------------------------------------------------
+
+    def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Asks once, so that what cannot be ranked or cut is refused before any training.
+
+        Raises:
+            PruningError: criterion or budget cannot serve this network.
+        """
+        self.network = network
+        self._choose()
+
+    def after_backward(self, moment: Moment) -> None:
+        """Leaves gradients alone."""
+
+    def after_step(self, moment: Moment) -> bool:
+        """Selects and zeroes when an epoch is over."""
+        epoch = moment.epoch + 1
+        due = epoch % self.every == 0 or epoch == self.work.epochs
+        if due and moment.step + 1 == moment.steps:
+            self._select(epoch)
+        return False
+
+    def finished(self) -> None:
+        """Nothing is left on the network."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the latest plan."""
+        return {"plan": None if self.chosen is None else self.chosen.to_json()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self.chosen = None if state["plan"] is None else Plan.from_json(state["plan"])
+
+    # -- what it comes to ------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """Returns the latest selection, in the numbering of the network that is trained.
+
+        Raises:
+            PruningError: no epoch has ended yet.
+        """
+        if self.chosen is None:
+            raise PruningError("schedule=soft selects after an epoch, and none has been trained")
+        return self.chosen
+
+    def _select(self, epoch: int) -> None:
+        """Ranks, chooses and zeroes."""
+        before, self.chosen = self.chosen, self._choose()
+        for group in self.work.groups:
+            zero_filters(self.network, group, self.chosen.kept[group.name])
+        cut = sum(group.size - len(self.chosen.kept[group.name]) for group in self.work.groups)
+        row = {"stage": "selection", "epoch": epoch, "zeroed": cut}
+        self.work.log({**row, "returned": returned(before, self.chosen)})
+
+    def _choose(self) -> Plan:
+        """Returns what would stay if the network were cut now."""
+        training = self.network.training
+        cmap, device = self.work.cmap, next(self.network.parameters()).device
+        facts = Evidence(
+            network=self.network.eval(),
+            cmap=cmap,
+            groups=self.work.groups,
+            images=torch.empty((0, *cmap.tape.example.shape[1:]), device=device),
+            labels=torch.empty(0, dtype=torch.int64, device=device),
+            seed=self.work.seed,
+        )
+        ranks = self.criterion.rank(facts)
+        self.network.train(training)
+        return self.budget.choose(cmap, ranks, self.dense, share=1.0)
+
+
+def zero_filters(network: nn.Module, group: ChannelGroup, kept: tuple[int, ...]) -> None:
+    """Zeroes, in place, all weights that produce a class of `group` outside `kept`.
+
+    Biases and whatever else has one number per channel stay.
+    """
+    stays = torch.zeros(group.size, dtype=torch.bool)
+    stays[list(kept)] = True
+    for site in group.producers:
+        weight = network.get_parameter(site.name)
+        if weight.dim() > 1:
+            classes = site.classes.cpu()
+            gone = (classes >= 0) & ~stays[classes.clamp(min=0)]
+            with torch.no_grad():
+                weight.index_fill_(site.dim, gone.nonzero()[:, 0].to(weight.device), 0)
+
+
+def returned(before: Plan | None, now: Plan) -> int:
+    """Returns how many channels are kept now that were zeroed the last time."""
+    if before is None:
+        return 0
+    return sum(len(set(kept) - set(before.kept[name])) for name, kept in now.kept.items())

@@ -1,0 +1,215 @@
+"""Soft pruning in the training loop: who is zeroed, who comes back, what it resumes to."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.api import option
+from prunebench.budgets import Budget
+from prunebench.channels import mask, slim, trace
+from prunebench.criteria import Assignment, Criterion
+from prunebench.datasets import Data, Split
+from prunebench.errors import PruningError
+from prunebench.observers.soft import SoftObserver
+from prunebench.pruning import dense_counts
+from prunebench.training.checkpoint import Checkpoint
+from prunebench.training.loop import train
+from prunebench.training.recipe import Phase
+from prunebench.training.stage import Moment, Stage
+
+PHASE = Phase(
+    epochs=4, batch_size=16, optimizer="sgd", lr=0.2, momentum=0.9, nesterov=False,
+    weight_decay=1e-4, decay="weights", schedule="constant", milestones=[], gamma=0.1,
+    warmup_epochs=0.0, label_smoothing=0.0, precision="float32", channels_last=True,
+)  # fmt: skip
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+class Net(nn.Module):
+    """A stem and a block of ten channels; all with batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.first, self.norm = nn.Conv2d(4, 10, 3, padding=1), nn.BatchNorm2d(10)
+        self.second, self.fc = nn.Conv2d(10, 4, 3, padding=1), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.stem_norm(self.stem(x)).relu()
+        x = (x + self.second(self.norm(self.first(x)).relu())).relu()
+        return self.fc(x.mean((2, 3)))
+
+
+def fresh():
+    torch.manual_seed(0)
+    return Net()
+
+
+def data():
+    def split(n):
+        source = torch.Generator().manual_seed(n)
+        images = torch.randint(0, 255, (n, 3, 6, 6), dtype=torch.uint8, generator=source)
+        return Split(images, images[:, 0, 0, 0].long() % 4)
+
+    return Data(
+        name="noise", train=split(70), val=split(8), test=split(1), classes=4,
+        mean=(0.5,) * 3, std=(0.25,) * 3, crop_padding=0, flip=False,
+    )  # fmt: skip
+
+
+def soft(network, rows, *, criterion="l2", every=1, epochs=4, **budget):
+    cmap = trace(network, torch.zeros(1, 3, 6, 6))
+    chosen = option("budget", "uniform", Budget, **{"keep": 0.7, **budget})
+    work = Assignment(
+        cmap=cmap, groups=chosen.select(cmap), limits=(), floors={}, seed=0, epochs=epochs,
+        steps=5, images=70, log=rows.append,
+    )  # fmt: skip
+    scores = option("criterion", criterion, Criterion)
+    return SoftObserver(scores, chosen, dense_counts(cmap), work, every=every)
+
+
+class Watched(SoftObserver):
+    """Keeps a copy of the filters before and after every selection; dies when told to."""
+
+    die_after = None
+
+    def after_step(self, moment):
+        if self.die_after == (moment.epoch, moment.step):
+            raise Killed
+        before = self.network.first.weight.detach().clone()
+        over = super().after_step(moment)
+        self.seen = [
+            *getattr(self, "seen", []),
+            (before, self.network.first.weight.detach().clone()),
+        ]
+        return over
+
+
+def trained(network, observer, checkpoint=None, phase=PHASE):
+    stage = Stage(
+        name="pruning", seed=3, device=torch.device("cpu"), checkpoint=checkpoint, observer=observer
+    )
+    done = train(network, data(), phase, stage)
+    return done, {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def watched(network, rows, **changes):
+    observer = soft(network, rows, **changes)
+    observer.__class__ = Watched
+    return observer
+
+
+def test_the_smallest_filters_are_zero_after_every_epoch_and_move_again_in_the_next():
+    network, rows = fresh(), []
+    observer = watched(network, rows)
+    trained(network, observer)
+    for step, (before, after) in enumerate(observer.seen, 1):
+        zero = (after.flatten(1) == 0).all(1)
+        if step % 5:
+            assert torch.equal(before, after)
+        else:
+            smallest = before.flatten(1).norm(dim=1).argsort()[:3]
+            assert set(zero.nonzero()[:, 0].tolist()) == set(smallest.tolist())
+            assert torch.equal(after[~zero], before[~zero])
+        if step % 5 == 1 and step > 1:
+            assert not zero.any()  # no gradient is masked
+    assert [(row["epoch"], row["zeroed"]) for row in rows] == [(n, 3) for n in (1, 2, 3, 4)]
+    zero = (network.first.weight.flatten(1) == 0).all(1)
+    kept = observer.plan().kept["first"]
+    assert kept == tuple((~zero).nonzero()[:, 0].tolist())
+    assert not (network.stem.weight.flatten(1) == 0).all(1).any()  # on the residual stream
+    assert (network.norm.weight[zero] != 0).all()  # batch norms go on, as published
+    assert (network.norm.bias[zero] != 0).all()
+    assert (network.first.bias[zero] != 0).all()
+
+
+def test_filters_come_back():
+    network, rows = fresh(), []
+    observer = soft(network, rows)
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    nothing = torch.empty(0)
+    observer.after_step(Moment(0, 4, 5, nothing, nothing, nothing))
+    gone = [c for c in range(10) if c not in observer.plan().kept["first"]]
+    with torch.no_grad():
+        network.first.weight[gone[:2]] = 5.0
+    observer.after_step(Moment(1, 4, 5, nothing, nothing, nothing))
+    assert set(gone[:2]) < set(observer.plan().kept["first"])
+    assert gone[2] not in observer.plan().kept["first"]
+    assert [row["returned"] for row in rows] == [0, 2]
+    assert (network.first.weight[gone[:2]] == 5.0).all()
+
+
+def test_every_second_epoch_and_always_the_last():
+    network, rows = fresh(), []
+    observer = soft(network, rows, every=2, epochs=3)
+    trained(network, observer, phase=replace(PHASE, epochs=3))
+    assert [row["epoch"] for row in rows] == [2, 3]
+
+
+@pytest.mark.parametrize("death", [(0, 2), (0, 4), (1, 0), (1, 4), (3, 4)])
+def test_it_resumes_bit_for_bit(tmp_path, death):
+    network = fresh()
+    observer = watched(network, [])
+    done, expected = trained(network, observer)
+    checkpoint = Checkpoint(tmp_path / "state.pt", 0.0)
+    network = fresh()
+    dying = watched(network, [])
+    dying.die_after = death
+    with pytest.raises(Killed):
+        trained(network, dying, checkpoint)
+    network = fresh()
+    again = watched(network, [])
+    redone, weights = trained(network, again, checkpoint)
+    assert again.plan() == observer.plan()
+    assert [r.val_correct for r in redone.history] == [r.val_correct for r in done.history]
+    assert all(torch.equal(value, weights[name]) for name, value in expected.items())
+
+
+def test_a_kill_right_after_the_last_epoch_keeps_the_plan(tmp_path):
+    network = fresh()
+    observer = soft(network, [])
+    checkpoint = Checkpoint(tmp_path / "state.pt", 0.0)
+    trained(network, observer, checkpoint)
+    network = fresh()
+    again = soft(network, [])
+    trained(network, again, checkpoint)
+    assert again.plan() == observer.plan()
+
+
+def test_the_cut_is_exact():
+    network = fresh()
+    observer = soft(network, [])
+    trained(network, observer)
+    network.eval().double()
+    images = torch.randn(3, 3, 6, 6, generator=torch.Generator().manual_seed(0)).double()
+    cmap = trace(network, images[:1])
+    small = slim(network, cmap, observer.plan())
+    assert small.first.weight.shape[0] == 7
+    masked = mask(network, cmap, observer.plan())
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), masked(images), rtol=1e-9, atol=1e-12)
+        # what remains of zeroed filters is the constant of their norms, which the cut takes away
+        quiet = fresh().eval().double()
+        quiet.load_state_dict(network.state_dict())
+        gone = [c for c in range(10) if c not in observer.plan().kept["first"]]
+        quiet.norm.weight[gone] = 0
+        quiet.norm.bias[gone] = 0
+        torch.testing.assert_close(quiet(images), masked(images), rtol=1e-9, atol=1e-12)
+        assert (network(images) - masked(images)).abs().max() > 1e-6
+
+
+def test_what_cannot_be_ranked_is_refused_before_any_training():
+    network = fresh()
+    network.norm = nn.Identity()
+    observer = soft(network, [], criterion="slimming")
+    before = network.first.weight.detach().clone()
+    with pytest.raises(PruningError, match="criterion=slimming needs a norm with a scale behind"):
+        trained(network, observer)
+    assert torch.equal(network.first.weight, before)
+    with pytest.raises(PruningError, match="selects after an epoch, and none has been trained"):
+        observer.plan()
