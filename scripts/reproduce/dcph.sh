@@ -1,0 +1,24 @@
+#!/bin/sh
+# DCPH against its controls over seeds, each a run of its own, and the table of all of them.
+# All train equally long: the plain network and the found structure go through the tail as well.
+#   sh scripts/reproduce/dcph.sh dcph_lenet_300_100 'model.widths=[300,100]' mnist mnist "0 1 2"
+#   sh scripts/reproduce/dcph.sh dcph_resnet20 model.width=1 cifar10 cac "0 1 2"
+set -eu
+experiment=$1 plain=$2 dataset=$3 recipe=$4 seeds=$5
+shift 5 # what follows is passed on to every run
+for seed in $seeds; do
+  run() {
+    kind=$1
+    shift
+    prunebench run.seed="$seed" name="$experiment-$kind-$seed" "$@"
+  }
+  run cac experiment="$experiment" "$@"
+  run l1 experiment="$experiment" criterion=l1 schedule=oneshot "$@"
+  run random experiment="$experiment" criterion=random schedule=oneshot "$@"
+  run plain experiment="$experiment" "$plain" criterion=random schedule=oneshot \
+    budget.macs=1 budget.params=1 "$@"
+  report=$(ls -t outputs/"$experiment-cac-$seed"/*/report.json | head -1)
+  run found model=found model.report="$report" dataset="$dataset" recipe="$recipe" \
+    criterion=random schedule=oneshot budget=uniform budget.keep=1 "$@"
+done
+prunebench-table outputs/"$experiment"-*
