@@ -46,7 +46,23 @@ def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[
 
     done = job.stage("pruning", compute)
     network.load_state_dict(done["network"])
-    return network.eval(), Plan.from_json(done["plan"])
+    plan = Plan.from_json(done["plan"])
+    tell(job, cmap, plan)
+    return network.eval(), plan
+
+
+def tell(job: Job, cmap: ChannelMap, plan: Plan) -> None:
+    """Logs where pruning has come to, and tells the user of a budget that is not met."""
+    row: dict[str, Any] = {"stage": "pruning-end"}
+    for limit in job.run.budget.limits(cmap, dense_counts(cmap)):
+        found = limit.amount(plan)
+        row |= {limit.unit: found, f"{limit.unit} allowed": limit.target}
+        if found > limit.target:
+            job.progress.note(
+                f"pruning ended with {found:,} {limit.unit} where the budget allows "
+                f"{limit.target:,}: raise recipe.pruning.epochs, or let the criterion prune faster"
+            )
+    job.log(row)
 
 
 def observer_of(

@@ -91,3 +91,11 @@ def test_a_dry_run_says_what_it_will_go_for(prunebench):
     assert done.returncode == 0, done.stderr
     assert "2 groups of together 40 channels are pruned in the course of" in done.stdout
     assert "at the most" in done.stdout
+
+
+def test_a_budget_that_is_not_met_is_told(prunebench):
+    done = prunebench(
+        *TINY, "criterion=aofp", "schedule=during_training", "criterion.theta=0", "budget=macs"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MACs where the budget allows" in done.stdout + done.stderr

@@ -30,7 +30,8 @@ class CacObserver:
 
     Gates sit where consumers read, which is behind normalisation and activation. They are drawn
     per image (or per batch) and channel: 0 with one probability, U(0, 1) with another, else 1.
-    Once the limits are met they are off for good; removed channels stay masked.
+    Once the limits are met they are off for good. Removed channels stay masked; their weights get
+    no gradient, and what momentum and decay still do to them nobody reads.
     """
 
     def __init__(self, criterion: Cac, work: Assignment) -> None:

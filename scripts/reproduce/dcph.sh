@@ -5,7 +5,7 @@
 #   sh scripts/reproduce/dcph.sh dcph_resnet20 model.width=1 cifar10 cac "0 1 2"
 set -eu
 experiment=$1 plain=$2 dataset=$3 recipe=$4 seeds=$5
-shift 5 # what follows is passed on to every run
+shift 5 # what follows is passed on to every run: nothing of the criterion or budget
 for seed in $seeds; do
   run() {
     kind=$1

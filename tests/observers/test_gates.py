@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunebench.api import option
 from prunebench.channels import Plan, slim, trace
+from prunebench.models import ModelSpec
 from prunebench.models.mlp import Mlp
 from prunebench.models.resnet import Resnet
 from prunebench.models.vgg import Vgg16
@@ -40,6 +42,7 @@ NETS = {
     "resnet8-A": (lambda: Resnet(depth=8, shortcut="A", width=0.5).build((3, 16, 16), 5), 16),
     "resnet8-B": (lambda: Resnet(depth=8, shortcut="B", width=0.5).build((3, 16, 16), 5), 16),
     "mixed": (Mixed, 8),
+    "mobilenet_v2": (lambda: option("model", "mobilenet_v2", ModelSpec).build((3, 16, 16), 5), 16),
 }
 
 
