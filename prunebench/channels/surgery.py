@@ -15,6 +15,7 @@ from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.plan import Plan
 from prunebench.channels.replay import misplaced
 from prunebench.channels.rewrite import insert_gathers
+from prunebench.errors import PruningError
 
 Kept = NDArray[np.bool_]
 BIG = 1 << 20  # elements
@@ -34,10 +35,17 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
         plan: what to keep; missing groups keep everything.
 
     Raises:
-        PruningError: the plan does not fit, or the network moves channels in a way that cannot
-            follow the cut.
+        PruningError: the plan does not fit, a layer would be left without inputs (one that reads a
+            part of several groups), or the network moves channels in a way that cannot follow the
+            cut.
     """
     plan.check(cmap)
+    _require_channels(cmap, cmap.keeps(plan))
+    return reduced(model, cmap, plan)
+
+
+def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
+    """Does what `slim` does with a plan that is known to fit."""
     kept = cmap.keeps(plan)
     slimmed = cut(model, cmap, kept)
     if cmap.tape.fragile and not kept.all():
@@ -45,6 +53,17 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
         if reason is not None:
             return insert_gathers(model, slimmed, cmap, plan, reason)
     return slimmed
+
+
+def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
+    """Refuses to leave a layer without channels, which one that reads parts of groups may be."""
+    for (name, dim), classes in cmap.dims.items():
+        if not kept[classes].any():
+            layer, role = name.rpartition(".")[0], "read" if dim else "make"
+            raise PruningError(
+                f"the plan leaves {layer} no channel to {role}, for none that reaches it stays; "
+                "keep more (budget.keep, budget.floor) or leave a group out (budget.exclude)"
+            )
 
 
 def cut(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:

@@ -13,7 +13,7 @@ from prunebench.channels.labels import Tape
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.plan import Plan
 from prunebench.channels.replay import StuckError
-from prunebench.channels.surgery import slim
+from prunebench.channels.surgery import reduced
 
 
 def settle(model: nn.Module, tape: Tape) -> ChannelMap:
@@ -28,7 +28,7 @@ def settle(model: nn.Module, tape: Tape) -> ChannelMap:
     frozen: dict[str, str] = {}
     while cmap.groups:
         try:
-            slim(empty, cmap, _trial_plan(cmap))
+            reduced(empty, cmap, _trial_plan(cmap))
         except StuckError as error:
             held = set(error.groups) - set(frozen)
             if not held:  # nobody knows whose channels they are: nothing may be cut

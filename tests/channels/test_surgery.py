@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from prunebench.channels import GatherChannels, Plan, slim, trace, verify
 from prunebench.channels.probe import capture, edit
+from prunebench.errors import PruningError
 
 
 def halves(cmap) -> Plan:
@@ -245,3 +246,21 @@ def test_drawn_networks(steps: list[str], width: int, seed: int) -> None:
     assert cmap.groups
     assert verify(model, slimmed, cmap, plan, example) < 1e-9
     assert sum(p.numel() for p in slimmed.parameters()) == cmap.params(plan)
+
+
+def test_a_layer_that_would_read_nothing_is_named() -> None:
+    class Halves(nn.Module):
+        """A convolution that reads the right halves of two others."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.cat([self.a(x)[:, 2:], self.b(x)[:, 2:]], 1))
+
+    model, example = Halves().eval(), torch.randn(2, 3, 4, 4)
+    cmap = trace(model, example)
+    assert slim(model, cmap, Plan({"a": [0, 1], "b": [0, 2]}))(example).shape == (2, 2, 4, 4)
+    with pytest.raises(PruningError, match="the plan leaves last no channel to read"):
+        slim(model, cmap, Plan({"a": [0, 1], "b": [0, 1]}))
