@@ -1,0 +1,336 @@
+"""Any with any: what works with what, and the one line that refuses what does not.
+
+The tables below are written by hand; the program has to agree with them in both directions.
+"""
+
+from dataclasses import replace
+from functools import cache
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.api import option
+from prunebench.budgets import Budget
+from prunebench.channels import Plan, trace
+from prunebench.config import check_combination
+from prunebench.criteria import Assignment, Criterion, Evidence, TrainingCriterion
+from prunebench.errors import ConfigError, PruningError
+from prunebench.models import ModelSpec
+from prunebench.observers.soft import SoftObserver
+from prunebench.paths import conf_dir
+from prunebench.pruning import Method, Sample, cut, cut_as, dense_counts
+from prunebench.repairs import Repair
+from prunebench.schedules import Schedule
+from prunebench.training.stage import Moment
+
+#: every criterion -> what makes it quick
+QUICK = {
+    "foad": {"num_samples": 4},
+    "apoz": {"num_samples": 4},
+    "hrank": {"num_samples": 4},
+    "taylor": {"num_samples": 4, "batch": 4},
+    "thinet": {"num_samples": 4, "rows_per_channel": 1},
+    "thinet_tpami": {"num_samples": 4, "rows_per_channel": 1},
+    "oracle": {"num_samples": 2},
+    "aofp": {},
+    "cac": {"n_min": 1},
+    "l1": {},
+    "l2": {},
+    "fpgm": {},
+    "slimming": {},
+    "bn_probability": {},
+    "random": {},
+}
+WATCHES_TRAINING = {"aofp", "cac"}
+WEIGHTS_ONLY = {"l1", "l2", "fpgm", "slimming", "bn_probability", "random"}
+DECIDES = {"foad", "bn_probability", "aofp"}
+NOT_COMPARABLE = {"foad", "hrank"}
+
+BUDGETS = {
+    "own": {},
+    "uniform": {},
+    "per_layer": {"keep": {"*": 0.5}},
+    "global_ranking": {},
+    "macs": {},
+    "macs-global": {"allocation": "global"},
+    "params": {},
+    "params-global": {"allocation": "global"},
+    "macs_params": {},
+    "macs_params-global": {"allocation": "global"},
+}
+COMPARES = {name for name in BUDGETS if name.endswith("global")} | {"global_ranking"}
+NO_LIMIT = {"own", "per_layer"}
+
+SCHEDULES = {
+    "oneshot": {},
+    "layerwise": {"epochs": 0},
+    "iterative": {"rounds": 2, "epochs": 0},
+    "during_training": {},
+    "from_scratch": {},
+    "soft": {},
+}
+
+MODELS = {
+    "lenet5": ({}, (1, 28, 28)),
+    "lenet_300_100": ({"widths": [20, 10]}, (1, 28, 28)),
+    "mlp_500_300": ({"widths": [20, 12]}, (1, 28, 28)),
+    "mlp_512_512": ({"widths": [16, 16]}, (1, 28, 28)),
+    "vgg16": ({"width": 0.05}, (3, 32, 32)),
+    "vgg16_gap": ({"width": 0.05}, (3, 32, 32)),
+    "resnet20": ({"width": 0.25}, (3, 8, 8)),
+    "resnet32": ({"width": 0.25, "shortcut": "B"}, (3, 8, 8)),
+    "resnet44": ({"width": 0.25}, (3, 8, 8)),
+    "resnet56": ({"width": 0.25}, (3, 8, 8)),
+    "resnet56_foad": ({}, (3, 8, 8)),
+    "resnet110": ({"width": 0.25}, (3, 8, 8)),
+    "mobilenet_v1": ({"width": 0.25}, (3, 16, 16)),
+    "mobilenet_v2": ({"width": 0.25}, (3, 16, 16)),
+    "shufflenet_v1": ({}, (3, 16, 16)),
+    "shufflenet_v2": ({"width": 0.5}, (3, 16, 16)),
+    "ghostnet": ({"width": 0.5}, (3, 16, 16)),
+}
+#: definitions for ImageNet, of the same modules, and what a user names
+NOT_WALKED = {"found", "torchvision", *(p.stem for p in (conf_dir() / "model").glob("imagenet_*"))}
+NO_NORMS = {"lenet5", "lenet_300_100", "mlp_500_300", "mlp_512_512", "vgg16_gap"}
+SQUEEZES = {"ghostnet"}  # squeeze-and-excitation has no norms
+NEEDS_NORMS = {
+    "slimming": "criterion=slimming needs a norm with a scale behind",
+    "taylor": "criterion=taylor with form=gate needs a norm with a scale behind",
+    "bn_probability": "criterion=bn_probability needs a batch norm and a ReLU behind",
+}
+REFUSED_ON = {
+    **{(c, m): why for c, why in NEEDS_NORMS.items() for m in NO_NORMS | SQUEEZES},
+    # the last block's linear bottleneck is on no residual stream, and no ReLU follows it
+    ("apoz", "mobilenet_v2"): "criterion=apoz counts the zeros of a ReLU, and",
+    ("bn_probability", "mobilenet_v2"): "is not followed by a ReLU",
+}
+
+
+def combination_refused(criterion, budget, schedule):
+    """The reason, or None: the rules of the tables above, in the order the program tells them."""
+    if schedule == "soft" and criterion not in WEIGHTS_ONLY:
+        return "selects between epochs by weights alone"
+    if schedule in ("during_training", "from_scratch"):
+        if criterion not in WATCHES_TRAINING:
+            return "needs a criterion that watches the training"
+        decided = budget == "own" and criterion in DECIDES
+        return "does not say when" if budget in NO_LIMIT and not decided else None
+    if criterion in WATCHES_TRAINING:
+        return "prunes while the network is trained"
+    return budget_refused(criterion, budget, schedule)
+
+
+def budget_refused(criterion, budget, schedule):
+    """The reason that lies in the budget, or None."""
+    if budget == "own":
+        if criterion not in DECIDES:
+            return "takes the criterion's own decision"
+        return "no final size to go to in rounds" if schedule in ("iterative", "soft") else None
+    if budget in COMPARES:
+        if criterion in NOT_COMPARABLE:
+            return "are not comparable"
+        return "ranks all layers at once" if schedule == "layerwise" else None
+    return None
+
+
+@cache
+def criterion_of(name):
+    return option("criterion", name, Criterion, **QUICK[name])
+
+
+@cache
+def budget_of(name):
+    return option("budget", name.partition("-")[0], Budget, **BUDGETS[name])
+
+
+@cache
+def schedule_of(name):
+    return option("schedule", name, Schedule, **SCHEDULES[name])
+
+
+def told(criterion, budget, schedule):
+    """What the program says to a combination: one line, or None."""
+    names = {"criterion": criterion, "budget": budget, "schedule": schedule}
+    try:
+        check_combination(
+            names,
+            criterion=criterion_of(criterion),
+            budget=budget_of(budget),
+            schedule=schedule_of(schedule),
+        )
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return str(error)
+    return None
+
+
+class Tiny(nn.Module):
+    """What every criterion can serve: batch norm and ReLU behind every convolution, a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stem_norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.first, self.first_norm = nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.second, self.second_norm = nn.Conv2d(8, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.third, self.third_norm = nn.Conv2d(6, 10, 3, padding=1), nn.BatchNorm2d(10)
+        self.fc = nn.Linear(10, 4)
+
+    def forward(self, x):
+        x = self.stem_norm(self.stem(x)).relu()
+        y = self.first_norm(self.first(x)).relu()
+        x = (x + self.second_norm(self.second(y))).relu()
+        return self.fc(self.third_norm(self.third(x)).relu().mean((2, 3)))
+
+
+def lively(network):
+    """The network with batch norms that differ from channel to channel, in eval mode."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.normal_(module.running_mean, std=0.1)
+    return network.eval()
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    return lively(Tiny()), Sample(torch.randn(4, 3, 6, 6), torch.arange(4), 0)
+
+
+def carried_out(network, sample, criterion, budget, schedule):
+    """Prunes as the runner does, without any training; returns plan and the worst error."""
+    cmap = trace(network, sample.images[:1])
+    dense = dense_counts(cmap)
+    groups = budget.select(cmap)
+    if schedule.trains:
+        work = Assignment(
+            cmap=cmap, groups=groups, limits=budget.limits(cmap, dense),
+            floors=budget.floors(cmap), seed=0, epochs=100, steps=100, images=10_000,
+            log=lambda row: None,
+        )  # fmt: skip
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        if isinstance(criterion, TrainingCriterion):  # the training itself has tests of its own
+            observer = criterion.observer(work)
+            observer.start(network, optimizer)
+            observer.finished()
+            return None, 0.0
+        observer = SoftObserver(criterion, budget, dense, work, every=1)
+        observer.start(network, optimizer)
+        observer.after_step(Moment(0, 99, 100, *[torch.empty(0)] * 3))
+        facts = Evidence(network, cmap, groups, sample.images, sample.labels, 0)
+        repair = option("repair", "none", Repair)
+        made = cut_as(observer.plan(), facts, repair, example=sample.images, criterion_seconds=0.0)
+        return made.plan, made.error
+    method = Method(criterion, budget, option("repair", "none", Repair))
+    whole, worst = Plan({}), 0.0
+    for step in schedule.steps([group.name for group in groups]):
+        made = cut(network, method, step, dense, sample=sample, example=sample.images[:2])
+        network, whole = made.network, Plan.compose(whole, made.plan)
+        worst = max(worst, made.error)
+    return whole, worst
+
+
+def require_met(cmap, budget, plan):
+    """Holds the plan to what the budget asks for, counted independently of its search."""
+    dense, sizes = dense_counts(cmap), {g.name: g.size for g in budget.select(cmap)}
+    kept = {name: len(plan.kept.get(name, range(size))) for name, size in sizes.items()}
+    assert all(count >= 1 for count in kept.values())
+    for field, have, whole in (
+        ("Macs", cmap.macs(plan), dense.macs),
+        ("Params", cmap.params(plan), dense.params),
+    ):
+        if field in type(budget).__name__:
+            assert have <= 0.5 * whole
+    if type(budget).__name__ in ("Uniform", "PerLayer"):
+        assert kept == {name: size // 2 for name, size in sizes.items()}
+    if type(budget).__name__ == "GlobalRanking":
+        assert sum(kept.values()) == sum(sizes.values()) // 2
+    assert cmap.params(plan) < dense.params
+
+
+def walk(tiny, criterion, budget, schedule):
+    """Carries one combination out on the tiny network, or holds the refusal to the table."""
+    refused = combination_refused(criterion, budget, schedule)
+    line = told(criterion, budget, schedule)
+    assert (line is None) == (refused is None), line
+    if refused is not None:
+        assert refused in line
+        return
+    network, sample = tiny
+    chosen = budget_of(budget)
+    plan, error = carried_out(
+        network, sample, criterion_of(criterion), chosen, schedule_of(schedule)
+    )
+    assert error <= 1e-5
+    if plan is not None and budget != "own":
+        require_met(trace(network, sample.images[:1]), chosen, plan)
+
+
+def test_the_tables_name_every_option():
+    for group, table in (("criterion", QUICK), ("schedule", SCHEDULES)):
+        assert {path.stem for path in (conf_dir() / group).glob("*.yaml")} == set(table)
+    budgets = {name.partition("-")[0] for name in BUDGETS}
+    assert {path.stem for path in (conf_dir() / "budget").glob("*.yaml")} == budgets
+    assert {path.stem for path in (conf_dir() / "model").glob("*.yaml")} - NOT_WALKED == set(MODELS)
+
+
+def test_every_combination_is_allowed_or_refused_in_one_line():
+    for names in product(QUICK, BUDGETS, SCHEDULES):
+        refused, line = combination_refused(*names), told(*names)
+        assert (line is None) == (refused is None), (names, line)
+        assert refused is None or refused in line, (names, line)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("criterion", QUICK)
+def test_criteria_with_budgets(tiny, criterion, budget):
+    walk(tiny, criterion, budget, "from_scratch" if criterion in WATCHES_TRAINING else "oneshot")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("criterion", QUICK)
+def test_criteria_with_schedules(tiny, criterion, schedule):
+    walk(tiny, criterion, "macs", schedule)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("criterion", QUICK)
+def test_the_whole_product(tiny, criterion, schedule):
+    for budget in BUDGETS:
+        walk(tiny, criterion, budget, schedule)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=pytest.mark.slow) if m == "resnet110" else m for m in MODELS],
+)
+def test_criteria_with_models(model):
+    torch.manual_seed(0)
+    changes, shape = MODELS[model]
+    network = lively(option("model", model, ModelSpec, **changes).build(shape, 4))
+    sample = Sample(torch.randn(4, *shape), torch.arange(4), 0)
+    cmap = trace(network, sample.images[:1])
+    budget = budget_of("uniform")
+    facts = Evidence(network, cmap, budget.select(cmap), sample.images, sample.labels, sample.seed)
+    for name in sorted(QUICK.keys() - WATCHES_TRAINING):
+        why = REFUSED_ON.get((name, model))
+        few = sorted(facts.groups, key=lambda group: group.size)[:1]
+        looked_at = replace(facts, groups=tuple(few)) if name == "oracle" else facts
+        try:
+            ranks = criterion_of(name).rank(looked_at)
+            plan = budget.choose(cmap, ranks, dense_counts(cmap), share=1.0)
+            repair = option("repair", "none", Repair)
+            made = cut_as(plan, looked_at, repair, example=sample.images[:2], criterion_seconds=0.0)
+        except PruningError as error:
+            assert why is not None, f"{name}: {error}"
+            assert why in str(error)
+            assert "\n" not in str(error)
+            continue
+        assert why is None, f"{name} works on {model}"
+        assert made.error <= 1e-5, name
+        for group in looked_at.groups:
+            assert len(plan.kept[group.name]) == max(1, group.size // 2)
