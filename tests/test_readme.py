@@ -42,5 +42,14 @@ def test_results_are_the_committed_reports():
     assert TEXT.count("| vgg16 | digits |") >= 1
 
 
+def test_the_table_of_combinations_is_the_programs():
+    check = [sys.executable, str(ROOT / "scripts" / "reproduce" / "compatibility.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, "not up to date: python scripts/reproduce/compatibility.py"
+    rows = [line for line in TEXT.splitlines() if line.startswith(("| `l2` |", "| `foad` |"))]
+    assert len(rows) == 2
+    assert rows[0].count("x") < rows[1].count("x") == 8
+
+
 def test_it_is_short():
     assert TEXT.count("\n") < 200
