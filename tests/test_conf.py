@@ -71,6 +71,20 @@ def test_every_preset_makes_a_run(name):
     assert run.recipe.finetune.epochs > 0
 
 
+def test_the_sweep_over_criteria_leaves_none_out():
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        overrides = ["experiment=criteria_cifar10", "name=test"]
+        hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
+    assert str(hydra.mode) == "RunMode.MULTIRUN"
+    swept = hydra.sweeper.params.criterion.split(",")
+    # those that watch a training are no one-shot criteria; thinet_tpami is thinet with another search
+    left_out = {"aofp", "cac", "thinet_tpami"}
+    assert {*swept} == {name for group, name in OPTIONS if group == "criterion"} - left_out
+    for criterion in swept:
+        run = load(composed("experiment=criteria_cifar10", f"criterion={criterion}"), {})
+        assert (run.budget.keep, run.budget.allocation) == (0.5, "uniform")
+
+
 @pytest.mark.parametrize(("group", "package"), PACKAGES.items())
 def test_every_module_has_its_option(group, package):
     folder = Path(prunebench.__file__).parent / package
