@@ -77,7 +77,7 @@ def test_the_sweep_over_criteria_leaves_none_out():
         hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
     assert str(hydra.mode) == "RunMode.MULTIRUN"
     swept = hydra.sweeper.params.criterion.split(",")
-    # those that watch a training are no one-shot criteria; thinet_tpami is thinet with another search
+    # those that watch a training are no one-shot criteria; thinet_tpami is a variant of thinet
     left_out = {"aofp", "cac", "thinet_tpami"}
     assert {*swept} == {name for group, name in OPTIONS if group == "criterion"} - left_out
     for criterion in swept:
