@@ -110,8 +110,8 @@ def explain(error: Exception) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
-            valid = [str(key) for key in cause.parent_node]
+            valid = {str(key) for key in cause.parent_node} - {"hydra", "_target_"}
             if "not in struct" in str(cause):
-                return unknown(str(cause.full_key), [key for key in valid if key not in ("hydra", "_target_")])
+                return unknown(str(cause.full_key), valid)
         cause = cause.__cause__
     return str(error)

@@ -191,12 +191,13 @@ def component(group: str, values: dict[str, Any], base: type[Part]) -> Part:
     module_name, _, class_name = target.rpartition(".")
     require(bool(module_name), f"{group} has no _target_ that names its class")
     try:
-        found = getattr(import_module(module_name), class_name)
+        found: Any = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{group}._target_: cannot find {target} ({error})") from error
     fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
     require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
-    return section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
+    option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
+    return option
 
 
 def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:

@@ -131,7 +131,7 @@ class StepRecord:
     seconds: float
     surgery_error: float
     unprunable: dict[str, str]
-    counts: dict[str, dict[str, int]]
+    counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,7 +187,7 @@ def _summed(maps: Tensor) -> Tensor:
     size = maps.shape[1]
     total = torch.zeros(size, size, dtype=torch.float64, device=maps.device)
     with cuda_math(exact=True):
-        for part in maps.split(SAMPLES):
+        for part in torch.split(maps, SAMPLES):
             factors = _factors(part.float())
             for start in range(0, size, ROWS):
                 closeness = _squared_distances(factors, part, start)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Repair(ABC):
+class Repair(ABC):  # noqa: B024 - a repair may use either hook, or none
     """What softens the cut; the schema of ``conf/repair/*.yaml``."""
 
     #: whether the option leaves the pruned network as it is

@@ -146,7 +146,8 @@ def test_a_checkpoint_of_ones_own_is_the_baseline(prunebench, finished, tmp_path
     folder, _ = finished
     [stored] = (folder / "outputs" / "baselines").rglob("baseline.pt")
     network = torch.load(stored, weights_only=True)["network"]
-    torch.save({"state_dict": {f"module.{k}": v for k, v in network.items()}}, tmp_path / "mine.pth")
+    prefixed = {f"module.{key}": value for key, value in network.items()}
+    torch.save({"state_dict": prefixed}, tmp_path / "mine.pth")
     done = prunebench(*SMALL, "baseline.checkpoint=mine.pth", "recipe.finetune.epochs=0")
     assert done.returncode == 0, done.stderr
     theirs = report_of(folder)[1]["measurements"][0]["test"]
@@ -155,9 +156,7 @@ def test_a_checkpoint_of_ones_own_is_the_baseline(prunebench, finished, tmp_path
 
 def test_options_of_ones_own(prunebench, tmp_path):
     (tmp_path / "my" / "criterion").mkdir(parents=True)
-    (tmp_path / "my" / "criterion" / "mine.yaml").write_text(
-        "_target_: mine.Last\n"
-    )
+    (tmp_path / "my" / "criterion" / "mine.yaml").write_text("_target_: mine.Last\n")
     (tmp_path / "mine.py").write_text(
         "from dataclasses import dataclass\n"
         "from prunebench.criteria import Criterion, GroupRank\n"
@@ -165,7 +164,8 @@ def test_options_of_ones_own(prunebench, tmp_path):
         "class Last(Criterion):\n"
         "    def rank(self, evidence):\n"
         "        import torch\n"
-        "        return {g.name: GroupRank(-torch.arange(g.size).double()) for g in evidence.groups}\n"
+        "        first = {g.name: -torch.arange(g.size).double() for g in evidence.groups}\n"
+        "        return {name: GroupRank(scores) for name, scores in first.items()}\n"
     )
     done = prunebench(
         "--config-dir", "my", *SMALL, "criterion=mine", "budget=uniform",

@@ -11,6 +11,7 @@ from prunebench.criteria.foad import Foad, ranking, select, similarity
 from prunebench.criteria.hrank import Hrank, ranks
 from prunebench.errors import PruningError
 
+
 @pytest.fixture
 def network():
     torch.manual_seed(0)
