@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from prunebench.api import option
 from prunebench.budgets import Budget
@@ -23,7 +24,7 @@ BEGIN = "<!-- compatibility: scripts/reproduce/compatibility.py -->\n"
 END = "<!-- end of compatibility -->\n"
 TARGETS = ("macs", "params", "macs_params")
 #: column -> budgets that answer alike, each with what is changed in it
-BUDGETS: dict[str, list[tuple[str, dict[str, object]]]] = {
+BUDGETS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "`own`": [("own", {})],
     "`uniform`": [("uniform", {})],
     "`per_layer`": [("per_layer", {"keep": {"*": 0.5}})],
@@ -121,7 +122,7 @@ def refusals(name: str, column: str) -> list[str | None]:
 @cache
 def refusal(name: str, column: str, schedule: str) -> str | None:
     """Returns what the program says against this combination; None if nothing."""
-    said = []
+    said: list[str | None] = []
     for number, (budget, _) in enumerate(BUDGETS[column]):
         try:
             check_combination(
