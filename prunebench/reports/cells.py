@@ -21,6 +21,9 @@ ACCURACY = {
     "published": "published",
 }
 
+#: interquartile range over median above which a latency says more of the machine than of the net
+BUSY = 0.2
+
 
 @dataclass(frozen=True)
 class Table:
@@ -139,7 +142,7 @@ def notes_of(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> l
         for name, text in dict.fromkeys((row.dataset, row.note) for row in runs if row.note)
     ]
     notes += [
-        f"Latency: median per forward pass on {text}"
+        f"Latency: median per forward pass on {text}, {_rest(runs, text)}"
         for text in _unique(row.hardware for row in runs if row.latency)
     ]
     notes += [
@@ -151,6 +154,13 @@ def notes_of(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> l
     notes += [f"{mark} {text}" for text, mark in _marks(rows).items()]
     notes += [f"failed: {path.parent} ({f.stage}: {_first_line(f)})" for path, f in failures]
     return notes
+
+
+def _rest(rows: Sequence[Row], hardware: str) -> str:
+    """Returns how far the single passes spread, and what to make of it."""
+    widest = max(row.restlessness for row in rows if row.hardware == hardware and row.latency)
+    text = f"interquartile range up to {widest:.0%} of it"
+    return text if widest <= BUSY else f"{text}: the machine was busy, so do not compare"
 
 
 def points(value: Spread | None) -> str:

@@ -60,6 +60,7 @@ class Row:
         params, macs, size: costs; the size in bytes.
         latency: batch -> milliseconds.
         hardware: what the latency was measured on.
+        restlessness: widest interquartile range among the latencies, over its median.
         convention: what a MAC is in this row.
         note: on its data or origin.
         source: of a published row; "" for runs.
@@ -77,6 +78,7 @@ class Row:
     macs: Change | None = None
     size: Change | None = None
     latency: Mapping[int, Change] = field(default_factory=dict)
+    restlessness: float = 0.0
     hardware: str = ""
     convention: str = ""
     note: str = ""
@@ -202,6 +204,7 @@ def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
         return change([(read(before), read(after)) for before, after in pairs])
 
     hardware = sorted({_hardware(one) for _, after in pairs for one in after.latency})
+    timings = [one for pair in pairs for measured in pair for one in measured.latency]
     return Row(
         model=model,
         dataset=dataset,
@@ -216,6 +219,7 @@ def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
         # Times from different machines have no mean.
         latency=_latencies(pairs) if len(hardware) == 1 else {},
         hardware="; ".join(hardware),
+        restlessness=max((one.iqr_ms / one.median_ms for one in timings), default=0.0),
         convention="; ".join(dict.fromkeys(run.convention for run in runs)),
         note="; ".join(dict.fromkeys(run.note for run in runs if run.note)),
     )

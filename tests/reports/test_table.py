@@ -240,3 +240,10 @@ def test_plain_terminals_get_question_marks(sweep: Path) -> None:
     done = command(str(sweep), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert "91.00 ? 1.00" in done.stdout
+
+
+def test_a_busy_machine_is_called_one(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = sweep / "seed1" / "report.json"
+    path.write_text(path.read_text().replace('"iqr_ms": 0.1', '"iqr_ms": 4.0'))
+    show([sweep / "seed1"])
+    assert "the machine was busy, so do not compare" in capsys.readouterr().out
