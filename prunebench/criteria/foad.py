@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 RULES = ("v2023", "v2022", "strict")
 POINTS = ("block", "activation")
 
-#: samples and rows per block of the distance matrix: 4 MiB of float32 at 512 channels
-SAMPLES, ROWS = 32, 64
+#: samples and rows per block of the distance matrix: 2 MiB of float32 at 512 channels
+SAMPLES, ROWS = 32, 32
 #: squared distance over squared norms below which float32 loses too many digits to cancellation
 CLOSE = 1 / 256
 
@@ -133,7 +133,7 @@ class Likeness:
         self._seen += len(maps)
         # Equal maps have equal peaks: only channels that share theirs need a closer look.
         _, peak, sharing = np.unique(
-            maps.amax((0, 2)).cpu().numpy(), return_inverse=True, return_counts=True
+            maps.amax(2).amax(0).cpu().numpy(), return_inverse=True, return_counts=True
         )
         self._twins &= sharing[peak] > 1
         for index in np.flatnonzero(self._twins):
