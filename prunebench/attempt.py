@@ -53,7 +53,7 @@ def claim(run: Run, fresh: Path) -> Iterator[Attempt]:
         )
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(folder / "lock").acquire(timeout=0)
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"the run in {folder} is still going on in another process") from None
     with lock:

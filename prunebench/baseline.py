@@ -15,6 +15,7 @@ from torch import nn
 
 from prunebench.config import Run, digest
 from prunebench.datasets import Data
+from prunebench.records import write_json
 from prunebench.reproducibility import seed_for
 from prunebench.stages import Stages
 from prunebench.training.checkpoint import Checkpoint, load, load_weights
@@ -58,6 +59,10 @@ def obtain(
         return "trained in this run"
     folder = entry(run, network)
     with waiting_lock(folder, note):
+        origin = load_at_hand(run, network)  # the job we waited for may have trained it
+        if origin is not None:
+            return origin
+        write_json(folder / "identity.json", identity(run, network))
         shared = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
         result = shared.do("baseline", lambda checkpoint: train(network, checkpoint))
     network.load_state_dict(result["network"])
@@ -84,13 +89,17 @@ def load_at_hand(run: Run, network: nn.Module) -> str | None:
 
 
 def entry(run: Run, network: nn.Module) -> Path:
-    """Returns the folder of the run's baseline in the store; `network` is on the run's device.
+    """Returns the folder of the run's baseline in the store."""
+    return Path(run.settings.outputs) / "baselines" / digest(identity(run, network))[:16]
 
-    The name is a digest over what decides a baseline: model, dataset, recipe, seed, device and
-    the versions of the libraries that compute it.
+
+def identity(run: Run, network: nn.Module) -> dict[str, Any]:
+    """Returns what decides a baseline; `network` is on the run's device.
+
+    Model, dataset, recipe, seed, device and the versions of the libraries that compute it.
     """
     dataset = {key: value for key, value in run.config["dataset"].items() if key not in PLACE}
-    identity = {
+    return {
         "model": run.config["model"],
         "dataset": dataset,
         "recipe": asdict(run.recipe.baseline),
@@ -100,13 +109,12 @@ def entry(run: Run, network: nn.Module) -> Path:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    return Path(run.settings.outputs) / "baselines" / digest(identity)[:16]
 
 
 def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextManager[object]:
     """Returns the entry's lock, held: the first job trains, the others wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    lock = FileLock(folder / ".lock")
     try:
         return lock.acquire(timeout=0)
     except Timeout:

@@ -34,7 +34,7 @@ def unknown(what: str, valid: Iterable[str]) -> str:
     word = what.rsplit("=", 1)[-1].rsplit(".", 1)[-1]
     near = get_close_matches(word, choices, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"'{what}' is not known; valid: {', '.join(choices)}{hint}"
+    return f"'{what}' is not known; valid: {', '.join(choices) or 'none'}{hint}"
 
 
 def require(condition: bool, message: str) -> None:

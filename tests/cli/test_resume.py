@@ -32,9 +32,9 @@ SMALL = [
 KILLS = 5
 
 
-def start(folder):
+def start(folder, *more):
     return subprocess.Popen(
-        [sys.executable, "-m", "prunebench", *SMALL, "run.resume=true"],
+        [sys.executable, "-m", "prunebench", *SMALL, "run.resume=true", *more],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -136,3 +136,13 @@ def test_a_second_run_takes_the_stored_baseline(prunebench, tmp_path):
     reports = [json.loads(p.read_text()) for p in (tmp_path / "outputs").rglob("report.json")]
     first, second = (report["measurements"][0]["test"] for report in reports)
     assert first == second
+
+
+def test_two_jobs_at_once_train_one_baseline(tmp_path):
+    shorter = ["recipe.finetune.epochs=0", "schedule.epochs=0"]
+    jobs = [start(tmp_path, *shorter, f"budget.keep={keep}") for keep in (0.5, 0.6)]
+    outputs = [job.communicate(timeout=240)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], outputs
+    trained = ["trained, now in the baseline store" in output for output in outputs]
+    assert sorted(trained) == [False, True], outputs
+    assert len(list((tmp_path / "outputs" / "baselines").iterdir())) == 1
