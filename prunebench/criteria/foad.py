@@ -133,7 +133,7 @@ class Likeness:
         self._seen += len(maps)
         # Equal maps have equal peaks: only channels that share theirs need a closer look.
         _, peak, sharing = np.unique(
-            maps.amax(2).amax(0).cpu().numpy(), return_inverse=True, return_counts=True
+            maps.amax(0).amax(1).cpu().numpy(), return_inverse=True, return_counts=True
         )
         self._twins &= sharing[peak] > 1
         for index in np.flatnonzero(self._twins):
@@ -191,22 +191,30 @@ def _summed(maps: Tensor) -> Tensor:
             factors = _factors(part.float())
             for start in range(0, size, ROWS):
                 closeness = _squared_distances(factors, part, start)
-                closeness.clamp_(min=0).sqrt_().add_(1).reciprocal_()
+                closeness.sqrt_().add_(1).reciprocal_()
                 total[start : start + ROWS, start:] += closeness.sum(0)
     return total
 
 
-def _factors(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns [N, C, P + 2] and [N, P + 2, C], whose product is |a|^2 - 2ab + |b|^2."""
+def _factors(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns two factors whose product is |a|^2 - 2ab + |b|^2, and what is small beside it.
+
+    Args:
+        maps: [N, C, P].
+
+    Returns:
+        [N, C, P + 2]; [N, P + 2, C]; [N, C]: below it a squared distance has lost too many digits.
+    """
     import torch
 
     square = maps.square().sum(2, keepdim=True)
     one = torch.ones_like(square)
     right = torch.cat([-2 * maps, one, square], 2).transpose(1, 2)
-    return torch.cat([maps, square, one], 2), right
+    small = CLOSE * (square + square.amax(1, keepdim=True))
+    return torch.cat([maps, square, one], 2), right, small.squeeze(2)
 
 
-def _squared_distances(factors: tuple[Tensor, Tensor], maps: Tensor, start: int) -> Tensor:
+def _squared_distances(factors: tuple[Tensor, Tensor, Tensor], maps: Tensor, start: int) -> Tensor:
     """Returns d^2 of channels start.. (at most `ROWS`) to channels start..C, float32.
 
     |a|^2 - 2ab + |b|^2 cancels where maps are close, so images in which a distance is small beside
@@ -214,17 +222,17 @@ def _squared_distances(factors: tuple[Tensor, Tensor], maps: Tensor, start: int)
     """
     import torch
 
-    left, right = factors[0][:, start : start + ROWS], factors[1][:, :, start:]
-    squared = torch.bmm(left, right)
-    norms = left[:, :, -2] + right[:, -1, :].amax(1, keepdim=True)
+    rows = slice(start, start + ROWS)
+    left, right, small = factors
+    squared = torch.bmm(left[:, rows], right[:, :, start:])
     own = squared.diagonal(dim1=1, dim2=2)
-    own.copy_(norms)  # that a channel is near itself calls for no second look
-    near = ~(squared.amin(2) > CLOSE * norms).all(1)  # NaN is looked at again, too
+    own.fill_(torch.inf)  # that a channel is near itself calls for no second look
+    near = ~(squared.amin(2) > small[:, rows]).all(1)  # NaN is looked at again, too
     own.zero_()
     if bool(near.any()):
-        left, right = _factors(maps[near].double())
-        exact = torch.bmm(left[:, start : start + ROWS], right[:, :, start:])
-        squared[near] = exact.float()
+        left, right, _ = _factors(maps[near].double())
+        exact = torch.bmm(left[:, rows], right[:, :, start:])
+        squared[near] = exact.clamp_(min=0).float()  # rounding can go below; elsewhere it is > 0
     return squared
 
 
