@@ -67,15 +67,16 @@ def main() -> None:
         return
     if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
         job()
+        for mistake in MISTAKES:
+            raise mistake
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
     try:
         job()
-    except PrunebenchError as error:
-        fail(str(error))
-    except MissingConfigException as error:
-        fail(explain_missing(error))
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except KeyboardInterrupt:
+        say("interrupted; the same command with run.resume=true goes on")
+        raise SystemExit(130) from None
+    except (PrunebenchError, HydraException, OmegaConfBaseException, YAMLError) as error:
         fail(explain(error))
     except ValueError as error:
         if "Config group override" not in str(error):
@@ -107,6 +108,8 @@ def explain_missing(error: MissingConfigException) -> str:
 
 def explain(error: Exception) -> str:
     """Says in one line what an error of Hydra, OmegaConf or YAML means for the user."""
+    if isinstance(error, MissingConfigException):
+        return explain_missing(error)
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):

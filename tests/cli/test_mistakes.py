@@ -68,8 +68,9 @@ def test_a_mistake_that_shows_later_is_one_line_too(prunebench, tmp_path, typed,
         assert part in last
 
 
-def test_full_errors_keep_their_traceback(prunebench, monkeypatch):
+@pytest.mark.parametrize("typed", ["criterion=foda", "criterion.t=-1"])
+def test_full_errors_keep_their_traceback(prunebench, monkeypatch, typed):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    done = prunebench("criterion=foda")
+    done = prunebench(typed)
     assert done.returncode != 0
     assert "Traceback" in done.stderr

@@ -1,6 +1,7 @@
 """Whole runs through the command line: what they leave behind is what they say."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -174,3 +175,19 @@ def test_options_of_ones_own(prunebench, tmp_path):
     assert done.returncode == 0, done.stderr
     plan = report_of(tmp_path)[1]["plan"]
     assert all(kept == list(range(len(kept))) for kept in plan.values())
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "prunebench", *SMALL, "recipe.baseline.epochs=500"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        assert "epoch 1/500" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert rest.splitlines()[-1].endswith("run.resume=true goes on")
+    assert "Traceback" not in rest
+    [path] = (tmp_path / "outputs").rglob("failure.json")
+    assert json.loads(path.read_text())["kind"] == "KeyboardInterrupt"
