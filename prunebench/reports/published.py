@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Published:
     macs: float | None
     params_reduction: float | None
     macs_reduction: float | None
-    file: str = field(default="", compare=False)
 
     def row(self) -> Row:
         """Returns the figures as a row; only what the source gives, or what follows from it."""
@@ -114,7 +113,7 @@ def _checked(values: Any, file: str, number: int) -> Published:
     where = f"{file}, row {number}"
     if not isinstance(values, Mapping):
         raise DataError(f"{where} must hold keys and values")
-    wanted = {f.name: str(f.type) for f in fields(Published) if f.name != "file"}
+    wanted = {f.name: str(f.type) for f in fields(Published)}
     for key in [*wanted, *values]:
         if key not in values:
             raise DataError(f"{where}: {key} is missing (null if the source gives none)")
@@ -125,7 +124,7 @@ def _checked(values: Any, file: str, number: int) -> Published:
             raise DataError(f"{where}: {key} must be {wanted[key]}, got {values[key]!r}")
         if wanted[key] == "str" and not values[key]:
             raise DataError(f"{where}: {key} must not be empty")
-    one = Published(**{str(key): value for key, value in values.items()}, file=file)
+    one = Published(**{str(key): value for key, value in values.items()})
     for name, before, after, printed in (
         ("params_reduction", one.baseline_params, one.params, one.params_reduction),
         ("macs_reduction", one.baseline_macs, one.macs, one.macs_reduction),
