@@ -107,5 +107,7 @@ def _decode_record(hint: Any, value: Any, source: str, where: str) -> Any:
 
 def _mismatches(hint: Any, value: Mapping[str, Any]) -> Iterator[str]:
     names = [f.name for f in dataclasses.fields(hint)]
-    yield from (f"{name} is missing" for name in names if name not in value)
+    # A field that is None by default came later: files written before it are still good.
+    needed = [f.name for f in dataclasses.fields(hint) if f.default is not None]
+    yield from (f"{name} is missing" for name in needed if name not in value)
     yield from (f"{name} is not a known field" for name in value if name not in names)

@@ -135,6 +135,22 @@ class StepRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The run whose structure another one took (model=found).
+
+    Attributes:
+        model, method: as tables name them.
+        setting: digest of all that decided its result but its seed.
+        seed: its seed.
+    """
+
+    model: str
+    method: str
+    setting: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """A run that came to its end.
 
@@ -153,6 +169,7 @@ class Report:
         convention: what one MAC is; printed with every figure.
         note: what must be said about the data ("" if nothing).
         finished_at: ISO 8601 time with zone.
+        origin: of the network's structure, if a run found it.
     """
 
     config: dict[str, Any]
@@ -168,6 +185,7 @@ class Report:
     convention: str
     note: str
     finished_at: str
+    origin: Origin | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:

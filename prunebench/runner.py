@@ -18,8 +18,10 @@ from prunebench.attempt import claim, failure_recorded
 from prunebench.channels import Plan, slim, trace
 from prunebench.config import Run
 from prunebench.job import Job, pick_device
+from prunebench.models.found import Found
 from prunebench.progress import Progress
 from prunebench.pruning import Method, cut, cut_as, dense_counts, draw_sample, evidence
+from prunebench.reports.settings import as_origin
 from prunebench.reports.table import show
 from prunebench.reproducibility import environment
 from prunebench.schedules import Step
@@ -79,6 +81,7 @@ def execute(run: Run, folder: Path, progress: Progress, begun: list[str]) -> rec
     """Returns the report of the whole run: baseline, prune, fine-tune."""
     device = pick_device(run.settings.device)
     data = run.dataset.load()
+    origin = as_origin(run.model.found()) if isinstance(run.model, Found) else None
     stages = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
     metrics = records.MetricsLog(folder / "metrics.jsonl", fresh=not stages.started)
     with run.tracker.start(folder, run.name, run.config, run.digest[:16]) as tracker:
@@ -90,7 +93,7 @@ def execute(run: Run, folder: Path, progress: Progress, begun: list[str]) -> rec
         if not run.repair.identity:
             measured.append(job.measure("repaired", pruned.repaired))
         measured += finetune(job, pruned)
-        report = write_up(job, dense, pruned, measured)
+        report = replace(write_up(job, dense, pruned, measured), origin=origin)
         tracker.summary(summary(report))
     return report
 

@@ -40,6 +40,20 @@ class Found(ModelSpec):
         """Checks ranges."""
         require(self.macs is None or self.macs > 0, f"macs must be positive, got {self.macs}")
 
+    def found(self) -> Report:
+        """Returns the record of the run that found the structure.
+
+        Raises:
+            ConfigError: it cannot be read, or its run pruned nothing.
+        """
+        path = Path(self.report)
+        try:
+            report = from_json(Report, path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise ConfigError(f"model.report: cannot read {path} ({error.strerror})") from error
+        require(bool(report.plan), f"model.report: {path} prunes nothing")
+        return report
+
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network with fresh weights.
 
@@ -49,7 +63,9 @@ class Found(ModelSpec):
         Raises:
             ConfigError: the report cannot be read, or its network cannot be made wide enough.
         """
-        model, found = _read(Path(self.report))
+        report = self.found()
+        model = report.config["model"]
+        found = {name: len(kept) for name, kept in report.plan.items()}
         dense = _build(model, 1, shape, classes)
         example = torch.zeros(1, *shape)
         cmap = trace(dense, example)
@@ -115,17 +131,6 @@ def scaled(
     fits = all(width < limits[name] for name, width in result.items() if name in found)
     capped = {name: min(limits[name], width) for name, width in result.items()}
     return capped, fits or result == {name: limits[name] for name in result}
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Returns the model section and the number of kept channels per group of a run."""
-    try:
-        report = from_json(Report, path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"model.report: cannot read {path} ({error.strerror})") from error
-    found = {name: len(kept) for name, kept in report.plan.items()}
-    require(bool(found), f"model.report: {path} prunes nothing")
-    return report.config["model"], found
 
 
 def _build(

@@ -9,24 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prunebench.jsonfile import digest
 from prunebench.records import STAGES, Failure, Latency, Measurement, Report
-
-#: keys of the config that say how or where a run was carried out, not what it computes
-NOT_SETTINGS = (
-    "name",
-    "tracker",
-    "run.seed",
-    "run.resume",
-    "run.dry_run",
-    "run.outputs",
-    "run.checkpoint_seconds",
-    "baseline.store",
-    "dataset.root",
-    "dataset.download",
-)
-#: options that go without saying
-PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
+from prunebench.reports.settings import names, setting, settings
 
 
 @dataclass(frozen=True)
@@ -131,43 +115,8 @@ def rows_of(
     return sorted(_with_details(rows, records), key=_order)
 
 
-def setting(record: Report | Failure) -> str:
-    """Returns a digest of all that decides the result but the seed."""
-    return digest({"config": settings(record.config), "names": _names(record)})
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns dotted key -> value of everything in `config` that decides a result, but the seed."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if prefix in NOT_SETTINGS:
-            return
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), item)
-        else:
-            flat[prefix] = value
-
-    walk("", config)
-    return flat
-
-
 def _order(row: Row) -> tuple[str, str, str, str]:
     return row.model, row.dataset, row.method, row.details
-
-
-def _names(record: Report | Failure) -> tuple[str, str, str]:
-    """Returns the names of model, dataset and method; the method as all its plain choices."""
-    choices = {key: str(value) for key, value in record.choices.items()}
-    parts = [
-        choices.get(group, "") for group in ("method", "criterion", "budget", "repair", "schedule")
-    ]
-    named = list(dict.fromkeys(part for part in parts if part not in PLAIN_OPTIONS))
-    recipe = choices.get("recipe", "")
-    if recipe not in PLAIN_OPTIONS:
-        named.append(f"recipe {recipe}")
-    return choices.get("model", "?"), choices.get("dataset", "?"), ", ".join(named) or "?"
 
 
 def _with_details(rows: list[Row], records: Sequence[Report | Failure]) -> list[Row]:
@@ -176,7 +125,7 @@ def _with_details(rows: list[Row], records: Sequence[Report | Failure]) -> list[
     for i, row in enumerate(rows):
         alike[row.model, row.dataset, row.method].append(i)
     for places in alike.values():
-        flat = [settings(records[i].config) for i in places]
+        flat = [settings(records[i]) for i in places]
         keys = sorted({key for values in flat for key in values})
         absent = object()
         telling = [
@@ -196,7 +145,7 @@ def _value(value: Any) -> str:
 
 
 def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
-    model, dataset, method = _names(sample)
+    model, dataset, method = names(sample)
     ends = [(run.at("baseline"), _final(run)) for run in runs]
     pairs = [(before, after) for before, after in ends if before and after]
 

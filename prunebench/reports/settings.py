@@ -1,0 +1,92 @@
+"""What a run computes: its settings, the digest they share over seeds, and what tables call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunebench.jsonfile import digest
+from prunebench.records import Failure, Origin, Report
+
+#: keys of the config that say how or where a run was carried out, not what it computes
+NOT_SETTINGS = (
+    "name",
+    "tracker",
+    "run.seed",
+    "run.resume",
+    "run.dry_run",
+    "run.outputs",
+    "run.checkpoint_seconds",
+    "baseline.store",
+    "dataset.root",
+    "dataset.download",
+)
+#: options that go without saying
+PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
+
+
+def setting(record: Report | Failure) -> str:
+    """Returns a digest of all that decides the result but the seed."""
+    return digest({"config": settings(record), "names": names(record)})
+
+
+def settings(record: Report | Failure) -> dict[str, Any]:
+    """Returns dotted key -> value of everything in the config that decides a result, but the seed.
+
+    A structure that another run found goes by that run's settings rather than by its path: so the
+    structures of several seeds, each trained with the seed that found it, are one setting.
+    """
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if prefix in NOT_SETTINGS:
+            return
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            flat[prefix] = value
+
+    walk("", record.config)
+    origin = origin_of(record)
+    if origin is not None:
+        other = "" if origin.seed == record.seed else f", seed {origin.seed}"
+        flat["model.report"] = f"{origin.method}{other} ({origin.setting})"
+    return flat
+
+
+def names(record: Report | Failure) -> tuple[str, str, str]:
+    """Returns the names of model, dataset and method; the method as all its plain choices."""
+    choices = {key: str(value) for key, value in record.choices.items()}
+    groups = ("method", "criterion", "budget", "repair", "schedule")
+    parts = ["not pruned"] if whole(record) else [choices.get(group, "") for group in groups]
+    named = list(dict.fromkeys(part for part in parts if part not in PLAIN_OPTIONS))
+    recipe = choices.get("recipe", "")
+    if recipe not in PLAIN_OPTIONS:
+        named.append(f"recipe {recipe}")
+    model = choices.get("model", "?")
+    origin = origin_of(record)
+    if origin is not None:
+        how = "found" if record.config["model"]["macs"] is None else "re-designed"
+        model = f"{origin.model}, {how}"
+    return model, choices.get("dataset", "?"), ", ".join(named) or "?"
+
+
+def whole(record: Report | Failure) -> bool:
+    """Whether a finished run cut nothing, whatever its criterion and budget."""
+    if isinstance(record, Failure):
+        return False
+    return bool(record.layers) and all(
+        row.params_before == row.params_after for row in record.layers
+    )
+
+
+def origin_of(record: Report | Failure) -> Origin | None:
+    """Returns which run found the structure of this one; None where no run did."""
+    return record.origin if isinstance(record, Report) else None
+
+
+def as_origin(report: Report) -> Origin:
+    """Returns `report` as the run whose structure another one takes."""
+    model, _, method = names(report)
+    return Origin(model=model, method=method, setting=setting(report), seed=report.seed)

@@ -1,0 +1,81 @@
+"""What is one setting over seeds, and what tables call it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from prunebench.records import LayerRow, Report, from_json, to_json
+from prunebench.reports.rows import rows_of
+from prunebench.reports.settings import as_origin, names
+
+Maker = Callable[..., Report]
+
+
+def layer(after: int) -> LayerRow:
+    return LayerRow(
+        name="fc",
+        channels_before=10,
+        channels_after=10,
+        params_before=100,
+        params_after=after,
+        macs_before=100,
+        macs_after=after,
+    )
+
+
+@pytest.fixture
+def trained_anew(make_report: Maker) -> Callable[..., Report]:
+    """Returns a maker of runs that train the structure another run found."""
+
+    def make(seed: int, found_by: Report, last: int = 880, macs: float | None = None) -> Report:
+        model = {"report": f"outputs/search-{found_by.seed}/report.json", "macs": macs}
+        choices = {"model": "found", "criterion": "random"}
+        report = make_report(seed, last=last, config={"model": model}, choices=choices)
+        return replace(report, origin=as_origin(found_by), layers=[layer(after=100)])
+
+    return make
+
+
+def rows(*reports: Report):  # type: ignore[no-untyped-def]
+    return rows_of([(Path(f"{i}.json"), report) for i, report in enumerate(reports)], [])
+
+
+def test_each_seed_with_its_own_structure_is_one_setting(
+    make_report: Maker, trained_anew: Callable[..., Report]
+) -> None:
+    searches = [make_report(seed) for seed in (0, 1)]
+    (row,) = rows(*(trained_anew(s.seed, s, last=880 + 10 * s.seed) for s in searches))
+    assert (row.seeds, row.top1["finetuned_last"].mean) == (2, pytest.approx(88.5))
+    assert row.model == "lenet5, found"
+    assert row.method == "not pruned, recipe quick"
+
+
+def test_other_structures_are_other_settings(
+    make_report: Maker, trained_anew: Callable[..., Report]
+) -> None:
+    search, wider = make_report(0), make_report(0, config={"criterion": {"t": 2}})
+    found = rows(
+        trained_anew(0, search),
+        trained_anew(1, search),  # the structure of another seed
+        trained_anew(0, wider),
+        trained_anew(0, search, macs=1.0),
+    )
+    assert [row.seeds for row in found] == [1, 1, 1, 1]
+    assert [row.model for row in found] == ["lenet5, found"] * 3 + ["lenet5, re-designed"]
+    assert sum("foad, own, recipe quick, seed 0" in row.details for row in found) == 1
+    assert len({row.details for row in found[:3]}) == 3
+
+
+def test_a_run_that_cut_nothing_is_not_named_after_its_criterion(make_report: Maker) -> None:
+    report = make_report()
+    assert names(replace(report, layers=[layer(100)]))[2] == "not pruned, recipe quick"
+    assert names(replace(report, layers=[layer(100), layer(99)]))[2] == "foad, own, recipe quick"
+
+
+def test_the_origin_is_kept_on_disk(
+    make_report: Maker, trained_anew: Callable[..., Report]
+) -> None:
+    report = trained_anew(0, make_report(0))
+    assert from_json(Report, to_json(report), "here").origin == report.origin
