@@ -36,8 +36,8 @@ def write(folder: Path, **changes: object) -> Path:
 
 def test_all_shipped_figures_load() -> None:
     found = load_published(FOLDER)
-    assert len(found) == 12
-    assert len(list(FOLDER.glob("*.yaml"))) == 3
+    assert len(found) == 49
+    assert len(list(FOLDER.glob("*.yaml"))) == 9
     assert all(one.source and one.convention for one in found)
     for path in FOLDER.glob("*.yaml"):
         assert path.read_text().startswith("# ")
@@ -51,9 +51,12 @@ def test_shipped_figures_of_note() -> None:
     assert foad.row().drop is None  # its baseline is not known, so neither is the drop
     face = by_name["mobilefacenet", "FOAD (paper)"]
     assert (face.top1, face.params_reduction, face.macs_reduction) == (99.02, 58.0, 63.6)
-    hrank = by_name["resnet56", "HRank"].row()
-    assert hrank.drop.mean == pytest.approx(0.05)  # 93.22 - 93.17
-    assert hrank.macs.reduction.mean == pytest.approx(100 * (1 - 62.7 / 126.6))
+    thinet = by_name["imagenet_resnet50", "ThiNet-50 (TPAMI)"].row()
+    assert thinet.drop.mean == pytest.approx(3.27)  # 75.30 - 72.03
+    assert thinet.macs.reduction.mean == pytest.approx(100 * (1 - 3.41 / 7.72))
+    geometric = by_name["resnet20", "FPGM 40 %"].row()
+    assert geometric.drop.mean == pytest.approx(1.76)  # 92.20 - 90.44
+    assert by_name["imagenet_mobilenet_v1", "Probability-based pruning"].top1 is None
 
 
 @pytest.mark.parametrize(
