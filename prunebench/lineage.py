@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebench.channels import Plan, slim, trace
+from prunebench.channels import Plan, place_as_in, slim, trace
 from prunebench.errors import CheckpointError
 from prunebench.training import checkpoint
 
@@ -85,5 +85,6 @@ def load(path: str | Path) -> nn.Module:
     dense = spec.build(tuple(content["shape"]), content["classes"])
     plans = [Plan.from_json(text) for text in content["plans"]]
     network = regrow(dense.eval(), plans, content["shape"])
+    place_as_in(network, content["network"])
     network.load_state_dict(content["network"])
     return network.eval()

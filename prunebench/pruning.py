@@ -147,5 +147,5 @@ def cut_as(
             f"than rounding explains ({TOLERANCE:.0e}); this network cannot be trusted to surgery"
         )
     unrepaired = slimmed if repair.identity else slim(network, cmap, plan)
-    repair.settle(slimmed, facts)
+    repair.settle(slimmed, facts, plan)
     return Cut(slimmed, unrepaired, plan, error, criterion_seconds)

@@ -15,7 +15,7 @@ from torch import nn
 
 from prunebench import baseline, lineage, measure, records
 from prunebench.attempt import claim, failure_recorded
-from prunebench.channels import Plan, slim, trace
+from prunebench.channels import Plan, place_as_in, slim, trace
 from prunebench.config import Run
 from prunebench.job import Job, pick_device
 from prunebench.models.found import Found
@@ -161,6 +161,7 @@ def advance(job: Job, state: Pruned, step: Step, done: dict[str, Any]) -> None:
     state.network = slim(state.network, trace(state.network, job.example), plan).eval()
     state.network.load_state_dict(done["unrepaired"])
     state.cut = deepcopy(state.network)
+    place_as_in(state.network, done["network"])
     state.network.load_state_dict(done["network"])
     state.repaired = deepcopy(state.network)
     state.plans.append(plan)

@@ -3,6 +3,7 @@
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
 from prunebench.channels.masking import mask, verify
+from prunebench.channels.placed import place, place_as_in
 from prunebench.channels.plan import Plan
 from prunebench.channels.probe import capture, edit
 from prunebench.channels.surgery import slim
@@ -17,6 +18,8 @@ __all__ = [
     "capture",
     "edit",
     "mask",
+    "place",
+    "place_as_in",
     "slim",
     "trace",
     "verify",

@@ -57,6 +57,13 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     spatial = int(next((d for d in "123" if f"{d}d" in name), "2"))
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
+    dim = x.dim() - spatial - 1
+    if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
+        # one channel has several labels, as behind a bias of every place: they go together
+        row = run.row(labels, dim, x.size(dim))
+        labels = (
+            labels if row is None else row.view([-1 if d == dim else 1 for d in range(x.dim())])
+        )
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
         run.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)

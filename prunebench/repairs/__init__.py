@@ -32,6 +32,6 @@ class Repair(ABC):  # noqa: B024 - a repair may use either hook, or none
         """
         return evidence.network
 
-    def settle(self, slimmed: nn.Module, evidence: Evidence) -> None:
+    def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
         """Adjusts the slimmed network in place, after surgery and its verification."""
         return

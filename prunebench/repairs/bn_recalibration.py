@@ -16,6 +16,7 @@ from prunebench.repairs import Repair
 if TYPE_CHECKING:
     from torch import nn
 
+    from prunebench.channels import Plan
     from prunebench.criteria import Evidence
 
 
@@ -41,7 +42,7 @@ class BnRecalibration(Repair):
         """Number of training images shown."""
         return self.images
 
-    def settle(self, slimmed: nn.Module, evidence: Evidence) -> None:
+    def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
         """Re-estimates the running statistics of every batch norm of `slimmed` in place.
 
         Only batch norms run in train mode; dropout stays off. A network without batch norms is left

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prunebench.channels import Plan
     from prunebench.criteria import Evidence
 
-BORDERS = ("mean", "interior", "refuse")
+BORDERS = ("mean", "interior", "map", "refuse")
 #: shifts that vary over the map by no more than this part of their size do not vary
 EVEN = 1e-6
 
@@ -45,8 +45,9 @@ class ShiftFusion(Repair):
             ``relu_beta`` (the ReLU of the norm's shift), ``relu_mean`` (the mean of a normal
             behind the ReLU). Norms without a ReLU are always taken for their shift.
         border: what is folded where zero padding makes a shift differ near the border: its
-            ``mean`` over the map, its ``interior`` value, or ``refuse``. Dead channels have no
-            such shifts.
+            ``mean`` over the map, its ``interior`` value, the whole ``map`` as a bias of every
+            place (exact, for one size of images; its numbers count as parameters), or
+            ``refuse``. Dead channels have no such shifts.
         images: training images shown; only what a squeeze-and-excitation scales depends on them.
     """
 
@@ -81,7 +82,7 @@ class ShiftFusion(Repair):
         behind = {norm.fed_by: norm.name for norm in norms.values() if norm.fed_by is not None}
         with torch.no_grad():
             for name, shift in shifts.items():
-                if not bool(shift.any()):
+                if shift.dim() > 1 or not bool(shift.any()):
                     continue
                 norm = folded.get_submodule(behind[name]) if name in behind else None
                 bias = folded.get_submodule(name).bias
@@ -96,6 +97,22 @@ class ShiftFusion(Repair):
                         "choose another repair or leave those channels out with budget.exclude"
                     )
         return folded
+
+    def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
+        """Gives the layers of `slimmed` whose shift differs over the map that map (border=map)."""
+        if self.border != "map":
+            return
+        import torch
+
+        from prunebench.channels import place
+
+        norms = wiring(evidence.network, example_of(evidence))
+        shifts = self._shifts(evidence, plan, self.constants(evidence, plan, norms))
+        kept = evidence.cmap.keeps(plan)
+        for name, shift in shifts.items():
+            if shift.dim() > 1:
+                stays = torch.from_numpy(kept[evidence.cmap.dims[f"{name}.weight", 0]])
+                place(slimmed.get_submodule(name), shift[stays.to(shift.device)])
 
     def constants(self, evidence: Evidence, plan: Plan, norms: dict[str, Norm]) -> Held:
         """Returns at which values norms hold the channels that `plan` cuts."""
@@ -114,7 +131,10 @@ class ShiftFusion(Repair):
         return held
 
     def _shifts(self, evidence: Evidence, plan: Plan, held: Held) -> dict[str, Tensor]:
-        """Returns what the cut channels add to each consumer's output: name -> [out]."""
+        """Returns what the cut channels add to each consumer's output: name -> [out].
+
+        With ``border=map``, and where it differs over the map, name -> [out, H, W].
+        """
         import torch
 
         gone: dict[str, Tensor] = {}
@@ -151,7 +171,7 @@ class ShiftFusion(Repair):
         return shifts
 
     def _shift(self, module: nn.Module, x: Tensor, gone: Tensor, name: str) -> Tensor:
-        """Returns what the channels `gone` of input `x` add to the output of `module`, [out]."""
+        """Returns what the channels `gone` of input `x` add to the output of `module`."""
         import torch
         from torch import nn
 
@@ -168,7 +188,9 @@ class ShiftFusion(Repair):
         spread = float((maps - shift[:, None]).abs().max())
         if self.border == "mean" or spread <= EVEN * float(maps.abs().max()):
             return shift
-        if self.border == "refuse":
+        if self.border == "map" and isinstance(module, nn.Conv2d):
+            return out.mean(0)
+        if self.border in ("map", "refuse"):
             raise PruningError(
                 f"repair=shift_fusion: what the cut channels add to {name} differs over the map, "
                 "because of zero padding; set repair.border=mean or interior"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.channels import Plan
 from prunebench.criteria import Evidence
 from prunebench.errors import ConfigError
 from prunebench.repairs.bn_recalibration import BnRecalibration
@@ -28,7 +29,7 @@ def evidence(network, count):
 
 
 def settled(network, facts, **settings):
-    BnRecalibration(**settings).settle(network, facts)
+    BnRecalibration(**settings).settle(network, facts, Plan({}))
     return network
 
 
@@ -86,7 +87,7 @@ def test_none_changes_nothing():
     repair = NoRepair()
     assert repair.identity
     assert repair.images_needed == 0
-    repair.settle(network, facts)
+    repair.settle(network, facts, Plan({}))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

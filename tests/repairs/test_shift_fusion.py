@@ -263,6 +263,32 @@ def test_border_options():
         fusion(constant="relu_beta", border="refuse").fold(facts, plan)
 
 
+def test_the_map_of_a_shift_is_exact_in_every_place():
+    """Also behind stride, where the reader's own outputs are cut, and for a second cut after it."""
+    torch.manual_seed(1)
+    network = randomise(
+        nn.Sequential(
+            nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+            nn.Conv2d(6, 5, 3, padding=1, stride=2, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
+            nn.Conv2d(5, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2),
+        )
+    )  # fmt: skip
+    images = torch.randn(3, 3, 9, 9, dtype=torch.float64)
+    for norm, at in ((network[1], [1, 4]), (network[4], [0])):
+        norm.weight.data[at], norm.bias.data[at] = 0, 0.7  # always 0.7 behind the ReLU
+    facts, plan = facts_of(network, images), Plan({"0": (0, 2, 3, 5), "3": (1, 2, 3, 4)})
+    repair = fusion(constant="relu_beta", border="map")
+    small = slim(repair.fold(facts, plan), facts.cmap, plan)
+    repair.settle(small, facts, plan)
+    assert small[3].place_bias.shape == (4, 5, 5)
+    again, second = trace(small, images), Plan({"3": (0, 3), "6": (0, 1, 3)})
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), network(images), atol=1e-12, rtol=0)
+        smaller = slim(small, again, second)
+    assert smaller[3].place_bias.shape == (2, 5, 5)
+    assert verify(small, smaller, again, second, images) < 1e-12
+
+
 def test_train_mode_computes_the_same_as_before():
     """Batch statistics cancel a shifted running mean; a shifted beta they would not."""
     network = separable()
@@ -457,7 +483,7 @@ def test_a_step_of_a_run_measures_with_and_without_fusion_and_records_the_cases(
     ("changes", "message"),
     [
         ({"constant": "beta"}, "constant must be one of zero_input, relu_beta, relu_mean"),
-        ({"border": "map"}, "border must be one of mean, interior, refuse; got 'map'"),
+        ({"border": "whole"}, "border must be one of mean, interior, map, refuse; got 'whole'"),
         ({"images": -1}, "images must not be negative, got -1"),
     ],
 )

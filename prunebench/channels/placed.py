@@ -1,0 +1,44 @@
+"""Convolutions that add a number of its own to every place of their output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+#: name of the parameter in a state dict, behind the convolution's name and a dot
+PLACE_BIAS = "place_bias"
+
+
+class PlacedConv2d(nn.Conv2d):
+    """A convolution with a bias of shape [out, H, W], which binds it to one size of images.
+
+    What a constant channel becomes behind a zero-padded convolution differs near the border; such
+    a bias is the only exact stand-in for it.
+    """
+
+    place_bias: nn.Parameter
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the convolution of `x` [N, in, h, w] plus the bias, [N, out, H, W]."""
+        return super().forward(x) + self.place_bias
+
+
+def place(conv: nn.Module, bias: Tensor) -> None:
+    """Makes the convolution `conv` one that adds `bias` [out, H, W], in place."""
+    assert isinstance(conv, nn.Conv2d)
+    if isinstance(conv, PlacedConv2d):
+        with torch.no_grad():
+            conv.place_bias += bias.to(conv.place_bias)
+        return
+    conv.__class__ = PlacedConv2d
+    conv.place_bias = nn.Parameter(bias.to(conv.weight))  # type: ignore[assignment]
+
+
+def place_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Gives convolutions of `network` the place biases that `state`, a state dict, has."""
+    for key, bias in state.items():
+        owner, _, leaf = key.rpartition(".")
+        if leaf == PLACE_BIAS and not isinstance(network.get_submodule(owner), PlacedConv2d):
+            place(network.get_submodule(owner), torch.zeros_like(bias))
