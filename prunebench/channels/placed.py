@@ -30,10 +30,10 @@ def place(conv: nn.Module, bias: Tensor) -> None:
     assert isinstance(conv, nn.Conv2d)
     if isinstance(conv, PlacedConv2d):
         with torch.no_grad():
-            conv.place_bias += bias.to(conv.place_bias)
+            conv.place_bias.add_(bias.to(conv.place_bias))
         return
     conv.__class__ = PlacedConv2d
-    conv.place_bias = nn.Parameter(bias.to(conv.weight))  # type: ignore[assignment]
+    conv.place_bias = nn.Parameter(bias.to(conv.weight))
 
 
 def place_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> None:
