@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.criteria import Criterion, Evidence, GroupRank
-from prunebench.criteria.filters import NORMALIZE, filters, scaled
 from prunebench.errors import require, require_choice
+from prunebench.evidence.filters import NORMALIZE, filters, scaled
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunebench.criteria import Criterion, Evidence, GroupRank
-from prunebench.criteria.gram import GramCollection
 from prunebench.errors import PruningError, require_choice
+from prunebench.evidence.gram import GramCollection
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunebench.criteria.bn_probability import example_of, standing
-from prunebench.criteria.constants import CONSTANTS, Held, hold_group, holding
-from prunebench.criteria.norm_wiring import Norm, wiring
 from prunebench.errors import PruningError, require, require_choice
+from prunebench.evidence.constants import CONSTANTS, Held, hold_group, holding
+from prunebench.evidence.norm_wiring import Norm, wiring
 from prunebench.repairs import Repair
 
 if TYPE_CHECKING:

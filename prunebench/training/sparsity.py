@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunebench.channels import trace
 from prunebench.criteria.bn_probability import misfit
-from prunebench.criteria.clipped_normal import z_score
-from prunebench.criteria.norm_wiring import wiring
+from prunebench.evidence.clipped_normal import z_score
+from prunebench.evidence.norm_wiring import wiring
 from prunebench.training.recipe import Phase
 
 #: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default

@@ -6,11 +6,11 @@ from torch import nn
 
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
-from prunebench.criteria.filters import filters
 from prunebench.criteria.l1 import L1
 from prunebench.criteria.l2 import L2
 from prunebench.criteria.random import Random
 from prunebench.errors import ConfigError
+from prunebench.evidence.filters import filters
 
 
 class Residual(nn.Module):

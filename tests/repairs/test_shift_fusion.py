@@ -10,8 +10,8 @@ from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, slim, trace, verify
 from prunebench.criteria import Criterion, Evidence
-from prunebench.criteria.norm_wiring import wiring
 from prunebench.errors import ConfigError, PruningError
+from prunebench.evidence.norm_wiring import wiring
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prunebench.criteria.bn_probability import z_score
-from prunebench.criteria.clipped_normal import clipped_moments, deviation, relu_moments
+from prunebench.evidence.clipped_normal import clipped_moments, deviation, relu_moments
 
 
 def tensor(*values):

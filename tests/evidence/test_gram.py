@@ -10,9 +10,9 @@ from torch import nn
 
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
-from prunebench.criteria.consumer_gram import Reader, contributions
-from prunebench.criteria.gram import GramCollection
 from prunebench.errors import ConfigError, PruningError
+from prunebench.evidence.consumer_gram import Reader, contributions
+from prunebench.evidence.gram import GramCollection
 
 ALL = GramCollection(collect="all", num_samples=99, per_image=1, rows_per_channel=0, chunk=2)
 

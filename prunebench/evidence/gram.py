@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prunebench.criteria.consumer_gram import Entries, Place, Reader, Sampled
 from prunebench.errors import require, require_choice
+from prunebench.evidence.consumer_gram import Entries, Place, Reader, Sampled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from prunebench.criteria.clipped_normal import clipped_moments, deviation
-from prunebench.criteria.norm_wiring import Norm
 from prunebench.errors import PruningError
+from prunebench.evidence.clipped_normal import clipped_moments, deviation
+from prunebench.evidence.norm_wiring import Norm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
