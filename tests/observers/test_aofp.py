@@ -188,6 +188,33 @@ def test_what_is_committed_with_confirmation_really_harms_no_more_than_theta():
         assert len(narrower) >= len(went)
 
 
+@pytest.mark.parametrize(("theta", "most"), [(0.03, 1), (0.15, 2)])
+@pytest.mark.parametrize("estimator", ["mean", "gram"])
+def test_duplicates_go_together_only_where_both_of_them_may(estimator, theta, most):
+    """Either of channels 0 and 1 harms little, for the other says the same; both harm four times."""
+    network = chain()
+    first, norm, reader = network[0], network[1], network[3]
+    with torch.no_grad():
+        first.weight[1], first.bias[1] = first.weight[0], first.bias[0]
+        reader.weight[:, 1] = reader.weight[:, 0]
+        reader.weight[:, :2] *= 0.5
+        reader.weight[:, 2:] *= 2
+    watching = observer(network, theta=theta, estimator=estimator, confirm=2, draws_per_half=32)
+    together, step = [], watching.after_step
+
+    def watch(moment: Moment) -> bool:
+        before = watching.searches[0].alive.clone()
+        over = step(moment)
+        together.append(int((before & ~watching.searches[0].alive)[:2].sum()))
+        return bool(over)
+
+    watching.after_step = watch
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=None, observer=watching)
+    train(network, data(), replace(PHASE, lr=1e-9, epochs=20), stage)
+    assert torch.equal(norm.weight[0], norm.weight[1])
+    assert max(together) == most
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"estimator": "gram", "confirm": 1, "gram_batches": 2}, {"score_every": 2, "theta": 0.05}],
