@@ -1,4 +1,7 @@
-"""Published figures, read from ``conf/published``; data to stand beside runs, not options."""
+"""Published figures, read from ``conf/published``; data to stand beside runs.
+
+The files end in ``.yml``, which Hydra does not take for options.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ def load_published(folder: Path) -> list[Published]:
     import yaml
 
     found = []
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.glob("*.yml")):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:

@@ -30,16 +30,16 @@ GOOD = {
 
 
 def write(folder: Path, **changes: object) -> Path:
-    (folder / "x.yaml").write_text(yaml.safe_dump({"rows": [GOOD | changes]}))
+    (folder / "x.yml").write_text(yaml.safe_dump({"rows": [GOOD | changes]}))
     return folder
 
 
 def test_all_shipped_figures_load() -> None:
     found = load_published(FOLDER)
     assert len(found) == 49
-    assert len(list(FOLDER.glob("*.yaml"))) == 9
+    assert len(list(FOLDER.glob("*.yml"))) == 9
     assert all(one.source and one.convention for one in found)
-    for path in FOLDER.glob("*.yaml"):
+    for path in FOLDER.glob("*.yml"):
         assert path.read_text().startswith("# ")
 
 
@@ -78,14 +78,14 @@ def test_contradictions_and_slips_are_named(
 
 def test_missing_field_is_named(tmp_path: Path) -> None:
     values = {key: value for key, value in GOOD.items() if key != "convention"}
-    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"rows": [values]}))
+    (tmp_path / "x.yml").write_text(yaml.safe_dump({"rows": [values]}))
     with pytest.raises(DataError, match="row 1: convention is missing"):
         load_published(tmp_path)
-    (tmp_path / "x.yaml").write_text("rows: {")
-    with pytest.raises(DataError, match=r"x\.yaml is not valid YAML"):
+    (tmp_path / "x.yml").write_text("rows: {")
+    with pytest.raises(DataError, match=r"x\.yml is not valid YAML"):
         load_published(tmp_path)
-    (tmp_path / "x.yaml").write_text("[]")
-    with pytest.raises(DataError, match=r"x\.yaml has no list 'rows'"):
+    (tmp_path / "x.yml").write_text("[]")
+    with pytest.raises(DataError, match=r"x\.yml has no list 'rows'"):
         load_published(tmp_path)
 
 
