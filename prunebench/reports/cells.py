@@ -142,6 +142,12 @@ def notes_of(rows: Sequence[Row], failures: Sequence[tuple[Path, Failure]]) -> l
         for name, text in dict.fromkeys((row.dataset, row.note) for row in runs if row.note)
     ]
     notes += [
+        f"Channels by case, {_method(row, {})}: "
+        + ", ".join(f"{key} {_channels(value)}" for key, value in row.counted.items())
+        for row in runs
+        if row.counted
+    ]
+    notes += [
         f"Latency: median per forward pass on {text}, {_rest(runs, text)}"
         for text in _unique(row.hardware for row in runs if row.latency)
     ]
@@ -216,6 +222,10 @@ def _step(base: Spread | None, value: Spread) -> str:
 
 def _plain(value: Spread | None) -> str:
     return "" if value is None else f"{value.mean:.4g}"
+
+
+def _channels(value: Spread) -> str:
+    return f"{value.mean:.0f}" if value.std is None else _with_std(value, 1)
 
 
 def _with_std(value: Spread | None, digits: int) -> str:

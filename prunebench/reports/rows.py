@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +45,8 @@ class Row:
         latency: batch -> milliseconds.
         hardware: what the latency was measured on.
         restlessness: widest interquartile range among the latencies, over its median.
+        counted: what the criterion counted (probability's cases, say) -> channels, over all groups
+            and steps.
         convention: what a MAC is in this row.
         note: on its data or origin.
         source: of a published row; "" for runs.
@@ -64,6 +66,7 @@ class Row:
     latency: Mapping[int, Change] = field(default_factory=dict)
     restlessness: float = 0.0
     hardware: str = ""
+    counted: Mapping[str, Spread] = field(default_factory=dict)
     convention: str = ""
     note: str = ""
     source: str = ""
@@ -168,6 +171,7 @@ def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
         # Times from different machines have no mean.
         latency=_latencies(pairs) if len(hardware) == 1 else {},
         hardware="; ".join(hardware),
+        counted=_counted(runs),
         restlessness=max((one.iqr_ms / one.median_ms for one in timings), default=0.0),
         convention="; ".join(dict.fromkeys(run.convention for run in runs)),
         note="; ".join(dict.fromkeys(run.note for run in runs if run.note)),
@@ -190,6 +194,18 @@ def _accuracies(runs: Sequence[Report]) -> dict[str, Spread]:
         if values and len(values) == len(runs) and (mean := spread(values)):
             found[stage] = mean
     return found
+
+
+def _counted(runs: Sequence[Report]) -> dict[str, Spread]:
+    totals: list[Counter[str]] = []
+    for run in runs:
+        totals.append(Counter())
+        for step in run.steps:
+            for counts in step.counts.values():
+                totals[-1].update(counts)
+    keys = dict.fromkeys(key for total in totals for key in total)
+    found = {key: spread(total[key] for total in totals) for key in keys}
+    return {key: value for key, value in found.items() if value and value.mean}
 
 
 def _drops(runs: Sequence[Report]) -> list[float]:

@@ -191,7 +191,7 @@ def test_what_is_committed_with_confirmation_really_harms_no_more_than_theta():
 @pytest.mark.parametrize(("theta", "most"), [(0.03, 1), (0.15, 2)])
 @pytest.mark.parametrize("estimator", ["mean", "gram"])
 def test_duplicates_go_together_only_where_both_of_them_may(estimator, theta, most):
-    """Either of channels 0 and 1 harms little, for the other says the same; both harm four times."""
+    """Channels 0 and 1 say the same: either alone harms little, both together four times that."""
     network = chain()
     first, norm, reader = network[0], network[1], network[3]
     with torch.no_grad():

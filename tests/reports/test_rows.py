@@ -1,11 +1,13 @@
 """Figures of the table, worked out by hand from the counts."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from prunebench.records import Report
+from prunebench.records import Report, StepRecord
+from prunebench.reports.cells import notes_of
 from prunebench.reports.rows import Row, Spread, rows_of, spread
 
 Maker = Callable[..., Report]
@@ -65,6 +67,31 @@ def test_settings_that_names_hide_split_rows_and_are_named(make_report: Maker) -
         "criterion.t=2, model.width=1.0",
     ]
     assert {row.method for row in found} == {"foad, own, recipe quick"}
+
+
+def test_cases_are_summed_over_groups_and_steps_and_averaged_over_seeds(
+    make_report: Maker,
+) -> None:
+    def step(**counts: dict[str, int]) -> StepRecord:
+        return StepRecord(
+            name="all", groups=[], share=1.0, kept={}, criterion_seconds=0.0, seconds=0.0,
+            surgery_error=0.0, unprunable={}, counts=counts,
+        )  # fmt: skip
+
+    found = rows(
+        replace(
+            make_report(0),
+            steps=[
+                step(a={"case1": 3, "case2": 1, "case4": 0}, b={"case1": 1}),
+                step(a={"case1": 2}),
+            ],
+        ),
+        replace(make_report(1), steps=[step(a={"case1": 4, "case2": 3})]),
+    )
+    assert found[0].counted == {"case1": spread([6, 4]), "case2": spread([1, 3])}
+    text = notes_of(found, [])
+    assert "Channels by case, foad, own, recipe quick: case1 5.0 ± 1.4, case2 2.0 ± 1.4" in text
+    assert not any("by case" in note for note in notes_of(rows(make_report()), []))
 
 
 def test_where_a_run_was_carried_out_is_no_setting(make_report: Maker) -> None:
