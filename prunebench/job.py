@@ -16,6 +16,7 @@ from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.lineage import example_of
+from prunebench.metrics import MetricsLog
 from prunebench.progress import Progress
 from prunebench.stages import Stages
 from prunebench.tracking import TrackedRun
@@ -48,7 +49,7 @@ class Job:
     data: Data
     device: torch.device
     stages: Stages
-    metrics: records.MetricsLog
+    metrics: MetricsLog
     tracker: TrackedRun
     progress: Progress
     begun: list[str]

@@ -18,6 +18,7 @@ from prunebench.attempt import claim, failure_recorded
 from prunebench.channels import Plan, place_as_in, slim, trace
 from prunebench.config import Run
 from prunebench.job import Job, pick_device
+from prunebench.metrics import MetricsLog
 from prunebench.models.found import Found
 from prunebench.progress import Progress
 from prunebench.pruning import Method, cut, cut_as, dense_counts, draw_sample, evidence
@@ -83,7 +84,7 @@ def execute(run: Run, folder: Path, progress: Progress, begun: list[str]) -> rec
     data = run.dataset.load()
     origin = as_origin(run.model.found()) if isinstance(run.model, Found) else None
     stages = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
-    metrics = records.MetricsLog(folder / "metrics.jsonl", fresh=not stages.started)
+    metrics = MetricsLog(folder / "metrics.jsonl", fresh=not stages.started)
     with run.tracker.start(folder, run.name, run.config, run.digest[:16]) as tracker:
         job = Job(run, folder, data, device, stages, metrics, tracker, progress, begun)
         dense = dense_network(job)
