@@ -207,3 +207,15 @@ def test_content_is_on_disk_before_the_name_is(
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), real_replace(a, b)))
     write_json(tmp_path / "x.json", {})
     assert order == ["fsync", "replace", "fsync"]
+
+
+def test_records_and_tracking_need_no_torch() -> None:
+    program = (
+        "import sys, prunebench.records, prunebench.metrics, prunebench.tracking\n"
+        "import prunebench.reports.table\n"
+        "sys.exit(bool({'torch', 'wandb', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    variables = os.environ | {"PYTHONPATH": str(conf_dir().parent)}
+    assert (
+        subprocess.run([sys.executable, "-c", program], env=variables, check=False).returncode == 0
+    )
