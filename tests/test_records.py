@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from prunebench import jsonfile
 from prunebench.errors import DataError
+from prunebench.paths import conf_dir
 from prunebench.records import (
     Failure,
     Latency,
