@@ -7,9 +7,10 @@ from torch import nn
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
 from prunebench.criteria.apoz import Apoz
-from prunebench.criteria.foad import Foad, ranking, select, similarity
+from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.criteria.hrank import Hrank, ranks
 from prunebench.errors import PruningError
+from prunebench.evidence.likeness import similarity
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import torch
 
 import prunebench.channels
 from prunebench.criteria import Evidence
-from prunebench.criteria.foad import Foad, ranking, select, similarity
+from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.errors import ConfigError, PruningError
+from prunebench.evidence.likeness import similarity
 
 
 def oracle_similarity(features):

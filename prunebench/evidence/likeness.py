@@ -1,0 +1,152 @@
+"""How alike the channels of a layer are: S(i, j) = mean over images of 1 / (1 + d_n(i, j)).
+
+d_n is the Euclidean distance of their maps on image n; Shi et al., J. Computer Research and
+Development 61(7), 2024. One batched matrix product per block of images, N * C^2 * H * W / 2
+multiply-adds per layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prunebench.reproducibility import cuda_math
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: samples and rows per block of the distance matrix: 2 MiB of float32 at 512 channels
+SAMPLES, ROWS = 32, 32
+#: squared distance over squared norms below which float32 loses too many digits to cancellation
+CLOSE = 1 / 256
+
+
+class Likeness:
+    """The similarity table of one layer, gathered over any number of batches."""
+
+    def __init__(self, size: int) -> None:
+        """Starts with no image seen.
+
+        Args:
+            size: number of channels C.
+        """
+        self._seen = 0
+        self._sum: Tensor | None = None
+        self._digests = [hashlib.sha256() for _ in range(size)]
+        self._twins = np.ones(size, dtype=bool)  # may still be equal to another channel
+
+    def add(self, features: Tensor) -> None:
+        """Takes in the maps of further images.
+
+        Args:
+            features: [N, C, H, W] (or [N, C]), floating point, on any device.
+        """
+        maps = features.detach().flatten(2) if features.dim() > 2 else features.detach()[:, :, None]
+        total = _summed(maps)
+        self._sum = total if self._sum is None else self._sum + total
+        self._seen += len(maps)
+        # Equal maps have equal peaks: only channels that share theirs need a closer look.
+        _, peak, sharing = np.unique(
+            maps.amax(0).amax(1).cpu().numpy(), return_inverse=True, return_counts=True
+        )
+        self._twins &= sharing[peak] > 1
+        for index in np.flatnonzero(self._twins):
+            row = maps[:, index] + 0.0  # -0.0 becomes 0.0, which is equal but has other bytes
+            self._digests[index].update(row.cpu().numpy().tobytes())
+
+    def result(self) -> Tensor:
+        """Returns S, float64 [C, C] on the CPU, symmetric; 1 exactly where all maps are equal."""
+        import torch
+
+        assert self._sum is not None, "no image was added"
+        upper = torch.triu((self._sum / self._seen).cpu(), diagonal=1)
+        # rounding must not turn a near duplicate into a duplicate
+        table = (upper + upper.T).clamp_(max=1 - 2.0**-53)
+        broken = self._sum.diagonal().isnan().cpu()
+        table.fill_diagonal_(1.0)
+        table[broken, broken] = torch.nan
+        # A matrix product may round equal columns differently. Duplicates share their first one's
+        # row, so that ties between them are exact.
+        if not self._twins.any():
+            return table
+        first: dict[bytes, int] = {}
+        same = list(range(len(table)))
+        for index in np.flatnonzero(self._twins):
+            same[index] = first.setdefault(self._digests[index].digest(), int(index))
+        return table[same][:, same]
+
+
+def similarity(features: Tensor) -> Tensor:
+    """Returns S, float64 [C, C] on the CPU: the mean over images of 1 / (1 + distance of maps).
+
+    Args:
+        features: [N, C, H, W], floating point, on any device. NaN makes the channel's row NaN.
+
+    Returns:
+        In (0, 1], symmetric, and 1 exactly where two channels' maps are equal on every image.
+    """
+    likeness = Likeness(features.shape[1])
+    likeness.add(features)
+    return likeness.result()
+
+
+def _summed(maps: Tensor) -> Tensor:
+    """Returns sum_n 1 / (1 + d_n), float64 [C, C], right in its upper triangle only.
+
+    Args:
+        maps: [N, C, P].
+    """
+    import torch
+
+    size = maps.shape[1]
+    total = torch.zeros(size, size, dtype=torch.float64, device=maps.device)
+    with cuda_math(exact=True):
+        for part in torch.split(maps, SAMPLES):
+            factors = _factors(part.float())
+            for start in range(0, size, ROWS):
+                closeness = _squared_distances(factors, part, start)
+                closeness.sqrt_().add_(1).reciprocal_()
+                total[start : start + ROWS, start:] += closeness.sum(0)
+    return total
+
+
+def _factors(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns two factors whose product is |a|^2 - 2ab + |b|^2, and what is small beside it.
+
+    Args:
+        maps: [N, C, P].
+
+    Returns:
+        [N, C, P + 2]; [N, P + 2, C]; [N, C]: below it a squared distance has lost too many digits.
+    """
+    import torch
+
+    square = maps.square().sum(2, keepdim=True)
+    one = torch.ones_like(square)
+    right = torch.cat([-2 * maps, one, square], 2).transpose(1, 2)
+    small = CLOSE * (square + square.amax(1, keepdim=True))
+    return torch.cat([maps, square, one], 2), right, small.squeeze(2)
+
+
+def _squared_distances(factors: tuple[Tensor, Tensor, Tensor], maps: Tensor, start: int) -> Tensor:
+    """Returns d^2 of channels start.. (at most `ROWS`) to channels start..C, float32.
+
+    |a|^2 - 2ab + |b|^2 cancels where maps are close, so images in which a distance is small beside
+    the norms are computed again in float64; on most layers that is none.
+    """
+    import torch
+
+    rows = slice(start, start + ROWS)
+    left, right, small = factors
+    squared = torch.bmm(left[:, rows], right[:, :, start:])
+    own = squared.diagonal(dim1=1, dim2=2)
+    own.fill_(torch.inf)  # that a channel is near itself calls for no second look
+    near = ~(squared.amin(2) > small[:, rows]).all(1)  # NaN is looked at again, too
+    own.zero_()
+    if bool(near.any()):
+        left, right, _ = _factors(maps[near].double())
+        exact = torch.bmm(left[:, rows], right[:, :, start:])
+        squared[near] = exact.clamp_(min=0).float()  # rounding can go below; elsewhere it is > 0
+    return squared
