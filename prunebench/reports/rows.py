@@ -103,19 +103,38 @@ def rows_of(
     Of several runs with the same setting and seed the one finished last counts: a repetition is
     not another sample.
     """
-    done: dict[str, dict[int, Report]] = defaultdict(dict)
+    done: dict[str, dict[tuple[int, int | None], Report]] = defaultdict(dict)
     failed: dict[str, list[Failure]] = defaultdict(list)
     for _, report in sorted(reports, key=lambda item: item[1].finished_at):
-        done[setting(report)][report.seed] = report
+        found_by = report.origin.seed if report.origin else None
+        done[setting(report)][report.seed, found_by] = report
     for _, failure in failures:
         failed[setting(failure)].append(failure)
     rows = []
     records: list[Report | Failure] = []
     for key in [*done, *(key for key in failed if key not in done)]:
-        runs = [done[key][seed] for seed in sorted(done[key])] if key in done else []
-        records.append((runs or failed[key])[0])
-        rows.append(_row(records[-1], runs, len(failed[key])))
+        runs = sorted(done[key].values(), key=lambda run: run.seed) if key in done else []
+        for structure, alike in _by_structure(runs):
+            records.append((alike or failed[key])[0])
+            rows.append(replace(_row(records[-1], alike, len(failed[key])), details=structure))
     return sorted(_with_details(rows, records), key=_order)
+
+
+def _by_structure(runs: list[Report]) -> list[tuple[str, list[Report]]]:
+    """Splits runs of one setting that train structures which other runs found.
+
+    Those that each train what their own seed found are one row (as are all where nobody found
+    anything); those that train what one other seed found are another.
+    """
+    own = [run for run in runs if run.origin is None or run.origin.seed == run.seed]
+    given = {run.origin.seed for run in runs if run.origin and run.origin.seed != run.seed}
+    split = [
+        (f"structure of seed {seed}", [r for r in runs if r.origin and r.origin.seed == seed])
+        for seed in sorted(given)
+    ]
+    if not split or len(own) > 1 or any(run.seed not in given for run in own):
+        split.insert(0, ("", own))
+    return split
 
 
 def _order(row: Row) -> tuple[str, str, str, str]:
@@ -135,8 +154,8 @@ def _with_details(rows: list[Row], records: Sequence[Report | Failure]) -> list[
             key for key in keys if any(f.get(key, absent) != flat[0].get(key, absent) for f in flat)
         ]
         for i, values in zip(places, flat, strict=True):
-            named = (f"{key}={_value(values[key])}" for key in telling if key in values)
-            rows[i] = replace(rows[i], details=", ".join(named))
+            named = [f"{key}={_value(values[key])}" for key in telling if key in values]
+            rows[i] = replace(rows[i], details=", ".join(filter(None, [*named, rows[i].details])))
     return rows
 
 

@@ -34,7 +34,7 @@ def settings(record: Report | Failure) -> dict[str, Any]:
     """Returns dotted key -> value of everything in the config that decides a result, but the seed.
 
     A structure that another run found goes by that run's settings rather than by its path: so the
-    structures of several seeds, each trained with the seed that found it, are one setting.
+    structures of several seeds are one setting.
     """
     flat: dict[str, Any] = {}
 
@@ -50,8 +50,7 @@ def settings(record: Report | Failure) -> dict[str, Any]:
     walk("", record.config)
     origin = origin_of(record)
     if origin is not None:
-        other = "" if origin.seed == record.seed else f", seed {origin.seed}"
-        flat["model.report"] = f"{origin.method}{other} ({origin.setting})"
+        flat["model.report"] = f"{origin.method} ({origin.setting})"
     return flat
 
 

@@ -56,16 +56,29 @@ def test_other_structures_are_other_settings(
     make_report: Maker, trained_anew: Callable[..., Report]
 ) -> None:
     search, wider = make_report(0), make_report(0, config={"criterion": {"t": 2}})
-    found = rows(
-        trained_anew(0, search),
-        trained_anew(1, search),  # the structure of another seed
-        trained_anew(0, wider),
-        trained_anew(0, search, macs=1.0),
-    )
-    assert [row.seeds for row in found] == [1, 1, 1, 1]
-    assert [row.model for row in found] == ["lenet5, found"] * 3 + ["lenet5, re-designed"]
-    assert sum("foad, own, recipe quick, seed 0" in row.details for row in found) == 1
-    assert len({row.details for row in found[:3]}) == 3
+    found = rows(trained_anew(0, search), trained_anew(0, wider), trained_anew(0, search, macs=1.0))
+    assert [row.seeds for row in found] == [1, 1, 1]
+    assert [row.model for row in found] == ["lenet5, found"] * 2 + ["lenet5, re-designed"]
+    assert len({row.details for row in found[:2]}) == 2
+
+
+def test_one_structure_under_several_seeds_is_a_row_of_its_own(
+    make_report: Maker, trained_anew: Callable[..., Report]
+) -> None:
+    searches = [make_report(seed) for seed in (0, 1, 2)]
+    again = [trained_anew(seed, searches[0], last=800 + 10 * seed) for seed in (0, 1, 2)]
+    (row,) = rows(*again)
+    assert (row.seeds, row.details) == (3, "structure of seed 0")
+    own = [trained_anew(search.seed, search, last=700) for search in searches[1:]]
+    each, same = rows(*again, *own)
+    assert (each.seeds, each.details) == (3, "")  # seed 0 is in both
+    assert each.top1["finetuned_last"].mean == pytest.approx((80 + 70 + 70) / 3)
+    assert (same.seeds, same.details) == (3, "structure of seed 0")
+    assert same.top1["finetuned_last"].mean == pytest.approx(81)
+    (row,) = rows(trained_anew(3, searches[1]), trained_anew(4, searches[1]))
+    assert (row.seeds, row.details) == (2, "structure of seed 1")
+    found = rows(trained_anew(3, searches[1]), trained_anew(2, searches[2]))
+    assert [(row.seeds, row.details) for row in found] == [(1, ""), (1, "structure of seed 1")]
 
 
 def test_a_run_that_cut_nothing_is_not_named_after_its_criterion(make_report: Maker) -> None:
