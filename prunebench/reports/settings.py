@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from prunebench.jsonfile import digest
+from prunebench.paths import conf_dir
 from prunebench.records import Failure, Origin, Report
 
 #: keys of the config that say how or where a run was carried out, not what it computes
@@ -55,20 +57,47 @@ def settings(record: Report | Failure) -> dict[str, Any]:
 
 
 def names(record: Report | Failure) -> tuple[str, str, str]:
-    """Returns the names of model, dataset and method; the method as all its plain choices."""
+    """Returns the names of model, dataset and method."""
     choices = {key: str(value) for key, value in record.choices.items()}
-    groups = ("method", "criterion", "budget", "repair", "schedule")
-    parts = ["not pruned"] if whole(record) else [choices.get(group, "") for group in groups]
-    named = list(dict.fromkeys(part for part in parts if part not in PLAIN_OPTIONS))
+    parts = ["not pruned"] if whole(record) else _method(choices)
     recipe = choices.get("recipe", "")
     if recipe not in PLAIN_OPTIONS:
-        named.append(f"recipe {recipe}")
+        parts.append(f"recipe {recipe}")
     model = choices.get("model", "?")
     origin = origin_of(record)
     if origin is not None:
         how = "found" if record.config["model"]["macs"] is None else "re-designed"
         model = f"{origin.model}, {how}"
-    return model, choices.get("dataset", "?"), ", ".join(named) or "?"
+    return model, choices.get("dataset", "?"), ", ".join(parts) or "?"
+
+
+def _method(choices: Mapping[str, str]) -> list[str]:
+    """Returns the preset with what differs from it; all choices where its criterion was replaced.
+
+    What goes without saying is left out.
+    """
+    groups = ("criterion", "budget", "repair", "schedule")
+    method = choices.get("method", "")
+    preset = preset_of(method)
+    if preset and preset["criterion"] == choices.get("criterion"):
+        return [method, *(f"{g}={choices[g]}" for g in groups[1:] if choices.get(g) != preset[g])]
+    named = ("" if preset else method, *(choices.get(group, "") for group in groups))
+    return list(dict.fromkeys(part for part in named if part not in PLAIN_OPTIONS))
+
+
+@cache
+def preset_of(method: str) -> dict[str, str]:
+    """Returns group -> option that a shipped preset chooses; empty if it is none of ours."""
+    path = conf_dir() / "method" / f"{method}.yaml"
+    if method in PLAIN_OPTIONS or not path.is_file():
+        return {}
+    import yaml
+
+    chosen = {}
+    for line in yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]:
+        for key, option in line.items():
+            chosen[key.removeprefix("override /")] = str(option)
+    return chosen
 
 
 def whole(record: Report | Failure) -> bool:

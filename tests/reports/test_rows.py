@@ -109,10 +109,17 @@ def test_method_names_say_what_was_run(make_report: Maker) -> None:
         "budget": "macs",
         "schedule": "layerwise",
     }
-    (row,) = rows(make_report(choices=chosen | {"repair": "least_squares", "recipe": "none"}))
-    assert row.method == "thinet_tpami, l1, macs, least_squares, layerwise"
+    names = {"repair": "least_squares", "recipe": "none"}
+    (row,) = rows(make_report(choices=chosen | names))
+    assert row.method == "l1, macs, least_squares, layerwise"  # it is not ThiNet any more
+    (row,) = rows(make_report(choices=chosen | names | {"criterion": "thinet_tpami"}))
+    assert row.method == "thinet_tpami, budget=macs"
     (row,) = rows(make_report(choices={"method": "foad"}))
-    assert row.method == "foad, own, recipe quick"
+    assert row.method == "foad, recipe quick"
+    (row,) = rows(make_report(choices={"method": "foad", "repair": "bn_recalibration"}))
+    assert row.method == "foad, repair=bn_recalibration, recipe quick"
+    (row,) = rows(make_report(choices={"method": "mine"}))
+    assert row.method == "mine, foad, own, recipe quick"
 
 
 def test_failed_runs_count_even_without_a_finished_one(
