@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
-    tables, shown, named = {}, "", ""
+    tables, shown, named = {}, "", []
     for about in sorted(REFERENCE.glob("*/README.md")):
         folder = about.parent
         page = f"{about.read_text()}\n{render([folder], 'markdown')}\n"
@@ -29,11 +29,11 @@ def main() -> int:
         if folder.name == IN_FULL:
             shown = page
         else:
-            named += f"- [{title(about)}]({(folder / 'table.md').relative_to(ROOT)})\n"
+            named.append(f"[{title(about)}]({(folder / 'table.md').relative_to(ROOT)})")
     readme = ROOT / "README.md"
     text = readme.read_text()
     before, rest = text.split(BEGIN)
-    results = f"{shown}\nMore, each with its command and its reports:\n\n{named}"
+    results = f"{shown}\nMore, each with its command and its reports: {', '.join(named)}.\n"
     tables[readme] = f"{before}{BEGIN}\n{results}\n{END}{rest.split(END)[1]}"
     stale = [
         path for path, fresh in tables.items() if not path.is_file() or path.read_text() != fresh
