@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/prunebench experiment=quickstart
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 slow: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,bench]'

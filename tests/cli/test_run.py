@@ -181,6 +181,8 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "prunebench", *SMALL, "recipe.baseline.epochs=500"],
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # what runs in the background has been told to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stderr is not None
         assert "epoch 1/500" in process.stderr.readline()
