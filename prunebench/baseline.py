@@ -106,6 +106,7 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
         "seed": run.settings.seed,
         "device": next(network.parameters()).device.type,
         "threads": run.settings.threads,
+        "processes": run.settings.processes,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }

@@ -17,7 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.budgets import Budget
-from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.combinations import (
+    PRUNING,
+    check_combination,
+    check_processes,
+    check_pruning_phase,
+)
+from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
@@ -39,6 +45,7 @@ class Settings:
     seed: int
     device: str
     threads: int | None
+    processes: int
     resume: bool
     dry_run: bool
     outputs: str
@@ -52,6 +59,7 @@ class Settings:
             self.threads is None or self.threads >= 1,
             f"threads must be null or at least 1, got {self.threads}",
         )
+        require(self.processes >= 1, f"processes must be at least 1, got {self.processes}")
         kind, _, index = self.device.partition(":")
         require(
             kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit())),
@@ -142,16 +150,12 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     settings = section("run", plain["run"], Settings)
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
+    check_processes(settings.processes, recipe)
     parts: dict[str, Any] = {}
     for group, base in GROUPS.items():
         if group == "model":
             check_combination(choices, **{k: parts[k] for k in PRUNING})
-            if isinstance(parts["criterion"], TrainingCriterion):
-                parts["criterion"].check_phase(recipe.pruning)
-            require(
-                recipe.pruning.epochs >= 1 or not parts["schedule"].selects,
-                "recipe.pruning.epochs must be at least 1 for schedule=soft",
-            )
+            check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
         parts[group] = component(group, plain[group], base)
     return Run(
         settings=settings,
@@ -163,9 +167,6 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
         **parts,
     )
 
-
-#: groups whose options must go together
-PRUNING = ("criterion", "budget", "schedule")
 
 #: option groups in the order in which they are read; the model's module imports torch
 GROUPS: dict[str, type] = {
@@ -245,69 +246,3 @@ def check_keys(name: str, values: object, schema: type) -> None:
         require(key in valid, unknown(f"{name}.{key}", valid))
         if is_dataclass(hints[key]):
             check_keys(f"{name}.{key}", value, hints[key])
-
-
-def check_combination(
-    choices: dict[str, str], *, criterion: Criterion, budget: Budget, schedule: Schedule
-) -> None:
-    """Raises ConfigError where options make no sense together; `choices` are their names."""
-    names = {group: f"{group}={choices.get(group, '?')}" for group in PRUNING}
-    _check_training(names, criterion, budget, schedule)
-    if budget.needs_decision:
-        require(
-            criterion.decides,
-            f"{names['budget']} takes the criterion's own decision, and {names['criterion']} makes "
-            "none; choose budget=uniform, per_layer, macs or params",
-        )
-        require(
-            not schedule.repeats,
-            f"{names['budget']} has no final size to go to in rounds; choose schedule=oneshot or "
-            "layerwise, or a budget with a target",
-        )
-    if budget.needs_comparable:
-        require(
-            criterion.comparable,
-            f"{names['budget']} compares channels of different layers, and the scores of "
-            f"{names['criterion']} are not comparable; choose budget=uniform or per_layer, or "
-            "allocation=uniform",
-        )
-        require(
-            not schedule.one_group_at_a_time,
-            f"{names['budget']} ranks all layers at once, and {names['schedule']} prunes one at a "
-            "time; choose schedule=oneshot or iterative",
-        )
-
-
-def _check_training(
-    names: dict[str, str], criterion: Criterion, budget: Budget, schedule: Schedule
-) -> None:
-    """Raises ConfigError where pruning during training meets options that know nothing of it."""
-    watches = isinstance(criterion, TrainingCriterion)
-    if schedule.selects:
-        require(
-            not watches and criterion.images_needed == 0,
-            f"{names['schedule']} selects between epochs by weights alone, and "
-            f"{names['criterion']} needs more; choose criterion=l2, l1, fpgm or slimming",
-        )
-        return
-    require(
-        watches or not schedule.trains,
-        f"{names['schedule']} needs a criterion that watches the training, and "
-        f"{names['criterion']} does not; choose criterion=cac or aofp, or schedule=oneshot",
-    )
-    require(
-        schedule.trains or not watches,
-        f"{names['criterion']} prunes while the network is trained; choose "
-        f"schedule=during_training instead of {names['schedule']}",
-    )
-    if watches:
-        require(
-            budget.limits_training or (budget.needs_decision and criterion.decides),
-            f"{names['budget']} does not say when {names['criterion']} has pruned enough; choose "
-            "budget=macs, params, macs_params, uniform or global_ranking",
-        )
-        require(
-            budget.divisor == 1,
-            f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
-            "cannot; choose budget.divisor=1",
-        )

@@ -20,6 +20,7 @@ from prunebench.metrics import MetricsLog
 from prunebench.progress import Progress
 from prunebench.stages import Stages
 from prunebench.tracking import TrackedRun
+from prunebench.training import distributed
 from prunebench.training.checkpoint import Checkpoint
 from prunebench.training.device_data import DeviceSplit
 from prunebench.training.loop import train
@@ -87,6 +88,7 @@ class Job:
         observer: Observer | None = None,
     ) -> dict[str, Any]:
         """Trains `network` in place; returns its last and its best-val weights, and more."""
+        distributed.invite(distributed.JointTraining(network, phase, name, observer is not None))
         done = train(
             network,
             self.data,

@@ -20,6 +20,7 @@ from prunebench.config import Run
 from prunebench.job import Job, pick_device
 from prunebench.metrics import MetricsLog
 from prunebench.models.found import Found
+from prunebench.processes import further_processes
 from prunebench.progress import Progress
 from prunebench.pruning import Method, cut, cut_as, dense_counts, draw_sample, evidence
 from prunebench.reports.settings import as_origin
@@ -85,7 +86,10 @@ def execute(run: Run, folder: Path, progress: Progress, begun: list[str]) -> rec
     origin = as_origin(run.model.found()) if isinstance(run.model, Found) else None
     stages = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
     metrics = MetricsLog(folder / "metrics.jsonl", fresh=not stages.started)
-    with run.tracker.start(folder, run.name, run.config, run.digest[:16]) as tracker:
+    with (
+        further_processes(run, device),
+        run.tracker.start(folder, run.name, run.config, run.digest[:16]) as tracker,
+    ):
         job = Job(run, folder, data, device, stages, metrics, tracker, progress, begun)
         dense = dense_network(job)
         measured = [job.measure("baseline", dense)]

@@ -14,7 +14,7 @@ from torch import nn
 from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, trace
-from prunebench.config import check_combination
+from prunebench.combinations import check_combination
 from prunebench.criteria import Assignment, Criterion, Evidence, TrainingCriterion
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models import ModelSpec
@@ -219,7 +219,7 @@ def carried_out(network, sample, criterion, budget, schedule):
             return None, 0.0
         observer = SoftObserver(criterion, budget, dense, work, every=1)
         observer.start(network, optimizer)
-        observer.after_step(Moment(0, 99, 100, *[torch.empty(0)] * 3))
+        observer.after_step(Moment(0, 99, 100, *[torch.empty(0)] * 3, 1.0))
         facts = Evidence(network, cmap, groups, sample.images, sample.labels, 0)
         repair = option("repair", "none", Repair)
         made = cut_as(observer.plan(), facts, repair, example=sample.images, criterion_seconds=0.0)

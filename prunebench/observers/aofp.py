@@ -22,6 +22,7 @@ from prunebench.observers.search import (
     ridge_damage,
 )
 from prunebench.reproducibility import seed_for
+from prunebench.training import distributed
 from prunebench.training.stage import Moment
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class AofpObserver:
 
     Pruned channels are masked where their consumer reads them, and so are, on a path of their own
     without gradients, the channels of a draw: what lies before is shared with the training, and
-    its statistics see nothing of the draws.
+    its statistics see nothing of the draws. Several processes draw each their own, and decide alike
+    over all draws once a half is over.
     """
 
     def __init__(self, criterion: Aofp, work: Assignment) -> None:
@@ -156,7 +158,8 @@ class AofpObserver:
         left = self._wanted(search) - search.draws
         for draw in range(min(self.criterion.draws_per_step, left)):
             source = torch.Generator()
-            source.manual_seed(seed_for(self.work.seed, "aofp", edge.group.name, *self.at, draw))
+            place = (*self.at, draw, *distributed.own_draws())
+            source.manual_seed(seed_for(self.work.seed, "aofp", edge.group.name, *place))
             dropped = search.pick(source)
             search.note(search.draws + draw, dropped)
             where = torch.cat([edge.positions[c] for c in dropped.tolist()])
@@ -242,11 +245,12 @@ class AofpObserver:
 
     def _choose(self, search: Search) -> tuple[Tensor, float]:
         """Returns the channels that would go, least harmful first, and the damage that decides."""
-        masks, damage = search.masks[: search.draws], search.damages[: search.draws].cpu()
+        masks = distributed.rows_of_all(search.masks[: search.draws])
+        damage = distributed.rows_of_all(search.damages[: search.draws]).cpu()
         if search.trying is not None:
             return search.trying, float(damage.mean())
         if search.gram is not None:
-            joint = search.gram / search.draws
+            joint = distributed.total(search.gram) / (search.draws * distributed.size())
             most = len(search.space) - 1
             return greedy(joint, search.space, max(1, most), self.criterion.theta)
         if self.criterion.estimator == "ridge":

@@ -15,6 +15,7 @@ from prunebench.observers.estimators import Draw, Estimator, GateGradient, OnOff
 from prunebench.observers.gates import ConsumerFactors
 from prunebench.observers.ramp import cubic, fewest, level
 from prunebench.reproducibility import seed_for
+from prunebench.training import distributed
 from prunebench.training.stage import Moment
 
 if TYPE_CHECKING:
@@ -80,10 +81,14 @@ class CacObserver:
         assert self.factors.gates is not None
         assert self.logits is not None
         with torch.no_grad():
-            # the loss is the mean over the batch; one image's own loss is wanted
-            slope = torch.cat(
-                [torch.zeros_like(g) if g.grad is None else g.grad for g in self.factors.gates], 1
-            ) * len(moment.labels)
+            # the gradients are of the mean over the batch; one image's own loss is wanted
+            slope = (
+                torch.cat(
+                    [torch.zeros_like(g) if g.grad is None else g.grad for g in self.factors.gates],
+                    1,
+                )
+                * moment.mean_over
+            )
             self.estimator.add(self.draw, slope, outcome(self.logits, moment.labels))
         self.draw = self.logits = self.factors.gates = None
 
@@ -134,7 +139,8 @@ class CacObserver:
             self.factors.gates = None
             return
         source = torch.Generator(self.device)
-        source.manual_seed(seed_for(self.work.seed, "cac gates", *self.at))
+        draws = (*self.at, *distributed.own_draws())
+        source.manual_seed(seed_for(self.work.seed, "cac gates", *draws))
         rows = 1 if self.criterion.scope == "batch" else len(inputs[0])
         draw = draw_gates(self.chances, self.alive, rows, source)
         if rows != len(inputs[0]):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prunebench.training import distributed
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -83,7 +85,14 @@ class Estimator(ABC):
 
     @abstractmethod
     def scores(self) -> tuple[Tensor, Tensor]:
-        """Returns the estimates and the (effective) number of samples behind each [C]."""
+        """Returns the estimates and the (effective) number of samples behind each [C].
+
+        Both are over all processes, each of which must ask.
+        """
+
+    def over_all(self) -> dict[str, Tensor]:
+        """Returns the sums over all processes."""
+        return {name: distributed.total(value) for name, value in self.sums.items()}
 
     def _fade(self, **values: Tensor) -> None:
         for name, value in values.items():
@@ -113,7 +122,7 @@ class OnOff(Estimator):
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Returns the difference of the means, and the number of samples with the channel off."""
-        s = self.sums
+        s = self.over_all()
         return s["on_score"] / s["on"] - s["off_score"] / s["off"], s["off"]
 
 
@@ -142,4 +151,5 @@ class GateGradient(Estimator):
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Returns the mean derivative, and the number of uniform gates behind it."""
-        return self.sums["slope"] / self.sums["drawn"], self.sums["drawn"]
+        s = self.over_all()
+        return s["slope"] / s["drawn"], s["drawn"]

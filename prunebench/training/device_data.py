@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from prunebench.datasets import Data, Split
 from prunebench.reproducibility import generator
+from prunebench.training import distributed
 
 
 @dataclass(frozen=True)
@@ -109,33 +110,48 @@ class DeviceSplit:
     def steps(self, batch_size: int) -> int:
         """Number of batches in an epoch.
 
-        A last batch of one image, which batch norm cannot take, is joined to the one before.
+        A last batch that leaves a process less than two images, which batch norm cannot take, is
+        joined to the one before.
         """
         full, rest = divmod(len(self), batch_size)
-        return full + (1 if rest > 1 or (rest == 1 and full == 0) else 0)
+        return full + (1 if rest >= 2 * distributed.size() or (rest and full == 0) else 0)
+
+    def images_at(self, step: int, batch_size: int) -> int:
+        """Number of images in an epoch's batch `step`, over all processes."""
+        last = step == self.steps(batch_size) - 1
+        return len(self) - step * batch_size if last else batch_size
 
     def training_batches(
         self, batch_size: int, *, seed: int, stage: str, epoch: int, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields an epoch's shuffled, augmented, normalised batches from step `start` on.
 
-        Each image comes once; the last, smaller batch is kept. Nothing in here waits for the
-        device after the first batch.
+        Each image comes once; the last, smaller batch is kept. Of several processes each gets its
+        part of the same batches. Nothing in here waits for the device after the first batch.
         """
         drawn = draw_epoch(len(self), self.data, seed=seed, stage=stage, epoch=epoch)
         drawn = Draws(*(part.to(self.device) for part in vars(drawn).values()))
-        steps = self.steps(batch_size)
-        for step in range(start, steps):
-            end = len(self) if step == steps - 1 else (step + 1) * batch_size
-            part = Draws(*(drawn[step * batch_size : end] for drawn in vars(drawn).values()))
+        rank, size = distributed.rank(), distributed.size()
+        for step in range(start, self.steps(batch_size)):
+            begin = step * batch_size
+            own = slice(begin + rank, begin + self.images_at(step, batch_size), size)
+            part = Draws(*(drawn[own] for drawn in vars(drawn).values()))
             images = self.images.index_select(0, part.order)
             if self.data.crop_padding or self.data.flip:
                 images = crop_and_mirror(images, self.data.crop_padding, part)
             yield self._floats(images), self.labels.index_select(0, part.order)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields normalised batches in stored order, never augmented."""
-        for start in range(0, len(self), batch_size):
+    def batches(
+        self, batch_size: int, *, shared_out: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields normalised batches in stored order, never augmented.
+
+        Args:
+            batch_size: images per batch.
+            shared_out: whether each process gets its own part of the batches, instead of all.
+        """
+        first, every = (distributed.rank(), distributed.size()) if shared_out else (0, 1)
+        for start in range(first * batch_size, len(self), every * batch_size):
             end = start + batch_size
             yield self._floats(self.images[start:end]), self.labels[start:end]
 

@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from prunebench.datasets import Data
-from prunebench.errors import CheckpointError, TrainingError
+from prunebench.errors import TrainingError
 from prunebench.progress import Task
 from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.training import distributed
 from prunebench.training.device_data import DeviceSplit
 from prunebench.training.losses import cross_entropy
 from prunebench.training.optim import build_optimizer, learning_rate
 from prunebench.training.recipe import Phase
 from prunebench.training.sparsity import Sparsity
 from prunebench.training.stage import EpochRecord, Moment, Stage, TrainResult
-from prunebench.training.tally import Tally
+from prunebench.training.state import Training
+from prunebench.training.tally import NEVER, Tally
 
 #: steps between two looks at whether every loss so far was finite; each look waits for the device
 LOOK_EVERY = 50
 #: images per batch where nothing is learned
 VAL_BATCH = 500
-
-
-@dataclass(kw_only=True)
-class _Run:
-    """One call of `train`: what it works with, and how far it is."""
-
-    network: nn.Module
-    phase: Phase
-    stage: Stage
-    optimizer: optim.Optimizer
-    train: DeviceSplit
-    val: DeviceSplit
-    tally: Tally
-    sparsity: Sparsity
-    epoch: int = 0  # epochs done
-    step: int = 0  # steps done in the epoch under way
-    over: bool = False  # the observer has ended the phase
-    seconds: float = 0.0  # of the epoch under way, up to `clock`
-    clock: float = 0.0
-    history: list[EpochRecord] = field(default_factory=list)
-    best: EpochRecord | None = None
-    best_state: dict[str, Tensor] | None = None
-
-    @property
-    def steps(self) -> int:
-        """Steps per epoch."""
-        return self.train.steps(self.phase.batch_size)
-
-    def tick(self) -> None:
-        """Brings `seconds` up to now."""
-        now = time.perf_counter()
-        self.seconds += now - self.clock
-        self.clock = now
 
 
 def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainResult:
@@ -107,14 +73,15 @@ def set_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
             tensor.data = torch.empty_like(tensor, memory_format=layout).copy_(tensor.data)
 
 
-def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> _Run:
+def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Training:
     """Puts everything on the device and goes on from the checkpoint, if there is one."""
     network.to(stage.device)
     layout = torch.channels_last if phase.channels_last else torch.contiguous_format
     set_memory_format(network, layout)
     device, last = stage.device, phase.channels_last
-    run = _Run(
+    run = Training(
         network=network,
+        forward=network,
         phase=phase,
         stage=stage,
         optimizer=build_optimizer(network, phase),
@@ -122,17 +89,15 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> _Run
         val=DeviceSplit(data, data.val, device=device, channels_last=last),
         tally=Tally(device),
         sparsity=Sparsity(network, phase, torch.zeros((1, *data.shape), device=device)),
-        clock=time.perf_counter(),
     )
     if stage.observer is not None:
         stage.observer.start(network, run.optimizer)
-    state = stage.checkpoint.load() if stage.checkpoint else None
-    if state is not None:
-        _restore(run, state)
+    run.resume()
+    run.forward = distributed.replicate(network)
     return run
 
 
-def _train_epoch(run: _Run, task: Task) -> None:
+def _train_epoch(run: Training, task: Task) -> None:
     """Does the steps of the epoch under way that are not done yet."""
     run.network.train()
     stage, first = run.stage, run.step
@@ -147,24 +112,29 @@ def _train_epoch(run: _Run, task: Task) -> None:
             break
         if run.step % LOOK_EVERY == 0:
             _check_loss(run)
-        if stage.checkpoint is not None and stage.checkpoint.due():
-            _save(run)
+        if distributed.from_first(stage.checkpoint is not None and stage.checkpoint.due()):
+            _check_loss(run)
+            run.save()
 
 
-def _train_step(run: _Run, images: Tensor, labels: Tensor) -> None:
+def _train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     """One step, forward to update."""
     stage, phase, observer = run.stage, run.phase, run.stage.observer
-    torch.manual_seed(seed_for(stage.seed, stage.name, "step", run.epoch, run.step))
+    draws = (run.epoch, run.step, *distributed.own_draws())
+    torch.manual_seed(seed_for(stage.seed, stage.name, "step", *draws))
     lr = learning_rate(phase, run.epoch * run.steps + run.step, run.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     with _autocast(run):
-        logits = run.network(images)
+        logits = run.forward(images)
     loss = cross_entropy(logits, labels, smoothing=phase.label_smoothing)
     run.optimizer.zero_grad()
-    torch.autograd.backward(loss)
+    # gradients become the mean over the processes, whose parts of a batch may differ by an image
+    mean_over = run.train.images_at(run.step, phase.batch_size) / distributed.size()
+    torch.autograd.backward(loss * (len(labels) / mean_over))
+    distributed.average_statistics(run.network)
     run.sparsity.add(run.epoch)
-    moment = Moment(run.epoch, run.step, run.steps, images, labels, loss.detach())
+    moment = Moment(run.epoch, run.step, run.steps, images, labels, loss.detach(), mean_over)
     if observer is not None:
         observer.after_backward(moment)
     run.optimizer.step()
@@ -173,21 +143,21 @@ def _train_step(run: _Run, images: Tensor, labels: Tensor) -> None:
     run.tally.add(run.step, loss.detach(), logits.detach(), labels)
 
 
-def _autocast(run: _Run) -> torch.autocast:
+def _autocast(run: Training) -> torch.autocast:
     """The precision of the forward pass."""
     enabled = run.phase.precision == "bf16"
     return torch.autocast(run.stage.device.type, torch.bfloat16, enabled=enabled)
 
 
-def _check_loss(run: _Run) -> None:
+def _check_loss(run: Training) -> None:
     """Stops the training if a loss since the epoch began was not finite."""
-    step = int(run.tally.bad_step)
-    if step >= 0:
+    step = int(run.tally.over_all().bad_step)
+    if step < NEVER:
         place = f"epoch {run.epoch + 1} of {run.phase.epochs}, step {step + 1} of {run.steps}"
         raise _diverged(run, f"the loss is not finite at {place}")
 
 
-def _check_weights(run: _Run) -> None:
+def _check_weights(run: Training) -> None:
     """Stops the training if a parameter is not finite, which the last step can still bring."""
     finite = torch.stack([weight.isfinite().all() for weight in run.network.parameters()]).tolist()
     if not all(finite):
@@ -196,7 +166,7 @@ def _check_weights(run: _Run) -> None:
         raise _diverged(run, f"the weights of '{name}' are not finite {place}")
 
 
-def _diverged(run: _Run, what: str) -> TrainingError:
+def _diverged(run: Training, what: str) -> TrainingError:
     """The error, with what to try."""
     phase = run.phase
     half = "" if phase.precision == "float32" else " or set precision=float32"
@@ -206,18 +176,18 @@ def _diverged(run: _Run, what: str) -> TrainingError:
     )
 
 
-def _close_epoch(run: _Run, task: Task) -> None:
+def _close_epoch(run: Training, task: Task) -> None:
     """Validates, keeps the best, tells and saves. Waits for the device."""
     _check_loss(run)
     _check_weights(run)
-    correct = _count_correct(run)
+    correct, tally = _count_correct(run), run.tally.over_all()
     run.tick()
     record = EpochRecord(
         epoch=run.epoch + 1,
         lr=float(run.optimizer.param_groups[0]["lr"]),
-        loss=float(run.tally.loss) / run.tally.seen,
-        correct=int(run.tally.correct),
-        seen=run.tally.seen,
+        loss=float(tally.loss) / tally.seen,
+        correct=int(tally.correct),
+        seen=tally.seen,
         val_correct=correct,
         val_seen=len(run.val),
         seconds=run.seconds,
@@ -229,8 +199,8 @@ def _close_epoch(run: _Run, task: Task) -> None:
     run.tally = Tally(run.stage.device)
     run.stage.log({"stage": run.stage.name, "epochs": run.phase.epochs, **asdict(record)})
     task.epoch(_headline(record, run.phase.epochs))
-    if run.stage.checkpoint is not None:
-        _save(run)
+    if distributed.from_first(run.stage.checkpoint is not None):
+        run.save()
 
 
 def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
@@ -246,14 +216,14 @@ def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
     return row
 
 
-def _count_correct(run: _Run) -> int:
+def _count_correct(run: Training) -> int:
     """Validation images the network gets right, in the precision it is trained in."""
     run.network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=run.stage.device)
     with torch.inference_mode(), _autocast(run):
-        for images, labels in run.val.batches(VAL_BATCH):
+        for images, labels in run.val.batches(VAL_BATCH, shared_out=True):
             correct += (run.network(images).argmax(1) == labels).sum()
-    return int(correct)
+    return int(distributed.total(correct))
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
@@ -262,58 +232,3 @@ def _copy(network: nn.Module) -> dict[str, Tensor]:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }
-
-
-def _identity(run: _Run) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be gone on from."""
-    phase = {**asdict(run.phase), "milestones": list(run.phase.milestones)}
-    return {"stage": run.stage.name, "seed": run.stage.seed, "phase": phase, "n": len(run.train)}
-
-
-def _save(run: _Run) -> None:
-    """Leaves everything the rest of the training depends on."""
-    assert run.stage.checkpoint is not None
-    _check_loss(run)
-    run.tick()
-    observer = run.stage.observer
-    run.stage.checkpoint.save(
-        {
-            "identity": _identity(run),
-            "network": run.network.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            "observer": observer.state_dict() if observer else None,
-            "tally": run.tally.state_dict(),
-            "epoch": run.epoch,
-            "step": run.step,
-            "over": run.over,
-            "seconds": run.seconds,
-            "history": [asdict(record) for record in run.history],
-            "best": asdict(run.best) if run.best else None,
-            "best_state": run.best_state,
-        }
-    )
-
-
-def _restore(run: _Run, state: Mapping[str, Any]) -> None:
-    """Goes on from what `_save` left."""
-    assert run.stage.checkpoint is not None
-    path, own = run.stage.checkpoint.path, _identity(run)
-    found = state.get("identity", {})
-    differing = [key for key in own if found.get(key) != own[key]]
-    if differing:
-        raise CheckpointError(
-            f"{path} is the checkpoint of another training: its {differing[0]} is "
-            f"{found.get(differing[0])}, not {own[differing[0]]}; delete it to start anew"
-        )
-    try:
-        run.network.load_state_dict(state["network"])
-    except RuntimeError:
-        raise CheckpointError(f"{path} is of another network; delete it to start anew") from None
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.tally.load_state_dict(state["tally"])
-    if run.stage.observer is not None:
-        run.stage.observer.load_state_dict(state["observer"])
-    run.epoch, run.step, run.over = state["epoch"], state["step"], state["over"]
-    run.seconds, run.best_state = state["seconds"], state["best_state"]
-    run.history = [EpochRecord(**record) for record in state["history"]]
-    run.best = EpochRecord(**state["best"]) if state["best"] else None

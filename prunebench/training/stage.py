@@ -21,8 +21,9 @@ class Moment:
         epoch: counted from 0.
         step: within the epoch, counted from 0.
         steps: per epoch.
-        images, labels: of the step, as fed to the network.
-        loss: scalar, on the device and detached.
+        images, labels: of the step, as fed to the network: this process's part of the batch.
+        loss: their mean, scalar, on the device and detached.
+        mean_over: what an image's own derivative was divided by in the gradients.
     """
 
     epoch: int
@@ -31,13 +32,15 @@ class Moment:
     images: Tensor
     labels: Tensor
     loss: Tensor
+    mean_over: float
 
 
 class Observer(Protocol):
     """Pruning during training: looks on at every step and may change gradients and weights.
 
     What it draws at random must be a function of its seed and the moment (`seed_for`), and all
-    else it remembers must be in its state dict: then a resumed run repeats it bit for bit.
+    else it remembers must be in its state dict: then a resumed run repeats it bit for bit. Each
+    process has its own, and all must change the weights alike.
     """
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:

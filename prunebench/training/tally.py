@@ -8,25 +8,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunebench.training import distributed
+
+#: the first bad step where there is none
+NEVER = 2**62
+
 
 class Tally:
-    """Sums over an epoch, kept on the device and read once."""
+    """Sums over an epoch, kept on the device and read once.
+
+    Attributes:
+        loss: sum over the images.
+        correct: images that were classified right.
+        bad_step: the first step whose loss was not finite.
+        seen: images.
+    """
 
     def __init__(self, device: torch.device) -> None:
         """Starts at nothing."""
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.loss = torch.zeros((), dtype=exact, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.bad_step = torch.full((), -1, dtype=torch.int64, device=device)
+        self.bad_step = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.seen = 0
 
     def add(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a step's detached loss and its count of right answers."""
         self.loss += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
-        first_bad = ~loss.isfinite() & (self.bad_step < 0)
-        self.bad_step = torch.where(first_bad, step, self.bad_step)
+        self.bad_step = torch.where(loss.isfinite(), self.bad_step, self.bad_step.clamp(max=step))
         self.seen += len(labels)
+
+    def over_all(self) -> Tally:
+        """Returns the sums over all processes."""
+        whole = Tally(self.loss.device)
+        whole.loss, whole.correct = distributed.total(self.loss), distributed.total(self.correct)
+        whole.bad_step = distributed.lowest(self.bad_step)
+        whole.seen = sum(distributed.from_all(self.seen))
+        return whole
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums."""

@@ -74,7 +74,7 @@ def stepper(
         loss = functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        moment = Moment(0, done, STEPS, images, labels, loss.detach())
+        moment = Moment(0, done, STEPS, images, labels, loss.detach(), len(labels))
         if watching is not None:
             watching.after_backward(moment)
         optimizer.step()

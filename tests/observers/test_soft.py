@@ -133,11 +133,11 @@ def test_filters_come_back():
     observer = soft(network, rows)
     observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
     nothing = torch.empty(0)
-    observer.after_step(Moment(0, 4, 5, nothing, nothing, nothing))
+    observer.after_step(Moment(0, 4, 5, nothing, nothing, nothing, 8.0))
     gone = [c for c in range(10) if c not in observer.plan().kept["first"]]
     with torch.no_grad():
         network.first.weight[gone[:2]] = 5.0
-    observer.after_step(Moment(1, 4, 5, nothing, nothing, nothing))
+    observer.after_step(Moment(1, 4, 5, nothing, nothing, nothing, 8.0))
     assert set(gone[:2]) < set(observer.plan().kept["first"])
     assert gone[2] not in observer.plan().kept["first"]
     assert [row["returned"] for row in rows] == [0, 2]

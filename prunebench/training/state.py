@@ -1,0 +1,139 @@
+"""One training under way: what it works with, how far it is, and how that outlives a kill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn, optim
+
+from prunebench.errors import CheckpointError
+from prunebench.training import distributed
+from prunebench.training.device_data import DeviceSplit
+from prunebench.training.recipe import Phase
+from prunebench.training.sparsity import Sparsity
+from prunebench.training.stage import EpochRecord, Stage
+from prunebench.training.tally import Tally
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One call of `train`.
+
+    Attributes:
+        network: as it is saved.
+        forward: what to call; its gradients are those of all processes.
+        train, val: on the device; `train` is the same in all processes, who share out its batches.
+        tally: of this process.
+        epoch: epochs done.
+        step: steps done in the epoch under way.
+        over: the observer has ended the phase.
+        seconds: of the epoch under way, up to `clock`.
+    """
+
+    network: nn.Module
+    forward: nn.Module
+    phase: Phase
+    stage: Stage
+    optimizer: optim.Optimizer
+    train: DeviceSplit
+    val: DeviceSplit
+    tally: Tally
+    sparsity: Sparsity
+    epoch: int = 0
+    step: int = 0
+    over: bool = False
+    seconds: float = 0.0
+    clock: float = field(default_factory=time.perf_counter)
+    history: list[EpochRecord] = field(default_factory=list)
+    best: EpochRecord | None = None
+    best_state: dict[str, Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch."""
+        return self.train.steps(self.phase.batch_size)
+
+    def tick(self) -> None:
+        """Brings `seconds` up to now."""
+        now = time.perf_counter()
+        self.seconds += now - self.clock
+        self.clock = now
+
+    def save(self) -> None:
+        """Leaves everything the rest of the training depends on; all processes take part."""
+        self.tick()
+        observer = self.stage.observer
+        parts = distributed.from_all(
+            {
+                "tally": self.tally.state_dict(),
+                "observer": observer.state_dict() if observer else None,
+            }
+        )
+        if self.stage.checkpoint is None:  # process 0 writes it
+            return
+        self.stage.checkpoint.save(
+            {
+                "identity": self._identity(),
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "processes": parts,
+                "epoch": self.epoch,
+                "step": self.step,
+                "over": self.over,
+                "seconds": self.seconds,
+                "history": [asdict(record) for record in self.history],
+                "best": asdict(self.best) if self.best else None,
+                "best_state": self.best_state,
+            }
+        )
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint, if there is one; all processes take part.
+
+        Raises:
+            CheckpointError: it is damaged or belongs to another training.
+        """
+        checkpoint = self.stage.checkpoint
+        state = distributed.from_first(checkpoint.load() if checkpoint else None)
+        if state is None:
+            return
+        self._require_own(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        part = state["processes"][distributed.rank()]
+        self.tally.load_state_dict(part["tally"])
+        if self.stage.observer is not None:
+            self.stage.observer.load_state_dict(part["observer"])
+        self.epoch, self.step, self.over = state["epoch"], state["step"], state["over"]
+        self.seconds, self.best_state = state["seconds"], state["best_state"]
+        self.history = [EpochRecord(**record) for record in state["history"]]
+        self.best = EpochRecord(**state["best"]) if state["best"] else None
+
+    def _require_own(self, state: Mapping[str, Any]) -> None:
+        """Loads the weights of `state`, if it is of this very training."""
+        path = self.stage.checkpoint.path if self.stage.checkpoint else "the checkpoint"
+        own, found = self._identity(), state.get("identity", {})
+        differing = [key for key in own if found.get(key) != own[key]]
+        if differing:
+            raise CheckpointError(
+                f"{path} is the checkpoint of another training: its {differing[0]} is "
+                f"{found.get(differing[0])}, not {own[differing[0]]}; delete it to start anew"
+            )
+        try:
+            self.network.load_state_dict(state["network"])
+        except RuntimeError:
+            raise CheckpointError(
+                f"{path} is of another network; delete it to start anew"
+            ) from None
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be gone on from."""
+        return {
+            "stage": self.stage.name,
+            "seed": self.stage.seed,
+            "phase": {**asdict(self.phase), "milestones": list(self.phase.milestones)},
+            "n": len(self.train),
+            "number of processes": distributed.size(),
+        }

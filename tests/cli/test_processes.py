@@ -1,0 +1,135 @@
+"""run.processes: several train together, the run tells the same, and a lost one is explained."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunebench.errors import ConfigError
+from prunebench.processes import require_devices
+
+WHILE_TRAINING = [
+    "experiment=aofp_digits",
+    "model.width=0.05",
+    "dataset.train_size=250",  # the last batches have no equal parts
+    "recipe.baseline.epochs=2",
+    "recipe.pruning.epochs=3",
+    "recipe.finetune.epochs=1",
+    "criterion.draws_per_half=2",
+    "criterion.warmup_steps=1",
+    "criterion.theta=0.5",
+    "budget.keep=0.8",
+    "run.latency_batch=2",
+    "run.processes=2",
+]
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_run_by_two_processes_that_prunes_while_training(prunebench, tmp_path):
+    done = prunebench(*WHILE_TRAINING)
+    assert done.returncode == 0, done.stderr
+    [path] = tmp_path.rglob("report.json")
+    report = json.loads(path.read_text())
+    before, after = report["measurements"][0], report["measurements"][-1]
+    assert after["macs"] <= 0.8 * before["macs"]
+    rows = [json.loads(line) for line in (path.parent / "metrics.jsonl").read_text().splitlines()]
+    epochs = [row for row in rows if row.get("epoch") and "loss" in row]
+    assert {row["stage"] for row in epochs} == {"baseline", "pruning", "finetune"}
+    baseline = [row for row in epochs if row["stage"] == "baseline"]
+    assert [row["seen"] for row in baseline] == [250, 250]
+
+
+def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench, tmp_path):
+    command = [*WHILE_TRAINING, "recipe.baseline.epochs=12", "run.checkpoint_seconds=0"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "prunebench", *command],
+            cwd=tmp_path, stderr=file, stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while "baseline  epoch 2/12" not in log.read_text():
+        assert run.poll() is None, log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    spawned = [
+        pid for pid in children(run.pid)
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]  # fmt: skip
+    os.kill(spawned[0], signal.SIGKILL)
+    assert run.wait(timeout=60) == 2
+    assert "Traceback" not in log.read_text()
+    assert "process 1 of the run was ended from outside (SIGKILL)" in log.read_text()
+    [failure] = tmp_path.rglob("failure.json")
+    assert json.loads(failure.read_text())["stage"] == "baseline"
+    done = prunebench(*command, "run.resume=true")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/12" not in done.stderr
+    [report] = tmp_path.rglob("report.json")
+    assert report.parent == failure.parent
+
+
+def test_an_interrupted_run_leaves_no_process_behind(tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "prunebench", *WHILE_TRAINING, "recipe.baseline.epochs=40"],
+            cwd=tmp_path, stderr=log, stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while "baseline  epoch 1/40" not in (tmp_path / "log").read_text():
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    others = children(run.pid)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=60) == 130
+    said = (tmp_path / "log").read_text()
+    assert "interrupted; the same command with run.resume=true goes on" in said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in others):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.processes=0", "processes must be at least 1"),
+        ("run.processes=64", "recipe.baseline.batch_size=64 images, and each needs at least two"),
+    ],
+)
+def test_impossible_numbers_are_refused(prunebench, override, message):
+    done = prunebench("experiment=quickstart", override)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_every_process_needs_a_cuda_device_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    require_devices(2, torch.device("cuda"))
+    require_devices(9, torch.device("cpu"))
+    for size, device in [(3, "cuda"), (2, "cuda:1")]:
+        with pytest.raises(ConfigError, match="this machine has 2 CUDA devices"):
+            require_devices(size, torch.device(device))

@@ -1,0 +1,144 @@
+"""Training by two processes: against one process, against each other, and after a kill."""
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prunebench.observers.search import mean_damage
+from prunebench.training.device_data import draw_epoch
+from prunebench.training.loop import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+import two_processes as script  # noqa: E402 - what the processes did
+
+sys.path.pop(0)
+
+Found = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the two processes left."""
+    folder = tmp_path_factory.mktemp("two")
+    begun = [
+        subprocess.Popen(
+            [sys.executable, script.__file__, str(folder), str(rank)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=240)[1] for process in begun]
+    assert [process.returncode for process in begun] == [0, 0], said
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.fixture
+def found(ranks: list[dict[str, Any]], request: pytest.FixtureRequest) -> Found:
+    """What both left of the scenario that the test's ``of`` mark names."""
+    return [left[request.param] for left in ranks]
+
+
+def of(name: str) -> Any:
+    return pytest.mark.parametrize("found", [name], indirect=True)
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@of("plain")
+def test_two_processes_train_what_one_does(found: Found):
+    network = script.plain_network()
+    done = train(network, script.data(), script.PHASE, script.stage())
+    for left in found:
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(left["network"][name], value, rtol=1e-4, atol=1e-6)
+        for mine, theirs in zip(done.history, left["history"], strict=True):
+            own = {**asdict(mine), "seconds": 0}
+            assert theirs.pop("loss") == pytest.approx(own.pop("loss"), rel=1e-5)
+            assert theirs == own  # lr and counts, validation images too
+
+
+@of("plain")
+def test_an_image_s_own_derivative_can_be_told_in_parts_of_unequal_size(found: Found):
+    assert [left["parts"][6] for left in found] == [4, 3]
+    assert max(found[0]["errors"] + found[1]["errors"]) < 1e-6
+
+
+@of("norms")
+def test_both_hold_the_same_network_and_draw_each_their_own(found: Found):
+    first, second = found
+    assert equal(first["network"], second["network"])
+    assert not torch.equal(first["dropped"], second["dropped"])
+    assert not torch.equal(first["mean"], second["mean"])
+    assert first["history"] == second["history"]
+
+
+@of("mean")
+def test_both_prune_the_same_channels_by_the_draws_of_both(found: Found):
+    first, second = found
+    assert first["plan"] == second["plan"]
+    assert all(map(torch.equal, first["alive"], second["alive"]))
+    assert any(not alive.all() for alive in first["alive"])  # there is something to agree on
+    assert equal(first["network"], second["network"])
+    assert first["rows"] == second["rows"]
+    gathered = list(zip(first["own"], second["own"], strict=True))
+    differing = 0
+    for row, both, damages in zip(first["rows"], gathered[::2], gathered[1::2], strict=True):
+        masks, damage = torch.cat(both), torch.cat(damages)
+        assert not torch.equal(*damages)
+        if row["confirmed"]:
+            assert torch.equal(*both)
+            assert row["damage"] == pytest.approx(float(damage.mean()))
+            continue
+        differing += not torch.equal(*both)  # few channels leave few draws to choose from
+        means = mean_damage(masks, damage)[masks.any(0)]
+        worst = means.sort().values[: row["granularity"]].max()
+        assert row["damage"] == pytest.approx(float(worst))
+    assert differing > 5
+
+
+@of("gram")
+def test_gram_matrices_add_up(found: Found):
+    first, second = found
+    assert first["plan"] == second["plan"]
+    assert first["rows"] == second["rows"]
+    assert any(row["passed"] for row in first["rows"])
+
+
+@of("cac")
+def test_estimates_are_over_the_images_of_both(found: Found):
+    first, second = found
+    assert first["plan"] == second["plan"]
+    assert first["rows"] == second["rows"]
+    assert equal(first["network"], second["network"])
+    for mine, theirs in zip(first["asked"], second["asked"], strict=True):
+        slope, drawn = (mine["sums"][name] + theirs["sums"][name] for name in ("slope", "drawn"))
+        assert not torch.equal(mine["sums"]["slope"], theirs["sums"]["slope"])
+        for left in (mine, theirs):
+            torch.testing.assert_close(left["scores"], slope / drawn, equal_nan=True)
+            torch.testing.assert_close(left["seen"], drawn)
+
+
+@of("killed")
+def test_killed_twice_in_the_middle_of_a_half_they_end_where_they_would_have(found: Found):
+    for left in found:
+        whole, resumed = left["whole"], left["resumed"]
+        assert equal(whole["network"], resumed["network"])
+        assert whole["history"] == resumed["history"]
+        assert whole["plan"] == resumed["plan"]
+        assert all(map(torch.equal, whole["damages"], resumed["damages"]))
+
+
+@of("bad")
+def test_a_loss_that_one_process_alone_sees_stops_both_and_names_its_step(found: Found):
+    drawn = draw_epoch(script.IMAGES, script.data(), seed=7, stage="training", epoch=0)
+    step = int((drawn.order == script.BAD).nonzero()) // script.PHASE.batch_size
+    for left in found:
+        assert f"not finite at epoch 1 of 3, step {step + 1} of {script.STEPS}" in left["message"]
