@@ -32,7 +32,7 @@ class Aofp(TrainingCriterion):
 
     Attributes:
         theta: damage up to which channels go; 0.01 is 1 % of the energy.
-        draws_per_half: draws before a decision.
+        draws_per_half: draws before a decision, by each process.
         warmup_steps: steps before the first draw.
         stagger: layers begin one after the other within the first half.
         score_every: steps between two scored ones.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -83,6 +84,7 @@ def test_rebuild_from_the_plan_on_the_meta_device(name: str) -> None:
     with torch.no_grad():
         assert torch.equal(slimmed(example), again(example))
         assert torch.equal(slimmed(example), copy.deepcopy(slimmed)(example))
+        assert torch.equal(slimmed(example), pickle.loads(pickle.dumps(slimmed))(example))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])

@@ -1,5 +1,6 @@
 """Golden counts of every network, built from its YAML, counted without prunebench.measure."""
 
+import pickle
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -73,3 +74,13 @@ def test_yaml_lists_exactly_the_fields(path):
     module, _, name = values.pop("_target_").rpartition(".")
     assert set(values) == {field.name for field in fields(getattr(import_module(module), name))}
     assert path.read_text().startswith("#")
+
+
+@pytest.mark.parametrize(("option", "changes", "shape", "params", "macs"), GOLDEN)
+def test_it_can_be_handed_to_another_process(option, changes, shape, params, macs):
+    with torch.device("meta"):
+        network = spec(option, **changes).build(shape, 10)
+    again = pickle.loads(pickle.dumps(network))
+    assert [(n, v.shape) for n, v in again.state_dict().items()] == [
+        (n, v.shape) for n, v in network.state_dict().items()
+    ]
