@@ -1,4 +1,4 @@
-"""Oracle: by how much the loss rises when a channel alone is gone; higher = keep.
+"""Oracle: by how much the loss changes when a channel alone is gone; higher = keep.
 
 The yardstick that first-order criteria estimate: Molchanov et al., ICLR 2017, section 2.2. Every
 channel is masked in turn and all images run through the network, so the cost is one forward sweep
@@ -26,7 +26,10 @@ class Oracle(Criterion):
     """Scores a channel by the mean loss without it, less the mean loss with it.
 
     Attributes:
-        change: ``rise`` as it is, so that channels that do harm go first; ``absolute`` its size.
+        change: ``absolute`` its size, as equation 1 there asks; ``rise`` as it is, so that
+            channels that do harm go first. Each of them may go alone, and not all together: the
+            public ResNet-56 with 30 % fewer MACs kept 12.7 % top-1 right after the cut, and 73.2 %
+            with ``absolute``.
         num_samples: training images looked at.
         chunk: images per forward pass; memory, not the result, depends on it.
     """
