@@ -6,7 +6,7 @@
 #   sh scripts/reproduce/criteria_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0 oracle
 set -eu
 model=$1 checkpoint=$2 keep=$3 seeds=$4
-criteria=${5:-random,l1,l2,fpgm,foad,thinet,apoz,hrank,taylor,slimming,bn_probability}
+criteria=${5:-random,l1,l2,fpgm,foad,thinet,thinet_tpami,apoz,hrank,taylor,slimming,bn_probability}
 prunebench -m model="$model" baseline.checkpoint="$checkpoint" name="criteria_$model" run.threads=1 \
   'dataset.mean=[0.485,0.456,0.406]' 'dataset.std=[0.229,0.224,0.225]' \
   dataset.train_size=10000 dataset.val_size=500 \
