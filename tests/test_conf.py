@@ -77,8 +77,7 @@ def test_the_sweep_over_criteria_leaves_none_out():
         hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
     assert str(hydra.mode) == "RunMode.MULTIRUN"
     swept = hydra.sweeper.params.criterion.split(",")
-    # those that watch a training are no one-shot criteria; thinet_tpami is a variant of thinet
-    left_out = {"aofp", "cac", "thinet_tpami"}
+    left_out = {"aofp", "cac"}  # those that watch a training are no one-shot criteria
     assert {*swept} == {name for group, name in OPTIONS if group == "criterion"} - left_out
     for criterion in swept:
         run = load(composed("experiment=criteria_cifar10", f"criterion={criterion}"), {})
