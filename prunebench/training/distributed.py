@@ -25,6 +25,8 @@ from prunebench.training.recipe import Phase
 
 #: the others wait for process 0 while it ranks and measures, and an oracle may take a day
 LONGEST_WAIT = timedelta(days=7)
+#: what the processes talk over, by platform
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def joined(rank: int, size: int, store: dist.Store) -> Iterator[None]:
         size: at least 2.
         store: where they meet.
     """
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    if sys.platform in LOOPBACK:  # else gloo looks up this machine's name, and may not find it
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK[sys.platform])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
     try:

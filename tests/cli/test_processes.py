@@ -56,6 +56,7 @@ def test_a_run_by_two_processes_that_prunes_while_training(prunebench, tmp_path)
     assert [row["seen"] for row in baseline] == [250, 250]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench, tmp_path):
     command = [*WHILE_TRAINING, "recipe.baseline.epochs=12", "run.checkpoint_seconds=0"]
     log = tmp_path / "log"
@@ -87,6 +88,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench,
     assert report.parent == failure.parent
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_an_interrupted_run_leaves_no_process_behind(tmp_path):
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(
