@@ -37,24 +37,17 @@ def prune(
         images: inputs [n, C, H, W] and labels [n] for criteria that look at data.
         seed: for criteria that draw at random.
         budget: one of ``macs=0.5``, ``params=0.5`` (fraction of the dense network's to keep) or
-            ``uniform=0.5`` (fraction of every group's channels); none of them = the criterion's
-            own decision. Further keys of that budget's option may follow, such as
-            ``scope="all"``, ``floor=8`` or ``divisor=8``.
+            ``uniform=0.5`` (fraction of every group's channels). Without one of them, a criterion
+            that decides by itself (foad, bn_probability) does so, and with any other half of
+            every group's channels stay (``uniform=0.5``). Further keys of that budget's option
+            may follow, such as ``scope="all"``, ``floor=8`` or ``divisor=8``.
 
     Raises:
         ConfigError: an unknown criterion or budget key, or `images` are needed and not given.
         PruningError: the criterion or the budget cannot serve this model.
     """
-    targets = [name for name in ("macs", "params", "uniform") if name in budget]
-    if len(targets) > 1:
-        raise ConfigError(f"give one budget, not {' and '.join(targets)}")
-    chosen = targets[0] if targets else "own"
-    keys = {("keep" if key == chosen else key): value for key, value in budget.items()}
-    method = Method(
-        option("criterion", criterion, Criterion),
-        option("budget", chosen, Budget, **keys),
-        option("repair", "none", Repair),
-    )
+    ranking = option("criterion", criterion, Criterion)
+    method = Method(ranking, chosen_budget(ranking, budget), option("repair", "none", Repair))
     if method.images_needed and images is None:
         raise ConfigError(
             f"criterion={criterion} looks at {method.images_needed} training images; "
@@ -73,6 +66,21 @@ def prune(
     finally:
         model.train(training)
     return made.network.train(training)
+
+
+def chosen_budget(criterion: Criterion, keys: dict[str, Any]) -> Budget:
+    """Returns the budget that the arguments of `prune` ask for.
+
+    Raises:
+        ConfigError: they ask for more than one, or a key or value does not fit.
+    """
+    asked = [name for name in ("macs", "params", "uniform") if name in keys]
+    if len(asked) > 1:
+        raise ConfigError(f"give one budget, not {' and '.join(asked)}")
+    name = asked[0] if asked else "own" if criterion.decides else "uniform"
+    renamed = {("keep" if key == name else key): value for key, value in keys.items()}
+    built: Budget = option("budget", name, Budget, **renamed)
+    return built
 
 
 def option(group: str, name: str, base: type, **changes: Any) -> Any:

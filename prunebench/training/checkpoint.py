@@ -154,11 +154,9 @@ def _open(path: Path) -> Any:
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load as parse
-    except ImportError:
-        raise CheckpointError(f"{path} needs 'pip install safetensors'") from None
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
     try:
         return parse(_read(path))
     except SafetensorError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from prunebench.channels.gather import GatherChannels
@@ -138,8 +139,7 @@ def test_usual_wrappings_load(
 
 def test_our_own_checkpoints_and_safetensors_load(tmp_path: Path) -> None:
     save(tmp_path / "own.pt", {"network": weights(), "epoch": 3})
-    safetensors = pytest.importorskip("safetensors.torch")
-    safetensors.save_file(weights(), tmp_path / "w.safetensors")
+    save_file(weights(), tmp_path / "w.safetensors")
     for name in ("own.pt", "w.safetensors"):
         net = Net()
         load_weights(net, tmp_path / name)
