@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from prunebench.api import prune as prune
-    from prunebench.lineage import load as load
+    from prunebench.checkpoints.slimmed import load as load
 
 
 def __getattr__(name: str) -> Any:
@@ -16,7 +16,7 @@ def __getattr__(name: str) -> Any:
 
         return prune
     if name == "load":
-        from prunebench.lineage import load
+        from prunebench.checkpoints.slimmed import load
 
         return load
     raise AttributeError(f"module 'prunebench' has no attribute '{name}'")

@@ -14,8 +14,8 @@ from prunebench.config import component
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError, unknown
 from prunebench.paths import conf_dir
-from prunebench.pruning import Method, Sample, cut, dense_counts
 from prunebench.repairs import Repair
+from prunebench.run.step import Method, Sample, cut, dense_counts
 from prunebench.schedules.oneshot import OneShot
 
 

@@ -45,7 +45,7 @@ def carry_out(cfg: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     choices = {str(k): str(v) for k, v in hydra_config.runtime.choices.items() if "/" not in str(k)}
     run = load(cfg, choices)
-    from prunebench import runner
+    from prunebench.run import runner
 
     runner.carry_out(run, Path(hydra_config.runtime.output_dir))
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 import prunebench
 from prunebench.config import GROUPS, component, load, section
 from prunebench.paths import conf_dir
-from prunebench.training.recipe import Recipe
+from prunebench.recipes import Recipe
 
 PACKAGES = {
     "criterion": "criteria",

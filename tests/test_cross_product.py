@@ -14,15 +14,15 @@ from torch import nn
 from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, trace
-from prunebench.combinations import check_combination
+from prunebench.config.combinations import check_combination
 from prunebench.criteria import Assignment, Criterion, Evidence, TrainingCriterion
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models import ModelSpec
-from prunebench.observers.soft import SoftObserver
 from prunebench.paths import conf_dir
-from prunebench.pruning import Method, Sample, cut, cut_as, dense_counts
 from prunebench.repairs import Repair
+from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
 from prunebench.schedules import Schedule
+from prunebench.schedules.soft.observer import SoftObserver
 from prunebench.training.stage import Moment
 
 #: every criterion -> what makes it quick

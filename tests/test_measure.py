@@ -13,7 +13,7 @@ from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError
 from prunebench.models.resnet import Resnet, Resnet56Foad
 from prunebench.models.vgg import Vgg16
-from prunebench.training.device_data import DeviceSplit
+from prunebench.training.batches import DeviceSplit
 
 
 def small_network():

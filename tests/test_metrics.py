@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from prunebench.errors import DataError
-from prunebench.metrics import MetricsLog, read_metrics
 from prunebench.paths import conf_dir
+from prunebench.records.metrics import MetricsLog, read_metrics
 
 
 def test_log_keeps_rows_in_order(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_log_survives_sigkill(tmp_path: Path) -> None:
     """All rows whose append returned are on disk after a kill without warning."""
     program = (
         "import os, signal, sys\n"
-        "from prunebench.metrics import MetricsLog\n"
+        "from prunebench.records.metrics import MetricsLog\n"
         "log = MetricsLog(sys.argv[1])\n"
         "for epoch in range(50): log.append({'stage': 's', 'epoch': epoch})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

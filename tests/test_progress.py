@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from prunebench.progress import Progress, duration
+from prunebench.tracking.progress import Progress, duration
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from prunebench import jsonfile
 from prunebench.errors import DataError
 from prunebench.paths import conf_dir
 from prunebench.records import (
@@ -23,6 +22,7 @@ from prunebench.records import (
     digest,
     finish,
     from_json,
+    jsonfile,
     to_json,
     write_json,
 )
@@ -214,7 +214,7 @@ def test_content_is_on_disk_before_the_name_is(
 
 def test_records_and_tracking_need_no_torch() -> None:
     program = (
-        "import sys, prunebench.records, prunebench.metrics, prunebench.tracking\n"
+        "import sys, prunebench.records, prunebench.records.metrics, prunebench.tracking\n"
         "import prunebench.reports.table\n"
         "sys.exit(bool({'torch', 'wandb', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )

@@ -33,9 +33,8 @@ def test_generators_follow_their_seed() -> None:
 
 
 def test_importing_does_not_import_torch() -> None:
-    code = (
-        "import sys, prunebench.reproducibility, prunebench.progress; print('torch' in sys.modules)"
-    )
+    modules = "prunebench.reproducibility, prunebench.tracking.progress"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

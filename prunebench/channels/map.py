@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from prunebench.channels.labels import Place, Tape
+    from prunebench.channels.labels.labeller import Place, Tape
     from prunebench.channels.plan import Plan
 
 Ids = NDArray[np.int64]

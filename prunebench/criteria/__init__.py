@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prunebench.budgets import Limit
     from prunebench.channels import ChannelGroup, ChannelMap
     from prunebench.observers import PruningObserver
-    from prunebench.training.recipe import Phase
+    from prunebench.recipes import Phase
 
 
 @dataclass(frozen=True)

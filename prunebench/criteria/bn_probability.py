@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
+from prunebench.analysis.clipped_normal import z_score as z_score
+from prunebench.analysis.constants import Held, affine, hold_group, uneven
+from prunebench.analysis.norm_wiring import Norm, wiring
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
-from prunebench.evidence.clipped_normal import z_score as z_score
-from prunebench.evidence.constants import Held, affine, hold_group, uneven
-from prunebench.evidence.norm_wiring import Norm, wiring
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prunebench.analysis.similarity import Likeness
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
-from prunebench.evidence.likeness import Likeness
 
 if TYPE_CHECKING:
     from torch import Tensor

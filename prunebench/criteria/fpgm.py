@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunebench.analysis.filters import NORMALIZE, filters, scaled
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import require, require_choice
-from prunebench.evidence.filters import NORMALIZE, filters, scaled
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunebench.analysis.filters import NORMALIZE, filters, scaled
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import require_choice
-from prunebench.evidence.filters import NORMALIZE, filters, scaled
 
 
 @dataclass(frozen=True, kw_only=True)

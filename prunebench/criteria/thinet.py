@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prunebench.analysis.gram import GramCollection
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require_choice
-from prunebench.evidence.gram import GramCollection
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunebench.analysis.gram import GramCollection
 from prunebench.criteria.thinet import rescale
 from prunebench.errors import require
-from prunebench.evidence.gram import GramCollection
 from prunebench.repairs import Repair
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from prunebench.analysis.constants import CONSTANTS, Held, hold_group, holding
+from prunebench.analysis.norm_wiring import Norm, wiring
 from prunebench.criteria.bn_probability import example_of, standing
 from prunebench.errors import PruningError, require, require_choice
-from prunebench.evidence.constants import CONSTANTS, Held, hold_group, holding
-from prunebench.evidence.norm_wiring import Norm, wiring
 from prunebench.repairs import Repair
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.records import STAGES, Failure, Latency, Measurement, Report
-from prunebench.reports.settings import names, setting, settings
+from prunebench.records.identity import names, setting, settings
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from prunebench.training.recipe import Phase
+from prunebench.recipes import Phase
 
 #: the others wait for process 0 while it ranks and measures, and an oracle may take a day
 LONGEST_WAIT = timedelta(days=7)

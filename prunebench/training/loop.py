@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from prunebench.datasets import Data
 from prunebench.errors import TrainingError
-from prunebench.progress import Task
+from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.tracking.progress import Task
 from prunebench.training import distributed
-from prunebench.training.device_data import DeviceSplit
+from prunebench.training.batches import DeviceSplit
 from prunebench.training.losses import cross_entropy
 from prunebench.training.optim import build_optimizer, learning_rate
-from prunebench.training.recipe import Phase
-from prunebench.training.sparsity import Sparsity
 from prunebench.training.stage import EpochRecord, Moment, Stage, TrainResult
 from prunebench.training.state import Training
 from prunebench.training.tally import NEVER, Tally

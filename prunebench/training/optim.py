@@ -9,7 +9,7 @@ from torch import nn, optim
 from torch.nn.modules.conv import _ConvNd
 
 from prunebench.errors import TrainingError
-from prunebench.training.recipe import Phase
+from prunebench.recipes import Phase
 
 
 def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn, optim
 
-from prunebench.progress import Progress
-from prunebench.training.checkpoint import Checkpoint
+from prunebench.checkpoints import Checkpoint
+from prunebench.tracking.progress import Progress
 
 
 @dataclass(frozen=True)

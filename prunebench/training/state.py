@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn, optim
 
 from prunebench.errors import CheckpointError
+from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.training import distributed
-from prunebench.training.device_data import DeviceSplit
-from prunebench.training.recipe import Phase
-from prunebench.training.sparsity import Sparsity
+from prunebench.training.batches import DeviceSplit
 from prunebench.training.stage import EpochRecord, Stage
 from prunebench.training.tally import Tally
 

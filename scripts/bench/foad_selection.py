@@ -15,8 +15,8 @@ from time import process_time
 import torch
 from torch import Tensor
 
+from prunebench.analysis.similarity import similarity
 from prunebench.criteria.foad import select
-from prunebench.evidence.likeness import similarity
 
 
 def naive(features: Tensor, *, t: int, s: float) -> list[int]:

@@ -24,8 +24,8 @@ from prunebench.channels import trace
 from prunebench.criteria import Assignment, TrainingCriterion
 from prunebench.models import ModelSpec
 from prunebench.observers import PruningObserver
-from prunebench.pruning import dense_counts
 from prunebench.reproducibility import device_name
+from prunebench.run.step import dense_counts
 from prunebench.training.stage import Moment
 
 #: halves of a failing move over 512 and 64 channels

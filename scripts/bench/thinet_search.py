@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from prunebench.analysis.consumer_gram import squared
 from prunebench.criteria.thinet import removal_order
-from prunebench.evidence.consumer_gram import squared
 
 Samples = NDArray[np.float64]
 

@@ -24,10 +24,10 @@ from torchvision.transforms import v2
 
 from prunebench.datasets import Data, Split
 from prunebench.models.resnet import Resnet
+from prunebench.recipes import Phase
 from prunebench.reproducibility import device_name
-from prunebench.training.device_data import DeviceSplit
+from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
-from prunebench.training.recipe import Phase
 from prunebench.training.stage import Stage
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -13,7 +13,7 @@ from typing import Any
 
 from prunebench.api import option
 from prunebench.budgets import Budget
-from prunebench.combinations import check_combination
+from prunebench.config.combinations import check_combination
 from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.errors import ConfigError
 from prunebench.paths import conf_dir

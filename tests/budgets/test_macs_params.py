@@ -9,7 +9,7 @@ from prunebench.budgets import Budget, Dense
 from prunebench.channels import Plan, trace
 from prunebench.criteria import GroupRank
 from prunebench.errors import ConfigError, PruningError
-from prunebench.pruning import dense_counts
+from prunebench.run.step import dense_counts
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunebench.channels import GatherChannels, Plan, slim, trace, verify
-from prunebench.channels.probe import capture, edit
+from prunebench.channels.capture import capture, edit
 from prunebench.errors import PruningError
 
 

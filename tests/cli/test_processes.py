@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from prunebench.errors import ConfigError
-from prunebench.processes import require_devices
+from prunebench.run.workers import require_devices
 
 WHILE_TRAINING = [
     "experiment=aofp_digits",

@@ -22,7 +22,7 @@ import sys, torch, prunebench
 from prunebench.api import option
 from prunebench.datasets import DatasetSpec
 from prunebench.measure import evaluate
-from prunebench.training.device_data import DeviceSplit
+from prunebench.training.batches import DeviceSplit
 torch.set_num_threads(1)
 network = prunebench.load(sys.argv[1])
 data = option("dataset", "digits", DatasetSpec, size=16, train_size=256).load()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.analysis.norm_wiring import wiring
 from prunebench.api import option
 from prunebench.channels import GatherChannels, trace
 from prunebench.criteria import Criterion, Evidence
 from prunebench.criteria.bn_probability import LIMIT
 from prunebench.errors import ConfigError, PruningError
-from prunebench.evidence.norm_wiring import wiring
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2

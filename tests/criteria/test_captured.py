@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.analysis.similarity import similarity
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
 from prunebench.criteria.apoz import Apoz
 from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.criteria.hrank import Hrank, ranks
 from prunebench.errors import PruningError
-from prunebench.evidence.likeness import similarity
 
 
 @pytest.fixture

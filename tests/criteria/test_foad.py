@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import prunebench.channels
+from prunebench.analysis.similarity import similarity
 from prunebench.criteria import Evidence
 from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.errors import ConfigError, PruningError
-from prunebench.evidence.likeness import similarity
 
 
 def oracle_similarity(features):

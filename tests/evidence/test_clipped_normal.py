@@ -6,8 +6,8 @@ from statistics import NormalDist
 import pytest
 import torch
 
+from prunebench.analysis.clipped_normal import clipped_moments, deviation, relu_moments
 from prunebench.criteria.bn_probability import z_score
-from prunebench.evidence.clipped_normal import clipped_moments, deviation, relu_moments
 
 
 def tensor(*values):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.analysis.consumer_gram import Reader, contributions
+from prunebench.analysis.gram import GramCollection
 from prunebench.channels import trace
 from prunebench.criteria import Evidence
 from prunebench.errors import ConfigError, PruningError
-from prunebench.evidence.consumer_gram import Reader, contributions
-from prunebench.evidence.gram import GramCollection
 
 ALL = GramCollection(collect="all", num_samples=99, per_image=1, rows_per_channel=0, chunk=2)
 

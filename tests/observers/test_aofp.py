@@ -12,14 +12,14 @@ from torch import nn
 from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, slim, trace
+from prunebench.checkpoints import Checkpoint
 from prunebench.criteria import Assignment, TrainingCriterion
 from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
-from prunebench.pruning import dense_counts
-from prunebench.training.checkpoint import Checkpoint
+from prunebench.recipes import Phase
+from prunebench.run.step import dense_counts
 from prunebench.training.loop import train
-from prunebench.training.recipe import Phase
 from prunebench.training.stage import Moment, Stage
 
 CPU = torch.device("cpu")

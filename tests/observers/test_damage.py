@@ -8,11 +8,11 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from prunebench.api import option
 from prunebench.channels import trace
+from prunebench.criteria.aofp.damage import damages, gram
+from prunebench.criteria.aofp.edges import find_edges
 from prunebench.errors import PruningError
 from prunebench.models import ModelSpec
 from prunebench.models.resnet import Resnet
-from prunebench.observers.damage import damages, gram
-from prunebench.observers.edges import find_edges
 
 
 class Separable(nn.Module):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from prunebench.observers.cac import draw_gates
-from prunebench.observers.estimators import Draw, GateGradient, OnOff, Outcome, outcome
-from prunebench.observers.ramp import cubic, fewest
+from prunebench.criteria.cac.estimators import Draw, GateGradient, OnOff, Outcome, outcome
+from prunebench.criteria.cac.observer import draw_gates
+from prunebench.criteria.cac.ramp import cubic, fewest
 
 CPU = torch.device("cpu")
 WEIGHTS = torch.tensor([2.0, 1.0, 0.5, 0.25, 0.0, -0.5, 1.5, 1.5], dtype=torch.float64)

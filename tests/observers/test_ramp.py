@@ -1,7 +1,7 @@
 """The cubic ramp and the fewest channels that reach a level."""
 
 from prunebench.channels import Plan
-from prunebench.observers.ramp import cubic, fewest, level
+from prunebench.criteria.cac.ramp import cubic, fewest, level
 
 KEPT = {"a": (0, 1, 2), "b": (0, 1, 2, 3)}
 ORDER = [("a", 1), ("b", 3), ("a", 0), ("a", 2), ("b", 0)]

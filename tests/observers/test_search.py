@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunebench.observers.search import Search, greedy, mean_damage, predicted, ridge_damage
+from prunebench.criteria.aofp.search import Search, greedy, mean_damage, predicted, ridge_damage
 
 
 def halves(draws: int, channels: int, seed: int = 0) -> Tensor:

@@ -9,14 +9,14 @@ from torch import nn
 from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import mask, slim, trace
+from prunebench.checkpoints import Checkpoint
 from prunebench.criteria import Assignment, Criterion
 from prunebench.datasets import Data, Split
 from prunebench.errors import PruningError
-from prunebench.observers.soft import SoftObserver
-from prunebench.pruning import dense_counts
-from prunebench.training.checkpoint import Checkpoint
+from prunebench.recipes import Phase
+from prunebench.run.step import dense_counts
+from prunebench.schedules.soft.observer import SoftObserver
 from prunebench.training.loop import train
-from prunebench.training.recipe import Phase
 from prunebench.training.stage import Moment, Stage
 
 PHASE = Phase(

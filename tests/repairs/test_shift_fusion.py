@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.analysis.norm_wiring import wiring
 from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, slim, trace, verify
 from prunebench.criteria import Criterion, Evidence
 from prunebench.errors import ConfigError, PruningError
-from prunebench.evidence.norm_wiring import wiring
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2
-from prunebench.pruning import Method, Sample, cut, dense_counts
 from prunebench.repairs import Repair
+from prunebench.run.step import Method, Sample, cut, dense_counts
 from prunebench.schedules.oneshot import OneShot
 
 SPECS = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prunebench.records import LayerRow, Report, from_json, to_json
+from prunebench.records.identity import as_origin, names
 from prunebench.reports.rows import rows_of
-from prunebench.reports.settings import as_origin, names
 
 Maker = Callable[..., Report]
 

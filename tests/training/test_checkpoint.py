@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from prunebench.channels.gather import GatherChannels
+from prunebench.checkpoints import Checkpoint, load, load_weights, save
 from prunebench.errors import CheckpointError
-from prunebench.training.checkpoint import Checkpoint, load, load_weights, save
 
 STATE = {"epoch": 3, "name": "a", "none": None, "list": [1, {"x": torch.arange(4.0)}]}
 

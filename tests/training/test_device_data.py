@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import functional as vision
 
 from prunebench.datasets import Data, Split
-from prunebench.training.device_data import (
+from prunebench.training.batches import (
     DeviceSplit,
     Draws,
     crop_and_mirror,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from prunebench.observers.search import mean_damage
-from prunebench.training.device_data import draw_epoch
+from prunebench.criteria.aofp.search import mean_damage
+from prunebench.training.batches import draw_epoch
 from prunebench.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent))

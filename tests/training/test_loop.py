@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
+from prunebench.checkpoints import Checkpoint, load
 from prunebench.datasets import Data, Split
 from prunebench.errors import CheckpointError, TrainingError
-from prunebench.training.checkpoint import Checkpoint, load
-from prunebench.training.device_data import DeviceSplit
+from prunebench.recipes import Phase
+from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
 from prunebench.training.optim import learning_rate
-from prunebench.training.recipe import Phase
 from prunebench.training.stage import Moment, Stage, TrainResult
 
 CPU = torch.device("cpu")

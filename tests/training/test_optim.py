@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from prunebench.errors import TrainingError
+from prunebench.recipes import Phase
 from prunebench.training.optim import build_optimizer, learning_rate, parameter_groups
-from prunebench.training.recipe import Phase
 
 PHASE = Phase(
     epochs=10, batch_size=8, optimizer="sgd", lr=0.1, momentum=0.9, nesterov=False,

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from prunebench.config import section
 from prunebench.errors import ConfigError
-from prunebench.training.recipe import Phase, Recipe
+from prunebench.recipes import Phase, Recipe
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
 PHASE = Phase(

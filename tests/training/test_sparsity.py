@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.checkpoints import Checkpoint
 from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1
-from prunebench.training.checkpoint import Checkpoint
+from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import HINGE_FROM, HINGE_Z, Sparsity, hinges
 from prunebench.training.loop import train
-from prunebench.training.recipe import Phase
-from prunebench.training.sparsity import HINGE_FROM, HINGE_Z, Sparsity, hinges
 from prunebench.training.stage import Stage
 
 PHASE = Phase(

@@ -17,15 +17,15 @@ from torch.nn import functional
 from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import trace
+from prunebench.checkpoints import Checkpoint
 from prunebench.criteria import Assignment, TrainingCriterion
 from prunebench.datasets import Data, Split
 from prunebench.errors import TrainingError
 from prunebench.models.resnet import Resnet
-from prunebench.pruning import dense_counts
+from prunebench.recipes import Phase
+from prunebench.run.step import dense_counts
 from prunebench.training import distributed
-from prunebench.training.checkpoint import Checkpoint
 from prunebench.training.loop import train
-from prunebench.training.recipe import Phase
 from prunebench.training.stage import Moment, Stage, TrainResult
 
 CPU = torch.device("cpu")

@@ -1,0 +1,179 @@
+"""The constants that dead channels are taken for, and the network with channels held at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from prunebench.analysis.clipped_normal import clipped_moments, deviation
+from prunebench.analysis.norm_wiring import Norm
+from prunebench.errors import PruningError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from prunebench.channels import ChannelGroup
+    from prunebench.criteria.bn_probability import Standing
+
+CONSTANTS = ("zero_input", "relu_beta", "relu_mean")
+
+#: norm -> (positions [k], values [k]) at which its output is held
+Held = dict[str, tuple["Tensor", "Tensor"]]
+
+
+def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Returns scale, shift and running variance of a batch norm, float64 [C], and its epsilon.
+
+    Raises:
+        PruningError: the norm keeps no running statistics.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    assert isinstance(norm, _BatchNorm), f"{name} is no batch norm"
+    if norm.running_var is None:
+        raise PruningError(
+            f"{name} keeps no running statistics, so nothing is known of its outputs; build it "
+            "with track_running_stats=True"
+        )
+    variance = norm.running_var.detach().cpu().double()
+    scale = torch.ones_like(variance) if norm.weight is None else norm.weight.detach().cpu()
+    shift = torch.zeros_like(variance) if norm.bias is None else norm.bias.detach().cpu()
+    return scale.double(), shift.double(), variance, norm.eps
+
+
+def values(network: nn.Module, norm: Norm, constant: str) -> Tensor:
+    """Returns what every channel of `norm` puts out when it is cut, float64 [C].
+
+    Args:
+        network: of the norm.
+        norm: its wiring; one that no ReLU reads always puts out its shift.
+        constant: ``zero_input`` (nothing behind the ReLU), ``relu_beta`` (the ReLU of the shift) or
+            ``relu_mean`` (the mean of a normal behind the ReLU).
+    """
+    gamma, beta, variance, eps = affine(network.get_submodule(norm.name), norm.name)
+    if norm.ceiling is None:
+        return beta
+    if constant == "zero_input":
+        return beta.new_zeros(len(beta))
+    if constant == "relu_beta":
+        return beta.clamp(0, norm.ceiling)
+    return clipped_moments(beta, deviation(gamma, variance, eps), norm.ceiling)[0]
+
+
+def hold_group(
+    network: nn.Module,
+    group: ChannelGroup,
+    gone: Tensor,
+    norms: Mapping[str, Norm],
+    *,
+    standing: Standing,
+    constant: str,
+) -> Held:
+    """Returns at which values the norms of `group` hold the classes `gone`.
+
+    The batch norms behind the producers hold them all; without one, nothing is held. A norm behind
+    a depthwise convolution holds those that are deader there than in front, where nothing else
+    reads what is in front; all others come out of it as whatever it makes of the constant in front.
+
+    Args:
+        network: of the group.
+        group: of classes.
+        gone: bool [group.size].
+        norms: wiring of the network.
+        standing: how dead the classes are.
+        constant: as in `values`.
+    """
+    producers = {site.module for site in group.producers}
+    held: Held = {}
+    for site in group.norms:
+        norm = norms.get(site.module)
+        if norm is None:  # of another kind than batch norm
+            continue
+        late = gone
+        if norm.fed_by not in producers:
+            passage = standing.passages.get(norm.fed_by or "")
+            if passage is None or not passage.open or norm.ceiling is None:
+                continue
+            late = gone & (passage.behind > passage.before)
+        classes = site.classes.cpu()
+        at = (late[classes] & (classes >= 0)).nonzero().flatten()
+        if len(at):
+            held[norm.name] = (at, values(network, norm, constant)[at])
+    return held
+
+
+@contextmanager
+def holding(network: nn.Module, held: Held) -> Iterator[None]:
+    """Holds the outputs of norms while the body runs: the network with constants emulated."""
+
+    def hold(module: nn.Module, given: Any, out: Tensor, name: str) -> Tensor:
+        at, constants = held[name]
+        changed = out.clone()
+        view = [-1 if d == 1 else 1 for d in range(out.dim())]
+        changed[:, at.to(out.device)] = constants.to(out).view(view)
+        return changed
+
+    hooks = [
+        network.get_submodule(name).register_forward_hook(
+            lambda module, given, out, name=name: hold(module, given, out, name)
+        )
+        for name in held
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def uneven(
+    network: nn.Module, groups: tuple[ChannelGroup, ...], held: Held, example: Tensor
+) -> dict[str, Tensor]:
+    """Returns group name -> bool [size]: classes that reach a consumer as more than one value.
+
+    A constant other than 0 does so behind zero padding and squeeze-and-excitation.
+
+    Args:
+        network: in eval mode.
+        groups: to look at.
+        held: constants of the classes in question; the answer for others is always True or moot.
+        example: an image [1, C, ...]; two of noise in its shape are shown.
+    """
+    import torch
+
+    readers: dict[str, list[tuple[str, Tensor]]] = {}
+    found = {}
+    gated = {group.name for group in groups if len(group.producers) > 1 and not group.residual}
+    for group in groups:
+        found[group.name] = torch.zeros(group.size, dtype=torch.bool)
+        for site in group.consumers:
+            readers.setdefault(site.module, []).append((group.name, site.classes.cpu()))
+
+    def look(module: nn.Module, given: Any, name: str) -> None:
+        x = given[0].flatten(2) if given[0].dim() > 2 else given[0][..., None]
+        low, high = x.amin((0, 2)).cpu(), x.amax((0, 2)).cpu()
+        rounding = 64 * torch.finfo(x.dtype).eps
+        largest = torch.maximum(low.abs(), high.abs())
+        for group, classes in readers[name]:
+            # a gate may be the same for both images and not for the next: behind it only 0 is sure
+            differs = largest > 0 if group in gated else high - low > rounding * largest
+            classes = classes.repeat(len(differs) // len(classes))
+            found[group][classes[differs & (classes >= 0)]] = True
+
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda module, given, name=name: look(module, given, name)
+        )
+        for name in readers
+    ]
+    shape = (2, *example.shape[1:])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example)
+    try:
+        with torch.no_grad(), holding(network, held):
+            network(noise)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found

@@ -1,0 +1,155 @@
+"""The Gram matrix of a consumer's inputs: what ThiNet's search and its repair look at.
+
+Each sample x_c (see `consumer_gram`) sums over the channels to the output y, so y says nothing that
+X does not, and G = X'X (channels by channels) is all that any search or least-squares fit needs.
+Channels that live and die together count as one column.
+
+Luo et al., "ThiNet", ICCV 2017, draw images, filters and positions at random (`sampled`). Summing
+over every filter and every position (`all`, ours) needs no draws: with P the patches of the input,
+G = sum over pairs of taps of (P'P) * (W'W), elementwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prunebench.analysis.consumer_gram import Entries, Place, Reader, Sampled
+from prunebench.errors import require, require_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from prunebench.channels import ChannelGroup
+    from prunebench.criteria import Evidence
+
+Table: TypeAlias = Sampled | Entries
+
+COLLECT = ("sampled", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GramCollection:
+    """Which samples go into the Gram matrices; part of the schema of ThiNet and of its repair.
+
+    Attributes:
+        collect: ``sampled`` draws filters and output positions at random, as the paper does;
+            ``all`` sums over every filter and position and draws nothing.
+        num_samples: training images looked at.
+        per_image: draws per image and consumer, at least (sampled).
+        rows_per_channel: draws per channel, at least; where `per_image` gives fewer, every image
+            gives more. Few rows make least squares fit noise (sampled).
+        chunk: images per forward pass; memory, not the result, depends on it.
+    """
+
+    collect: str
+    num_samples: int
+    per_image: int
+    rows_per_channel: int
+    chunk: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("collect", self.collect, COLLECT)
+        require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
+        require(self.per_image >= 1, f"per_image must be at least 1, got {self.per_image}")
+        require(
+            self.rows_per_channel >= 0,
+            f"rows_per_channel must not be negative, got {self.rows_per_channel}",
+        )
+        require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images looked at."""
+        return self.num_samples
+
+    def grams(
+        self, evidence: Evidence, groups: Sequence[ChannelGroup]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Returns group name -> name of the consumer's weight -> its Gram matrix.
+
+        Every matrix is float64 [group.size, group.size] on the CPU, symmetric. One forward sweep
+        serves all groups; draws depend on the evidence's seed and the group's name alone.
+
+        Raises:
+            PruningError: a consumer is no `Conv2d` or `Linear` that is called, its inputs are not
+                finite, or its table is too large for ``all``.
+        """
+        import torch
+
+        from prunebench.reproducibility import cuda_math
+
+        images = evidence.images[: self.num_samples]
+        modules = dict(evidence.network.named_modules())
+        seen = Place(len(images))
+        made: dict[str, dict[str, Table]] = {}
+        for group in groups:
+            made[group.name] = {}
+            for site in group.consumers:
+                reader = Reader(modules[site.module], site, group)
+                made[group.name][site.name] = (
+                    Entries(reader)
+                    if self.collect == "all"
+                    else Sampled(reader, self._draws(group, len(images)), evidence.seed)
+                )
+        tables = [table for of_group in made.values() for table in of_group.values()]
+        uses = Counter(call.weight for call in evidence.cmap.tape.calls)
+        with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen, uses):
+            for some in torch.split(images, self.chunk):
+                seen.next_batch(len(some))
+                with suppress(_AllHeard):
+                    evidence.network(some)
+        return {
+            name: {weight: table.result() for weight, table in of_group.items()}
+            for name, of_group in made.items()
+        }
+
+    def _draws(self, group: ChannelGroup, images: int) -> int:
+        """Returns how many samples every image gives."""
+        return max(self.per_image, -(-self.rows_per_channel * group.size // max(images, 1)))
+
+
+class _AllHeard(BaseException):
+    """Ends a forward that has nothing more to tell.
+
+    Not an Exception: traced modules (torch.fx) print those that pass through them.
+    """
+
+
+@contextmanager
+def _listening(tables: Sequence[Table], place: Place, uses: Mapping[str, int]) -> Iterator[None]:
+    """Feeds the inputs of every consumer to its tables while a network runs.
+
+    Args:
+        tables: one per group and consumer.
+        place: where the sweep is.
+        uses: weight -> how often a forward uses it. The forward ends when all tables have heard
+            that many calls, since the layers behind them do not matter.
+    """
+    heard: Counter[int] = Counter()
+    batch = -1
+
+    def hear(table: Table, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
+        nonlocal batch
+        if batch != place.start:
+            batch = place.start
+            heard.clear()
+        table.add(inputs[0] if inputs else named["input"], place, heard[id(table)])
+        heard[id(table)] += 1
+        if all(heard[id(one)] >= uses[one.reader.name] for one in tables):
+            raise _AllHeard
+
+    handles = [
+        table.reader.module.register_forward_pre_hook(partial(hear, table), with_kwargs=True)
+        for table in tables
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,228 @@
+"""Looks at, and edits, the channels of groups inside a running forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from prunebench.channels.labels.labeller import Place
+from prunebench.channels.map import ChannelGroup, ChannelMap, as_array
+from prunebench.errors import PruningError, require_choice
+
+POINTS = ("activation", "block", "consumer")
+
+#: takes the channels of one group [N, size, H, W] and returns as many, or None to leave them
+Edit = Callable[[Tensor], Tensor | None]
+
+
+def capture(
+    model: nn.Module,
+    cmap: ChannelMap,
+    images: Tensor,
+    groups: Iterable[ChannelGroup],
+    point: str,
+) -> dict[str, Tensor]:
+    """Returns what the channels of each group hold at `point` for `images`.
+
+    Args:
+        model: the network that `cmap` was traced from; runs once, without gradients, in the mode
+            it is in.
+        cmap: its channel map.
+        images: [N, C, H, W].
+        groups: which groups to look at.
+        point: ``activation`` (after producer, norm and activation, before pooling), ``block``
+            (the same after a max pool, should one follow) or ``consumer`` (the input of the first
+            convolution or linear layer that reads the group).
+
+    Returns:
+        Group name -> copy of the channels [N, size, H, W], in class order. Behind a flatten they
+        are [N, size, pixels, 1]; where a class holds several channels their rows follow each other.
+
+    Raises:
+        PruningError: a group does not exist at this point.
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Edit:
+        def look(x: Tensor) -> None:
+            found[name] = x.detach().clone()
+
+        return look
+
+    with torch.no_grad(), edit(model, cmap, point, {g.name: keep(g.name) for g in groups}):
+        model(images)
+    return found
+
+
+@contextmanager
+def edit(
+    model: nn.Module, cmap: ChannelMap, point: str, edits: Mapping[str, Edit]
+) -> Iterator[None]:
+    """While it is open, every forward of `model` passes the channels of groups through functions.
+
+    Gradients flow through the functions, so a criterion can multiply channels by a trained gate or
+    look at their gradients. Hooks do the work where a module returns (or takes) the tensor; else
+    torch functions are counted while the forward runs.
+
+    Args:
+        model: the network that `cmap` was traced from.
+        cmap: its channel map.
+        point: as in `capture`.
+        edits: group name -> function of the group's channels [N, size, H, W].
+
+    Raises:
+        PruningError: a group does not exist at this point.
+    """
+    require_choice("point", point, POINTS)
+    by_place: dict[tuple[Any, ...], _Site] = {}
+    for name, change in edits.items():
+        place: Place | None = getattr(cmap.group(name), point)
+        if place is None:
+            raise PruningError(f"group '{name}' has no {point} to look at")
+        key = (place.function, place.nth, place.takes)
+        at = by_place.setdefault(key, _Site(place, []))
+        at.changes.append((_layout(cmap, name, place), change))
+    modules = dict(model.named_modules())
+    counter = _Counter([site for site in by_place.values() if site.place.module is None])
+    handles = [model.register_forward_pre_hook(counter.start)]
+    handles.append(model.register_forward_hook(counter.stop, always_call=True))
+    try:
+        for name in {s.place.module for s in by_place.values() if s.place.module is not None}:
+            sites = [s for s in by_place.values() if s.place.module == name]
+            handles += counter.attach(modules[name], name, sites)
+        if counter.sites:
+            with counter:
+                yield
+        else:
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the channels of a group lie in a tensor.
+
+    Attributes:
+        dim: the dimension that holds channels.
+        index: positions, class by class; None if they are all, in order.
+        size: number of classes.
+    """
+
+    dim: int
+    index: Tensor | None
+    size: int
+
+    def pick(self, x: Tensor) -> Tensor:
+        """Returns the channels as [N, size, H, W]."""
+        picked = x.movedim(self.dim, 1) if self.dim != 1 else x
+        if self.index is not None:
+            picked = picked.index_select(1, self.index.to(x.device))
+        tail = picked.shape[2:]
+        if len(tail) == 2:
+            return picked.reshape(len(x), self.size, -1, tail[1])
+        return picked.reshape(len(x), self.size, -1, 1)
+
+    def place(self, x: Tensor, channels: Tensor) -> Tensor:
+        """Returns `x` with `channels` in place."""
+        moved = x.movedim(self.dim, 1)
+        if self.index is None:
+            changed = channels.reshape(moved.shape)
+        else:
+            rows = channels.reshape(len(x), len(self.index), *moved.shape[2:])
+            changed = moved.index_copy(1, self.index.to(x.device), rows)
+        return changed.movedim(1, self.dim)
+
+
+def _layout(cmap: ChannelMap, name: str, place: Place) -> _Layout:
+    """Returns where group `name` lies in the tensor at `place`."""
+    group = cmap.group(name)
+    number = cmap.groups.index(group)
+    dims = [d for d, size in enumerate(place.labels.shape) if size > 1]
+    dim = dims[0] if dims else 1
+    row = place.labels.reshape(-1) >> 1
+    found, local = cmap.locate[:, cmap.class_of[as_array(row)]]
+    mine = np.nonzero(found == number)[0]
+    order = mine[np.argsort(local[mine], kind="stable")]
+    if len(dims) > 1 or len(order) == 0 or len(order) % group.size:
+        raise PruningError(f"the channels of group '{name}' do not lie side by side at this point")
+    if len(order) == place.shape[dim] and np.array_equal(order, np.arange(len(order))):
+        return _Layout(dim, None, group.size)
+    return _Layout(dim, torch.from_numpy(order), group.size)
+
+
+@dataclass
+class _Site:
+    """A place, and what is to happen there."""
+
+    place: Place
+    changes: list[tuple[_Layout, Edit]]
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Returns `x` after all changes."""
+        for layout, change in self.changes:
+            changed = change(layout.pick(x))
+            if changed is not None:
+                x = layout.place(x, changed)
+        return x
+
+
+class _Counter(TorchFunctionMode):
+    """Knows how often each function and module has been called in the running forward."""
+
+    def __init__(self, sites: list[_Site]) -> None:
+        """Takes the places that only function calls can find."""
+        super().__init__()
+        self.sites = {(s.place.function, s.place.nth, s.place.takes): s for s in sites}
+        self.running = False
+        self.functions: dict[str, int] = {}
+        self.modules: dict[str, int] = {}
+
+    def start(self, module: nn.Module, args: Any) -> None:
+        """Begins a forward."""
+        self.running = True
+        self.functions, self.modules = {}, {}
+
+    def stop(self, module: nn.Module, args: Any, result: Any) -> None:
+        """Ends a forward, also one that failed."""
+        self.running = False
+
+    def attach(self, module: nn.Module, name: str, sites: list[_Site]) -> list[Any]:
+        """Hooks `sites` to calls of `module`."""
+        given = {s.place.call: s for s in sites if s.place.takes}
+        made = {s.place.call: s for s in sites if not s.place.takes}
+
+        def before(_: nn.Module, args: Any) -> Any:
+            call = self.modules[name] = self.modules.get(name, -1) + 1
+            site = given.get(call)
+            return (site.apply(args[0]), *args[1:]) if site is not None else None
+
+        def after(_: nn.Module, args: Any, result: Any) -> Any:
+            site = made.get(self.modules[name])
+            return site.apply(result) if site is not None else None
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Runs `func`, with its input or result changed where a site says so."""
+        kwargs = kwargs or {}
+        if not self.running:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func))
+        nth = self.functions[name] = self.functions.get(name, -1) + 1
+        taken = self.sites.get((name, nth, True))
+        if taken is not None:
+            args = (taken.apply(args[0]), *args[1:])
+        result = func(*args, **kwargs)
+        made = self.sites.get((name, nth, False))
+        return result if made is None else made.apply(result)

@@ -1,0 +1,261 @@
+"""From the tape of a labelled forward to classes and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+
+from prunebench.channels.labels.labeller import Call, Tape
+from prunebench.channels.map import ChannelGroup, ChannelMap, Ids, Site, as_array, site
+
+TIED = "tied to channels that cannot be cut"
+
+
+def build_map(
+    model: nn.Module, tape: Tape, frozen_groups: Mapping[str, str] | None = None
+) -> ChannelMap:
+    """Returns the channel map of `model`, whose labelled forward is on `tape`.
+
+    Args:
+        model: the network.
+        tape: what its labelled forward noted.
+        frozen_groups: group name -> why it is to stay whole.
+    """
+    class_of = _components(tape)
+    dims = {key: class_of[as_array(ids)] for key, ids in tape.reads.items() if "/" not in key[0]}
+    reasons = _frozen_classes(tape, class_of)
+    _free_parameters(tape, class_of, dims, reasons)
+    producers = _Producers(tape, class_of, reasons)
+    groups, locate = producers.groups(int(class_of.max()) + 1)
+    groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
+    parameters = dict(model.named_parameters())
+    shapes = {name: tuple(t.shape) for name, t in [*parameters.items(), *model.named_buffers()]}
+    frozen = dict(tape.refused)
+    for call in producers.calls:
+        found = class_of[as_array(call.outputs)]
+        if (locate[0, found] < 0).all():
+            frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
+    sites = _Sites(tape, class_of, dims, locate, len(groups))
+    described = [sites.describe(number, *group) for number, group in enumerate(groups)]
+    return ChannelMap(
+        groups=described,
+        frozen=frozen,
+        frozen_groups=dict(frozen_groups or {}),
+        dims=dims,
+        class_of=class_of,
+        locate=locate,
+        shapes=shapes,
+        parameters=tuple(parameters),
+        tape=tape,
+    )
+
+
+def _freeze_groups(
+    groups: list[tuple[str, int, bool]],
+    locate: Ids,
+    frozen: Mapping[str, str],
+    reasons: dict[int, str],
+) -> list[tuple[str, int, bool]]:
+    """Takes the groups named in `frozen` out; the others keep their names."""
+    if not frozen:
+        return groups
+    stays = np.array([name not in frozen for name, _, _ in groups] + [False])
+    for number, (name, _, _) in enumerate(groups):
+        if name in frozen:
+            for found in (locate[0] == number).nonzero()[0].tolist():
+                reasons[found] = frozen[name]
+    gone = ~stays[locate[0]]
+    locate[0] = np.where(gone, -1, (np.cumsum(stays) - 1)[locate[0]])
+    locate[1, gone] = -1
+    return [group for group in groups if group[0] not in frozen]
+
+
+def _components(tape: Tape) -> Ids:
+    """Returns the class number of every label id."""
+    if not tape.ties:
+        return np.arange(tape.count)
+    a = torch.cat([pair[0] for pair in tape.ties]).numpy()
+    b = torch.cat([pair[1] for pair in tape.ties]).numpy()
+    differ = a != b
+    a, b = a[differ], b[differ]
+    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(tape.count, tape.count))
+    _, labels = connected_components(graph, directed=False)
+    return np.asarray(labels, dtype=np.int64)
+
+
+def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
+    """Returns class number -> why it is frozen."""
+    reasons: dict[int, str] = {}
+    for ids, reason in tape.frozen:
+        for number in np.unique(class_of[as_array(ids)]).tolist():
+            reasons.setdefault(number, reason)
+    reasons[int(class_of[0])] = TIED
+    return reasons
+
+
+def _free_parameters(
+    tape: Tape, class_of: Ids, dims: dict[tuple[str, int], Ids], reasons: dict[int, str]
+) -> None:
+    """Finds the dimension of each directly used parameter that follows the channels."""
+    for name, labels in tape.free.items():
+        classes = class_of[labels.numpy()]
+        for dim, size in enumerate(classes.shape):
+            rows = np.moveaxis(classes, dim, 0).reshape(size, -1)
+            if size > 1 and (rows == rows[:, :1]).all():
+                dims[name, dim] = rows[:, 0]
+                break
+        else:
+            for number in np.unique(classes).tolist():
+                reasons.setdefault(number, f"tied to {name} in an irregular way")
+
+
+class _Producers:
+    """Sorts classes into groups by the set of their producers."""
+
+    def __init__(self, tape: Tape, class_of: Ids, reasons: dict[int, str]) -> None:
+        """Collects the producers in forward order."""
+        self.tape, self.class_of = tape, class_of
+        first: dict[str, Call] = {}
+        for call in tape.calls:
+            if call.kind in ("conv", "linear"):
+                first.setdefault(call.weight, call)
+        self.calls = list(first.values())
+        self.frozen = np.fromiter(reasons, dtype=np.int64, count=len(reasons))
+        gates = [as_array(ids) for ids in tape.gates]
+        gate_ids = np.unique(np.concatenate(gates)) if gates else np.empty(0, np.int64)
+        self.gate = [
+            bool(len(gate_ids)) and bool(np.isin(as_array(call.outputs), gate_ids).all())
+            for call in self.calls
+        ]
+
+    def groups(self, classes: int) -> tuple[list[tuple[str, int, bool]], Ids]:
+        """Returns (name, size, residual) of each group and where each class went [2, classes]."""
+        locate = np.full((2, classes), -1, dtype=np.int64)
+        if not self.calls:
+            return [], locate
+        outputs = [self.class_of[as_array(call.outputs)] for call in self.calls]
+        free = np.ones(classes, dtype=bool)
+        free[self.frozen] = False
+        # the sum of one random number per producer identifies a set of producers; the numbers
+        # come from a generator of our own
+        marks = np.random.default_rng(0).integers(1, 2**62, size=len(outputs))
+        keys = np.zeros(classes, dtype=np.int64)
+        first = np.full(classes, -1, dtype=np.int64)
+        position, position_here = np.zeros((2, classes), dtype=np.int64)
+        for number, found in enumerate(outputs):
+            # written back to front, so that the first position of a class stays
+            position_here[found[::-1]] = np.arange(len(found))[::-1]
+            once = found[position_here[found] == np.arange(len(found))]
+            keys[once] += marks[number]
+            new = once[first[once] < 0]
+            first[new] = number
+            position[new] = position_here[new]
+        members = np.nonzero(free & (first >= 0))[0]
+        order = members[np.lexsort((position[members], first[members]))]
+        _, sets = np.unique(keys[order], return_inverse=True)
+        by_set = np.argsort(sets, kind="stable")
+        ends = np.cumsum(np.bincount(sets))[:-1]
+        return self._name(np.split(order[by_set], ends), outputs, locate), locate
+
+    def _name(
+        self, sets: list[Ids], outputs: list[Ids], locate: Ids
+    ) -> list[tuple[str, int, bool]]:
+        """Names groups by their producers alone, so that slimming changes no name."""
+        set_of = np.full(locate.shape[1], -1, dtype=np.int64)
+        for number, members in enumerate(sets):
+            set_of[members] = number
+        producers_of: list[list[int]] = [[] for _ in sets]
+        for producer, found in enumerate(outputs):
+            for number in np.unique(set_of[found]).tolist():
+                if number >= 0:
+                    producers_of[number].append(producer)
+        described = sorted(
+            ((tuple(p), m) for p, m in zip(producers_of, sets, strict=True) if len(m)),
+            key=lambda pair: pair[0],
+        )
+        named = []
+        seen: dict[int, int] = {}
+        for number, (producers, members) in enumerate(described):
+            nth = seen.get(producers[0], 0)
+            seen[producers[0]] = nth + 1
+            name = self.calls[producers[0]].module + (f":{nth}" if nth else "")
+            locate[0, members] = number
+            locate[1, members] = np.arange(len(members))
+            added = sum(not self.gate[n] for n in producers)
+            named.append((name, len(members), added > 1))
+        return named
+
+
+class _Sites:
+    """Finds the parameter dimensions of each group."""
+
+    def __init__(
+        self,
+        tape: Tape,
+        class_of: Ids,
+        dims: dict[tuple[str, int], Ids],
+        locate: Ids,
+        count: int,
+    ) -> None:
+        """Sorts every use of weights by group."""
+        self.tape, self.dims, self.locate = tape, dims, locate
+        self.found: list[dict[str, list[Site]]] = [
+            {"producers": [], "norms": [], "depthwise": [], "consumers": []} for _ in range(count)
+        ]
+        self.first_call: list[Call | None] = [None] * count
+        seen: set[str] = set()
+        for call in tape.calls:
+            readers = self._groups(class_of[as_array(call.inputs)])
+            if call.kind in ("conv", "linear"):
+                for number in readers:
+                    self.first_call[number] = self.first_call[number] or call
+            if call.weight not in seen and call.kind != "gather":
+                seen.add(call.weight)
+                self._sort(call)
+
+    def _groups(self, classes: Ids) -> Iterable[int]:
+        found = np.unique(self.locate[0, classes])
+        return [number for number in found.tolist() if number >= 0]
+
+    def _sort(self, call: Call) -> None:
+        """Adds the sites of one weight to the groups it belongs to."""
+        made, read = (1, 0) if call.turned else (0, 1)
+        if call.kind == "norm":
+            self._add("norms", call.weight, 0)
+        elif call.kind == "depthwise":
+            self._add("depthwise", call.weight, 0)
+        else:
+            self._add("producers", call.weight, made)
+            self._add("consumers", call.weight, read)
+
+    def _add(self, role: str, weight: str, dim: int) -> None:
+        classes = self.dims[weight, dim]
+        groups, local = self.locate[:, classes]
+        present = np.unique(groups)
+        for number in present.tolist():
+            if number >= 0:
+                mine = local if len(present) == 1 else np.where(groups == number, local, -1)
+                self.found[number][role].append(site(weight, dim, mine))
+
+    def describe(self, number: int, name: str, size: int, residual: bool) -> ChannelGroup:
+        """Returns the finished group."""
+        roles = self.found[number]
+        weight = roles["producers"][0].name
+        call = self.first_call[number]
+        return ChannelGroup(
+            name=name,
+            size=size,
+            producers=tuple(roles["producers"]),
+            norms=tuple(roles["norms"]),
+            depthwise=tuple(roles["depthwise"]),
+            consumers=tuple(roles["consumers"]),
+            residual=residual,
+            activation=self.tape.activations.get(weight),
+            block=self.tape.blocks.get(weight),
+            consumer=None if call is None else call.place,
+        )

@@ -1,0 +1,1 @@
+"""The labelled forward: which channel every element of every tensor came from."""

@@ -1,0 +1,159 @@
+"""What functions of single elements do to channel labels: activations, sums, products."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunebench.channels.labels.labeller import Labeller, Trail, map_tensors, put, tensors_in
+
+
+def settle(points: dict[str, Any], trail: Trail, place: Any, done: Any) -> None:
+    """Notes `place` as a point of every producer of `trail` that is not done."""
+    for producer in trail.producers:
+        if producer not in done:
+            points[producer] = place
+
+
+#: functions whose result has the type of their operands
+_SAME_TYPE = (
+    "add",
+    "__add__",
+    "__radd__",
+    "sub",
+    "__sub__",
+    "mul",
+    "__mul__",
+    "div",
+    "__truediv__",
+)
+
+_ZEROS: dict[tuple[Any, ...], bool] = {}
+
+
+def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether `func` makes something else than zero out of zeros."""
+    if kwargs.get("inplace"):
+        kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
+    key = (func, str(map_tensors([args, kwargs], lambda t: 0)))
+    if key not in _ZEROS:
+        zeros = map_tensors([args, kwargs], lambda t: torch.zeros((1,) * max(1, t.dim())))
+        try:
+            result = func(*zeros[0], **zeros[1])
+            _ZEROS[key] = bool((result != 0).any())
+        except (RuntimeError, TypeError, IndexError, ValueError):
+            _ZEROS[key] = True
+    return _ZEROS[key]
+
+
+def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Carries labels over through an activation; a cut channel stays zero only if f(0) = 0."""
+    x = args[0] if args else kwargs["input"]
+    labels = run.labels(x)
+    inplace = name.endswith("_") or kwargs.get("inplace") or any(a is True for a in args[1:])
+    result: Any = x if inplace else torch.empty(x.shape, dtype=x.dtype, device="meta")
+    if labels.numel() and _moves_zero(func, args, kwargs):
+        labels = labels | 1
+    put(result, labels)
+    trail = getattr(x, "_channel_trail", None)
+    if trail is not None:
+        place = run.place(name, result)
+        if trail.raw:
+            settle(run.tape.activations, trail, place, run.tape.done)
+            settle(run.tape.blocks, trail, place, run.tape.done)
+            run.tape.done.update(trail.producers)
+        result._channel_trail = Trail(trail.producers, False, place)
+    return result
+
+
+def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Ties the channels of the operands position by position."""
+    operands = [t for t in tensors_in([args, kwargs]) if t.dim() > 0]
+    if not operands:
+        return run.run(func, args, kwargs)
+    shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        *(t.shape for t in operands)
+    )
+    inplace = name.endswith("_") and not name.endswith("__") or name.startswith("__i")
+    if inplace and isinstance(args[0], Tensor) and args[0].is_meta:
+        result = args[0]
+    elif all(t.dtype == operands[0].dtype for t in operands) and name in _SAME_TYPE:
+        result = torch.empty(shape, dtype=operands[0].dtype, device="meta")
+    else:
+        result = run.run(func, args, kwargs)
+    labels = _tie_operands(run, operands, len(shape))
+    ids, live = labels
+    if any(key in name for key in ("mul", "div")):
+        flags = live[:1] if "div" in name and operands[0] is args[0] else live
+        _note_gates(run, operands, live)
+        flag = flags[0]
+        for other in flags[1:]:
+            flag = flag & other
+    else:
+        flag = live[0]
+        for other in live[1:]:
+            flag = flag | other
+        if any(_fixed(run, t) for t in operands) or _moves_zero(func, args, kwargs):
+            flag = torch.ones_like(flag)
+    put(result, ids * 2 + flag)
+    _add_trails(run, name, operands, result)
+    return result
+
+
+def _note_gates(run: Labeller, operands: list[Tensor], live: list[Tensor]) -> None:
+    """Notes which operands only scale the others: they do not vanish by themselves."""
+    if len(operands) == 2 and bool(live[0].all()) != bool(live[1].all()):
+        gate = operands[0] if bool(live[0].all()) else operands[1]
+        run.tape.gates.append(run.labels(gate).reshape(-1) >> 1)
+
+
+def _fixed(run: Labeller, t: Tensor) -> bool:
+    """Whether `t` is a constant of the forward, which does not vanish with any channel."""
+    return not hasattr(t, "_channel_labels") and id(t) not in run.names
+
+
+def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:
+    """Lets a sum of fresh outputs count as fresh, so that its activation is theirs."""
+    trails = [t for t in (getattr(o, "_channel_trail", None) for o in operands) if t is not None]
+    producers = tuple(p for t in trails if t.raw for p in t.producers if p not in run.tape.done)
+    if "add" in name and producers:
+        place = run.place(name, result)
+        result._channel_trail = Trail(producers, True, place)  # type: ignore[attr-defined]
+    elif hasattr(result, "_channel_trail"):
+        del result._channel_trail
+
+
+def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Tensor, list[Tensor]]:
+    """Ties broadcast operands; returns the ids of the result and each operand's live bits."""
+    padded: list[tuple[list[int], Tensor]] = []
+    for t in operands:
+        lead = [1] * (dims - t.dim())
+        labels = run.labels(t)
+        padded.append(([*lead, *t.shape], labels.reshape(lead + list(labels.shape))))
+    varying = [max(labels.size(d) for _, labels in padded) for d in range(dims)]
+    ids: Tensor | None = None
+    lives = []
+    for shape, labels in padded:
+        mine = labels >> 1
+        if any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
+            # one value for all channels: it cannot be cut with any of them
+            if labels.numel() > 1 or int(mine.max()) > 0:
+                run.freeze(mine, "broadcast over channels")
+            lives.append(torch.ones_like(labels) if labels.numel() == 1 else labels & 1)
+            continue
+        if labels.numel() == 1 and math.prod(shape) == 1 and int(mine.max()) == 0:
+            lives.append(torch.ones_like(labels))
+            continue
+        lives.append(labels & 1 | (mine == 0))
+        if ids is None:
+            ids = mine
+        elif ids is not mine:
+            a, b = torch.broadcast_tensors(ids, mine)  # type: ignore[no-untyped-call]
+            run.tie(a, b)
+            ids = a if a.numel() > mine.numel() else torch.where(b > 0, b, a)
+    if ids is None:
+        ids = padded[0][1] >> 1
+    return ids, lives

@@ -1,0 +1,25 @@
+"""What is not known is frozen, never guessed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunebench.channels.labels.labeller import Labeller, labels_of, put, tensors_in
+
+
+def unknown(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Freezes every channel that goes in: what cannot be followed is never guessed."""
+    for t in tensors_in([args, kwargs]):
+        if id(t) in run.names:
+            if run.names[id(t)] in run.tape.free:
+                run.freeze(run.tape.free[run.names[id(t)]], f"unknown operation {name}")
+        else:
+            run.freeze(labels_of(t) >> 1, f"unknown operation {name}")
+            put(t, torch.zeros([1] * t.dim(), dtype=torch.int64))  # it may be changed in place
+    with FlopCounterMode(display=False) as counter:
+        result = run.run(func, args, kwargs)
+    run.tape.fixed_macs += counter.get_total_flops() // 2
+    return result

@@ -1,0 +1,1 @@
+"""Taking channels out of a network, and checking that nothing else changed."""

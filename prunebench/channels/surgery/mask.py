@@ -1,0 +1,198 @@
+"""The full-size network with pruned channels zeroed: what a slimmed network must compute."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.plan import Plan
+
+Kept = NDArray[np.bool_]
+
+
+def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
+    """Returns a copy of `model`, full size, in which the pruned channels are zero.
+
+    Zeroed are the producers (rows and biases), norms, depthwise layers and directly used
+    parameters of every pruned channel; what reads a channel is left alone, so that a wrong index
+    there shows up as a difference. Only where an activation makes something else out of zero
+    (a sigmoid right before a convolution), the reader's weights are zeroed as well. Layer and group
+    norms take their statistics over the surviving channels only.
+
+    Raises:
+        PruningError: the plan does not fit this network.
+    """
+    plan.check(cmap)
+    kept = cmap.keeps(plan)
+    masked: nn.Module = copy.deepcopy(model)
+    named = {**dict(masked.named_parameters()), **dict(masked.named_buffers())}
+    for name, dim, classes in _zeroed(cmap):
+        gone = ~kept[classes]
+        if gone.any():
+            _zero(named[name], dim, gone)
+    statistics: dict[str, Tensor] = {}
+    for call in cmap.tape.calls:
+        stays = kept[cmap.class_of[as_array(call.inputs)]]
+        dim = 0 if call.turned else 1
+        if call.kind in ("conv", "linear") and (~stays & as_array(call.live).astype(bool)).any():
+            gone = ~stays & as_array(call.live).astype(bool)
+            _zero(named[call.weight], dim, gone.reshape(call.groups, -1)[0])
+        if call.kind == "norm" and not stays.all():
+            statistics[call.weight] = torch.from_numpy(stays)
+    return _Restricted(masked, statistics) if _wide(masked, cmap, statistics) else masked
+
+
+def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, NDArray[np.int64]]]:
+    """Lists the dimensions along which channels are made, normed or passed on."""
+    readers = {
+        (call.weight, 0 if call.turned else 1)
+        for call in cmap.tape.calls
+        if call.kind in ("conv", "linear")
+    }
+    gathers = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
+    keep_as_is = ("running_mean", "running_var", "num_batches_tracked")
+    return [
+        (name, dim, classes)
+        for (name, dim), classes in cmap.dims.items()
+        if (name, dim) not in readers and name not in gathers and not name.endswith(keep_as_is)
+    ]
+
+
+def _zero(tensor: Tensor, dim: int, gone: Kept) -> None:
+    """Zeroes some indices of one dimension."""
+    with torch.no_grad():
+        tensor.index_fill_(dim, torch.from_numpy(gone.nonzero()[0]).to(tensor.device), 0)
+
+
+def _wide(masked: nn.Module, cmap: ChannelMap, statistics: dict[str, Tensor]) -> bool:
+    """Whether a norm of `statistics` computes them across channels."""
+    buffers = {name for name, _ in masked.named_buffers()}
+    return any(f"{name.rpartition('.')[0]}.running_mean" not in buffers for name in statistics)
+
+
+class _Restricted(nn.Module):
+    """Runs a network with the statistics of its layer and group norms over some channels only."""
+
+    def __init__(self, inner: nn.Module, statistics: dict[str, Tensor]) -> None:
+        """Keeps which channels count, by name of the norm's weight."""
+        super().__init__()
+        self.inner = inner
+        self.statistics = statistics
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the inner network."""
+        named = dict(self.inner.named_parameters())
+        stays = {id(named[name]): kept for name, kept in self.statistics.items() if name in named}
+        with _Statistics(stays):
+            return self.inner(*args, **kwargs)
+
+
+class _Statistics(TorchFunctionMode):
+    """Replaces norms across channels by ones over surviving channels."""
+
+    def __init__(self, stays: dict[int, Tensor]) -> None:
+        """Keeps id of the weight -> bool [channels]."""
+        super().__init__()
+        self.stays = stays
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Runs `func`, restricted where need be."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("layer_norm", "group_norm", "rms_norm"):
+            x, size, weight = args[0], args[1], kwargs.get("weight", (*args, None, None)[2])
+            kept = self.stays.get(id(weight))
+            if kept is not None and name == "group_norm" and size < len(kept):
+                return _within(
+                    x,
+                    kept,
+                    1,
+                    lambda part: _group_norm(part, size, kwargs, args),
+                    weight,
+                    _bias(args, kwargs),
+                )
+            if kept is not None and name != "group_norm":
+                eps = kwargs.get("eps", args[-1] if isinstance(args[-1], float) else 1e-5)
+                norm = F.rms_norm if name == "rms_norm" else F.layer_norm
+                return _within(
+                    x,
+                    kept,
+                    x.dim() - 1,
+                    lambda part: norm(part, part.shape[-1:], eps=eps),
+                    weight,
+                    None if name == "rms_norm" else _bias(args, kwargs),
+                )
+        return func(*args, **kwargs)
+
+
+def _bias(args: Any, kwargs: Any) -> Tensor | None:
+    return cast("Tensor | None", kwargs.get("bias", (*args, None, None, None, None)[3]))
+
+
+def _group_norm(part: Tensor, groups: int, kwargs: Any, args: Any) -> Tensor:
+    eps = kwargs.get("eps", args[-1] if isinstance(args[-1], float) else 1e-5)
+    return F.group_norm(part, groups, eps=eps)
+
+
+def _within(
+    x: Tensor, kept: Tensor, dim: int, norm: Any, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """Norms the surviving channels alone and leaves zeros in the others."""
+    index = kept.nonzero().reshape(-1).to(x.device)
+    out = torch.zeros_like(x).index_copy(dim, index, norm(x.index_select(dim, index)))
+    shape = [-1 if d == dim else 1 for d in range(x.dim())]
+    if weight is not None:
+        out = out * weight.view(shape)
+    return out if bias is None else out + bias.view(shape)
+
+
+def verify(
+    model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
+) -> float:
+    """Returns how far the slimmed network is from the masked one: two forwards in eval mode.
+
+    Args:
+        model: the dense network, as it was cut.
+        slimmed: the network to check.
+        cmap: the channel map of `model`.
+        plan: what was kept.
+        example: input images [N, C, H, W]; two or more and not all zero make a good check.
+
+    Returns:
+        The largest absolute difference of any output, divided by the largest absolute value of
+        the masked output (nan if either is not finite).
+    """
+    masked = mask(model, cmap, plan)
+    worst = 0.0
+    for want, have in zip(_outputs(masked, example), _outputs(slimmed, example), strict=True):
+        scale = float(want.abs().max())
+        gap = float((want - have).abs().max())
+        if not np.isfinite(scale) or not np.isfinite(gap):
+            return float("nan")
+        worst = max(worst, gap / scale if scale else gap)
+    return worst
+
+
+def _outputs(network: nn.Module, example: Tensor) -> list[Tensor]:
+    """Returns every output of `network` in eval mode; its training flags are put back."""
+    from prunebench.channels.labels.labeller import tensors_in
+
+    flags = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        with torch.no_grad():
+            return [out.double() for out in tensors_in(network(example))]
+    finally:
+        for module, flag in flags:
+            module.training = flag

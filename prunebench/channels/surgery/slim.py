@@ -1,0 +1,174 @@
+"""Cuts channels out of a network: one selection per parameter dimension, then the attributes."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from prunebench.channels.gather import GatherChannels
+from prunebench.channels.labels.labeller import Call
+from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.insert_gathers import insert_gathers
+from prunebench.channels.surgery.recheck import misplaced
+from prunebench.errors import PruningError
+
+Kept = NDArray[np.bool_]
+BIG = 1 << 20  # elements
+
+
+def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
+    """Returns a copy of `model` without the channels that `plan` drops.
+
+    Weights are copied, never viewed; `model` itself is left untouched. Names, shared parameters,
+    ``requires_grad``, training flags, dtype, device and memory format stay as they are. Where the
+    code of the network moves channels by fixed numbers, the copy is a `torch.fx.GraphModule` with
+    `GatherChannels` in the right places. Works on the meta device, too.
+
+    Args:
+        model: the network that `cmap` was traced from.
+        cmap: its channel map.
+        plan: what to keep; missing groups keep everything.
+
+    Raises:
+        PruningError: the plan does not fit, a layer would be left without inputs (one that reads a
+            part of several groups), or the network moves channels in a way that cannot follow the
+            cut.
+    """
+    plan.check(cmap)
+    _require_channels(cmap, cmap.keeps(plan))
+    return reduced(model, cmap, plan)
+
+
+def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
+    """Does what `slim` does with a plan that is known to fit."""
+    kept = cmap.keeps(plan)
+    slimmed = cut(model, cmap, kept)
+    if cmap.tape.fragile and not kept.all():
+        reason = misplaced(slimmed, cmap, kept)
+        if reason is not None:
+            return insert_gathers(model, slimmed, cmap, plan, reason)
+    return slimmed
+
+
+def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
+    """Refuses to leave a layer without channels, which one that reads parts of groups may be."""
+    for (name, dim), classes in cmap.dims.items():
+        if not kept[classes].any():
+            layer, role = name.rpartition(".")[0], "read" if dim else "make"
+            raise PruningError(
+                f"the plan leaves {layer} no channel to {role}, for none that reaches it stays; "
+                "keep more (budget.keep, budget.floor) or leave a group out (budget.exclude)"
+            )
+
+
+def cut(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
+    """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
+    positions: dict[str, list[tuple[int, Tensor]]] = {}
+    for (name, dim), classes in cmap.dims.items():
+        stays = kept[classes]
+        if not stays.all():
+            positions.setdefault(name, []).append((dim, torch.from_numpy(stays.nonzero()[0])))
+    memo: dict[int, Tensor] = {}
+    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
+    for name, tensor in named:
+        memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
+    slimmed: nn.Module = copy.deepcopy(model, memo)
+    modules = dict(slimmed.named_modules())
+    for call in cmap.tape.calls:
+        if call.kind == "gather":
+            _cut_gather(modules[call.module], call, cmap, kept)
+    for owner in {name.rpartition(".")[0] for name in positions}:
+        _fit_attributes(modules[owner])
+    for call in cmap.tape.calls:
+        if call.kind == "depthwise" or (call.groups > 1 and call.kind in ("conv", "norm")):
+            _fit_groups(modules[call.module], call, cmap, kept)
+    return slimmed
+
+
+def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
+    """Returns a copy of `tensor` with only some indices of some dimensions."""
+    with torch.no_grad():
+        data = tensor.detach()
+        if len(positions) == 2 and tensor.numel() >= BIG and tensor.device.type == "cpu":
+            data = _cut_both(data, dict(positions))
+        else:
+            for dim, index in sorted(positions, key=lambda item: item[0]):
+                data = data.index_select(dim, index.to(data.device))
+        if not positions:
+            data = data.clone()
+        elif tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            data = data.contiguous(memory_format=torch.channels_last)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data.requires_grad_(tensor.requires_grad)
+
+
+def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
+    """Cuts dimensions 0 and 1 a few rows at a time, so that what lies between stays in the cache.
+
+    2.5 times as fast as one dimension after the other on the first linear layer of VGG-16.
+    """
+    rows, columns = positions[0], positions[1]
+    out = data.new_empty((len(rows), len(columns), *data.shape[2:]))
+    step = max(1, BIG // 2 // data[0].numel())
+    for start in range(0, len(rows), step):
+        part = data.index_select(0, rows[start : start + step])
+        torch.index_select(part, 1, columns, out=out[start : start + step])
+    return out
+
+
+def _fit_attributes(module: nn.Module) -> None:
+    """Makes the numbers that a module states about itself agree with its weights."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        turned = module.transposed
+        rows, columns = module.weight.shape[:2]
+        if turned:
+            module.in_channels, module.out_channels = rows, columns * module.groups
+        else:
+            module.in_channels, module.out_channels = columns * module.groups, rows
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        vector = weight if weight is not None else module.running_mean
+        if vector is not None:
+            module.num_features = len(vector)
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(module.weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+
+
+def _fit_groups(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
+    """Notes how groups are cut, and sets their number where whole groups went."""
+    inputs = kept[cmap.class_of[as_array(call.inputs)]]
+    by_group = call.kind == "depthwise" or (call.kind == "norm" and call.groups == len(inputs))
+    module.grouped_by = "group" if by_group else "position"  # type: ignore[assignment]
+    if not by_group:
+        return
+    groups = int(inputs.reshape(call.groups, -1)[:, 0].sum())
+    if isinstance(module, nn.modules.conv._ConvNd):
+        module.groups = groups
+        module.in_channels = groups * (call.inputs.numel() // call.groups)
+        module.out_channels = (
+            module.weight.size(1) * groups if module.transposed else module.weight.size(0)
+        )
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = groups
+
+
+def _cut_gather(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
+    """Rewrites the index of a gather for the channels that are left."""
+    assert isinstance(module, GatherChannels), f"{call.module} is no GatherChannels"
+    inputs = kept[cmap.class_of[as_array(call.inputs)]]
+    outputs = kept[cmap.class_of[as_array(call.outputs)]]
+    moved = np.where(inputs, np.cumsum(inputs) - 1, -1)
+    old = np.array(call.positions, dtype=np.int64)[outputs]
+    module.set_positions(np.where(old >= 0, moved[old], -1).tolist())

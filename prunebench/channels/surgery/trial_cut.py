@@ -1,0 +1,69 @@
+"""A trial cut without data: finds groups that the code of a network does not let go of."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunebench.channels.groups import build_map
+from prunebench.channels.labels.labeller import Tape
+from prunebench.channels.map import ChannelMap
+from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.recheck import StuckError
+from prunebench.channels.surgery.slim import reduced
+
+
+def settle(model: nn.Module, tape: Tape) -> ChannelMap:
+    """Returns the channel map of `model`; groups that cannot be cut in practice are frozen.
+
+    Only networks whose forward moves channels by numbers of its own need the trial.
+    """
+    cmap = build_map(model, tape)
+    if not tape.fragile or not cmap.groups:
+        return cmap
+    empty = _without_data(model)
+    frozen: dict[str, str] = {}
+    while cmap.groups:
+        try:
+            reduced(empty, cmap, _trial_plan(cmap))
+        except StuckError as error:
+            held = set(error.groups) - set(frozen)
+            if not held:  # nobody knows whose channels they are: nothing may be cut
+                held = {group.name for group in cmap.groups}
+            reason = f"{error.where} moves channels in a way that cannot follow a cut: {error.why}"
+            frozen |= dict.fromkeys(held, reason)
+            cmap = build_map(model, tape, frozen)
+        else:
+            break
+    return cmap
+
+
+def _without_data(model: nn.Module) -> nn.Module:
+    """Returns a copy of `model` on the meta device, integers aside."""
+    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
+    memo: dict[int, Tensor] = {}
+    for _, tensor in named:
+        if not tensor.is_floating_point():  # indices say where channels go
+            memo[id(tensor)] = tensor.clone()
+            continue
+        empty = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    copied: nn.Module = copy.deepcopy(model, memo)
+    return copied
+
+
+def _trial_plan(cmap: ChannelMap) -> Plan:
+    """Keeps two thirds of every group, unevenly spread; the same ones every time."""
+    draw = np.random.default_rng(0)
+    return Plan(
+        {
+            group.name: np.sort(
+                draw.permutation(group.size)[: max(1, 2 * group.size // 3)]
+            ).tolist()
+            for group in cmap.groups
+        }
+    )

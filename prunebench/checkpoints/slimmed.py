@@ -1,0 +1,90 @@
+"""Slimmed networks on disk: enough to rebuild one without unpickling anybody's code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunebench import checkpoints as checkpoint
+from prunebench.channels import Plan, place_as_in, slim, trace
+from prunebench.errors import CheckpointError
+
+#: version of the file's layout
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How a slimmed network came about.
+
+    Attributes:
+        model: the model section of the configuration.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+        plans: one per pruning step, each in the numbering of the network it was applied to.
+        mean, std: per channel; the network expects (pixel / 255 - mean) / std.
+    """
+
+    model: dict[str, Any]
+    shape: tuple[int, int, int]
+    classes: int
+    plans: tuple[Plan, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def example_of(shape: Sequence[int]) -> torch.Tensor:
+    """Returns a reproducible image [1, C, H, W] to trace and verify networks with."""
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def regrow(network: nn.Module, plans: Sequence[Plan], shape: Sequence[int]) -> nn.Module:
+    """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded."""
+    example = example_of(shape).to(next(network.parameters()).device)
+    for plan in plans:
+        network = slim(network, trace(network, example), plan)
+    return network
+
+
+def save(path: Path, network: nn.Module, lineage: Lineage) -> None:
+    """Writes the slimmed `network` so that `load` can rebuild it in a fresh process."""
+    checkpoint.save(
+        path,
+        {
+            "format": FORMAT,
+            "model": lineage.model,
+            "shape": list(lineage.shape),
+            "classes": lineage.classes,
+            "plans": [plan.to_json() for plan in lineage.plans],
+            "mean": list(lineage.mean),
+            "std": list(lineage.std),
+            "network": network.state_dict(),
+        },
+    )
+
+
+def load(path: str | Path) -> nn.Module:
+    """Returns the slimmed network that a run saved, in eval mode on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a slimmed network of prunebench.
+    """
+    from prunebench.config import component
+    from prunebench.models import ModelSpec
+
+    content = checkpoint.load(Path(path))
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a slimmed network that this prunebench wrote")
+    values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}
+    spec: ModelSpec = component("model", values, ModelSpec)  # type: ignore[type-abstract]
+    dense = spec.build(tuple(content["shape"]), content["classes"])
+    plans = [Plan.from_json(text) for text in content["plans"]]
+    network = regrow(dense.eval(), plans, content["shape"])
+    place_as_in(network, content["network"])
+    network.load_state_dict(content["network"])
+    return network.eval()

@@ -1,0 +1,98 @@
+"""Which options go together; what does not is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from prunebench.budgets import Budget
+from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.errors import require
+from prunebench.recipes import Phase, Recipe
+from prunebench.schedules import Schedule
+
+#: groups whose options must go together
+PRUNING = ("criterion", "budget", "schedule")
+
+
+def check_combination(
+    choices: dict[str, str], *, criterion: Criterion, budget: Budget, schedule: Schedule
+) -> None:
+    """Raises ConfigError where options make no sense together; `choices` are their names."""
+    names = {group: f"{group}={choices.get(group, '?')}" for group in PRUNING}
+    _check_training(names, criterion, budget, schedule)
+    if budget.needs_decision:
+        require(
+            criterion.decides,
+            f"{names['budget']} takes the criterion's own decision, and {names['criterion']} makes "
+            "none; choose budget=uniform, per_layer, macs or params",
+        )
+        require(
+            not schedule.repeats,
+            f"{names['budget']} has no final size to go to in rounds; choose schedule=oneshot or "
+            "layerwise, or a budget with a target",
+        )
+    if budget.needs_comparable:
+        require(
+            criterion.comparable,
+            f"{names['budget']} compares channels of different layers, and the scores of "
+            f"{names['criterion']} are not comparable; choose budget=uniform or per_layer, or "
+            "allocation=uniform",
+        )
+        require(
+            not schedule.one_group_at_a_time,
+            f"{names['budget']} ranks all layers at once, and {names['schedule']} prunes one at a "
+            "time; choose schedule=oneshot or iterative",
+        )
+
+
+def _check_training(
+    names: dict[str, str], criterion: Criterion, budget: Budget, schedule: Schedule
+) -> None:
+    """Raises ConfigError where pruning during training meets options that know nothing of it."""
+    watches = isinstance(criterion, TrainingCriterion)
+    if schedule.selects:
+        require(
+            not watches and criterion.images_needed == 0,
+            f"{names['schedule']} selects between epochs by weights alone, and "
+            f"{names['criterion']} needs more; choose criterion=l2, l1, fpgm or slimming",
+        )
+        return
+    require(
+        watches or not schedule.trains,
+        f"{names['schedule']} needs a criterion that watches the training, and "
+        f"{names['criterion']} does not; choose criterion=cac or aofp, or schedule=oneshot",
+    )
+    require(
+        schedule.trains or not watches,
+        f"{names['criterion']} prunes while the network is trained; choose "
+        f"schedule=during_training instead of {names['schedule']}",
+    )
+    if watches:
+        require(
+            budget.limits_training or (budget.needs_decision and criterion.decides),
+            f"{names['budget']} does not say when {names['criterion']} has pruned enough; choose "
+            "budget=macs, params, macs_params, uniform or global_ranking",
+        )
+        require(
+            budget.divisor == 1,
+            f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
+            "cannot; choose budget.divisor=1",
+        )
+
+
+def check_pruning_phase(phase: Phase, criterion: Criterion, schedule: Schedule) -> None:
+    """Raises ConfigError where ``recipe.pruning`` does not serve criterion or schedule."""
+    if isinstance(criterion, TrainingCriterion):
+        criterion.check_phase(phase)
+    require(
+        phase.epochs >= 1 or not schedule.selects,
+        "recipe.pruning.epochs must be at least 1 for schedule=soft",
+    )
+
+
+def check_processes(processes: int, recipe: Recipe) -> None:
+    """Raises ConfigError where a process would get fewer than two images of a batch."""
+    for name, phase in vars(recipe).items():
+        require(
+            processes == 1 or phase.batch_size >= 2 * processes,
+            f"run.processes={processes} share out batches of recipe.{name}.batch_size="
+            f"{phase.batch_size} images, and each needs at least two; use fewer processes",
+        )

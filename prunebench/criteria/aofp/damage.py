@@ -1,0 +1,201 @@
+"""How much a layer's answer changes when channels it reads are zeroed, and nothing else changes.
+
+Ding et al., "Approximated Oracle Filter Pruning", ICML 2019: t = sum (O - O')^2 / sum O^2, where O
+is the answer of the next layer with its norm and activation. A convolution is linear in its input
+channels, so O' takes a convolution of the dropped channels only, whose result is subtracted.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunebench.criteria.aofp.edges import Edge
+
+#: stands for the energy of an answer that is zero, which nothing can damage
+TINY = 1e-30
+
+
+def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
+    """Returns what the inputs `drop` (positions) of the consumer add to its output."""
+    weight = edge.consumer.weight.index_select(1, drop)
+    if isinstance(edge.consumer, nn.Linear):
+        return functional.linear(x.index_select(x.dim() - 1, drop), weight)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        # in the layout of the undamaged output, for speed and for equal rounding
+        some = x.permute(0, 2, 3, 1).index_select(3, drop).permute(0, 3, 1, 2)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    else:
+        some = x.index_select(1, drop)
+    answer: Tensor = edge.consumer._conv_forward(some, weight, None)
+    return answer
+
+
+def damages(
+    edge: Edge,
+    seen: tuple[Tensor, Tensor, Tensor],
+    drops: list[Tensor],
+    alive: Tensor | None,
+    *,
+    bn_mode: str,
+    reduction: str,
+) -> Tensor:
+    """Returns the damage t of each draw, float32 [draws]; nothing is recorded for gradients.
+
+    Args:
+        edge: where.
+        seen: the consumer's input, its output, and the output of its norm (or again its own).
+        drops: per draw, positions of the consumer's input that are zeroed.
+        alive: bool [out], the output channels that count; None for all.
+        bn_mode: ``own``: the norm takes the batch statistics of what it is given; ``base``: it
+            keeps those of the undamaged output.
+        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of ratios.
+    """
+    x, y, z = seen
+    exact = bn_mode == "own" and edge.norm is not None and edge.activation is None
+    with torch.no_grad():
+        if exact and reduction == "batch":
+            base = _Moments(edge, y, alive)
+            return torch.stack([base.damage(responses(edge, x, drop)) for drop in drops])
+        whole = _activated(edge, z)
+        energy = _sums(whole, alive, reduction).clamp_min(TINY)
+        found = []
+        for drop in drops:
+            delta = responses(edge, x, drop)
+            damaged = _activated(edge, _renormalised(edge, y, z, delta, bn_mode))
+            lost = _sums(torch.sub(whole, damaged, out=damaged), alive, reduction)
+            found.append((lost / energy).mean())
+        return torch.stack(found)
+
+
+class _Moments:
+    """Damage behind a norm without an activation, from per-channel moments alone.
+
+    With centred y, the answer is a y and the damaged one b (y - d), where a and b are gamma over
+    the two standard deviations; their difference is (a - b) y + b d.
+    """
+
+    def __init__(self, edge: Edge, y: Tensor, alive: Tensor | None) -> None:
+        """Takes the moments of the undamaged output `y`."""
+        norm = edge.norm
+        assert norm is not None
+        self.eps = norm.eps
+        self.y = _rows(y)
+        self.ones = self.y.new_ones(len(self.y)) / len(self.y)
+        self.mean = self.ones @ self.y
+        self.scratch = _memory(edge, self.y)
+        torch.square(self.y, out=self.scratch)
+        self.variance = (self.ones @ self.scratch - self.mean.square()).clamp_min_(0)
+        counts = self.y.new_ones(self.y.shape[1]) if alive is None else alive.to(self.y.dtype)
+        # gamma^2 and beta^2 of the channels that count
+        gain = counts if norm.weight is None else counts * norm.weight.to(self.y.dtype).square()
+        shift = 0 * counts if norm.bias is None else counts * norm.bias.to(self.y.dtype).square()
+        self.gain = gain
+        answer = gain * self.variance / (self.variance + self.eps) + shift
+        self.energy = answer.sum().clamp_min(TINY)
+
+    def damage(self, delta: Tensor) -> Tensor:
+        """Returns t where the layer's output is less by `delta`; overwrites `delta`."""
+        d = _rows(delta)
+        mean = self.ones @ d
+        product = self.ones @ torch.mul(self.y, d, out=self.scratch) - self.mean * mean
+        square = self.ones @ d.square_() - mean.square()
+        damaged = (self.variance - 2 * product + square).clamp_min_(0)
+        a, b = (self.variance + self.eps).rsqrt(), (damaged + self.eps).rsqrt()
+        lost = (a - b).square() * self.variance + 2 * (a - b) * b * product + b.square() * square
+        return (self.gain * lost).sum().clamp_min_(0) / self.energy
+
+
+def _memory(edge: Edge, like: Tensor) -> Tensor:
+    """Returns memory of the shape of `like`; fresh memory costs more than what is done in it."""
+    known = edge.scratch.get(like.numel())
+    if known is None or known.device != like.device:
+        known = edge.scratch[like.numel()] = torch.empty_like(like).reshape(-1)
+    return known.view(like.shape)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Returns float32 [all but channels, channels] of [N, channels, ...]."""
+    return x.float().movedim(1, -1).reshape(-1, x.shape[1])
+
+
+def _activated(edge: Edge, z: Tensor) -> Tensor:
+    return (edge.activation(z) if edge.activation is not None else z).float()
+
+
+def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str) -> Tensor:
+    """Returns the norm's output without `delta` in its input; no running statistics move.
+
+    Overwrites `delta`.
+    """
+    norm = edge.norm
+    if norm is None:
+        return torch.sub(z, delta, out=delta)
+    if bn_mode == "own":
+        return functional.batch_norm(
+            torch.sub(y, delta, out=delta),
+            None, None, norm.weight, norm.bias, training=True, eps=norm.eps,
+        )  # fmt: skip
+    return z - delta * _scale(edge, y).view(1, -1, *[1] * (y.dim() - 2)).to(delta.dtype)
+
+
+def _scale(edge: Edge, y: Tensor) -> Tensor:
+    """Returns gamma over the batch's standard deviation, float32 [out]; ones without a norm."""
+    norm = edge.norm
+    if norm is None:
+        return torch.ones(y.shape[1], device=y.device)
+    variance = y.float().var([0, *range(2, y.dim())], unbiased=False)
+    weight = torch.ones_like(variance) if norm.weight is None else norm.weight.float()
+    return weight * (variance + norm.eps).rsqrt()
+
+
+def _sums(answer: Tensor, alive: Tensor | None, reduction: str) -> Tensor:
+    """Returns the sum of squares over the output channels that count, [1] or per image [N]."""
+    if alive is not None:
+        answer = answer * alive.view(1, -1, *[1] * (answer.dim() - 2))
+    if reduction == "example":
+        return answer.flatten(1).square().sum(1)
+    flat = answer.movedim(1, -1).reshape(-1)  # a view of channels_last memory
+    return torch.dot(flat, flat)[None]
+
+
+def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) -> Tensor:
+    """Returns G [classes, classes] with d' G d the damage of dropping the classes d.
+
+    The change is taken before the activation and under the undamaged batch statistics; divided by
+    the answer's energy behind the activation it bounds t of ``bn_mode=base`` from above for
+    activations of slope at most 1, and is t where there is none.
+
+    Args:
+        edge: where; its consumer has no more than a few thousand weights per output channel.
+        seen: as for `damages`.
+        alive: bool [out], the output channels that count; None for all.
+    """
+    x, y, z = (value.float() for value in seen)
+    with torch.no_grad():
+        consumer = edge.consumer
+        weight = consumer.weight.float().flatten(1) * _scale(edge, y)[:, None]
+        if alive is not None:
+            weight = weight * alive[:, None]
+        if isinstance(consumer, nn.Linear):
+            columns = x.reshape(-1, x.shape[-1])
+        else:
+            patches = functional.unfold(
+                x,
+                consumer.kernel_size,
+                dilation=consumer.dilation,
+                padding=consumer.padding,  # type: ignore[arg-type]
+                stride=consumer.stride,
+            )
+            columns = patches.transpose(1, 2).flatten(0, 1)
+        pairs = (columns.T @ columns) * (weight.T @ weight)
+        kernel = weight.shape[1] // consumer.weight.shape[1]
+        owner = torch.full((consumer.weight.shape[1],), -1)
+        for number, positions in enumerate(edge.positions):
+            owner[positions] = number
+        owner = owner.repeat_interleave(kernel).to(x.device)
+        belongs = owner[:, None] == torch.arange(len(edge.positions), device=x.device)
+        blocks = belongs.float()
+        energy = _sums(_activated(edge, z), alive, "batch").clamp_min(TINY)
+        return blocks.T @ pairs @ blocks / energy

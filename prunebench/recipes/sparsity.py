@@ -1,0 +1,138 @@
+"""Penalties on batch norms that make channels die while a network is trained.
+
+They are added to the gradients, as functions of the weights alone, so a resumed training repeats
+them bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from prunebench.analysis.clipped_normal import z_score
+from prunebench.analysis.norm_wiring import wiring
+from prunebench.channels import trace
+from prunebench.criteria.bn_probability import misfit
+from prunebench.recipes import Phase
+
+#: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default
+HINGE_Z = 2.0
+#: the same in front of a depthwise convolution with a linear norm behind it: that norm amplifies
+#: what rarely fires, and at z = 4 this is over (rho falls to 0.07 at |gamma| = 1)
+DEEP_Z = 4.0
+#: fraction of the phase without a hinge: until then it is not yet clear who is dispensable
+HINGE_FROM = 0.3
+
+
+@dataclass(frozen=True)
+class Hinge:
+    """The norms of one channel group that the hinge pushes, all at the same classes.
+
+    Attributes:
+        size: number of classes.
+        z: deviations below zero to push to.
+        fronts: norms right behind the producers, each with its class per channel, int64 [C].
+        behind: norms behind depthwise convolutions, likewise.
+    """
+
+    size: int
+    z: float
+    fronts: list[tuple[_BatchNorm, Tensor]]
+    behind: list[tuple[_BatchNorm, Tensor]]
+
+
+class Sparsity:
+    """The penalties of one phase on one network.
+
+    ``gamma_l1``: lambda * sum |gamma| over all batch norms. Liu et al., "Network Slimming", 2017.
+
+    ``gamma_hinge`` (ours): lambda * sum max(0, beta + 2 |gamma|) over the candidates, which pushes
+    them just where criterion=bn_probability calls them dead (4 |gamma|, where nothing but that
+    makes a channel dead behind its depthwise convolution). Candidates are, anew at every step,
+    the `hinge_share` of each channel group's classes that lie furthest below zero, in all norms of
+    the group that have a ReLU behind them: so both sides of a depthwise convolution, and channels
+    that grouped convolutions tie together, die together.
+    """
+
+    def __init__(self, network: nn.Module, phase: Phase, example: Tensor) -> None:
+        """Finds the norms; `example` is an input [n, C, H, W], of which the first image is used."""
+        self.phase = phase
+        self.scales: list[Tensor] = []
+        self.hinges: list[Hinge] = []
+        if phase.gamma_l1 > 0:
+            self.scales = [
+                module.weight
+                for module in network.modules()
+                if isinstance(module, _BatchNorm) and module.affine and module.weight.requires_grad
+            ]
+        if phase.gamma_hinge > 0:
+            self.hinges = hinges(network, example[:1])
+
+    def add(self, epoch: int) -> None:
+        """Adds the penalties' gradients to those of the loss.
+
+        Args:
+            epoch: counted from 0.
+        """
+        with torch.no_grad():
+            weights = [scale for scale in self.scales if scale.grad is not None]
+            if weights:
+                grads = [weight.grad for weight in weights if weight.grad is not None]
+                signs = torch._foreach_sign(weights)
+                torch._foreach_add_(grads, list(signs), alpha=self.phase.gamma_l1)
+            if epoch >= HINGE_FROM * self.phase.epochs:
+                for hinge in self.hinges:
+                    self._push(hinge)
+
+    def _push(self, hinge: Hinge) -> None:
+        """Adds the hinge's gradients to the candidates of one group."""
+        z = torch.full((hinge.size,), torch.inf, dtype=torch.float64)
+        z = z.to(hinge.fronts[0][1].device)
+        for norm, classes in hinge.fronts:
+            assert norm.running_var is not None
+            own = z_score(norm.weight, norm.bias, norm.running_var, norm.eps)
+            z.scatter_reduce_(0, classes, own, "amin")
+        chosen = z.topk(int(self.phase.hinge_share * hinge.size)).indices
+        # index_fill_, since assigning a number by index would wait for the device
+        wanted = torch.zeros_like(z).index_fill_(0, chosen, self.phase.gamma_hinge)
+        for norm, classes in [*hinge.fronts, *hinge.behind]:
+            push = wanted[classes].to(norm.bias) * (norm.bias + hinge.z * norm.weight.abs() > 0)
+            if norm.bias.grad is not None and norm.weight.grad is not None:
+                norm.bias.grad += push
+                norm.weight.grad += hinge.z * push * norm.weight.sign()
+
+
+def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:
+    """Returns the channel groups with batch norm and ReLU behind every producer.
+
+    Norms that only part of a group's channels or several groups pass are left out.
+
+    Args:
+        network: in any mode; left unchanged.
+        example: an input [1, C, H, W].
+    """
+    norms = wiring(network, example)
+    found = []
+    for group in trace(network, example).groups:
+        if misfit(group, norms) is not None:
+            continue
+        producers = {site.module for site in group.producers}
+        linear = any(norms[site.module].ceiling is None for site in group.norms)
+        hinge = Hinge(group.size, DEEP_Z if linear else HINGE_Z, [], [])
+        for site in group.norms:
+            norm, module = norms[site.module], network.get_submodule(site.module)
+            if norm.ceiling is not None and _serves(module) and bool((site.classes >= 0).all()):
+                assert isinstance(module, _BatchNorm)
+                side = hinge.fronts if norm.fed_by in producers else hinge.behind
+                side.append((module, site.classes.to(module.weight.device)))
+        if hinge.fronts:
+            found.append(hinge)
+    return found
+
+
+def _serves(module: nn.Module) -> bool:
+    """Whether a norm has everything the hinge looks at."""
+    return isinstance(module, _BatchNorm) and module.affine and module.running_var is not None

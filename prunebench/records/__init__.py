@@ -1,0 +1,265 @@
+"""Records: what a run leaves behind, as plain numbers and strings in JSON.
+
+Counts rather than rates, units in the names. Tables, plots and exports read nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prunebench.errors import DataError
+from prunebench.records.jsonfile import decode, plain, sync_folder, write_bytes
+from prunebench.records.jsonfile import digest as digest
+
+#: version of the records' layout; raised whenever a field changes its name or meaning
+SCHEMA = 1
+REPORT = "report.json"
+FAILURE = "failure.json"
+STAGES = ("baseline", "pruned", "repaired", "finetuned_last", "finetuned_best_val")
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How one network did on one split.
+
+    Attributes:
+        correct: samples whose label was ranked first.
+        correct_top5: samples whose label was among the first five; None below six classes.
+        seen: samples in all.
+        loss: mean cross-entropy per sample; None if it was not finite or not computed.
+    """
+
+    correct: int
+    correct_top5: int | None
+    seen: int
+    loss: float | None
+
+    @property
+    def top1(self) -> float:
+        """Top-1 accuracy in percent."""
+        return 100.0 * self.correct / self.seen
+
+    @property
+    def top5(self) -> float | None:
+        """Top-5 accuracy in percent; None where it was not counted."""
+        return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Time of one forward pass; the spread is the interquartile range.
+
+    Attributes:
+        batch: images per forward pass.
+        device: name of the hardware.
+        threads: CPU threads used.
+        median_ms, iqr_ms: milliseconds per forward pass of the whole batch.
+    """
+
+    batch: int
+    device: str
+    threads: int
+    median_ms: float
+    iqr_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One network at one stage of a run.
+
+    Attributes:
+        stage: one of `STAGES`.
+        params: number of parameters.
+        macs: multiply-adds of one image; the report's `convention` says which are counted.
+        size_bytes: of the saved weights on disk.
+        test, val: scores; None where the split was not read.
+        latency: one entry per batch size.
+    """
+
+    stage: str
+    params: int
+    macs: int
+    size_bytes: int
+    test: Score | None
+    val: Score | None
+    latency: list[Latency]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One layer before and after; `macs` are of one image."""
+
+    name: str
+    channels_before: int
+    channels_after: int
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One pruning step.
+
+    Attributes:
+        name: of the schedule's step.
+        groups: names of the groups ranked in this step.
+        share: how much of the way to the final budget this step went, in (0, 1].
+        kept: group name -> number of channels left.
+        criterion_seconds: time spent ranking.
+        seconds: of the whole step, its short fine-tune included.
+        surgery_error: largest relative difference between the masked and the slimmed network.
+        unprunable: name -> why it was left alone.
+        counts: group name -> what the criterion counted there (probability's cases, say).
+    """
+
+    name: str
+    groups: list[str]
+    share: float
+    kept: dict[str, int]
+    criterion_seconds: float
+    seconds: float
+    surgery_error: float
+    unprunable: dict[str, str]
+    counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The run whose structure another one took (model=found).
+
+    Attributes:
+        model, method: as tables name them.
+        setting: digest of all that decided its result but its seed.
+        seed: its seed.
+    """
+
+    model: str
+    method: str
+    setting: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A run that came to its end.
+
+    Attributes:
+        config: the resolved config, plain values.
+        choices: group -> name of the option chosen (model, dataset, criterion, budget, repair,
+            schedule, recipe, method).
+        seed: of the run.
+        digest: of the config, see `digest`.
+        environment: commit, dirty flag, versions, device.
+        seconds: stage -> seconds.
+        plan: the final plan, group name -> kept classes.
+        layers: per-layer table.
+        steps: the pruning steps in order.
+        measurements: in the order of the stages.
+        convention: what one MAC is; printed with every figure.
+        note: what must be said about the data ("" if nothing).
+        finished_at: ISO 8601 time with zone.
+        origin: of the network's structure, if a run found it.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    seed: int
+    digest: str
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+    plan: dict[str, Any]
+    layers: list[LayerRow]
+    steps: list[StepRecord]
+    measurements: list[Measurement]
+    convention: str
+    note: str
+    finished_at: str
+    origin: Origin | None = None
+    schema: int = SCHEMA
+
+    def at(self, stage: str) -> Measurement | None:
+        """Returns the measurement of `stage`, or None if the run has none."""
+        return next((m for m in self.measurements if m.stage == stage), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A run that ended early.
+
+    Attributes:
+        config, choices, seed, digest, environment, seconds, finished_at: as in `Report`.
+        stage: where it stopped.
+        kind: the exception's class name.
+        message: its text.
+        traceback: in full; "" for a user's mistake.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    seed: int
+    digest: str
+    environment: dict[str, Any]
+    seconds: dict[str, float]
+    stage: str
+    kind: str
+    message: str
+    traceback: str
+    finished_at: str
+    schema: int = SCHEMA
+
+
+def to_json(record: object) -> str:
+    """Returns the record as indented JSON; numbers that are not finite become null."""
+    return json.dumps(plain(record), indent=2, allow_nan=False) + "\n"
+
+
+def from_json(kind: type[Record], text: str, source: str) -> Record:
+    """Returns the record of type `kind` (a dataclass above) that `text` holds.
+
+    Args:
+        kind: for example `Report`.
+        text: JSON.
+        source: the file's name, for messages.
+
+    Raises:
+        DataError: `text` is not JSON, of another schema version, or has a field that is
+            missing, unknown or of the wrong type (the message names it).
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{source} is not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{source} is not a record: it holds no JSON object")
+    if any(f.name == "schema" for f in dataclasses.fields(kind)):  # type: ignore[arg-type]
+        found = value.get("schema")
+        if found != SCHEMA:
+            raise DataError(
+                f"{source} has schema version {found!r}; this prunebench reads version {SCHEMA}"
+            )
+    return typing.cast(Record, decode(kind, value, source, ""))
+
+
+def write_json(path: str | os.PathLike[str], record: object) -> None:
+    """Writes the record as JSON so that a whole file is there or none, even after a power cut."""
+    write_bytes(path, to_json(record).encode())
+
+
+def finish(folder: str | os.PathLike[str], outcome: Report | Failure) -> Path:
+    """Writes ``report.json`` or ``failure.json`` and removes the other; returns its path."""
+    won = isinstance(outcome, Report)
+    path = Path(folder) / (REPORT if won else FAILURE)
+    write_json(path, outcome)
+    (Path(folder) / (FAILURE if won else REPORT)).unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return path

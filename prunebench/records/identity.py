@@ -1,0 +1,120 @@
+"""What a run computes: its settings, the digest they share over seeds, and what tables call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from prunebench.paths import conf_dir
+from prunebench.records import Failure, Origin, Report
+from prunebench.records.jsonfile import digest
+
+#: keys of the config that say how or where a run was carried out, not what it computes
+NOT_SETTINGS = (
+    "name",
+    "tracker",
+    "run.seed",
+    "run.resume",
+    "run.dry_run",
+    "run.outputs",
+    "run.checkpoint_seconds",
+    "baseline.store",
+    "dataset.root",
+    "dataset.download",
+)
+#: options that go without saying
+PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
+
+
+def setting(record: Report | Failure) -> str:
+    """Returns a digest of all that decides the result but the seed."""
+    return digest({"config": settings(record), "names": names(record)})
+
+
+def settings(record: Report | Failure) -> dict[str, Any]:
+    """Returns dotted key -> value of everything in the config that decides a result, but the seed.
+
+    A structure that another run found goes by that run's settings rather than by its path: so the
+    structures of several seeds are one setting.
+    """
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if prefix in NOT_SETTINGS:
+            return
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            flat[prefix] = value
+
+    walk("", record.config)
+    origin = origin_of(record)
+    if origin is not None:
+        flat["model.report"] = f"{origin.method} ({origin.setting})"
+    return flat
+
+
+def names(record: Report | Failure) -> tuple[str, str, str]:
+    """Returns the names of model, dataset and method."""
+    choices = {key: str(value) for key, value in record.choices.items()}
+    parts = ["not pruned"] if whole(record) else _method(choices)
+    recipe = choices.get("recipe", "")
+    if recipe not in PLAIN_OPTIONS:
+        parts.append(f"recipe {recipe}")
+    model = choices.get("model", "?")
+    origin = origin_of(record)
+    if origin is not None:
+        how = "found" if record.config["model"]["macs"] is None else "re-designed"
+        model = f"{origin.model}, {how}"
+    return model, choices.get("dataset", "?"), ", ".join(parts) or "?"
+
+
+def _method(choices: Mapping[str, str]) -> list[str]:
+    """Returns the preset with what differs from it; all choices where its criterion was replaced.
+
+    What goes without saying is left out.
+    """
+    groups = ("criterion", "budget", "repair", "schedule")
+    method = choices.get("method", "")
+    preset = preset_of(method)
+    if preset and preset["criterion"] == choices.get("criterion"):
+        return [method, *(f"{g}={choices[g]}" for g in groups[1:] if choices.get(g) != preset[g])]
+    named = ("" if preset else method, *(choices.get(group, "") for group in groups))
+    return list(dict.fromkeys(part for part in named if part not in PLAIN_OPTIONS))
+
+
+@cache
+def preset_of(method: str) -> dict[str, str]:
+    """Returns group -> option that a shipped preset chooses; empty if it is none of ours."""
+    path = conf_dir() / "method" / f"{method}.yaml"
+    if method in PLAIN_OPTIONS or not path.is_file():
+        return {}
+    import yaml
+
+    chosen = {}
+    for line in yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]:
+        for key, option in line.items():
+            chosen[key.removeprefix("override /")] = str(option)
+    return chosen
+
+
+def whole(record: Report | Failure) -> bool:
+    """Whether a finished run cut nothing, whatever its criterion and budget."""
+    if isinstance(record, Failure):
+        return False
+    return bool(record.layers) and all(
+        row.params_before == row.params_after for row in record.layers
+    )
+
+
+def origin_of(record: Report | Failure) -> Origin | None:
+    """Returns which run found the structure of this one; None where no run did."""
+    return record.origin if isinstance(record, Report) else None
+
+
+def as_origin(report: Report) -> Origin:
+    """Returns `report` as the run whose structure another one takes."""
+    model, _, method = names(report)
+    return Origin(model=model, method=method, setting=setting(report), seed=report.seed)

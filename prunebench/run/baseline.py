@@ -1,0 +1,123 @@
+"""The dense network a run starts from: trained, loaded, or taken from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from filelock import FileLock, Timeout
+from torch import nn
+
+from prunebench.checkpoints import Checkpoint, load, load_weights
+from prunebench.config import Run, digest
+from prunebench.datasets import Data
+from prunebench.records import write_json
+from prunebench.reproducibility import seed_for
+from prunebench.run.ledger import Stages
+
+#: keys of the dataset section that say where the data lie, not what they are
+PLACE = ("root", "download", "path")
+
+
+def build(run: Run, data: Data) -> nn.Module:
+    """Returns the run's network with weights drawn from the run's seed."""
+    torch.manual_seed(seed_for(run.settings.seed, "initial weights"))
+    return run.model.build(data.shape, data.classes)
+
+
+def obtain(
+    run: Run,
+    network: nn.Module,
+    stages: Stages,
+    train: Callable[[nn.Module, Checkpoint], dict[str, Any]],
+    note: Callable[[str], None],
+) -> str:
+    """Puts baseline weights into `network` and returns where they came from.
+
+    Args:
+        run: the run.
+        network: as `build` returns it.
+        stages: of this run; a baseline that is not stored is a stage of its own.
+        train: trains the network it is given, going on from the checkpoint, and returns the
+            result as plain values with the state dict under ``network``.
+        note: tells the user what is going on.
+
+    Raises:
+        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
+    """
+    origin = load_at_hand(run, network)
+    if origin is not None:
+        return origin
+    if not run.baseline.store:
+        result = stages.do("baseline", lambda checkpoint: train(network, checkpoint))
+        network.load_state_dict(result["network"])
+        return "trained in this run"
+    folder = entry(run, network)
+    with waiting_lock(folder, note):
+        origin = load_at_hand(run, network)  # the job we waited for may have trained it
+        if origin is not None:
+            return origin
+        write_json(folder / "identity.json", identity(run, network))
+        shared = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
+        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint))
+    network.load_state_dict(result["network"])
+    return f"trained, now in the baseline store ({folder.name})"
+
+
+def load_at_hand(run: Run, network: nn.Module) -> str | None:
+    """Puts trained weights into `network` if none need be trained; says where they came from.
+
+    Raises:
+        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network, or the
+            store's entry is damaged.
+    """
+    if run.baseline.checkpoint is not None:
+        load_weights(network, Path(run.baseline.checkpoint))
+        return f"checkpoint {Path(run.baseline.checkpoint).name}"
+    if run.model.pretrained:
+        return "torchvision weights"
+    stored = entry(run, network) / "stages" / "baseline.pt"
+    if run.baseline.store and stored.exists():
+        network.load_state_dict(load(stored)["network"])
+        return f"baseline store ({entry(run, network).name})"
+    return None
+
+
+def entry(run: Run, network: nn.Module) -> Path:
+    """Returns the folder of the run's baseline in the store."""
+    return Path(run.settings.outputs) / "baselines" / digest(identity(run, network))[:16]
+
+
+def identity(run: Run, network: nn.Module) -> dict[str, Any]:
+    """Returns what decides a baseline; `network` is on the run's device.
+
+    Model, dataset, recipe, seed, device and the versions of the libraries that compute it.
+    """
+    dataset = {key: value for key, value in run.config["dataset"].items() if key not in PLACE}
+    return {
+        "model": run.config["model"],
+        "dataset": dataset,
+        "recipe": asdict(run.recipe.baseline),
+        "seed": run.settings.seed,
+        "device": next(network.parameters()).device.type,
+        "threads": run.settings.threads,
+        "processes": run.settings.processes,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextManager[object]:
+    """Returns the entry's lock, held: the first job trains, the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        note(f"waiting for another job that trains this baseline ({folder})")
+        return lock.acquire()

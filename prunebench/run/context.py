@@ -1,0 +1,165 @@
+"""What the stages of a run share: its data, device, ledger, log and tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunebench import measure, records
+from prunebench.checkpoints import Checkpoint
+from prunebench.checkpoints.slimmed import example_of
+from prunebench.config import Run
+from prunebench.datasets import Data
+from prunebench.errors import ConfigError
+from prunebench.recipes import Phase
+from prunebench.records.metrics import MetricsLog
+from prunebench.run.ledger import Stages
+from prunebench.tracking import TrackedRun
+from prunebench.tracking.progress import Progress
+from prunebench.training import distributed
+from prunebench.training.batches import DeviceSplit
+from prunebench.training.loop import train
+from prunebench.training.stage import Observer, Stage
+
+
+@dataclass
+class Job:
+    """One run under way.
+
+    Attributes:
+        run: what to do.
+        folder: where its files go.
+        data: the splits.
+        device: where the networks are.
+        stages: what is done already.
+        metrics: the run's own log.
+        tracker: its mirror.
+        progress: tells the user.
+        begun: names of the stages begun, in order.
+        seconds: stage -> seconds it took.
+    """
+
+    run: Run
+    folder: Path
+    data: Data
+    device: torch.device
+    stages: Stages
+    metrics: MetricsLog
+    tracker: TrackedRun
+    progress: Progress
+    begun: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def example(self) -> torch.Tensor:
+        """An image [1, C, H, W] to trace and verify with."""
+        return example_of(self.data.shape).to(self.device)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Writes one row of metrics, to the log first and then to its mirror."""
+        self.metrics.append(row)
+        self.tracker.log(row)
+
+    def stage(self, name: str, compute: Callable[[Checkpoint], dict[str, Any]]) -> dict[str, Any]:
+        """Returns the result of stage `name`, computed now or before a kill, and its seconds."""
+        self.begun.append(name)
+
+        def timed(checkpoint: Checkpoint) -> dict[str, Any]:
+            start = perf_counter()
+            result = compute(checkpoint)
+            return {"seconds": perf_counter() - start, **result}
+
+        result = self.stages.do(name, timed)
+        self.seconds[name] = float(result["seconds"])
+        return result
+
+    def train(
+        self,
+        network: nn.Module,
+        phase: Phase,
+        name: str,
+        checkpoint: Checkpoint,
+        observer: Observer | None = None,
+    ) -> dict[str, Any]:
+        """Trains `network` in place; returns its last and its best-val weights, and more."""
+        distributed.invite(distributed.JointTraining(network, phase, name, observer is not None))
+        done = train(
+            network,
+            self.data,
+            phase,
+            Stage(
+                name=name,
+                seed=self.run.settings.seed,
+                device=self.device,
+                checkpoint=checkpoint,
+                observer=observer,
+                progress=self.progress,
+                log=self.log,
+            ),
+        )
+        return {
+            "network": network.state_dict(),
+            "best": done.best_state,
+            "best_is_last": done.best is not None and done.best == done.last,
+            "seconds": done.seconds,
+        }
+
+    def measure(self, stage: str, network: nn.Module) -> records.Measurement:
+        """Returns what `network` is and does at `stage`; the test set is read once per stage."""
+
+        def compute(_: Checkpoint) -> dict[str, Any]:
+            measured = records.Measurement(
+                stage=stage,
+                params=measure.params(network),
+                macs=measure.macs(network, self.example),
+                size_bytes=measure.size_bytes(network),
+                test=self.score(network, "test"),
+                val=self.score(network, "val"),
+                latency=measure.latencies(
+                    network, self.data.shape, (1, self.run.settings.latency_batch)
+                ),
+            )
+            return {"measurement": records.to_json(measured)}
+
+        name = f"measure-{stage}"
+        text = self.stage(name, compute)["measurement"]
+        measured = records.from_json(records.Measurement, text, name)
+        row = {"stage": stage, "params": measured.params, "macs": measured.macs}
+        if measured.test is not None:
+            row["test/top1"] = measured.test.top1
+            self.progress.note(
+                f"{stage}: test top-1 {measured.test.top1:.2f} %, "
+                f"{measured.params:,} params, {measured.macs:,} MACs"
+            )
+        self.log(row)
+        return measured
+
+    def score(self, network: nn.Module, split: str) -> records.Score | None:
+        """Returns how `network` does on a split of the data; None for an empty split."""
+        images = getattr(self.data, split)
+        if not len(images):
+            return None
+        return measure.evaluate(network, DeviceSplit(self.data, images, device=self.device))
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device that ``run.device`` names.
+
+    Raises:
+        ConfigError: it names a CUDA device that is not there.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if there else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= there:
+        raise ConfigError(
+            f"run.device={name}: this machine has {there} CUDA devices; use run.device=cpu"
+        )
+    return device

@@ -1,0 +1,108 @@
+"""``run.dry_run=true``: everything but the training, to see what a run would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from prunebench.channels import ChannelMap, Plan, trace
+from prunebench.checkpoints import slimmed as lineage
+from prunebench.config import Run
+from prunebench.measure import CONVENTION
+from prunebench.run import baseline
+from prunebench.run.context import pick_device
+from prunebench.run.in_training import observer_of
+from prunebench.run.step import Method, cut, dense_counts, draw_sample
+
+
+def rehearse(run: Run) -> None:
+    """Loads, builds, traces, plans, slims and verifies; prints the plan's size; trains nothing.
+
+    Raises:
+        PrunebenchError: whatever would stop the run itself before or while pruning.
+    """
+    device = pick_device(run.settings.device)
+    data = run.dataset.load()
+    network = baseline.build(run, data).to(device).eval()
+    origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
+    example = lineage.example_of(data.shape).to(device)
+    cmap = trace(network, example)
+    if run.schedule.trains:
+        images = sizes(data.train.labels, data.val.labels, data.test.labels)
+        foresee(run, network, cmap, len(data.train), images)
+        return
+    counts = dense_counts(cmap)
+    method = Method(run.criterion, run.budget, run.repair)
+    sample = draw_sample(run, data, device, method.images_needed)
+    whole = Plan({})
+    error = 0.0
+    for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
+        made = cut(network, method, step, counts, sample=sample, example=example)
+        network = made.network
+        whole = Plan.compose(whole, made.plan)
+        error = max(error, made.error)
+    show(cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels))
+
+
+def foresee(
+    run: Run, network: nn.Module, cmap: ChannelMap, training_images: int, images: str
+) -> None:
+    """Prints what pruning during training will go for; the plan only comes with the training.
+
+    Raises:
+        PruningError: the criterion cannot serve this network or this training.
+    """
+    told: list[Mapping[str, Any]] = []
+    observer = observer_of(run, cmap, training_images, told.append)
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    observer.finished()
+    console = Console()
+    groups = run.budget.select(cmap)
+    console.print(
+        f"dry run: nothing is trained\ndata: {images}\n{len(groups)} groups of together "
+        f"{sum(group.size for group in groups):,} channels are pruned in the course of "
+        f"{run.recipe.pruning.epochs} epochs; which, the training will show",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    for limit in run.budget.limits(cmap, dense_counts(cmap)):
+        line = f"{limit.unit}: {limit.amount(Plan({})):,} -> {limit.target:,} at the most"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for row in told:
+        for name, reason in row.get("not_scored", {}).items():
+            console.print(f"not pruned: {name}: {reason}", markup=False, highlight=False)
+
+
+def sizes(*labels: torch.Tensor) -> str:
+    """Returns how many images train, validate and test."""
+    train, val, test = (f"{len(split):,}" for split in labels)
+    return f"{train} training, {val} validation and {test} test images"
+
+
+def show(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: str) -> None:
+    """Prints the plan group by group, what cannot be pruned, and the totals."""
+    console = Console()
+    table = Table("group", "channels", "kept", title="dry run: nothing is trained")
+    for group in cmap.groups:
+        kept = len(plan.kept.get(group.name, range(group.size)))
+        table.add_row(group.name, str(group.size), str(kept))
+    console.print(table, markup=False)
+    for name, reason in cmap.frozen.items():
+        console.print(f"not prunable: {name}: {reason}", markup=False, highlight=False)
+    dense = dense_counts(cmap)
+    macs, params = cmap.macs(plan), cmap.params(plan)
+    lines = (
+        f"data: {images}",
+        f"weights: {origin}",
+        f"params: {dense.params:,} -> {params:,} (-{1 - params / dense.params:.1%})",
+        f"MACs: {dense.macs:,} -> {macs:,} (-{1 - macs / dense.macs:.1%}); {CONVENTION}",
+        f"surgery: masked and slimmed network agree to {error:.1e} (relative)",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,97 @@
+"""The training in whose course a criterion prunes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from prunebench.channels import ChannelMap, Plan
+from prunebench.checkpoints import Checkpoint
+from prunebench.config import Run
+from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.observers import PruningObserver
+from prunebench.run import baseline
+from prunebench.run.context import Job
+from prunebench.run.step import dense_counts
+from prunebench.schedules.during_training import DuringTraining
+from prunebench.schedules.soft import Soft
+from prunebench.schedules.soft.observer import SoftObserver
+
+
+def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[nn.Module, Plan]:
+    """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
+
+    Args:
+        job: with schedule=during_training.
+        dense: the trained baseline; left unchanged.
+        cmap: its channel map.
+
+    Raises:
+        PruningError: the criterion cannot serve this network or this training.
+    """
+    run = job.run
+    assert isinstance(run.schedule, DuringTraining)
+    if run.schedule.start == "scratch":
+        network = baseline.build(run, job.data).to(job.device)
+    else:
+        network = deepcopy(dense)
+    observer = observer_of(run, cmap, len(job.data.train), job.log)
+
+    def compute(checkpoint: Checkpoint) -> dict[str, Any]:
+        done = job.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
+        return {**done, "plan": observer.plan().to_json()}
+
+    done = job.stage("pruning", compute)
+    network.load_state_dict(done["network"])
+    plan = Plan.from_json(done["plan"])
+    tell(job, cmap, plan)
+    return network.eval(), plan
+
+
+def tell(job: Job, cmap: ChannelMap, plan: Plan) -> None:
+    """Logs where pruning has come to, and tells the user of a budget that is not met."""
+    row: dict[str, Any] = {"stage": "pruning-end"}
+    for limit in job.run.budget.limits(cmap, dense_counts(cmap)):
+        found = limit.amount(plan)
+        row |= {limit.unit: found, f"{limit.unit} allowed": limit.target}
+        if found > limit.target:
+            job.progress.note(
+                f"pruning ended with {found:,} {limit.unit} where the budget allows "
+                f"{limit.target:,}: raise recipe.pruning.epochs, or let the criterion prune faster"
+            )
+    job.log(row)
+
+
+def observer_of(
+    run: Run, cmap: ChannelMap, images: int, log: Callable[[Mapping[str, Any]], None]
+) -> PruningObserver:
+    """Returns what watches the training: the criterion, or the schedule that asks it in between.
+
+    Args:
+        run: with schedule=during_training or soft.
+        cmap: channel map of the network to be trained.
+        images: per epoch.
+        log: receives a row whenever channels go.
+
+    Raises:
+        PruningError: the criterion cannot serve this network or this training.
+    """
+    dense = dense_counts(cmap)
+    work = Assignment(
+        cmap=cmap,
+        groups=run.budget.select(cmap),
+        limits=run.budget.limits(cmap, dense),
+        floors=run.budget.floors(cmap),
+        seed=run.settings.seed,
+        epochs=run.recipe.pruning.epochs,
+        steps=-(-images // run.recipe.pruning.batch_size),
+        images=images,
+        log=log,
+    )
+    if isinstance(run.schedule, Soft):
+        return SoftObserver(run.criterion, run.budget, dense, work, every=run.schedule.every)
+    assert isinstance(run.criterion, TrainingCriterion)
+    return run.criterion.observer(work)

@@ -1,0 +1,151 @@
+"""One pruning step: rank, choose, repair, slim, verify. Used by the runner and by `prune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.budgets import Budget, Dense
+from prunebench.channels import ChannelMap, Plan, slim, trace, verify
+from prunebench.config import Run
+from prunebench.criteria import Criterion, Evidence
+from prunebench.datasets import Data
+from prunebench.errors import PruningError
+from prunebench.repairs import Repair
+from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.schedules import Step
+from prunebench.training.batches import DeviceSplit
+
+#: largest relative difference between masked and slimmed network that float32 rounding explains
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Method:
+    """The choices that one step carries out."""
+
+    criterion: Criterion
+    budget: Budget
+    repair: Repair
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images that ranking and repairing want to see."""
+        return max(self.criterion.images_needed, self.repair.images_needed)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Training images for criteria and repairs.
+
+    Attributes:
+        images: normalised, unaugmented, float32 [n, C, H, W].
+        labels: int64 [n].
+        seed: for criteria that draw at random.
+    """
+
+    images: Tensor
+    labels: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a step made of a network.
+
+    Attributes:
+        network: the slimmed (and repaired) network.
+        unrepaired: the network slimmed by the same plan without the repair's folding.
+        plan: in the class numbering of the network that went in.
+        error: largest relative difference between masked and slimmed network.
+        criterion_seconds: time spent ranking.
+        counts: group name -> what the criterion counted there.
+    """
+
+    network: nn.Module
+    unrepaired: nn.Module
+    plan: Plan
+    error: float
+    criterion_seconds: float
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def draw_sample(run: Run, data: Data, device: torch.device, count: int) -> Sample:
+    """Returns `count` images of the training split, drawn with the run's seed."""
+    seed = seed_for(run.settings.seed, "selection")
+    images, labels = DeviceSplit(data, data.train, device=device).sample(count, seed=seed)
+    return Sample(images, labels, seed)
+
+
+def dense_counts(cmap: ChannelMap) -> Dense:
+    """Returns the counts of the network `cmap` was traced from."""
+    whole = Plan({})
+    sizes = {group.name: group.size for group in cmap.groups}
+    return Dense(sizes=sizes, macs=cmap.macs(whole), params=cmap.params(whole))
+
+
+def cut(
+    network: nn.Module,
+    method: Method,
+    step: Step,
+    dense: Dense,
+    *,
+    sample: Sample,
+    example: Tensor,
+) -> Cut:
+    """Prunes the step's groups of `network`, which is left unchanged.
+
+    Args:
+        network: in eval mode.
+        method: criterion, budget and repair.
+        step: which groups to rank and prune now, and how far.
+        dense: counts of the unpruned network.
+        sample: what criterion and repair may look at.
+        example: input [1, C, H, W] to trace and verify with.
+
+    Raises:
+        PruningError: the criterion or budget cannot serve this network, or the slimmed network
+            does not compute what the masked one does.
+    """
+    facts = evidence(network, step, sample, example)
+    start = perf_counter()
+    ranks = method.criterion.rank(facts)
+    seconds = perf_counter() - start
+    plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
+    made = cut_as(plan, facts, method.repair, example=example, criterion_seconds=seconds)
+    return replace(made, counts={name: dict(rank.counts) for name, rank in ranks.items()})
+
+
+def evidence(network: nn.Module, step: Step, sample: Sample, example: Tensor) -> Evidence:
+    """Returns what criterion and repair may look at in `step`."""
+    cmap = trace(network, example)
+    groups = tuple(group for group in cmap.groups if group.name in step.groups)
+    return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
+
+
+def cut_as(
+    plan: Plan, facts: Evidence, repair: Repair, *, example: Tensor, criterion_seconds: float
+) -> Cut:
+    """Prunes the network of `facts` by a plan that is made already.
+
+    Raises:
+        PruningError: the plan does not fit, or the slimmed network does not compute what the
+            masked one does.
+    """
+    network, cmap = facts.network, facts.cmap
+    plan.check(cmap)
+    folded = repair.fold(facts, plan)
+    slimmed = slim(folded, cmap, plan)
+    with cuda_math(exact=True):
+        error = verify(folded, slimmed, cmap, plan, example)
+    if not error <= TOLERANCE:
+        raise PruningError(
+            f"the slimmed network differs from the masked one by {error:.1e} (relative), more "
+            f"than rounding explains ({TOLERANCE:.0e}); this network cannot be trusted to surgery"
+        )
+    unrepaired = slimmed if repair.identity else slim(network, cmap, plan)
+    repair.settle(slimmed, facts, plan)
+    return Cut(slimmed, unrepaired, plan, error, criterion_seconds)
