@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 import prunebench
 from prunebench.config import GROUPS, component, load, section
 from prunebench.paths import conf_dir
-from prunebench.recipes import Recipe
+from prunebench.recipes import Phase, Recipe
 
 PACKAGES = {
     "criterion": "criteria",
@@ -26,6 +26,7 @@ OPTIONS = sorted(
     for group in [*GROUPS, "recipe"]
     for path in (conf_dir() / group).glob("*.yaml")
 )
+PHASES = sorted(path.stem for path in (conf_dir() / "recipe" / "phase").glob("*.yaml"))
 #: values for keys an option leaves to the user
 GIVEN = {
     "model=torchvision": ["model.name=resnet18"],
@@ -43,6 +44,18 @@ def composed(*overrides):
 def test_there_are_as_many_options_as_we_think():
     assert len(OPTIONS) >= 42
     assert {group for group, _ in OPTIONS} == {*GROUPS, "recipe"}
+    assert PHASES == ["sgd"]
+    folders = {
+        path.parent.relative_to(conf_dir()).as_posix() for path in conf_dir().rglob("*.yaml")
+    }
+    assert folders == {*GROUPS, "recipe", "recipe/phase", "method", "experiment", "."}
+
+
+@pytest.mark.parametrize("base", PHASES)
+def test_every_base_of_a_phase_builds_and_lists_all_its_keys(base):
+    values = OmegaConf.load(conf_dir() / "recipe" / "phase" / f"{base}.yaml")
+    built = section("recipe.phase", OmegaConf.to_container(values), Phase)
+    assert list(values) == [field.name for field in fields(built)]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)

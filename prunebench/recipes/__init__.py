@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from prunebench.errors import require, require_choice
 
@@ -14,33 +14,7 @@ PRECISIONS = ("float32", "bf16")
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One stretch of training.
-
-    Attributes:
-        epochs: 0 trains nothing.
-        batch_size: images per step; the last batch of an epoch may be smaller.
-        optimizer: ``sgd``, ``adam`` or ``adamw``.
-        lr: peak learning rate.
-        momentum: of sgd; the first beta of adam and adamw.
-        nesterov: Nesterov momentum (sgd).
-        weight_decay: L2 penalty added to the gradient (sgd, adam) or decoupled (adamw).
-        decay: which parameters decay: ``all``, or only the ``weights`` of conv and linear layers
-            (no biases, no norms, no PReLU slopes).
-        schedule: ``constant``; ``step``: times `gamma` whenever a further ``milestones[0]`` of
-            the phase has passed; ``multistep``: times `gamma` at each milestone; ``cosine``: half
-            a cosine from `lr` to 0.
-        milestones: ascending fractions of the phase in (0, 1); only step and multistep read them.
-            The lower rate holds from epoch ``round(fraction * epochs) + 1``, counted from 1.
-        gamma: factor at each milestone, in (0, 1].
-        warmup_epochs: linear warm-up from about 0 to `lr`, step by step.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
-        precision: ``float32``, or ``bf16`` for autocast to bfloat16.
-        channels_last: memory format of images and kernels.
-        gamma_l1: weight of an L1 penalty on the scales of all batch norms (Network Slimming).
-        gamma_hinge: weight of the penalty that pushes batch norms below zero, for
-            criterion=bn_probability; see `training.sparsity`.
-        hinge_share: fraction of each channel group that the hinge pushes.
-    """
+    """One stretch of training; ``conf/recipe/phase/sgd.yaml`` explains each key."""
 
     epochs: int
     batch_size: int
@@ -112,21 +86,10 @@ class Phase:
             "milestones must hold at least one fraction for schedule=multistep",
         )
 
-    def lasting(self, epochs: int) -> Phase:
-        """Returns this phase with another number of epochs."""
-        return replace(self, epochs=epochs)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a run trains; the schema of ``conf/recipe/*.yaml``.
-
-    Attributes:
-        baseline: the dense network, from its initial weights.
-        between: the short training after a pruning step; its length is the schedule's to say.
-        pruning: the training that ``schedule=during_training`` prunes in.
-        finetune: the slimmed network, from the weights it inherits.
-    """
+    """How a run trains, phase by phase; the schema of ``conf/recipe/*.yaml``."""
 
     baseline: Phase
     between: Phase

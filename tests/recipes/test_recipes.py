@@ -1,16 +1,20 @@
-"""Recipes: ranges, and that every YAML builds with every field given."""
+"""Recipes: ranges, and that every YAML gives every field and says nothing twice."""
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from prunebench.config import section
+from prunebench.config import load, section
 from prunebench.errors import ConfigError
+from prunebench.paths import conf_dir
 from prunebench.recipes import Phase, Recipe
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "recipe"
+CONF = conf_dir()
+RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
 PHASE = Phase(
     epochs=10, batch_size=8, optimizer="sgd", lr=0.1, momentum=0.9, nesterov=False,
     weight_decay=1e-4, decay="all", schedule="multistep", milestones=[0.5], gamma=0.1,
@@ -18,22 +22,81 @@ PHASE = Phase(
 )  # fmt: skip
 
 
-def build(name: str) -> Recipe:
-    values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+def resolved(name: str) -> dict[str, dict[str, object]]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        values = OmegaConf.to_container(compose(f"recipe/{name}").recipe, resolve=True)
     assert isinstance(values, dict)
-    return section("recipe", values, Recipe)
+    return values
 
 
-def test_every_yaml_builds_and_gives_every_field() -> None:
-    names = sorted(path.stem for path in CONF.glob("*.yaml"))
-    assert {"cac", "cifar", "foad", "mnist", "quick", "short"} <= set(names)
-    for name in names:
+def build(name: str) -> Recipe:
+    return section("recipe", resolved(name), Recipe)
+
+
+def written(path: Path) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(values, dict)
+    return values
+
+
+def test_every_recipe_builds_and_gives_every_field() -> None:
+    assert {"cac", "cifar", "foad", "mnist", "quick", "short"} <= set(RECIPES)
+    for name in RECIPES:
+        assert (CONF / "recipe" / f"{name}.yaml").read_text().startswith("# ")
         assert isinstance(build(name).finetune, Phase)
-        assert (CONF / f"{name}.yaml").read_text().startswith("# ")
-        given = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
-        assert isinstance(given, dict)
-        for phase in ("baseline", "between", "pruning", "finetune"):
-            assert set(given[phase]) == {field.name for field in fields(Phase)}
+        assert list(resolved(name)) == [field.name for field in fields(Recipe)]
+        for phase in resolved(name).values():
+            assert list(phase) == [field.name for field in fields(Phase)]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_writes_only_what_differs_from_what_it_begins_with(name: str) -> None:
+    differences = written(CONF / "recipe" / f"{name}.yaml")
+    *begins_with, last = differences.pop("defaults")
+    assert last == "_self_"
+    inherited: dict[str, dict[str, object]] = {}
+    for entry in begins_with:
+        if isinstance(entry, str):
+            inherited |= resolved(entry)
+        else:
+            [(place, base)] = entry.items()
+            phase = place.removeprefix("phase@")
+            inherited[phase] = written(CONF / "recipe" / "phase" / f"{base}.yaml")
+    assert differences
+    for phase, values in differences.items():
+        assert values, f"{phase} says nothing"
+        for key, value in values.items():
+            assert value != inherited[phase][key], f"{phase}.{key} says what is so already"
+
+
+FROM_PHASES = """
+defaults: [phase@baseline: sgd, phase@between: sgd, phase@pruning: sgd, phase@finetune: sgd, _self_]
+baseline: {epochs: 3}
+finetune: {epochs: 4}
+"""
+FROM_ANOTHER = """
+defaults: [quick, _self_]
+baseline: {epochs: 3}
+finetune: {epochs: 4}
+"""
+IN_FULL = "".join(
+    f"{phase}: {{epochs: {epochs}, batch_size: 8, optimizer: adam, lr: 0.1, momentum: 0.9, "
+    "nesterov: false, weight_decay: 0.0, decay: all, schedule: constant, milestones: [], "
+    "gamma: 0.1, warmup_epochs: 0.0, label_smoothing: 0.0, precision: float32, "
+    "channels_last: false}\n"
+    for phase, epochs in {"baseline": 3, "between": 0, "pruning": 2, "finetune": 4}.items()
+)
+
+
+@pytest.mark.parametrize("text", [FROM_PHASES, FROM_ANOTHER, IN_FULL])
+def test_a_recipe_of_ones_own_may_lie_in_another_folder(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text(text)
+    typed = [f"hydra.searchpath=[{tmp_path}]", "name=test", "recipe=mine"]
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        cfg = compose("config", [*typed, "recipe.finetune.epochs=1"])
+    recipe = load(cfg, {}).recipe
+    assert (recipe.baseline.epochs, recipe.between.epochs, recipe.finetune.epochs) == (3, 0, 1)
 
 
 def test_foad_is_what_the_authors_code_does() -> None:
@@ -77,4 +140,3 @@ def test_the_length_of_the_phase_between_is_the_schedules() -> None:
     with pytest.raises(ConfigError, match=r"between\.warmup_epochs"):
         between = replace(PHASE, epochs=0, warmup_epochs=2.0)
         Recipe(baseline=PHASE, between=between, pruning=PHASE, finetune=PHASE)
-    assert PHASE.lasting(3) == replace(PHASE, epochs=3)
