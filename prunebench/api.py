@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from prunebench.budgets import Budget
 from prunebench.channels import trace
-from prunebench.config import component
 from prunebench.criteria import Criterion
-from prunebench.errors import ConfigError, unknown
-from prunebench.paths import conf_dir
+from prunebench.errors import ConfigError
+from prunebench.options import option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, dense_counts
 from prunebench.schedules.oneshot import OneShot
@@ -81,18 +79,3 @@ def chosen_budget(criterion: Criterion, keys: dict[str, Any]) -> Budget:
     renamed = {("keep" if key == name else key): value for key, value in keys.items()}
     built: Budget = option("budget", name, Budget, **renamed)
     return built
-
-
-def option(group: str, name: str, base: type, **changes: Any) -> Any:
-    """Builds a shipped option of `group` with some of its keys changed.
-
-    Raises:
-        ConfigError: the option or a key is not known, or a value does not fit.
-    """
-    folder = conf_dir() / group
-    path = folder / f"{name}.yaml"
-    if not path.exists():
-        raise ConfigError(unknown(f"{group}={name}", [file.stem for file in folder.glob("*.yaml")]))
-    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    assert isinstance(values, dict)
-    return component(group, {str(k): v for k, v in {**values, **changes}.items()}, base)

@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from prunebench import __version__
 from prunebench.errors import PrunebenchError, unknown
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 
 #: what the jobs of this process ended with; a sweep goes on after one
 MISTAKES: list[PrunebenchError] = []

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 import prunebench
-from prunebench.api import option
 from prunebench.errors import ConfigError, PruningError
 from prunebench.measure import macs, params
 from prunebench.models import ModelSpec
+from prunebench.options import option
 
 IMAGE = (1, 3, 32, 32)
 

@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import prunebench
-from prunebench.config import GROUPS, component, load, section
-from prunebench.paths import conf_dir
+from prunebench.config import GROUPS, load
+from prunebench.options import component, conf_dir, section
 from prunebench.recipes import Phase, Recipe
 
 PACKAGES = {

@@ -11,19 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, trace
 from prunebench.config.combinations import check_combination
-from prunebench.criteria import Assignment, Criterion, Evidence, TrainingCriterion
+from prunebench.contracts import Assignment, Moment
+from prunebench.criteria import Criterion, Evidence, TrainingCriterion
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models import ModelSpec
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir, option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
 from prunebench.schedules import Schedule
 from prunebench.schedules.soft.observer import SoftObserver
-from prunebench.training.stage import Moment
 
 #: every criterion -> what makes it quick
 QUICK = {
@@ -219,7 +218,7 @@ def carried_out(network, sample, criterion, budget, schedule):
             return None, 0.0
         observer = SoftObserver(criterion, budget, dense, work, every=1)
         observer.start(network, optimizer)
-        observer.after_step(Moment(0, 99, 100, *[torch.empty(0)] * 3, 1.0))
+        observer.after_step(Moment(0, 99, 100, torch.empty(0), 1.0))
         facts = Evidence(network, cmap, groups, sample.images, sample.labels, 0)
         repair = option("repair", "none", Repair)
         made = cut_as(observer.plan(), facts, repair, example=sample.images, criterion_seconds=0.0)

@@ -5,14 +5,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from prunebench.budgets import Dense
 from prunebench.channels import Plan, trace
 from prunebench.config import load
-from prunebench.criteria import GroupRank
+from prunebench.contracts import Dense, GroupRank
 from prunebench.models.imagenet import Torchvision
 from prunebench.models.resnet50_caffe import Resnet50Caffe
 from prunebench.models.vgg import Vgg16Gap
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 
 SHAPE, CLASSES = (3, 224, 224), 1000
 

@@ -7,40 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prunebench.analysis.clipped_normal import clipped_moments, deviation
-from prunebench.analysis.norm_wiring import Norm
-from prunebench.errors import PruningError
+from prunebench.analysis.dead_channels import Standing
+from prunebench.analysis.norm_wiring import Norm, affine
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunebench.channels import ChannelGroup
-    from prunebench.criteria.bn_probability import Standing
 
 CONSTANTS = ("zero_input", "relu_beta", "relu_mean")
 
 #: norm -> (positions [k], values [k]) at which its output is held
 Held = dict[str, tuple["Tensor", "Tensor"]]
-
-
-def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Returns scale, shift and running variance of a batch norm, float64 [C], and its epsilon.
-
-    Raises:
-        PruningError: the norm keeps no running statistics.
-    """
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    assert isinstance(norm, _BatchNorm), f"{name} is no batch norm"
-    if norm.running_var is None:
-        raise PruningError(
-            f"{name} keeps no running statistics, so nothing is known of its outputs; build it "
-            "with track_running_stats=True"
-        )
-    variance = norm.running_var.detach().cpu().double()
-    scale = torch.ones_like(variance) if norm.weight is None else norm.weight.detach().cpu()
-    shift = torch.zeros_like(variance) if norm.bias is None else norm.bias.detach().cpu()
-    return scale.double(), shift.double(), variance, norm.eps
 
 
 def values(network: nn.Module, norm: Norm, constant: str) -> Tensor:

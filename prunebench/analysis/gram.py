@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from prunebench.analysis.consumer_gram import Entries, Place, Reader, Sampled
 from prunebench.errors import require, require_choice
 
@@ -25,9 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunebench.channels import ChannelGroup
-    from prunebench.criteria import Evidence
+    from prunebench.contracts import Evidence
 
 Table: TypeAlias = Sampled | Entries
+Matrix: TypeAlias = NDArray[np.float64]
 
 COLLECT = ("sampled", "all")
 
@@ -112,6 +116,39 @@ class GramCollection:
     def _draws(self, group: ChannelGroup, images: int) -> int:
         """Returns how many samples every image gives."""
         return max(self.per_image, -(-self.rows_per_channel * group.size // max(images, 1)))
+
+
+def rescale(gram: Tensor | Matrix, kept: Sequence[int], *, ridge: float = 1e-8) -> Tensor:
+    """Returns the weights of the kept channels that fit y best, float64 [len(kept)] on the CPU.
+
+    Least squares of sum_{c in kept} w_c x_c against y = sum_c x_c; no intercept. Where the fit is
+    not unique, weights stay as near 1 as they can: a dead channel gets exactly 1, and of equal
+    ones each takes its part. Keeping all channels gives exactly ones.
+
+    Args:
+        gram: X'X [C, C].
+        kept: channels, in the order of the result.
+        ridge: pull towards 1, relative to the mean energy of a kept channel; it is refined away
+            where the fit is well determined.
+    """
+    import torch
+
+    table = torch.as_tensor(gram).detach().to("cpu", torch.float64)
+    index = torch.as_tensor(list(kept), dtype=torch.int64)
+    others = torch.ones(len(table), dtype=torch.float64)
+    others[index] = 0
+    inner = table[index][:, index]
+    weights = torch.ones(len(index), dtype=torch.float64)
+    mean = float(inner.diagonal().mean())
+    if mean <= 0:
+        return weights
+    pulled = inner + ridge * mean * torch.eye(len(index), dtype=torch.float64)
+    factor = torch.linalg.cholesky(pulled)
+    missing = (table[index] @ others)[:, None]
+    change = torch.zeros_like(missing)
+    for _ in range(3):  # the fit, and two refinements that undo the pull
+        change += torch.cholesky_solve(missing - inner @ change, factor)
+    return weights + change[:, 0]
 
 
 class _AllHeard(BaseException):

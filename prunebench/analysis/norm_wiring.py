@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prunebench.errors import PruningError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from prunebench.contracts import Evidence
 
 #: functions that hand channels on one by one and keep zeros zero
 PASSING = ("gather_channels", "dropout", "dropout2d", "contiguous", "clone", "detach", "to")
@@ -33,6 +37,35 @@ class Norm:
     ceiling: float | None
     source: str | None
     reader: str | None
+
+
+def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Returns scale, shift and running variance of a batch norm, float64 [C], and its epsilon.
+
+    Raises:
+        PruningError: the norm keeps no running statistics.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    assert isinstance(norm, _BatchNorm), f"{name} is no batch norm"
+    if norm.running_var is None:
+        raise PruningError(
+            f"{name} keeps no running statistics, so nothing is known of its outputs; build it "
+            "with track_running_stats=True"
+        )
+    variance = norm.running_var.detach().cpu().double()
+    scale = torch.ones_like(variance) if norm.weight is None else norm.weight.detach().cpu()
+    shift = torch.zeros_like(variance) if norm.bias is None else norm.bias.detach().cpu()
+    return scale.double(), shift.double(), variance, norm.eps
+
+
+def empty_image(evidence: Evidence) -> Tensor:
+    """Returns one empty image that the network takes."""
+    import torch
+
+    seen, weight = evidence.cmap.tape.example, next(evidence.network.parameters())
+    return torch.zeros((1, *seen.shape[1:]), dtype=weight.dtype, device=weight.device)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -12,36 +12,7 @@ from prunebench.errors import PruningError, require, require_choice
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelGroup, ChannelMap, Plan
-    from prunebench.criteria import GroupRank
-
-
-@dataclass(frozen=True)
-class Dense:
-    """The unpruned network's counts, the yardstick of every keep ratio.
-
-    Attributes:
-        sizes: group name -> number of classes.
-        macs, params: of the whole dense network.
-    """
-
-    sizes: Mapping[str, int]
-    macs: int
-    params: int
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A count that the slimmed network may reach and not exceed.
-
-    Attributes:
-        unit: what is counted, for messages.
-        target: the limit.
-        amount: the count of the network slimmed by a plan.
-    """
-
-    unit: str
-    target: int
-    amount: Callable[[Plan], int]
+    from prunebench.contracts import Dense, GroupRank, Limit
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from prunebench.errors import PruningError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from prunebench.budgets import Budget, Dense
+    from prunebench.budgets import Budget
     from prunebench.channels import ChannelMap, Plan
+    from prunebench.contracts import Dense
 
 
 def step_keep(keep: float, share: float) -> float:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Budget, Dense, Limit
+from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, channels, step_keep
 from prunebench.budgets.search import global_order, largest_within, leading
+from prunebench.contracts import Dense, Limit
 from prunebench.errors import PruningError, require
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
-    from prunebench.criteria import GroupRank
+    from prunebench.contracts import GroupRank
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Dense
 from prunebench.budgets.target import Target
+from prunebench.contracts import Dense
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Budget, Dense, Limit
+from prunebench.budgets import Budget
 from prunebench.budgets.macs import Macs
 from prunebench.budgets.params import Params
 from prunebench.budgets.target import ALLOCATIONS, Target
+from prunebench.contracts import Dense, Limit
 from prunebench.errors import require, require_choice
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
-    from prunebench.criteria import GroupRank
+    from prunebench.contracts import GroupRank
 
 
 @dataclass(frozen=True, kw_only=True)

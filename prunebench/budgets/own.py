@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Budget, Dense
+from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, kept_count
+from prunebench.contracts import Dense
 from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
-    from prunebench.criteria import GroupRank
+    from prunebench.contracts import GroupRank
 
 
 @dataclass(frozen=True)

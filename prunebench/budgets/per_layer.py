@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from prunebench.budgets import Budget, Dense
+from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, kept_count, require_effect, step_keep
+from prunebench.contracts import Dense
 from prunebench.errors import PruningError, require
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
-    from prunebench.criteria import GroupRank
+    from prunebench.contracts import GroupRank
 
 
 @dataclass(frozen=True, kw_only=True)

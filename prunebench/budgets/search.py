@@ -14,7 +14,7 @@ from prunebench.budgets.counts import kept_count
 
 if TYPE_CHECKING:
     from prunebench.budgets import Budget
-    from prunebench.criteria import GroupRank
+    from prunebench.contracts import GroupRank
 
 
 def largest_within(target: int, plans: int, size_of: Callable[[int], int]) -> int:

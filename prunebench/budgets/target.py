@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from prunebench.budgets import Budget, Dense, Limit
+from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, step_keep
 from prunebench.budgets.search import global_order, largest_within, leading, uniform_order
+from prunebench.contracts import Dense, Limit
 from prunebench.errors import PruningError, require, require_choice
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
-    from prunebench.criteria import GroupRank
+    from prunebench.contracts import GroupRank
 
 ALLOCATIONS = ("uniform", "global")
 

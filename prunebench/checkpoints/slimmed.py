@@ -74,8 +74,8 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         CheckpointError: the file is missing, damaged, or not a slimmed network of prunebench.
     """
-    from prunebench.config import component
     from prunebench.models import ModelSpec
+    from prunebench.options import component
 
     content = checkpoint.load(Path(path))
     if content.get("format") != FORMAT:

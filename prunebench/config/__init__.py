@@ -6,12 +6,8 @@ mistake elsewhere is answered at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, fields, is_dataclass
-from importlib import import_module
-from inspect import isabstract
-from typing import Any, TypeVar, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,15 +23,13 @@ from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
+from prunebench.options import component, section
 from prunebench.recipes import Recipe
+from prunebench.records.identity import deciding
+from prunebench.records.jsonfile import digest
 from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
 from prunebench.tracking import Tracker
-
-Part = TypeVar("Part")
-
-#: settings that say how a run is carried out, not what it computes
-NOT_PART_OF_THE_RESULT = ("resume", "dry_run", "outputs", "checkpoint_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,21 +106,8 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Sha256 of all that decides the result; equal for a run and its resumption."""
-        config = {
-            key: value for key, value in self.config.items() if key not in ("tracker", "name")
-        }
-        config["run"] = {
-            key: value
-            for key, value in self.config["run"].items()
-            if key not in NOT_PART_OF_THE_RESULT
-        }
-        return digest(config)
-
-
-def digest(values: object) -> str:
-    """Sha256 in hex over the canonical JSON of plain `values`."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        """Digest of all that decides the result; equal for a run and its resumption."""
+        return digest(deciding(self.config))
 
 
 def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
@@ -178,71 +159,3 @@ GROUPS: dict[str, type] = {
     "tracker": Tracker,
     "model": ModelSpec,
 }
-
-
-def component(group: str, values: dict[str, Any], base: type[Part]) -> Part:
-    """Builds the option of `group` whose class ``_target_`` names.
-
-    Raises:
-        ConfigError: ``_target_`` is missing or names no concrete dataclass derived from `base`,
-            or the values do not fit its fields.
-    """
-    require(isinstance(values, dict), f"{group} must name an option, got '{values}'")
-    target = str(values.get("_target_", ""))
-    module_name, _, class_name = target.rpartition(".")
-    require(bool(module_name), f"{group} has no _target_ that names its class")
-    try:
-        found: Any = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{group}._target_: cannot find {target} ({error})") from error
-    fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
-    require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
-    option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
-    return option
-
-
-def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
-    """Builds the frozen dataclass `schema` from plain `values`.
-
-    Raises:
-        ConfigError: a key is unknown or missing, or a value has the wrong type or range.
-    """
-    check_keys(name, values, schema)
-    try:
-        return build(name, values, schema)
-    except OmegaConfBaseException as error:
-        key = f"{name}.{error.full_key}" if error.full_key else name
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
-
-
-def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
-    """Builds `schema` from values whose keys are known; types and ranges are checked here."""
-    hints = get_type_hints(schema)
-    nested = {key: hints[key] for key in values if is_dataclass(hints[key])}
-    if nested:  # OmegaConf cannot fill a frozen dataclass that sits in another
-        parts = {key: section(f"{name}.{key}", values[key], kind) for key, kind in nested.items()}
-        missing = [key for key in hints if key not in parts]
-        require(not missing, f"{name} lacks {', '.join(missing)}")
-    else:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-        for key in OmegaConf.missing_keys(merged):
-            raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
-    try:
-        built: object = schema(**parts) if nested else OmegaConf.to_object(merged)
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
-    assert isinstance(built, schema)
-    return built
-
-
-def check_keys(name: str, values: object, schema: type) -> None:
-    """Raises ConfigError for a key of `values`, nested ones included, that `schema` lacks."""
-    require(isinstance(values, dict), f"{name} must hold keys and values, got '{values}'")
-    assert isinstance(values, dict)
-    assert is_dataclass(schema)
-    hints = get_type_hints(schema)
-    valid = [field.name for field in fields(schema)]
-    for key, value in values.items():
-        require(key in valid, unknown(f"{name}.{key}", valid))
-        if is_dataclass(hints[key]):
-            check_keys(f"{name}.{key}", value, hints[key])

@@ -3,61 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from prunebench.contracts import Evidence as Evidence
+from prunebench.contracts import GroupRank as GroupRank
 from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from prunebench.budgets import Limit
-    from prunebench.channels import ChannelGroup, ChannelMap
-    from prunebench.observers import PruningObserver
+    from prunebench.contracts import Assignment, PruningObserver
     from prunebench.recipes import Phase
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a criterion may look at.
-
-    Attributes:
-        network: the network as pruned so far, in eval mode; a criterion must leave it unchanged.
-        cmap: its channel map.
-        groups: the groups to rank (a subset of ``cmap.groups``).
-        images: normalised training images, float32 [n, C, H, W], unaugmented, in a seeded
-            random order, on the network's device. Never validation or test images.
-        labels: int64 [n].
-        seed: for criteria that draw at random.
-    """
-
-    network: nn.Module
-    cmap: ChannelMap
-    groups: tuple[ChannelGroup, ...]
-    images: Tensor
-    labels: Tensor
-    seed: int
-
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (images, labels) in batches of at most `size`."""
-        for start in range(0, len(self.labels), size):
-            yield self.images[start : start + size], self.labels[start : start + size]
-
-
-@dataclass(frozen=True)
-class GroupRank:
-    """How the classes of one group compare.
-
-    Attributes:
-        scores: float64 [group.size] on the CPU; higher = keep; finite.
-        kept: the criterion's own decision, ascending class indices; None if it makes none.
-        counts: what the criterion counted on the way, for the record.
-    """
-
-    scores: Tensor
-    kept: tuple[int, ...] | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,33 +36,6 @@ class Criterion(ABC):
         Raises:
             PruningError: the criterion cannot serve this network (the message names the layer).
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What a criterion that prunes during training is given.
-
-    Attributes:
-        cmap: channel map of the network that is trained.
-        groups: the groups it may prune.
-        limits: what it has to reach; none where it decides by itself when to stop.
-        floors: group name -> fewest channels to keep.
-        seed: of the run.
-        epochs: of the training it watches.
-        steps: per epoch.
-        images: per epoch.
-        log: receives a row whenever channels go.
-    """
-
-    cmap: ChannelMap
-    groups: tuple[ChannelGroup, ...]
-    limits: tuple[Limit, ...]
-    floors: Mapping[str, int]
-    seed: int
-    epochs: int
-    steps: int
-    images: int
-    log: Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)

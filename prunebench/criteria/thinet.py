@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from prunebench.analysis.gram import GramCollection
+from prunebench.analysis.gram import GramCollection, Matrix
+from prunebench.analysis.gram import rescale as rescale
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require_choice
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 SEARCHES = ("remove", "keep", "omp", "ols")
 #: of a channel's energy, what must lie outside the kept channels' span for it to be independent
 INDEPENDENT = 1e-10
-
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,36 +196,3 @@ def _rising(errors: Matrix) -> Matrix:
         last = max(error, last * (1 + 2.0**-52) + 1e-300)
         scores[number] = last
     return scores
-
-
-def rescale(gram: Tensor | Matrix, kept: Sequence[int], *, ridge: float = 1e-8) -> Tensor:
-    """Returns the weights of the kept channels that fit y best, float64 [len(kept)] on the CPU.
-
-    Least squares of sum_{c in kept} w_c x_c against y = sum_c x_c; no intercept. Where the fit is
-    not unique, weights stay as near 1 as they can: a dead channel gets exactly 1, and of equal
-    ones each takes its part. Keeping all channels gives exactly ones.
-
-    Args:
-        gram: X'X [C, C].
-        kept: channels, in the order of the result.
-        ridge: pull towards 1, relative to the mean energy of a kept channel; it is refined away
-            where the fit is well determined.
-    """
-    import torch
-
-    table = torch.as_tensor(gram).detach().to("cpu", torch.float64)
-    index = torch.as_tensor(list(kept), dtype=torch.int64)
-    others = torch.ones(len(table), dtype=torch.float64)
-    others[index] = 0
-    inner = table[index][:, index]
-    weights = torch.ones(len(index), dtype=torch.float64)
-    mean = float(inner.diagonal().mean())
-    if mean <= 0:
-        return weights
-    pulled = inner + ridge * mean * torch.eye(len(index), dtype=torch.float64)
-    factor = torch.linalg.cholesky(pulled)
-    missing = (table[index] @ others)[:, None]
-    change = torch.zeros_like(missing)
-    for _ in range(3):  # the fit, and two refinements that undo the pull
-        change += torch.cholesky_solve(missing - inner @ change, factor)
-    return weights + change[:, 0]

@@ -137,7 +137,7 @@ def _build(
     model: Mapping[str, Any], factor: int, shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
     """Returns the network of a model section, `factor` times as wide."""
-    from prunebench.config import component
+    from prunebench.options import component
 
     values = deepcopy(dict(model))
     if factor > 1 and "width" in values:

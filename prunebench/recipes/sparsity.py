@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunebench.analysis.clipped_normal import z_score
+from prunebench.analysis.dead_channels import misfit
 from prunebench.analysis.norm_wiring import wiring
 from prunebench.channels import trace
-from prunebench.criteria.bn_probability import misfit
 from prunebench.recipes import Phase
 
 #: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default

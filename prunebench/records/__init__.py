@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from prunebench.errors import DataError
 from prunebench.records.jsonfile import decode, plain, sync_folder, write_bytes
-from prunebench.records.jsonfile import digest as digest
 
 #: version of the records' layout; raised whenever a field changes its name or meaning
 SCHEMA = 1

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 from prunebench.records import Failure, Origin, Report
 from prunebench.records.jsonfile import digest
 
-#: keys of the config that say how or where a run was carried out, not what it computes
-NOT_SETTINGS = (
+#: keys of the config that say how or where a run is carried out, not what it computes
+NOT_DECIDING = (
     "name",
     "tracker",
-    "run.seed",
     "run.resume",
     "run.dry_run",
     "run.outputs",
@@ -27,9 +26,18 @@ NOT_SETTINGS = (
 PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
 
 
+def deciding(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a resolved config, or the sections of it at `prefix`, without `NOT_DECIDING`."""
+    return {
+        key: deciding(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in NOT_DECIDING
+    }
+
+
 def setting(record: Report | Failure) -> str:
     """Returns a digest of all that decides the result but the seed."""
-    return digest({"config": settings(record), "names": names(record)})
+    return digest({"config": settings(record), "names": names(record)})[:16]
 
 
 def settings(record: Report | Failure) -> dict[str, Any]:
@@ -38,22 +46,21 @@ def settings(record: Report | Failure) -> dict[str, Any]:
     A structure that another run found goes by that run's settings rather than by its path: so the
     structures of several seeds are one setting.
     """
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if prefix in NOT_SETTINGS:
-            return
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), item)
-        else:
-            flat[prefix] = value
-
-    walk("", record.config)
+    flat = dict(_dotted(deciding(record.config)))
+    flat.pop("run.seed", None)
     origin = origin_of(record)
     if origin is not None:
         flat["model.report"] = f"{origin.method} ({origin.setting})"
     return flat
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields dotted key and value of everything in nested `values`."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def names(record: Report | Failure) -> tuple[str, str, str]:

@@ -17,10 +17,9 @@ from typing import Any
 from prunebench.errors import DataError
 
 
-def digest(values: Mapping[str, Any]) -> str:
-    """Returns 16 hex digits that name `values`, whatever the order of their keys."""
-    text = json.dumps(plain(values), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def digest(values: object) -> str:
+    """Returns the sha256, in hex, of plain `values`, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(plain(values), sort_keys=True).encode()).hexdigest()
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from prunebench.channels import Plan
-    from prunebench.criteria import Evidence
+    from prunebench.contracts import Evidence
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.analysis.gram import GramCollection
-from prunebench.criteria.thinet import rescale
+from prunebench.analysis.gram import GramCollection, rescale
 from prunebench.errors import require
 from prunebench.repairs import Repair
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunebench.channels import Plan, Site
-    from prunebench.criteria import Evidence
+    from prunebench.contracts import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunebench.analysis.constants import CONSTANTS, Held, hold_group, holding
-from prunebench.analysis.norm_wiring import Norm, wiring
-from prunebench.criteria.bn_probability import example_of, standing
+from prunebench.analysis.dead_channels import standing
+from prunebench.analysis.norm_wiring import Norm, empty_image, wiring
 from prunebench.errors import PruningError, require, require_choice
 from prunebench.repairs import Repair
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunebench.channels import Plan
-    from prunebench.criteria import Evidence
+    from prunebench.contracts import Evidence
 
 BORDERS = ("mean", "interior", "map", "refuse")
 #: shifts that vary over the map by no more than this part of their size do not vary
@@ -75,7 +75,7 @@ class ShiftFusion(Repair):
         import torch
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        norms = wiring(evidence.network, example_of(evidence))
+        norms = wiring(evidence.network, empty_image(evidence))
         held = self.constants(evidence, plan, norms)
         shifts = self._shifts(evidence, plan, held)
         folded = deepcopy(evidence.network)
@@ -106,7 +106,7 @@ class ShiftFusion(Repair):
 
         from prunebench.channels import place
 
-        norms = wiring(evidence.network, example_of(evidence))
+        norms = wiring(evidence.network, empty_image(evidence))
         shifts = self._shifts(evidence, plan, self.constants(evidence, plan, norms))
         kept = evidence.cmap.keeps(plan)
         for name, shift in shifts.items():
@@ -146,7 +146,7 @@ class ShiftFusion(Repair):
                 classes = site.classes.cpu()
                 mine = cut[classes] & (classes >= 0)
                 gone[site.module] = gone.get(site.module, torch.zeros_like(mine)) | mine
-        example = example_of(evidence)
+        example = empty_image(evidence)
         images = evidence.images[: self.images].to(example)
         shifts: dict[str, Tensor] = {}
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunebench.errors import DataError, PrunebenchError
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 from prunebench.reports.cells import panels, single, tabulate
 from prunebench.reports.formats import csv_text, latex, markdown, rich_text
 from prunebench.reports.load import load_runs

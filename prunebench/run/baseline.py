@@ -14,14 +14,13 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from prunebench.checkpoints import Checkpoint, load, load_weights
-from prunebench.config import Run, digest
+from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.records import write_json
+from prunebench.records.identity import deciding
+from prunebench.records.jsonfile import digest
 from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Stages
-
-#: keys of the dataset section that say where the data lie, not what they are
-PLACE = ("root", "download", "path")
 
 
 def build(run: Run, data: Data) -> nn.Module:
@@ -98,10 +97,8 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
 
     Model, dataset, recipe, seed, device and the versions of the libraries that compute it.
     """
-    dataset = {key: value for key, value in run.config["dataset"].items() if key not in PLACE}
     return {
-        "model": run.config["model"],
-        "dataset": dataset,
+        **deciding({group: run.config[group] for group in ("model", "dataset")}),
         "recipe": asdict(run.recipe.baseline),
         "seed": run.settings.seed,
         "device": next(network.parameters()).device.type,

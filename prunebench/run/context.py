@@ -15,6 +15,7 @@ from prunebench import measure, records
 from prunebench.checkpoints import Checkpoint
 from prunebench.checkpoints.slimmed import example_of
 from prunebench.config import Run
+from prunebench.contracts import Observer
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.recipes import Phase
@@ -25,7 +26,7 @@ from prunebench.tracking.progress import Progress
 from prunebench.training import distributed
 from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
-from prunebench.training.stage import Observer, Stage
+from prunebench.training.stage import Stage
 
 
 @dataclass

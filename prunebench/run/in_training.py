@@ -11,8 +11,8 @@ from torch import nn
 from prunebench.channels import ChannelMap, Plan
 from prunebench.checkpoints import Checkpoint
 from prunebench.config import Run
-from prunebench.criteria import Assignment, TrainingCriterion
-from prunebench.observers import PruningObserver
+from prunebench.contracts import Assignment, PruningObserver
+from prunebench.criteria import TrainingCriterion
 from prunebench.run import baseline
 from prunebench.run.context import Job
 from prunebench.run.step import dense_counts

@@ -8,10 +8,11 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from prunebench.budgets import Budget, Dense
+from prunebench.budgets import Budget
 from prunebench.channels import ChannelMap, Plan, slim, trace, verify
 from prunebench.config import Run
-from prunebench.criteria import Criterion, Evidence
+from prunebench.contracts import Dense, Evidence
+from prunebench.criteria import Criterion
 from prunebench.datasets import Data
 from prunebench.errors import PruningError
 from prunebench.repairs import Repair

@@ -7,6 +7,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
+from prunebench.contracts import Moment
 from prunebench.datasets import Data
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
@@ -17,7 +18,7 @@ from prunebench.training import distributed
 from prunebench.training.batches import DeviceSplit
 from prunebench.training.losses import cross_entropy
 from prunebench.training.optim import build_optimizer, learning_rate
-from prunebench.training.stage import EpochRecord, Moment, Stage, TrainResult
+from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
 from prunebench.training.tally import NEVER, Tally
 
@@ -134,7 +135,7 @@ def _train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     torch.autograd.backward(loss * (len(labels) / mean_over))
     distributed.average_statistics(run.network)
     run.sparsity.add(run.epoch)
-    moment = Moment(run.epoch, run.step, run.steps, images, labels, loss.detach(), mean_over)
+    moment = Moment(run.epoch, run.step, run.steps, labels, mean_over)
     if observer is not None:
         observer.after_backward(moment)
     run.optimizer.step()

@@ -4,62 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor
 
 from prunebench.checkpoints import Checkpoint
+from prunebench.contracts import Observer
 from prunebench.tracking.progress import Progress
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What an observer sees at one step.
-
-    Attributes:
-        epoch: counted from 0.
-        step: within the epoch, counted from 0.
-        steps: per epoch.
-        images, labels: of the step, as fed to the network: this process's part of the batch.
-        loss: their mean, scalar, on the device and detached.
-        mean_over: what an image's own derivative was divided by in the gradients.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    images: Tensor
-    labels: Tensor
-    loss: Tensor
-    mean_over: float
-
-
-class Observer(Protocol):
-    """Pruning during training: looks on at every step and may change gradients and weights.
-
-    What it draws at random must be a function of its seed and the moment (`seed_for`), and all
-    else it remembers must be in its state dict: then a resumed run repeats it bit for bit. Each
-    process has its own, and all must change the weights alike.
-    """
-
-    def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Called once per process, before any step and before `load_state_dict`."""
-
-    def after_backward(self, moment: Moment) -> None:
-        """Called when the gradients of the step are there."""
-
-    def after_step(self, moment: Moment) -> bool:
-        """Called when the weights have moved; True ends the phase early."""
-
-    def finished(self) -> None:
-        """Called when the last step is done; takes off whatever `start` put on the network."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns all it remembers: tensors, numbers, strings, lists and dicts."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
 
 
 def _ignore(row: Mapping[str, object]) -> None:

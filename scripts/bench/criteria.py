@@ -16,10 +16,10 @@ from time import process_time
 import torch
 from torch import Tensor, nn
 
-from prunebench.api import option
 from prunebench.channels import ChannelGroup, ChannelMap, capture, trace
 from prunebench.criteria import Criterion, Evidence
 from prunebench.models import ModelSpec
+from prunebench.options import option
 
 CHUNK = 64
 BATCH = 32

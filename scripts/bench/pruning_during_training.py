@@ -18,15 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import trace
-from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.contracts import Assignment, Moment, PruningObserver
+from prunebench.criteria import TrainingCriterion
 from prunebench.models import ModelSpec
-from prunebench.observers import PruningObserver
+from prunebench.options import option
 from prunebench.reproducibility import device_name
 from prunebench.run.step import dense_counts
-from prunebench.training.stage import Moment
 
 #: halves of a failing move over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
@@ -74,7 +73,7 @@ def stepper(
         loss = functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
-        moment = Moment(0, done, STEPS, images, labels, loss.detach(), len(labels))
+        moment = Moment(0, done, STEPS, labels, len(labels))
         if watching is not None:
             watching.after_backward(moment)
         optimizer.step()

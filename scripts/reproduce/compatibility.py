@@ -11,12 +11,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.config.combinations import check_combination
 from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.errors import ConfigError
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir, option
 from prunebench.schedules import Schedule
 
 ROOT = Path(__file__).resolve().parents[2]

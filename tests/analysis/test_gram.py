@@ -11,7 +11,7 @@ from torch import nn
 from prunebench.analysis.consumer_gram import Reader, contributions
 from prunebench.analysis.gram import GramCollection
 from prunebench.channels import trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.errors import ConfigError, PruningError
 
 ALL = GramCollection(collect="all", num_samples=99, per_image=1, rows_per_channel=0, chunk=2)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from prunebench.budgets import Dense
 from prunebench.budgets.counts import best, kept_count
 from prunebench.budgets.global_ranking import GlobalRanking
 from prunebench.budgets.macs import Macs
@@ -14,7 +13,7 @@ from prunebench.budgets.per_layer import PerLayer
 from prunebench.budgets.search import largest_within
 from prunebench.budgets.uniform import Uniform
 from prunebench.channels import Plan, slim, trace
-from prunebench.criteria import GroupRank
+from prunebench.contracts import Dense, GroupRank
 from prunebench.errors import ConfigError, PruningError
 
 SIZES = {"0": 8, "2": 10, "4": 100}

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from prunebench.api import option
-from prunebench.budgets import Budget, Dense
+from prunebench.budgets import Budget
 from prunebench.channels import Plan, trace
-from prunebench.criteria import GroupRank
+from prunebench.contracts import Dense, GroupRank
 from prunebench.errors import ConfigError, PruningError
+from prunebench.options import option
 from prunebench.run.step import dense_counts
 
 

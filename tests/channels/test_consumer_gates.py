@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from prunebench.api import option
 from prunebench.channels import Plan, slim, trace
 from prunebench.channels.consumer_gates import ConsumerFactors
 from prunebench.models import ModelSpec
 from prunebench.models.mlp import Mlp
 from prunebench.models.resnet import Resnet
 from prunebench.models.vgg import Vgg16
+from prunebench.options import option
 
 
 class Mixed(nn.Module):

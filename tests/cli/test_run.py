@@ -19,7 +19,7 @@ SMALL = [
 #: prints the logits of a fixed input and the count of right answers on the test set
 RELOAD = """
 import sys, torch, prunebench
-from prunebench.api import option
+from prunebench.options import option
 from prunebench.datasets import DatasetSpec
 from prunebench.measure import evaluate
 from prunebench.training.batches import DeviceSplit

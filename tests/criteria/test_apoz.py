@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import prunebench.channels
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.apoz import Apoz
 from prunebench.errors import ConfigError, PruningError
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from prunebench.analysis.norm_wiring import wiring
-from prunebench.api import option
 from prunebench.channels import GatherChannels, trace
 from prunebench.criteria import Criterion, Evidence
 from prunebench.criteria.bn_probability import LIMIT
@@ -16,6 +15,7 @@ from prunebench.errors import ConfigError, PruningError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2
+from prunebench.options import option
 
 EPS = 1e-5
 

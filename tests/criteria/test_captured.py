@@ -6,7 +6,7 @@ from torch import nn
 
 from prunebench.analysis.similarity import similarity
 from prunebench.channels import trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.apoz import Apoz
 from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.criteria.hrank import Hrank, ranks

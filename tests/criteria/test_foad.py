@@ -8,7 +8,7 @@ import torch
 
 import prunebench.channels
 from prunebench.analysis.similarity import similarity
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.errors import ConfigError, PruningError
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.fpgm import Fpgm, distances
 from prunebench.errors import ConfigError
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import prunebench.channels
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.hrank import Hrank, ranks
 from prunebench.errors import ConfigError
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import Plan, slim, trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.oracle import Oracle
 from prunebench.errors import ConfigError
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.slimming import Slimming
 from prunebench.errors import PruningError
 

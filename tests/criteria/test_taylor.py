@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.taylor import Taylor, activation_scores, gate_scores, normed, weight_scores
 from prunebench.errors import ConfigError, PruningError
 

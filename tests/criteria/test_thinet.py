@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import Plan, mask, slim, trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.thinet import SEARCHES, Thinet, removal_order, rescale, search_path
 from prunebench.errors import ConfigError, PruningError
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from prunebench.analysis.filters import filters
 from prunebench.channels import trace
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.criteria.l1 import L1
 from prunebench.criteria.l2 import L2
 from prunebench.criteria.random import Random

@@ -8,10 +8,10 @@ from torch import nn
 
 from prunebench import measure, records
 from prunebench.channels import trace
-from prunebench.config import component
 from prunebench.errors import ConfigError
 from prunebench.models import ModelSpec
 from prunebench.models.found import Found
+from prunebench.options import component
 
 SHAPE = (3, 16, 16)
 EXAMPLE = torch.zeros(1, *SHAPE)

@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from prunebench.config import load, section
+from prunebench.config import load
 from prunebench.errors import ConfigError
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir, section
 from prunebench.recipes import Phase, Recipe
 
 CONF = conf_dir()

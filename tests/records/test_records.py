@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from prunebench.errors import DataError
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 from prunebench.records import (
     Failure,
     Latency,
@@ -19,13 +19,13 @@ from prunebench.records import (
     Report,
     Score,
     StepRecord,
-    digest,
     finish,
     from_json,
     jsonfile,
     to_json,
     write_json,
 )
+from prunebench.records.jsonfile import digest
 
 
 def a_report() -> Report:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import Plan
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.errors import ConfigError
 from prunebench.repairs.bn_recalibration import BnRecalibration
 from prunebench.repairs.none import NoRepair

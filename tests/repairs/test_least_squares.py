@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunebench.channels import Plan, slim, trace, verify
-from prunebench.criteria import Evidence
+from prunebench.contracts import Evidence
 from prunebench.errors import ConfigError
 from prunebench.repairs.least_squares import LeastSquares
 

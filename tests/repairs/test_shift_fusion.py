@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from prunebench.analysis.norm_wiring import wiring
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, slim, trace, verify
 from prunebench.criteria import Criterion, Evidence
@@ -15,6 +14,7 @@ from prunebench.errors import ConfigError, PruningError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2
+from prunebench.options import option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, dense_counts
 from prunebench.schedules.oneshot import OneShot

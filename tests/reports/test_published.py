@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from prunebench.errors import DataError
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 from prunebench.reports.published import beside, load_published
 from prunebench.reports.rows import Change, Row, Spread
 

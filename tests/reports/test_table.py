@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 from prunebench.records import Failure, Report, finish
 from prunebench.reports import table
 from prunebench.reports.table import main, render, show

@@ -19,7 +19,7 @@ import yaml
 
 from prunebench import tracking
 from prunebench.errors import ConfigError
-from prunebench.paths import conf_dir
+from prunebench.options import conf_dir
 from prunebench.tracking import NoTracker, WandbTracker
 
 PLAIN = {

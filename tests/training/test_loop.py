@@ -11,13 +11,14 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from prunebench.checkpoints import Checkpoint, load
+from prunebench.contracts import Moment
 from prunebench.datasets import Data, Split
 from prunebench.errors import CheckpointError, TrainingError
 from prunebench.recipes import Phase
 from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
 from prunebench.training.optim import learning_rate
-from prunebench.training.stage import Moment, Stage, TrainResult
+from prunebench.training.stage import Stage, TrainResult
 
 CPU = torch.device("cpu")
 PHASE = Phase(
@@ -68,11 +69,11 @@ class Shrinker:
 
     def after_backward(self, moment: Moment) -> None:
         assert self.weight.grad is not None
+        self.total += self.weight.grad.abs().sum()
         self.weight.grad.add_(self.weight.sign(), alpha=1e-3 * self.calls)
 
     def after_step(self, moment: Moment) -> bool:
         self.calls += 1
-        self.total += moment.loss
         return self.calls == self.stop_after
 
     def finished(self) -> None:

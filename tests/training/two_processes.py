@@ -14,19 +14,20 @@ from torch import Tensor, nn, optim
 from torch import distributed as dist
 from torch.nn import functional
 
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import trace
 from prunebench.checkpoints import Checkpoint
-from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.contracts import Assignment, Moment
+from prunebench.criteria import TrainingCriterion
 from prunebench.datasets import Data, Split
 from prunebench.errors import TrainingError
 from prunebench.models.resnet import Resnet
+from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
 from prunebench.training import distributed
 from prunebench.training.loop import train
-from prunebench.training.stage import Moment, Stage, TrainResult
+from prunebench.training.stage import Stage, TrainResult
 
 CPU = torch.device("cpu")
 PHASE = Phase(
@@ -102,12 +103,13 @@ class OwnLoss:
         self.handle = network.register_forward_pre_hook(self._gate)
 
     def _gate(self, network: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        self.images = inputs[0]
         self.gates = torch.ones(len(inputs[0]), 1, 1, 1, requires_grad=network.training)
         return (inputs[0] * self.gates,)
 
     def after_backward(self, moment: Moment) -> None:
         found = self.gates.grad * moment.mean_over
-        logits = self.network(moment.images)
+        logits = self.network(self.images)
         each = functional.cross_entropy(
             logits, moment.labels, reduction="sum", label_smoothing=PHASE.label_smoothing
         )

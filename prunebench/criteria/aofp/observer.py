@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from prunebench.channels import Plan
 from prunebench.channels.consumer_gates import ConsumerFactors
+from prunebench.contracts import Moment
 from prunebench.criteria.aofp.damage import damages, gram
 from prunebench.criteria.aofp.edges import Edge, find_edges
 from prunebench.criteria.aofp.search import (
@@ -23,10 +24,9 @@ from prunebench.criteria.aofp.search import (
 from prunebench.errors import PruningError
 from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
-from prunebench.training.stage import Moment
 
 if TYPE_CHECKING:
-    from prunebench.criteria import Assignment
+    from prunebench.contracts import Assignment
     from prunebench.criteria.aofp import Aofp
 
 

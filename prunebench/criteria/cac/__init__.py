@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.contracts import Assignment
+from prunebench.criteria import TrainingCriterion
 from prunebench.errors import require, require_choice
 
 if TYPE_CHECKING:

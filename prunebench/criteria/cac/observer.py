@@ -11,15 +11,15 @@ from torch.utils.hooks import RemovableHandle
 
 from prunebench.channels import ChannelGroup, Plan
 from prunebench.channels.consumer_gates import ConsumerFactors
+from prunebench.contracts import Moment
 from prunebench.criteria.cac.estimators import Draw, Estimator, GateGradient, OnOff, outcome
 from prunebench.criteria.cac.ramp import cubic, fewest, level
 from prunebench.errors import PruningError
 from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
-from prunebench.training.stage import Moment
 
 if TYPE_CHECKING:
-    from prunebench.criteria import Assignment
+    from prunebench.contracts import Assignment
     from prunebench.criteria.cac import Cac
 
 #: below this width the expected number of perturbed channels per image is capped at 1

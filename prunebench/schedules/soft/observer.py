@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn, optim
 
-from prunebench.budgets import Budget, Dense
+from prunebench.budgets import Budget
 from prunebench.channels import ChannelGroup, Plan
-from prunebench.criteria import Criterion, Evidence
+from prunebench.contracts import Dense, Evidence, Moment
+from prunebench.criteria import Criterion
 from prunebench.errors import PruningError
-from prunebench.training.stage import Moment
 
 if TYPE_CHECKING:
-    from prunebench.criteria import Assignment
+    from prunebench.contracts import Assignment
 
 
 class SoftObserver:

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from prunebench.api import option
 from prunebench.channels import trace
 from prunebench.criteria.aofp.damage import damages, gram
 from prunebench.criteria.aofp.edges import find_edges
 from prunebench.errors import PruningError
 from prunebench.models import ModelSpec
 from prunebench.models.resnet import Resnet
+from prunebench.options import option
 
 
 class Separable(nn.Module):

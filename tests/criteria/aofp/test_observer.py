@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import Checkpoint
-from prunebench.criteria import Assignment, TrainingCriterion
+from prunebench.contracts import Assignment, Moment
+from prunebench.criteria import TrainingCriterion
 from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
+from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
 from prunebench.training.loop import train
-from prunebench.training.stage import Moment, Stage
+from prunebench.training.stage import Stage
 
 CPU = torch.device("cpu")
 PHASE = Phase(

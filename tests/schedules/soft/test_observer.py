@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from prunebench.api import option
 from prunebench.budgets import Budget
 from prunebench.channels import mask, slim, trace
 from prunebench.checkpoints import Checkpoint
-from prunebench.criteria import Assignment, Criterion
+from prunebench.contracts import Assignment, Moment
+from prunebench.criteria import Criterion
 from prunebench.datasets import Data, Split
 from prunebench.errors import PruningError
+from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
 from prunebench.schedules.soft.observer import SoftObserver
 from prunebench.training.loop import train
-from prunebench.training.stage import Moment, Stage
+from prunebench.training.stage import Stage
 
 PHASE = Phase(
     epochs=4, batch_size=16, optimizer="sgd", lr=0.2, momentum=0.9, nesterov=False,
@@ -133,11 +134,11 @@ def test_filters_come_back():
     observer = soft(network, rows)
     observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
     nothing = torch.empty(0)
-    observer.after_step(Moment(0, 4, 5, nothing, nothing, nothing, 8.0))
+    observer.after_step(Moment(0, 4, 5, nothing, 8.0))
     gone = [c for c in range(10) if c not in observer.plan().kept["first"]]
     with torch.no_grad():
         network.first.weight[gone[:2]] = 5.0
-    observer.after_step(Moment(1, 4, 5, nothing, nothing, nothing, 8.0))
+    observer.after_step(Moment(1, 4, 5, nothing, 8.0))
     assert set(gone[:2]) < set(observer.plan().kept["first"])
     assert gone[2] not in observer.plan().kept["first"]
     assert [row["returned"] for row in rows] == [0, 2]

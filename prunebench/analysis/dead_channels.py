@@ -1,0 +1,141 @@
+"""How dead the channels of a group are: what batch norms and ReLUs leave of them.
+
+The output of a batch norm is taken for N(beta, s^2); z = -beta / s is how many deviations it lies
+below zero. See `bn_probability` for the four cases of a depthwise convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.analysis.clipped_normal import z_score
+from prunebench.analysis.norm_wiring import Norm, affine
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from prunebench.channels import ChannelGroup, Site
+
+
+def misfit(group: ChannelGroup, norms: Mapping[str, Norm]) -> str | None:
+    """Returns why no probability can be told for `group`; None if it can."""
+    followed = 0
+    bare = None
+    for producer in group.producers:
+        behind = [norm for norm in norms.values() if norm.fed_by == producer.module]
+        followed += bool(behind)
+        if not behind:
+            bare = bare or f"no batch norm follows {producer.module}"
+        for norm in behind:
+            if norm.ceiling is None:
+                return f"{norm.name} is not followed by a ReLU"
+    # producers of a group that is no residual stream are gates, all but one: they scale zeros
+    return None if followed and not group.residual else bare
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A depthwise convolution that channels pass, class by class.
+
+    Attributes:
+        before: z in front of it, float64 [size].
+        behind: z behind it; -inf where no ReLU follows.
+        rho: of the norm behind it.
+        open: whether nothing else reads its input.
+    """
+
+    before: Tensor
+    behind: Tensor
+    rho: Tensor
+    open: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How dead the classes of a group are.
+
+    Attributes:
+        z: float64 [size]; the least of all norms through which a class leaves the group.
+        passages: depthwise convolution -> what happens there.
+        rho_max: of the criterion.
+    """
+
+    z: Tensor
+    passages: dict[str, Passage]
+    rho_max: float
+
+    def cases(self, least: float) -> dict[str, int]:
+        """Returns how many channels fall into each case at z = `least`, and how many may not go.
+
+        Groups without a depthwise convolution count ``alive`` and ``dead`` channels.
+        """
+        if not self.passages:
+            dead = int((self.z >= least).sum())
+            return {"alive": len(self.z) - dead, "dead": dead}
+        counts = dict.fromkeys(("case1", "case2", "case3", "case4"), 0)
+        counts |= {"case3_amplified": 0, "case4_read_elsewhere": 0}
+        for passage in self.passages.values():
+            front, back = passage.before >= least, passage.behind >= least
+            counts["case1"] += int((~front & ~back).sum())
+            counts["case2"] += int((front & back).sum())
+            counts["case3"] += int((front & ~back).sum())
+            counts["case4"] += int((~front & back).sum())
+            counts["case3_amplified"] += int((front & ~back & (passage.rho > self.rho_max)).sum())
+            counts["case4_read_elsewhere"] += 0 if passage.open else int((~front & back).sum())
+        return counts
+
+
+def standing(
+    network: nn.Module, group: ChannelGroup, norms: Mapping[str, Norm], *, rho_max: float
+) -> Standing:
+    """Returns how dead the classes of `group` are.
+
+    Args:
+        network: its norms are read.
+        group: without a `misfit`.
+        norms: wiring of the network.
+        rho_max: as in `BnProbability`.
+    """
+    import torch
+
+    sites = {site.module: site for site in group.norms}
+    depthwise = {site.module for site in group.depthwise}
+    known: dict[str, Tensor] = {}
+    passages: dict[str, Passage] = {}
+    z = torch.full((group.size,), torch.inf, dtype=torch.float64)
+    passed = {norm.fed_by for norm in norms.values() if norm.name in sites}
+    for norm in norms.values():
+        if norm.name not in sites:
+            continue
+        own, rho = _scores(network.get_submodule(norm.name), sites[norm.name], group.size)
+        if norm.ceiling is None:
+            own = torch.full_like(own, -torch.inf)
+        if norm.fed_by in depthwise and known:
+            before = known.get(norm.source or "", torch.stack(list(known.values())).amin(0))
+            feeder = norms.get(norm.source or "")
+            alone = feeder is not None and feeder.reader == norm.fed_by
+            passages[norm.fed_by or ""] = Passage(before, own, rho, alone)
+            own = torch.maximum(own, torch.where(rho <= rho_max, before, -torch.inf))
+        known[norm.name] = own
+        if norm.reader is None or norm.reader not in passed:
+            z = torch.minimum(z, own)
+    return Standing(z, passages, rho_max)
+
+
+def _scores(norm: nn.Module, site: Site, size: int) -> tuple[Tensor, Tensor]:
+    """Returns the least z and the largest rho of each class at one norm, float64 [size].
+
+    Classes that the norm does not see have z = +inf and rho = 0.
+    """
+    import torch
+
+    inside = (site.classes >= 0).cpu()
+    owners = site.classes.cpu()[inside]
+    gamma, beta, variance, eps = affine(norm, site.module)
+    z = torch.full((size,), torch.inf, dtype=torch.float64)
+    z.scatter_reduce_(0, owners, z_score(gamma, beta, variance, eps)[inside], "amin")
+    rho = torch.zeros(size, dtype=torch.float64)
+    rho.scatter_reduce_(0, owners, (variance / (variance + eps))[inside], "amax")
+    return z, rho

@@ -1,0 +1,164 @@
+"""What criteria, budgets, repairs, schedules and training hand each other; read this first.
+
+A criterion gets `Evidence` and returns a `GroupRank` for each group; a budget turns ranks into a
+plan, with the `Dense` network's counts as its yardstick. Where channels go in the course of a
+training, a criterion or schedule gets an `Assignment` with the budget's `Limit`s and returns a
+`PruningObserver`, which sees every `Moment` of the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn, optim
+
+    from prunebench.channels import ChannelGroup, ChannelMap, Plan
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at.
+
+    Attributes:
+        network: the network as pruned so far, in eval mode; a criterion must leave it unchanged.
+        cmap: its channel map.
+        groups: the groups to rank (a subset of ``cmap.groups``).
+        images: normalised training images, float32 [n, C, H, W], unaugmented, in a seeded
+            random order, on the network's device. Never validation or test images.
+        labels: int64 [n].
+        seed: for criteria that draw at random.
+    """
+
+    network: nn.Module
+    cmap: ChannelMap
+    groups: tuple[ChannelGroup, ...]
+    images: Tensor
+    labels: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
+class GroupRank:
+    """How the classes of one group compare.
+
+    Attributes:
+        scores: float64 [group.size] on the CPU; higher = keep; finite.
+        kept: the criterion's own decision, ascending class indices; None if it makes none.
+        counts: what the criterion counted on the way, for the record.
+    """
+
+    scores: Tensor
+    kept: tuple[int, ...] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The unpruned network's counts, the yardstick of every keep ratio.
+
+    Attributes:
+        sizes: group name -> number of classes.
+        macs, params: of the whole dense network.
+    """
+
+    sizes: Mapping[str, int]
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A count that the slimmed network may reach and not exceed.
+
+    Attributes:
+        unit: what is counted, for messages.
+        target: the limit.
+        amount: the count of the network slimmed by a plan.
+    """
+
+    unit: str
+    target: int
+    amount: Callable[[Plan], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What a criterion that prunes during training is given.
+
+    Attributes:
+        cmap: channel map of the network that is trained.
+        groups: the groups it may prune.
+        limits: what it has to reach; none where it decides by itself when to stop.
+        floors: group name -> fewest channels to keep.
+        seed: of the run.
+        epochs: of the training it watches.
+        steps: per epoch.
+        images: per epoch.
+        log: receives a row whenever channels go.
+    """
+
+    cmap: ChannelMap
+    groups: tuple[ChannelGroup, ...]
+    limits: tuple[Limit, ...]
+    floors: Mapping[str, int]
+    seed: int
+    epochs: int
+    steps: int
+    images: int
+    log: Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What an observer sees at one step.
+
+    Attributes:
+        epoch: counted from 0.
+        step: within the epoch, counted from 0.
+        steps: per epoch.
+        labels: int64 [n] of the step's images: this process's part of the batch.
+        mean_over: what an image's own derivative was divided by in the gradients.
+    """
+
+    epoch: int
+    step: int
+    steps: int
+    labels: Tensor
+    mean_over: float
+
+
+class Observer(Protocol):
+    """Pruning during training: looks on at every step and may change gradients and weights.
+
+    What it draws at random must be a function of its seed and the moment (`seed_for`), and all
+    else it remembers must be in its state dict: then a resumed run repeats it bit for bit. Each
+    process has its own, and all must change the weights alike.
+    """
+
+    def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Called once per process, before any step and before `load_state_dict`."""
+
+    def after_backward(self, moment: Moment) -> None:
+        """Called when the gradients of the step are there."""
+
+    def after_step(self, moment: Moment) -> bool:
+        """Called when the weights have moved; True ends the phase early."""
+
+    def finished(self) -> None:
+        """Called when the last step is done; takes off whatever `start` put on the network."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all it remembers: tensors, numbers, strings, lists and dicts."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+
+
+class PruningObserver(Observer, Protocol):
+    """An observer of the training loop that ends with a plan."""
+
+    def plan(self) -> Plan:
+        """Returns what is left so far, in the numbering of the network that is trained."""

@@ -1,0 +1,109 @@
+"""From a YAML section to the frozen dataclass that its ``_target_`` names.
+
+The dataclass's fields are the schema: keys, types and ranges are checked here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from inspect import isabstract
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from prunebench.errors import ConfigError, require, unknown
+
+Part = TypeVar("Part")
+
+
+def conf_dir() -> Path:
+    """Returns the absolute folder of the shipped YAMLs: inside the wheel, or beside the package."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "conf"
+    return packaged if packaged.is_dir() else here.parent / "conf"
+
+
+def option(group: str, name: str, base: type, **changes: Any) -> Any:
+    """Builds a shipped option of `group` with some of its keys changed.
+
+    Raises:
+        ConfigError: the option or a key is not known, or a value does not fit.
+    """
+    folder = conf_dir() / group
+    path = folder / f"{name}.yaml"
+    if not path.exists():
+        raise ConfigError(unknown(f"{group}={name}", [file.stem for file in folder.glob("*.yaml")]))
+    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    assert isinstance(values, dict)
+    return component(group, {str(k): v for k, v in {**values, **changes}.items()}, base)
+
+
+def component(group: str, values: dict[str, Any], base: type[Part]) -> Part:
+    """Builds the option of `group` whose class ``_target_`` names.
+
+    Raises:
+        ConfigError: ``_target_`` is missing or names no concrete dataclass derived from `base`,
+            or the values do not fit its fields.
+    """
+    require(isinstance(values, dict), f"{group} must name an option, got '{values}'")
+    target = str(values.get("_target_", ""))
+    module_name, _, class_name = target.rpartition(".")
+    require(bool(module_name), f"{group} has no _target_ that names its class")
+    try:
+        found: Any = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{group}._target_: cannot find {target} ({error})") from error
+    fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
+    require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
+    option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
+    return option
+
+
+def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
+    """Builds the frozen dataclass `schema` from plain `values`.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value has the wrong type or range.
+    """
+    check_keys(name, values, schema)
+    try:
+        return build(name, values, schema)
+    except OmegaConfBaseException as error:
+        key = f"{name}.{error.full_key}" if error.full_key else name
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+
+
+def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
+    """Builds `schema` from values whose keys are known; types and ranges are checked here."""
+    hints = get_type_hints(schema)
+    nested = {key: hints[key] for key in values if is_dataclass(hints[key])}
+    if nested:  # OmegaConf cannot fill a frozen dataclass that sits in another
+        parts = {key: section(f"{name}.{key}", values[key], kind) for key, kind in nested.items()}
+        missing = [key for key in hints if key not in parts]
+        require(not missing, f"{name} lacks {', '.join(missing)}")
+    else:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        for key in OmegaConf.missing_keys(merged):
+            raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
+    try:
+        built: object = schema(**parts) if nested else OmegaConf.to_object(merged)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    assert isinstance(built, schema)
+    return built
+
+
+def check_keys(name: str, values: object, schema: type) -> None:
+    """Raises ConfigError for a key of `values`, nested ones included, that `schema` lacks."""
+    require(isinstance(values, dict), f"{name} must hold keys and values, got '{values}'")
+    assert isinstance(values, dict)
+    assert is_dataclass(schema)
+    hints = get_type_hints(schema)
+    valid = [field.name for field in fields(schema)]
+    for key, value in values.items():
+        require(key in valid, unknown(f"{name}.{key}", valid))
+        if is_dataclass(hints[key]):
+            check_keys(f"{name}.{key}", value, hints[key])
