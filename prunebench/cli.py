@@ -30,7 +30,7 @@ MISTAKES: list[PrunebenchError] = []
 def job(cfg: DictConfig) -> None:
     """Carries out one run in Hydra's output folder."""
     try:
-        carry_out(cfg)
+        hand_over(cfg)
     except PrunebenchError as error:
         if not in_this_process():
             raise  # a launcher on a cluster learns of the failure by the exception alone
@@ -38,7 +38,7 @@ def job(cfg: DictConfig) -> None:
         say(str(error))
 
 
-def carry_out(cfg: DictConfig) -> None:
+def hand_over(cfg: DictConfig) -> None:
     """Checks `cfg` and runs it."""
     from prunebench.config import load
 

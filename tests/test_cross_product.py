@@ -22,6 +22,7 @@ from prunebench.options import conf_dir, option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
 from prunebench.schedules import Schedule
+from prunebench.schedules.oneshot import OneShot
 from prunebench.schedules.soft.observer import SoftObserver
 
 #: every criterion -> what makes it quick
@@ -221,14 +222,15 @@ def carried_out(network, sample, criterion, budget, schedule):
         observer.after_step(Moment(0, 99, 100, torch.empty(0), 1.0))
         facts = Evidence(network, cmap, groups, sample.images, sample.labels, 0)
         repair = option("repair", "none", Repair)
-        made = cut_as(observer.plan(), facts, repair, example=sample.images, criterion_seconds=0.0)
-        return made.plan, made.error
+        [step] = schedule.steps([group.name for group in groups])
+        made = cut_as(observer.plan(), facts, repair, step, example=sample.images)
+        return made.plan, made.record.surgery_error
     method = Method(criterion, budget, option("repair", "none", Repair))
     whole, worst = Plan({}), 0.0
     for step in schedule.steps([group.name for group in groups]):
         made = cut(network, method, step, dense, sample=sample, example=sample.images[:2])
         network, whole = made.network, Plan.compose(whole, made.plan)
-        worst = max(worst, made.error)
+        worst = max(worst, made.record.surgery_error)
     return whole, worst
 
 
@@ -323,13 +325,14 @@ def test_criteria_with_models(model):
             ranks = criterion_of(name).rank(looked_at)
             plan = budget.choose(cmap, ranks, dense_counts(cmap), share=1.0)
             repair = option("repair", "none", Repair)
-            made = cut_as(plan, looked_at, repair, example=sample.images[:2], criterion_seconds=0.0)
+            [step] = OneShot().steps(list(ranks))
+            made = cut_as(plan, looked_at, repair, step, example=sample.images[:2])
         except PruningError as error:
             assert why is not None, f"{name}: {error}"
             assert why in str(error)
             assert "\n" not in str(error)
             continue
         assert why is None, f"{name} works on {model}"
-        assert made.error <= 1e-5, name
+        assert made.record.surgery_error <= 1e-5, name
         for group in looked_at.groups:
             assert len(plan.kept[group.name]) == max(1, group.size // 2)

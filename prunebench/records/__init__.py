@@ -115,7 +115,7 @@ class StepRecord:
         share: how much of the way to the final budget this step went, in (0, 1].
         kept: group name -> number of channels left.
         criterion_seconds: time spent ranking.
-        seconds: of the whole step, its short fine-tune included.
+        seconds: of the whole step, without its short fine-tuning.
         surgery_error: largest relative difference between the masked and the slimmed network.
         unprunable: name -> why it was left alone.
         counts: group name -> what the criterion counted there (probability's cases, say).

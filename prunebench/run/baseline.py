@@ -20,7 +20,8 @@ from prunebench.records import write_json
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest
 from prunebench.reproducibility import seed_for
-from prunebench.run.ledger import Stages
+from prunebench.run.ledger import Ledger
+from prunebench.run.trained import Trained
 
 
 def build(run: Run, data: Data) -> nn.Module:
@@ -32,8 +33,8 @@ def build(run: Run, data: Data) -> nn.Module:
 def obtain(
     run: Run,
     network: nn.Module,
-    stages: Stages,
-    train: Callable[[nn.Module, Checkpoint], dict[str, Any]],
+    ledger: Ledger,
+    train: Callable[[nn.Module, Checkpoint], Trained],
     note: Callable[[str], None],
 ) -> str:
     """Puts baseline weights into `network` and returns where they came from.
@@ -41,9 +42,8 @@ def obtain(
     Args:
         run: the run.
         network: as `build` returns it.
-        stages: of this run; a baseline that is not stored is a stage of its own.
-        train: trains the network it is given, going on from the checkpoint, and returns the
-            result as plain values with the state dict under ``network``.
+        ledger: of this run; a baseline that is not stored is a stage of its own.
+        train: trains the network it is given, going on from the checkpoint.
         note: tells the user what is going on.
 
     Raises:
@@ -53,7 +53,7 @@ def obtain(
     if origin is not None:
         return origin
     if not run.baseline.store:
-        result = stages.do("baseline", lambda checkpoint: train(network, checkpoint))
+        result = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
         network.load_state_dict(result["network"])
         return "trained in this run"
     folder = entry(run, network)
@@ -62,8 +62,8 @@ def obtain(
         if origin is not None:
             return origin
         write_json(folder / "identity.json", identity(run, network))
-        shared = Stages(folder, every_seconds=run.settings.checkpoint_seconds)
-        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint))
+        shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
+        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
     network.load_state_dict(result["network"])
     return f"trained, now in the baseline store ({folder.name})"
 

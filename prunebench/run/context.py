@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.recipes import Phase
 from prunebench.records.metrics import MetricsLog
-from prunebench.run.ledger import Stages
+from prunebench.run.ledger import Ledger
+from prunebench.run.trained import Trained
 from prunebench.tracking import TrackedRun
 from prunebench.tracking.progress import Progress
 from prunebench.training import distributed
@@ -30,32 +30,28 @@ from prunebench.training.stage import Stage
 
 
 @dataclass
-class Job:
+class RunContext:
     """One run under way.
 
     Attributes:
         run: what to do.
         folder: where its files go.
+        ledger: what is done already.
         data: the splits.
         device: where the networks are.
-        stages: what is done already.
         metrics: the run's own log.
         tracker: its mirror.
         progress: tells the user.
-        begun: names of the stages begun, in order.
-        seconds: stage -> seconds it took.
     """
 
     run: Run
     folder: Path
+    ledger: Ledger
     data: Data
     device: torch.device
-    stages: Stages
     metrics: MetricsLog
     tracker: TrackedRun
     progress: Progress
-    begun: list[str]
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def example(self) -> torch.Tensor:
@@ -67,19 +63,6 @@ class Job:
         self.metrics.append(row)
         self.tracker.log(row)
 
-    def stage(self, name: str, compute: Callable[[Checkpoint], dict[str, Any]]) -> dict[str, Any]:
-        """Returns the result of stage `name`, computed now or before a kill, and its seconds."""
-        self.begun.append(name)
-
-        def timed(checkpoint: Checkpoint) -> dict[str, Any]:
-            start = perf_counter()
-            result = compute(checkpoint)
-            return {"seconds": perf_counter() - start, **result}
-
-        result = self.stages.do(name, timed)
-        self.seconds[name] = float(result["seconds"])
-        return result
-
     def train(
         self,
         network: nn.Module,
@@ -87,8 +70,8 @@ class Job:
         name: str,
         checkpoint: Checkpoint,
         observer: Observer | None = None,
-    ) -> dict[str, Any]:
-        """Trains `network` in place; returns its last and its best-val weights, and more."""
+    ) -> Trained:
+        """Trains `network` in place, as process 0 of the run's processes."""
         distributed.invite(distributed.JointTraining(network, phase, name, observer is not None))
         done = train(
             network,
@@ -104,33 +87,23 @@ class Job:
                 log=self.log,
             ),
         )
-        return {
-            "network": network.state_dict(),
-            "best": done.best_state,
-            "best_is_last": done.best is not None and done.best == done.last,
-            "seconds": done.seconds,
-        }
+        return Trained(
+            last=network.state_dict(),
+            best=done.best_state,
+            best_is_last=done.best is not None and done.best == done.last,
+            seconds=done.seconds,
+        )
+
+    def trained(self, network: nn.Module, phase: Phase, name: str) -> Trained:
+        """Returns what stage `name`, a training of `network`, comes to; `network` is used up."""
+        done = self.ledger.do(name, lambda at: self.train(network, phase, name, at).pack())
+        return Trained.unpack(done)
 
     def measure(self, stage: str, network: nn.Module) -> records.Measurement:
         """Returns what `network` is and does at `stage`; the test set is read once per stage."""
-
-        def compute(_: Checkpoint) -> dict[str, Any]:
-            measured = records.Measurement(
-                stage=stage,
-                params=measure.params(network),
-                macs=measure.macs(network, self.example),
-                size_bytes=measure.size_bytes(network),
-                test=self.score(network, "test"),
-                val=self.score(network, "val"),
-                latency=measure.latencies(
-                    network, self.data.shape, (1, self.run.settings.latency_batch)
-                ),
-            )
-            return {"measurement": records.to_json(measured)}
-
         name = f"measure-{stage}"
-        text = self.stage(name, compute)["measurement"]
-        measured = records.from_json(records.Measurement, text, name)
+        done = self.ledger.do(name, lambda _: {"measurement": self._measurement(stage, network)})
+        measured = records.from_json(records.Measurement, done["measurement"], name)
         row = {"stage": stage, "params": measured.params, "macs": measured.macs}
         if measured.test is not None:
             row["test/top1"] = measured.test.top1
@@ -140,6 +113,20 @@ class Job:
             )
         self.log(row)
         return measured
+
+    def _measurement(self, stage: str, network: nn.Module) -> str:
+        """Returns the record of `network` as JSON."""
+        batches = (1, self.run.settings.latency_batch)
+        measured = records.Measurement(
+            stage=stage,
+            params=measure.params(network),
+            macs=measure.macs(network, self.example),
+            size_bytes=measure.size_bytes(network),
+            test=self.score(network, "test"),
+            val=self.score(network, "val"),
+            latency=measure.latencies(network, self.data.shape, batches),
+        )
+        return records.to_json(measured)
 
     def score(self, network: nn.Module, split: str) -> records.Score | None:
         """Returns how `network` does on a split of the data; None for an empty split."""

@@ -45,7 +45,7 @@ def rehearse(run: Run) -> None:
         made = cut(network, method, step, counts, sample=sample, example=example)
         network = made.network
         whole = Plan.compose(whole, made.plan)
-        error = max(error, made.error)
+        error = max(error, made.record.surgery_error)
     show(cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels))
 
 

@@ -19,26 +19,29 @@ from prunebench import records
 from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.reproducibility import environment
+from prunebench.run.ledger import Ledger
 
 #: says which configuration a folder belongs to
 IDENTITY = "run.json"
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """The folder in which this process may work.
+class RunFolder:
+    """The folder in which this process, and no other, may work.
 
     Attributes:
-        folder: of the run.
+        path: of the folder.
+        ledger: the stages that are done, in it.
         finished: the report an earlier attempt completed, if any.
     """
 
-    folder: Path
+    path: Path
+    ledger: Ledger
     finished: Path | None
 
 
 @contextmanager
-def claim(run: Run, fresh: Path) -> Iterator[Attempt]:
+def claim(run: Run, fresh: Path) -> Iterator[RunFolder]:
     """Holds the run's folder: `fresh`, or with ``run.resume`` the one to go on in.
 
     Raises:
@@ -63,7 +66,8 @@ def claim(run: Run, fresh: Path) -> Iterator[Attempt]:
         records.write_json(
             folder / IDENTITY, {"digest": run.digest, "config": run.config, "choices": run.choices}
         )
-        yield Attempt(folder, report if report.exists() else None)
+        ledger = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
+        yield RunFolder(folder, ledger, report if report.exists() else None)
 
 
 def find(run: Run, fresh: Path) -> Path:
@@ -105,14 +109,8 @@ def remove_if_empty(folder: Path) -> None:
 
 
 @contextmanager
-def failure_recorded(run: Run, folder: Path, stage: list[str]) -> Iterator[None]:
-    """Writes ``failure.json`` if the body raises, and lets the exception go on.
-
-    Args:
-        run: the run.
-        folder: of the attempt.
-        stage: names of the stages begun so far; the last is where it stopped.
-    """
+def failure_recorded(run: Run, folder: RunFolder) -> Iterator[None]:
+    """Writes ``failure.json`` if the body raises, and lets the exception go on."""
     try:
         yield
     except BaseException as error:
@@ -123,12 +121,12 @@ def failure_recorded(run: Run, folder: Path, stage: list[str]) -> Iterator[None]
             seed=run.settings.seed,
             digest=run.digest,
             environment=environment(),
-            seconds={},
-            stage=stage[-1] if stage else "start",
+            seconds=folder.ledger.seconds,
+            stage=folder.ledger.under_way,
             kind=type(error).__name__,
             message=str(error),
             traceback="" if mistake else traceback.format_exc(),
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        records.finish(folder, failure)
+        records.finish(folder.path, failure)
         raise

@@ -14,55 +14,57 @@ from prunebench.config import Run
 from prunebench.contracts import Assignment, PruningObserver
 from prunebench.criteria import TrainingCriterion
 from prunebench.run import baseline
-from prunebench.run.context import Job
+from prunebench.run.context import RunContext
 from prunebench.run.step import dense_counts
 from prunebench.schedules.during_training import DuringTraining
 from prunebench.schedules.soft import Soft
 from prunebench.schedules.soft.observer import SoftObserver
 
 
-def prune_while_training(job: Job, dense: nn.Module, cmap: ChannelMap) -> tuple[nn.Module, Plan]:
+def prune_while_training(
+    context: RunContext, dense: nn.Module, cmap: ChannelMap
+) -> tuple[nn.Module, Plan]:
     """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
 
     Args:
-        job: with schedule=during_training.
+        context: with schedule=during_training.
         dense: the trained baseline; left unchanged.
         cmap: its channel map.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
     """
-    run = job.run
+    run = context.run
     assert isinstance(run.schedule, DuringTraining)
     if run.schedule.start == "scratch":
-        network = baseline.build(run, job.data).to(job.device)
+        network = baseline.build(run, context.data).to(context.device)
     else:
         network = deepcopy(dense)
-    observer = observer_of(run, cmap, len(job.data.train), job.log)
+    observer = observer_of(run, cmap, len(context.data.train), context.log)
 
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
-        done = job.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
-        return {**done, "plan": observer.plan().to_json()}
+        done = context.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
+        return {**done.pack(), "plan": observer.plan().to_json()}
 
-    done = job.stage("pruning", compute)
+    done = context.ledger.do("pruning", compute)
     network.load_state_dict(done["network"])
     plan = Plan.from_json(done["plan"])
-    tell(job, cmap, plan)
+    tell(context, cmap, plan)
     return network.eval(), plan
 
 
-def tell(job: Job, cmap: ChannelMap, plan: Plan) -> None:
+def tell(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
     """Logs where pruning has come to, and tells the user of a budget that is not met."""
     row: dict[str, Any] = {"stage": "pruning-end"}
-    for limit in job.run.budget.limits(cmap, dense_counts(cmap)):
+    for limit in context.run.budget.limits(cmap, dense_counts(cmap)):
         found = limit.amount(plan)
         row |= {limit.unit: found, f"{limit.unit} allowed": limit.target}
         if found > limit.target:
-            job.progress.note(
+            context.progress.note(
                 f"pruning ended with {found:,} {limit.unit} where the budget allows "
                 f"{limit.target:,}: raise recipe.pruning.epochs, or let the criterion prune faster"
             )
-    job.log(row)
+    context.log(row)
 
 
 def observer_of(

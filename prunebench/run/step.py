@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
@@ -15,6 +15,7 @@ from prunebench.contracts import Dense, Evidence
 from prunebench.criteria import Criterion
 from prunebench.datasets import Data
 from prunebench.errors import PruningError
+from prunebench.records import StepRecord
 from prunebench.repairs import Repair
 from prunebench.reproducibility import cuda_math, seed_for
 from prunebench.schedules import Step
@@ -58,20 +59,14 @@ class Cut:
     """What a step made of a network.
 
     Attributes:
-        network: the slimmed (and repaired) network.
-        unrepaired: the network slimmed by the same plan without the repair's folding.
+        network: the slimmed and repaired network, in eval mode.
         plan: in the class numbering of the network that went in.
-        error: largest relative difference between masked and slimmed network.
-        criterion_seconds: time spent ranking.
-        counts: group name -> what the criterion counted there.
+        record: of the step, for the report.
     """
 
     network: nn.Module
-    unrepaired: nn.Module
     plan: Plan
-    error: float
-    criterion_seconds: float
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    record: StepRecord
 
 
 def draw_sample(run: Run, data: Data, device: torch.device, count: int) -> Sample:
@@ -111,13 +106,19 @@ def cut(
         PruningError: the criterion or budget cannot serve this network, or the slimmed network
             does not compute what the masked one does.
     """
-    facts = evidence(network, step, sample, example)
     start = perf_counter()
+    facts = evidence(network, step, sample, example)
     ranks = method.criterion.rank(facts)
-    seconds = perf_counter() - start
+    ranked = perf_counter() - start
     plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
-    made = cut_as(plan, facts, method.repair, example=example, criterion_seconds=seconds)
-    return replace(made, counts={name: dict(rank.counts) for name, rank in ranks.items()})
+    made = cut_as(plan, facts, method.repair, step, example=example)
+    record = replace(
+        made.record,
+        criterion_seconds=ranked,
+        seconds=perf_counter() - start,
+        counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},
+    )
+    return replace(made, record=record)
 
 
 def evidence(network: nn.Module, step: Step, sample: Sample, example: Tensor) -> Evidence:
@@ -127,16 +128,15 @@ def evidence(network: nn.Module, step: Step, sample: Sample, example: Tensor) ->
     return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
 
 
-def cut_as(
-    plan: Plan, facts: Evidence, repair: Repair, *, example: Tensor, criterion_seconds: float
-) -> Cut:
+def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: Tensor) -> Cut:
     """Prunes the network of `facts` by a plan that is made already.
 
     Raises:
         PruningError: the plan does not fit, or the slimmed network does not compute what the
             masked one does.
     """
-    network, cmap = facts.network, facts.cmap
+    start = perf_counter()
+    cmap = facts.cmap
     plan.check(cmap)
     folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
@@ -147,6 +147,15 @@ def cut_as(
             f"the slimmed network differs from the masked one by {error:.1e} (relative), more "
             f"than rounding explains ({TOLERANCE:.0e}); this network cannot be trusted to surgery"
         )
-    unrepaired = slimmed if repair.identity else slim(network, cmap, plan)
     repair.settle(slimmed, facts, plan)
-    return Cut(slimmed, unrepaired, plan, error, criterion_seconds)
+    record = StepRecord(
+        name=step.name,
+        groups=list(step.groups),
+        share=step.share,
+        kept={name: len(kept) for name, kept in plan.kept.items()},
+        criterion_seconds=0.0,
+        seconds=perf_counter() - start,
+        surgery_error=error,
+        unprunable=dict(cmap.frozen),
+    )
+    return Cut(slimmed, plan, record)

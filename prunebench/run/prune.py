@@ -1,0 +1,142 @@
+"""From the dense network to the slim one: all steps of the schedule, each on what the last left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunebench.channels import ChannelMap, Plan, place_as_in, slim, trace
+from prunebench.contracts import Dense
+from prunebench.records import StepRecord, from_json, to_json
+from prunebench.run.context import RunContext
+from prunebench.run.in_training import prune_while_training
+from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, draw_sample, evidence
+from prunebench.schedules import Step
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What pruning came to.
+
+    Attributes:
+        network: slim, with all repairs and short trainings; to be fine-tuned.
+        bare: the same cuts and nothing else. Where the option repairs, neither the repairs nor
+            the short trainings that build on them; where it does not, the network right after the
+            last cut.
+        repaired: right after the last cut and its repair.
+        plans: one per step, each in the numbering of the network it was applied to.
+        steps: their records.
+    """
+
+    network: nn.Module
+    bare: nn.Module
+    repaired: nn.Module
+    plans: tuple[Plan, ...]
+    steps: tuple[StepRecord, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """All cuts as one plan for the dense network."""
+        return reduce(Plan.compose, self.plans, Plan({}))
+
+
+def prune(context: RunContext, dense: nn.Module) -> Pruned:
+    """Returns what the schedule's steps make of the `dense` network, which is left unchanged.
+
+    Raises:
+        PruningError: criterion or budget cannot serve this network, or surgery went wrong.
+    """
+    run, cmap = context.run, trace(dense, context.example)
+    start, decided = dense, None
+    if run.schedule.trains:
+        start, decided = prune_while_training(context, dense, cmap)
+    network, cuts = start, list[Cut]()
+    for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
+        cuts.append(take(context, step, network, cmap, decided))
+        network = train_between(context, step, cuts[-1].network)
+    repaired = cuts[-1].network
+    plans = tuple(made.plan for made in cuts)
+    bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
+    return Pruned(network, bare, repaired, plans, tuple(made.record for made in cuts))
+
+
+def take(
+    context: RunContext, step: Step, network: nn.Module, cmap: ChannelMap, decided: Plan | None
+) -> Cut:
+    """Returns what `step` makes of `network`, computed now or before a kill.
+
+    Args:
+        context: of the run.
+        step: of its schedule.
+        network: as pruned so far; left unchanged.
+        cmap: of the dense network.
+        decided: the plan, where a training has made it already.
+    """
+    name = f"prune-{step.name}"
+    counts = dense_counts(cmap)
+    done = context.ledger.do(name, lambda _: pack(compute(context, step, network, counts, decided)))
+    made = unpack(done, network, context.example)
+    error = made.record.surgery_error
+    context.log({"stage": name, "surgery_error": error})
+    context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative)")
+    return made
+
+
+def compute(
+    context: RunContext, step: Step, network: nn.Module, counts: Dense, decided: Plan | None
+) -> Cut:
+    """Ranks, chooses, repairs, slims and verifies."""
+    run, example = context.run, context.example
+    method = Method(run.criterion, run.budget, run.repair)
+    sample = draw_sample(run, context.data, context.device, method.images_needed)
+    if decided is None:
+        return cut(network, method, step, counts, sample=sample, example=example)
+    facts = evidence(network, step, sample, example)
+    return cut_as(decided, facts, run.repair, step, example=example)
+
+
+def train_between(context: RunContext, step: Step, network: nn.Module) -> nn.Module:
+    """Returns `network` after the short training that follows `step`; itself if none does."""
+    if not step.epochs:
+        return network
+    phase = replace(context.run.recipe.between, epochs=step.epochs)
+    network = deepcopy(network)
+    done = context.trained(network, phase, f"between-{step.name}")
+    network.load_state_dict(done.last)
+    return network.eval()
+
+
+def slim_by(plans: tuple[Plan, ...], network: nn.Module, example: Tensor) -> nn.Module:
+    """Returns `network` slimmed by `plans` one after the other."""
+    for plan in plans:
+        network = slim(network, trace(network, example), plan).eval()
+    return network
+
+
+def pack(made: Cut) -> dict[str, Any]:
+    """Returns a cut as plain values and tensors."""
+    return {
+        "plan": made.plan.to_json(),
+        "network": made.network.state_dict(),
+        "record": to_json(made.record),
+    }
+
+
+def unpack(done: Mapping[str, Any], before: nn.Module, example: Tensor) -> Cut:
+    """Returns what `pack` packed.
+
+    Args:
+        done: the packed cut.
+        before: the network that was cut.
+        example: input to trace it with.
+    """
+    plan = Plan.from_json(done["plan"])
+    network = slim_by((plan,), before, example)
+    place_as_in(network, done["network"])
+    network.load_state_dict(done["network"])
+    return Cut(network, plan, from_json(StepRecord, done["record"], "step"))
