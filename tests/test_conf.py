@@ -8,11 +8,13 @@ from pkgutil import iter_modules
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 import prunebench
 from prunebench.config import GROUPS, load
-from prunebench.options import component, conf_dir, section
+from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.options import component, conf_dir, option, section
 from prunebench.recipes import Phase, Recipe
 
 PACKAGES = {
@@ -89,10 +91,14 @@ def test_the_sweep_over_criteria_leaves_none_out():
         overrides = ["experiment=criteria_cifar10", "name=test"]
         hydra = compose("config", overrides=overrides, return_hydra_config=True).hydra
     assert str(hydra.mode) == "RunMode.MULTIRUN"
-    swept = hydra.sweeper.params.criterion.split(",")
-    left_out = {"aofp", "cac"}  # those that watch a training are no one-shot criteria
-    assert {*swept} == {name for group, name in OPTIONS if group == "criterion"} - left_out
-    for criterion in swept:
+    parser = OverridesParser.create()
+    swept = parser.parse_override(f"criterion={hydra.sweeper.params.criterion}").value()
+    criteria = {name for group, name in OPTIONS if group == "criterion"}
+    watching = {
+        n for n in criteria if isinstance(option("criterion", n, Criterion), TrainingCriterion)
+    }
+    assert {*swept.filter(sorted(criteria))} == criteria - watching
+    for criterion in criteria - watching:
         run = load(composed("experiment=criteria_cifar10", f"criterion={criterion}"), {})
         assert (run.budget.keep, run.budget.allocation) == (0.5, "uniform")
 
