@@ -19,10 +19,10 @@ from prunebench.checkpoints import Checkpoint
 from prunebench.checkpoints import slimmed as lineage
 from prunebench.config import Run
 from prunebench.models.found import Found
+from prunebench.records.environment import environment
 from prunebench.records.identity import as_origin
 from prunebench.records.metrics import MetricsLog
 from prunebench.reports.table import show
-from prunebench.reproducibility import environment
 from prunebench.run import baseline
 from prunebench.run.context import Job, pick_device
 from prunebench.run.folder import claim, failure_recorded
