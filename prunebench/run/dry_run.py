@@ -30,7 +30,7 @@ def rehearse(run: Run) -> None:
     data = run.dataset.load()
     network = baseline.build(run, data).to(device).eval()
     origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
-    example = lineage.example_of(data.shape).to(device)
+    example = lineage.tracing_image(data.shape).to(device)
     cmap = trace(network, example)
     if run.schedule.trains:
         images = sizes(data.train.labels, data.val.labels, data.test.labels)

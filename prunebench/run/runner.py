@@ -22,7 +22,7 @@ from prunebench.models.found import Found
 from prunebench.records.environment import environment
 from prunebench.records.identity import as_origin
 from prunebench.records.metrics import MetricsLog
-from prunebench.reports.table import show
+from prunebench.reports.table import print_table
 from prunebench.run import baseline
 from prunebench.run.context import Job, pick_device
 from prunebench.run.folder import claim, failure_recorded
@@ -77,7 +77,7 @@ def carry_out(run: Run, fresh: Path) -> None:
             Stages(attempt.folder, every_seconds=0).clear()  # only now is it not needed to resume
         else:
             progress.note("this run has finished before; nothing is left to resume")
-        show([attempt.folder])
+        print_table([attempt.folder])
         progress.note(f"report: {attempt.folder / records.REPORT}")
 
 
@@ -188,7 +188,7 @@ def finetune(job: Job, pruned: Pruned) -> list[records.Measurement]:
     """Fine-tunes the slim network, saves it, and measures its last and its best-val weights."""
     phase = job.run.recipe.finetune
     done = job.stage("finetune", lambda at: job.train(pruned.network, phase, "finetune", at))
-    origin = lineage.Lineage(
+    origin = lineage.Provenance(
         model=job.run.config["model"],
         shape=job.data.shape,
         classes=job.data.classes,
