@@ -15,7 +15,8 @@ slow: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow --timeout 3600
 
 check: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && \
+	  $(BIN)/lint-imports --no-logo && $(BIN)/vulture
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else \

@@ -23,7 +23,7 @@ SAMPLES, ROWS = 32, 32
 CLOSE = 1 / 256
 
 
-class Likeness:
+class SimilarityTable:
     """The similarity table of one layer, gathered over any number of batches."""
 
     def __init__(self, size: int) -> None:
@@ -87,9 +87,9 @@ def similarity(features: Tensor) -> Tensor:
     Returns:
         In (0, 1], symmetric, and 1 exactly where two channels' maps are equal on every image.
     """
-    likeness = Likeness(features.shape[1])
-    likeness.add(features)
-    return likeness.result()
+    table = SimilarityTable(features.shape[1])
+    table.add(features)
+    return table.result()
 
 
 def _summed(maps: Tensor) -> Tensor:

@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebench import checkpoints as checkpoint
+from prunebench import checkpoints
 from prunebench.channels import Plan, place_as_in, slim, trace
 from prunebench.errors import CheckpointError
+from prunebench.models import ModelSpec
+from prunebench.options import component
 
 #: version of the file's layout
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Lineage:
+class Provenance:
     """How a slimmed network came about.
 
     Attributes:
@@ -38,31 +40,31 @@ class Lineage:
     std: tuple[float, ...]
 
 
-def example_of(shape: Sequence[int]) -> torch.Tensor:
+def tracing_image(shape: Sequence[int]) -> torch.Tensor:
     """Returns a reproducible image [1, C, H, W] to trace and verify networks with."""
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
 def regrow(network: nn.Module, plans: Sequence[Plan], shape: Sequence[int]) -> nn.Module:
     """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded."""
-    example = example_of(shape).to(next(network.parameters()).device)
+    example = tracing_image(shape).to(next(network.parameters()).device)
     for plan in plans:
         network = slim(network, trace(network, example), plan)
     return network
 
 
-def save(path: Path, network: nn.Module, lineage: Lineage) -> None:
+def save(path: Path, network: nn.Module, provenance: Provenance) -> None:
     """Writes the slimmed `network` so that `load` can rebuild it in a fresh process."""
-    checkpoint.save(
+    checkpoints.save(
         path,
         {
             "format": FORMAT,
-            "model": lineage.model,
-            "shape": list(lineage.shape),
-            "classes": lineage.classes,
-            "plans": [plan.to_json() for plan in lineage.plans],
-            "mean": list(lineage.mean),
-            "std": list(lineage.std),
+            "model": provenance.model,
+            "shape": list(provenance.shape),
+            "classes": provenance.classes,
+            "plans": [plan.to_json() for plan in provenance.plans],
+            "mean": list(provenance.mean),
+            "std": list(provenance.std),
             "network": network.state_dict(),
         },
     )
@@ -74,10 +76,7 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         CheckpointError: the file is missing, damaged, or not a slimmed network of prunebench.
     """
-    from prunebench.models import ModelSpec
-    from prunebench.options import component
-
-    content = checkpoint.load(Path(path))
+    content = checkpoints.load(Path(path))
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a slimmed network that this prunebench wrote")
     values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from prunebench.analysis.similarity import Likeness
+from prunebench.analysis.similarity import SimilarityTable
+from prunebench.analysis.similarity import similarity as similarity
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
 
@@ -83,15 +84,15 @@ class Foad(Criterion):
 
         from prunebench.channels import capture
 
-        likeness = {group.name: Likeness(group.size) for group in evidence.groups}
+        tables = {group.name: SimilarityTable(group.size) for group in evidence.groups}
         images = evidence.images[: self.num_samples]
         for some in torch.split(images, self.chunk):
             maps = capture(evidence.network, evidence.cmap, some, evidence.groups, self.point)
             for name, features in maps.items():
-                likeness[name].add(features)
+                tables[name].add(features)
         ranks = {}
-        for name, seen in likeness.items():
-            table = seen.result()
+        for name, gathered in tables.items():
+            table = gathered.result()
             if not bool(table.isfinite().all()):
                 raise PruningError(
                     f"the feature maps of {name} are not finite; has training diverged?"
@@ -109,7 +110,7 @@ def select(table: Tensor, *, t: int, s: float = 0.0, rule: str = "v2023") -> lis
     removed.
 
     Args:
-        table: S [C, C], as `likeness.similarity` returns it.
+        table: S [C, C], as `similarity` returns it.
         t: channels that one kept channel may remove; more than C counts as C.
         s: least similarity for a removal; not used by ``v2022``.
         rule: ``v2023``, ``v2022`` or ``strict``; see `Foad`.

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunebench.records import Origin
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -18,6 +20,10 @@ class ModelSpec(ABC):
     def pretrained(self) -> bool:
         """Whether `build` returns trained weights, so that no baseline need be trained."""
         return False
+
+    def origin(self) -> Origin | None:
+        """Returns which run found the structure to build; None where no run did."""
+        return None
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:

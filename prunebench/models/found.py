@@ -14,7 +14,9 @@ from torch import nn
 from prunebench.channels import ChannelMap, Plan, slim, trace
 from prunebench.errors import ConfigError, require
 from prunebench.models import ModelSpec
-from prunebench.records import Report, from_json
+from prunebench.options import component
+from prunebench.records import Origin, Report, from_json
+from prunebench.records.identity import as_origin
 
 #: how many times the widths of the dense network a scaled structure may need
 WIDEST = 16
@@ -53,6 +55,14 @@ class Found(ModelSpec):
             raise ConfigError(f"model.report: cannot read {path} ({error.strerror})") from error
         require(bool(report.plan), f"model.report: {path} prunes nothing")
         return report
+
+    def origin(self) -> Origin:
+        """Returns the run that found the structure.
+
+        Raises:
+            ConfigError: as `found`.
+        """
+        return as_origin(self.found())
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network with fresh weights.
@@ -137,8 +147,6 @@ def _build(
     model: Mapping[str, Any], factor: int, shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
     """Returns the network of a model section, `factor` times as wide."""
-    from prunebench.options import component
-
     values = deepcopy(dict(model))
     if factor > 1 and "width" in values:
         values["width"] = values["width"] * factor

@@ -111,7 +111,7 @@ class GhostBottleneck(nn.Module):
         return summed
 
 
-class GhostNet(nn.Module):
+class GhostnetNetwork(nn.Module):
     """Stem, 16 bottlenecks, a 1x1 convolution, a global average, a hidden layer, a classifier."""
 
     def __init__(
@@ -172,4 +172,6 @@ class Ghostnet(ModelSpec):
         strides = [2, *(row[4] for row in _ROWS)]
         if self.stem == "cifar":
             strides[0] = strides[2] = 1
-        return GhostNet(self.width, strides=tuple(strides), channels=shape[0], classes=classes)
+        return GhostnetNetwork(
+            self.width, strides=tuple(strides), channels=shape[0], classes=classes
+        )

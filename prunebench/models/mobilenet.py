@@ -81,7 +81,7 @@ class SeparableBlock(nn.Sequential):
         super().__init__(layers)
 
 
-class MobileNet(nn.Module):
+class MobilenetV1Network(nn.Module):
     """MobileNetV1: a stem, 13 separable blocks, a global average, one linear layer."""
 
     def __init__(self, width: float, *, stem_stride: int, channels: int, classes: int) -> None:
@@ -141,7 +141,7 @@ class InvertedResidual(nn.Module):
         return x + out if self.adds else out
 
 
-class InvertedMobileNet(nn.Module):
+class MobilenetV2Network(nn.Module):
     """MobileNetV2; module names are torchvision's, so that its and similar checkpoints load."""
 
     def __init__(
@@ -191,7 +191,9 @@ class MobilenetV1(ModelSpec):
         """Returns the network for images of `shape`, at least 16 x 16."""
         require_size("mobilenet_v1", shape, _SMALLEST)
         stride = 1 if self.stem == "cifar" else 2
-        return MobileNet(self.width, stem_stride=stride, channels=shape[0], classes=classes)
+        return MobilenetV1Network(
+            self.width, stem_stride=stride, channels=shape[0], classes=classes
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +219,6 @@ class MobilenetV2(ModelSpec):
         strides = [2, *(row[3] for row in _V2)]
         if self.stem == "cifar":
             strides[0] = strides[2] = 1
-        return InvertedMobileNet(
+        return MobilenetV2Network(
             self.width, strides=tuple(strides), channels=shape[0], classes=classes
         )

@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
         return out
 
 
-class CifarResnet(nn.Module):
+class ResnetNetwork(nn.Module):
     """Stem, three stages of basic blocks, a global average, one linear layer.
 
     Module names are those of the widely used public CIFAR checkpoints (``layer2.0.conv1``), so
@@ -138,7 +138,7 @@ class FoadBlock(nn.Module):
         return out
 
 
-class FoadResnet(nn.Module):
+class Resnet56FoadNetwork(nn.Module):
     """ResNet-56 as the authors of FOAD trained it; module names are those of their checkpoint."""
 
     def __init__(self, *, channels: int, classes: int) -> None:
@@ -204,7 +204,7 @@ class Resnet(ModelSpec):
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
         _require_size(shape)
-        return CifarResnet(
+        return ResnetNetwork(
             tuple(max(1, round(c * self.width)) for c in _WIDTHS),
             blocks=(self.depth - 2) // 6,
             shortcut=self.shortcut,
@@ -220,4 +220,4 @@ class Resnet56Foad(ModelSpec):
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
         _require_size(shape)
-        return FoadResnet(channels=shape[0], classes=classes)
+        return Resnet56FoadNetwork(channels=shape[0], classes=classes)

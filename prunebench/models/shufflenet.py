@@ -84,7 +84,7 @@ class GroupedUnit(nn.Module):
         return activated
 
 
-class ShuffleNetV1(nn.Module):
+class ShufflenetV1Network(nn.Module):
     """Stem, three stages of 4, 8 and 4 units, a global average, one linear layer."""
 
     def __init__(self, groups: int, *, stem: str, channels: int, classes: int) -> None:
@@ -164,7 +164,7 @@ class HalvedUnit(nn.Module):
         return out
 
 
-class ShuffleNetV2(nn.Module):
+class ShufflenetV2Network(nn.Module):
     """Stem, three stages of 4, 8 and 4 units, a 1x1 convolution, a global average, one linear."""
 
     def __init__(self, widths: tuple[int, ...], *, stem: str, channels: int, classes: int) -> None:
@@ -221,7 +221,7 @@ class ShufflenetV1(ModelSpec):
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16."""
         require_size("shufflenet_v1", shape, _SMALLEST)
-        return ShuffleNetV1(self.groups, stem=self.stem, channels=shape[0], classes=classes)
+        return ShufflenetV1Network(self.groups, stem=self.stem, channels=shape[0], classes=classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,4 +246,6 @@ class ShufflenetV2(ModelSpec):
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16."""
         require_size("shufflenet_v2", shape, _SMALLEST)
-        return ShuffleNetV2(_V2[self.width], stem=self.stem, channels=shape[0], classes=classes)
+        return ShufflenetV2Network(
+            _V2[self.width], stem=self.stem, channels=shape[0], classes=classes
+        )

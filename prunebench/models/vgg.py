@@ -15,7 +15,7 @@ _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 51
 _SMALLEST = 2 ** (len(_STAGES) - 1)
 
 
-class Vgg(nn.Module):
+class VggNetwork(nn.Module):
     """13 x (conv 3x3, BN, ReLU), four max poolings, a global average, one linear layer."""
 
     def __init__(
@@ -107,4 +107,4 @@ def _vgg16(shape: tuple[int, int, int], classes: int, *, factor: float, norm: bo
         f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
     )
     stages = tuple(tuple(max(1, round(c * factor)) for c in stage) for stage in _STAGES)
-    return Vgg(stages, channels=channels, classes=classes, norm=norm)
+    return VggNetwork(stages, channels=channels, classes=classes, norm=norm)

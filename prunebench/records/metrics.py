@@ -50,10 +50,6 @@ class MetricsLog:
         elif before != line:
             self._rewrite()
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Returns all rows so far, oldest first."""
-        return [json.loads(line) for line in self._lines.values()]
-
     def _rewrite(self) -> None:
         write_bytes(self.path, b"".join(self._lines.values()))
 

@@ -74,7 +74,7 @@ def render(
     return rich_text(tables, width=FILE_WIDTH if fixed else None, terminal=False if fixed else None)
 
 
-def show(runs: Sequence[str | os.PathLike[str]]) -> None:
+def print_table(runs: Sequence[str | os.PathLike[str]]) -> None:
     """Prints the table of `runs` alone, without published figures, for people."""
     _print(render(runs, "rich", published=False))
 

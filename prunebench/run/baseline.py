@@ -13,7 +13,8 @@ import torchvision
 from filelock import FileLock, Timeout
 from torch import nn
 
-from prunebench.checkpoints import Checkpoint, load, load_weights
+from prunebench.checkpoints import Checkpoint, load
+from prunebench.checkpoints.foreign import load_weights
 from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.records import write_json

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunebench import measure, records
 from prunebench.checkpoints import Checkpoint
-from prunebench.checkpoints.slimmed import example_of
+from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.contracts import Observer
 from prunebench.datasets import Data
@@ -56,7 +56,7 @@ class RunContext:
     @property
     def example(self) -> torch.Tensor:
         """An image [1, C, H, W] to trace and verify with."""
-        return example_of(self.data.shape).to(self.device)
+        return tracing_image(self.data.shape).to(self.device)
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Writes one row of metrics, to the log first and then to its mirror."""

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import nn
 
 from prunebench.channels import ChannelMap, Plan, trace
-from prunebench.checkpoints import slimmed as lineage
+from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.measure import CONVENTION
 from prunebench.run import baseline
@@ -30,7 +30,7 @@ def rehearse(run: Run) -> None:
     data = run.dataset.load()
     network = baseline.build(run, data).to(device).eval()
     origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
-    example = lineage.example_of(data.shape).to(device)
+    example = tracing_image(data.shape).to(device)
     cmap = trace(network, example)
     if run.schedule.trains:
         images = sizes(data.train.labels, data.val.labels, data.test.labels)
@@ -46,7 +46,9 @@ def rehearse(run: Run) -> None:
         network = made.network
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
-    show(cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels))
+    print_plan(
+        cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels)
+    )
 
 
 def foresee(
@@ -85,7 +87,7 @@ def sizes(*labels: torch.Tensor) -> str:
     return f"{train} training, {val} validation and {test} test images"
 
 
-def show(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: str) -> None:
+def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: str) -> None:
     """Prints the plan group by group, what cannot be pruned, and the totals."""
     console = Console()
     table = Table("group", "channels", "kept", title="dry run: nothing is trained")

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from prunebench import records
 from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError
-from prunebench.reproducibility import environment
+from prunebench.records.environment import environment
 from prunebench.run.ledger import Ledger
 
 #: says which configuration a folder belongs to

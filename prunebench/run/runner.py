@@ -11,10 +11,8 @@ from torch import nn
 from prunebench import records
 from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
-from prunebench.models.found import Found
-from prunebench.records.identity import as_origin
 from prunebench.records.metrics import MetricsLog
-from prunebench.reports.table import show
+from prunebench.reports.table import print_table
 from prunebench.run import baseline
 from prunebench.run.context import RunContext, pick_device
 from prunebench.run.folder import RunFolder, claim, failure_recorded
@@ -48,7 +46,7 @@ def carry_out(run: Run, fresh: Path) -> None:
             folder.ledger.clear()  # only now is it not needed to resume
         else:
             progress.note("this run has finished before; nothing is left to resume")
-        show([folder.path])
+        print_table([folder.path])
         progress.note(f"report: {folder.path / records.REPORT}")
 
 
@@ -56,7 +54,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
     """Returns the report of the whole run: baseline, prune, fine-tune."""
     device = pick_device(run.settings.device)
     data = run.dataset.load()
-    origin = as_origin(run.model.found()) if isinstance(run.model, Found) else None
+    origin = run.model.origin()
     metrics = MetricsLog(folder.path / "metrics.jsonl", fresh=not folder.ledger.started)
     with (
         further_processes(run, device),
@@ -95,7 +93,7 @@ def finetune(context: RunContext, pruned: Pruned) -> list[records.Measurement]:
     """Fine-tunes the slim network, saves it, and measures its last and its best-val weights."""
     network, data = pruned.network, context.data
     done = context.trained(network, context.run.recipe.finetune, "finetune")
-    origin = slimmed.Lineage(
+    origin = slimmed.Provenance(
         model=context.run.config["model"],
         shape=data.shape,
         classes=data.classes,

@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, spawn
 
 from prunebench.channels import trace
-from prunebench.checkpoints.slimmed import example_of
+from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError
 from prunebench.run.in_training import observer_of
@@ -93,7 +93,7 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
         while (asked := distributed.next_training()) is not None:
             observer = None
             if asked.prunes:
-                cmap = trace(asked.network, example_of(data.shape))
+                cmap = trace(asked.network, tracing_image(data.shape))
                 observer = observer_of(run, cmap, len(data.train), _ignore)
             stage = Stage(name=asked.name, seed=run.settings.seed, device=device, observer=observer)
             try:

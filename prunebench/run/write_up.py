@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from torch import nn
 
 from prunebench import measure, records
-from prunebench.reproducibility import environment
+from prunebench.records.environment import environment
 from prunebench.run.context import RunContext
 from prunebench.run.prune import Pruned
 

@@ -67,16 +67,6 @@ def crop_and_mirror(images: Tensor, padding: int, draws: Draws) -> Tensor:
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def normalise(images: Tensor, data: Data) -> Tensor:
-    """Returns ``(pixel / 255 - mean) / std`` as float32 [n, C, H, W].
-
-    Args:
-        images: uint8 [n, C, H, W].
-        data: whose mean and std to use.
-    """
-    return _normalise(images, *_mean_and_std(data, images.device))
-
-
 def _mean_and_std(data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
     """Both as float32 [1, C, 1, 1]."""
     mean, std = torch.tensor([data.mean, data.std], device=device).unbind()
@@ -84,6 +74,7 @@ def _mean_and_std(data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """``(pixel / 255 - mean) / std`` of uint8 images, as float32 [n, C, H, W]."""
     # Contiguous on the way: broadcasting a channel over channels_last strides is slow on a CPU.
     floats = images.to(torch.float32, memory_format=torch.contiguous_format)
     return floats.div_(255).sub_(mean).div_(std)

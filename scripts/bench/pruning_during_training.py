@@ -24,7 +24,7 @@ from prunebench.contracts import Assignment, Moment, PruningObserver
 from prunebench.criteria import TrainingCriterion
 from prunebench.models import ModelSpec
 from prunebench.options import option
-from prunebench.reproducibility import device_name
+from prunebench.records.environment import device_name
 from prunebench.run.step import dense_counts
 
 #: halves of a failing move over 512 and 64 channels

@@ -182,7 +182,7 @@ def judge_ours(model: nn.Module, example: Tensor) -> tuple[str, float]:
     return verdict(verify(model, slimmed, cmap, plan, example)), share
 
 
-def out_of_time(number: int, frame: object) -> None:
+def out_of_time(*_: object) -> None:
     """Stops a network that takes too long."""
     raise Slow
 

@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from prunebench.datasets import Data, Split
 from prunebench.models.resnet import Resnet
 from prunebench.recipes import Phase
-from prunebench.reproducibility import device_name
+from prunebench.records.environment import device_name
 from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage

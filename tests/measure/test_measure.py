@@ -10,7 +10,7 @@ from torchvision import models
 
 from prunebench import measure
 from prunebench.datasets import Data, Split
-from prunebench.errors import ConfigError
+from prunebench.measure import accuracy
 from prunebench.models.resnet import Resnet, Resnet56Foad
 from prunebench.models.vgg import Vgg16
 from prunebench.training.batches import DeviceSplit
@@ -145,10 +145,11 @@ LOGITS = torch.tensor(
 )
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, None])
-def test_a_score_by_hand(batch_size):
+@pytest.mark.parametrize("pixels", [4, 12, 2**17])  # batches of 1, 3 and all 4 images of 2 x 2
+def test_a_score_by_hand(pixels, monkeypatch):
+    monkeypatch.setitem(accuracy.BATCH_PIXELS, "cpu", pixels)
     labels = [0, 3, 2, 1]
-    score = measure.evaluate(Fixed(LOGITS), split_of(labels), batch_size=batch_size)
+    score = measure.evaluate(Fixed(LOGITS), split_of(labels))
     assert (score.correct, score.correct_top5, score.seen) == (2, 3, 4)
     chances = [
         torch.softmax(row.double(), 0)[label] for row, label in zip(LOGITS, labels, strict=True)
@@ -178,16 +179,6 @@ def test_evaluation_is_in_eval_mode_and_restores_each_modules_own():
     assert measure.evaluate(network, split_of([0, 1])) == first
     assert [module.training for module in network] == [True, False, True, True]
     assert network[1].num_batches_tracked == 0
-
-
-def test_bf16_runs_in_bfloat16():
-    seen = []
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 7))
-    network[1].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
-    assert measure.evaluate(network, split_of([0, 1]), precision="bf16").seen == 2
-    assert seen == [torch.bfloat16]
-    with pytest.raises(ConfigError, match="precision must be one of float32, bf16"):
-        measure.evaluate(network, split_of([0, 1]), precision="fp16")
 
 
 def test_latency_of_each_batch_size_once():

@@ -12,6 +12,7 @@ from prunebench.errors import ConfigError
 from prunebench.models import ModelSpec
 from prunebench.models.found import Found
 from prunebench.options import component
+from prunebench.records.identity import as_origin
 
 SHAPE = (3, 16, 16)
 EXAMPLE = torch.zeros(1, *SHAPE)
@@ -99,3 +100,10 @@ def test_mistakes(tmp_path):
     path = report(tmp_path, lenet, {"conv1": 3, "conv2": 49})
     with pytest.raises(ConfigError, match="has no width to scale"):
         Found(report=path, macs=1.0).build((1, 28, 28), 5)
+
+
+def test_only_a_found_structure_has_an_origin(tmp_path):
+    path = report(tmp_path, VGG, {"features.conv1_1": 3})
+    origin = Found(report=path, macs=None).origin()
+    assert origin == as_origin(records.from_json(records.Report, Path(path).read_text(), path))
+    assert component("model", dict(VGG), ModelSpec).origin() is None

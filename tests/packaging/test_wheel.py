@@ -1,8 +1,9 @@
-"""The wheel holds every configuration and runs from an empty folder."""
+"""The wheel holds every configuration and runs from an empty folder; both archives are typed."""
 
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -41,6 +42,28 @@ def test_every_yaml_is_inside(unpacked):
     shipped = {p.relative_to(unpacked / "prunebench" / "conf") for p in unpacked.rglob("*.yaml")}
     assert shipped == {p.relative_to(ROOT / "conf") for p in (ROOT / "conf").rglob("*.yaml")}
     assert len(shipped) >= 50
+
+
+def test_its_annotations_count(unpacked):
+    assert (unpacked / "prunebench" / "py.typed").exists()
+
+
+def test_the_source_archive_holds_the_package(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", tmp_path, ROOT],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    [path] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    package = {
+        str(path.relative_to(ROOT))
+        for folder in ("prunebench", "conf")
+        for path in (ROOT / folder).rglob("*.*")
+        if "__pycache__" not in path.parts
+    }
+    assert package <= names
+    assert "prunebench/py.typed" in names
 
 
 def test_nothing_else_lands_in_site_packages(unpacked):

@@ -214,7 +214,8 @@ def test_content_is_on_disk_before_the_name_is(
 
 def test_records_and_tracking_need_no_torch() -> None:
     program = (
-        "import sys, prunebench.records, prunebench.records.metrics, prunebench.tracking\n"
+        "import sys, prunebench.records, prunebench.records.metrics\n"
+        "import prunebench.records.environment, prunebench.tracking.wandb\n"
         "import prunebench.reports.table\n"
         "sys.exit(bool({'torch', 'wandb', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )

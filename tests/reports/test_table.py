@@ -14,7 +14,7 @@ import pytest
 from prunebench.options import conf_dir
 from prunebench.records import Failure, Report, finish
 from prunebench.reports import table
-from prunebench.reports.table import main, render, show
+from prunebench.reports.table import main, print_table, render
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,7 +43,7 @@ def test_format(sweep: Path, monkeypatch: pytest.MonkeyPatch, form: str, file: s
 def test_one_run_reads_from_before_to_after(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show([sweep / "seed1"])
+    print_table([sweep / "seed1"])
     golden = (GOLDEN / "one_run.txt").read_text(encoding="utf-8")
     assert trimmed(capsys.readouterr().out) == golden
 
@@ -246,5 +246,5 @@ def test_plain_terminals_get_question_marks(sweep: Path) -> None:
 def test_a_busy_machine_is_called_one(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = sweep / "seed1" / "report.json"
     path.write_text(path.read_text().replace('"iqr_ms": 0.1', '"iqr_ms": 4.0'))
-    show([sweep / "seed1"])
+    print_table([sweep / "seed1"])
     assert "the machine was busy, so do" in " ".join(capsys.readouterr().out.split())

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prunebench import tracking
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir
-from prunebench.tracking import NoTracker, WandbTracker
+from prunebench.tracking import NoTracker
+from prunebench.tracking import wandb as mirror
+from prunebench.tracking.wandb import WandbTracker
 
 PLAIN = {
     "project": "bench",
@@ -134,7 +135,7 @@ def test_offline_run_reads_back(tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, sys
-from prunebench.tracking import WandbTracker
+from prunebench.tracking.wandb import WandbTracker
 options = dict(project="p", entity=None, group=None, tags=[], job_type=None)
 tracker = WandbTracker(**options, mode=sys.argv[2])
 try:
@@ -230,7 +231,7 @@ def test_hanging_wandb_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake_wandb(monkeypatch, "log hangs")
-    monkeypatch.setattr(tracking, "LOG_SECONDS", 0.05)
+    monkeypatch.setattr(mirror, "LOG_SECONDS", 0.05)
     started = time.monotonic()
     with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
         run.log({"stage": "s"})
@@ -277,9 +278,9 @@ def test_login_is_found_in_the_netrc_file(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text("machine api.wandb.ai login user password " + "0" * 40 + "\n")
     file.chmod(0o600)
     monkeypatch.setenv("NETRC", str(file))
-    assert tracking.has_login()
+    assert mirror.has_login()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not tracking.has_login()
+    assert not mirror.has_login()
 
 
 def test_bad_values_are_refused() -> None:
@@ -299,7 +300,7 @@ def test_option_lists_every_field(name: str, kind: type, caplog: pytest.LogCaptu
     assert not {key for key in option if "key" in key or "token" in key}
 
 
-def test_no_tracker_looks_away(tmp_path: Path) -> None:
+def test_no_tracker_mirrors_nothing(tmp_path: Path) -> None:
     with NoTracker().start(tmp_path, "n", {}, "i") as run:
         run.log({"stage": "s"})
         run.summary({})

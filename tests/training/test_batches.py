@@ -13,10 +13,14 @@ from prunebench.training.batches import (
     Draws,
     crop_and_mirror,
     draw_epoch,
-    normalise,
 )
 
 CPU = torch.device("cpu")
+
+
+def normalised(images: torch.Tensor, data: Data) -> torch.Tensor:
+    mean, std = (torch.tensor(each).view(1, -1, 1, 1) for each in (data.mean, data.std))
+    return (images.float() / 255 - mean) / std
 
 
 def split(n: int, *, channels: int = 3, height: int = 6, width: int = 8) -> Split:
@@ -86,7 +90,7 @@ def test_without_flip_and_padding_images_only_change_order() -> None:
     whole = data(padding=0, flip=False)
     drawn = draw_epoch(21, whole, seed=1, stage="s", epoch=0)
     images = torch.cat([images for images, _ in epoch(whole, 4)])
-    assert torch.equal(images, normalise(whole.train.images[drawn.order], whole))
+    assert torch.equal(images, normalised(whole.train.images[drawn.order], whole))
     assert not draw_epoch(
         99, replace(whole, crop_padding=2), seed=1, stage="s", epoch=0
     ).mirrored.any()
@@ -158,7 +162,7 @@ def test_a_sample_is_seeded_and_unaugmented() -> None:
     assert torch.equal(more[:8], images)
     assert len(more) == 21
     assert not torch.equal(images, other)
-    plain = normalise(whole.train.images, whole)
+    plain = normalised(whole.train.images, whole)
     for image, label in zip(images, labels, strict=True):
         found = [i for i in range(21) if torch.equal(plain[i], image)]
         assert whole.train.labels[found[0]] == label

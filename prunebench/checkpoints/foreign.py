@@ -1,0 +1,106 @@
+"""Weights from other people's files, read without running any code in them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.channels.gather import GatherChannels
+from prunebench.checkpoints import read
+from prunebench.errors import CheckpointError
+
+_WRAPPERS = ("state_dict", "net_state_dict", "model_state_dict", "model", "network", "net")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Loads a user's weights into `network`, in place, whatever wrapping they come in.
+
+    Known: a state dict, alone or under one of the usual keys; a ``module.`` prefix; .safetensors.
+    May be missing from the file: the index of a `GatherChannels`, which is wiring and no weight,
+    and ``num_batches_tracked``. No code in the file is ever run.
+
+    Raises:
+        CheckpointError: the file cannot be read safely, or does not fit the network.
+    """
+    weights = _without_prefix(_state_dict(_open(path), path))
+    own = network.state_dict()
+    optional = {name for name in own if name.endswith("num_batches_tracked")} | {
+        f"{name}.index"
+        for name, module in network.named_modules()
+        if isinstance(module, GatherChannels)
+    }
+    lacking = [name for name in own if name not in weights and name not in optional]
+    foreign = [name for name in weights if name not in own]
+    if lacking or foreign:
+        parts = [f"lacks {len(lacking)}, first '{lacking[0]}'"] if lacking else []
+        parts += [f"has {len(foreign)} more, first '{foreign[0]}'"] if foreign else []
+        raise CheckpointError(f"{path} is of another network: it {' and '.join(parts)}")
+    wrong = [name for name in weights if weights[name].shape != own[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{path} does not fit: {len(wrong)} of {len(own)} tensors differ in shape, first "
+            f"'{name}': {list(weights[name].shape)} in the file, {list(own[name].shape)} here"
+        )
+    network.load_state_dict(weights, strict=False)
+
+
+def _open(path: Path) -> Any:
+    """Whatever the file holds, read without running code in it."""
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    raw = read(path)
+    damaged = CheckpointError(f"{path} is cut short or no torch file")
+    if not raw.startswith((b"PK", b"\x80")):  # of a zip archive, of a bare pickle
+        raise damaged
+    try:
+        with warnings.catch_warnings(action="ignore"):  # on pickle protocols that do load
+            return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds more than weights, and loading it would run code from the file; "
+            "save network.state_dict() alone"
+        ) from None
+    except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError, IndexError):
+        raise damaged from None
+
+
+def _open_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    try:
+        return parse(read(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no valid safetensors file: {error}") from None
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in a file's content."""
+    if isinstance(content, Mapping):
+        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        candidate = inner[0] if inner else content
+        if candidate and all(isinstance(value, Tensor) for value in candidate.values()):
+            return dict(candidate)
+    raise CheckpointError(
+        f"{path} holds no state dict, neither alone nor under {', '.join(_WRAPPERS)}"
+    )
+
+
+def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with the prefixes of parallel and compiled wrappers taken off."""
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            bare = {name.removeprefix(prefix): value for name, value in weights.items()}
+            return _without_prefix(bare)
+    return weights

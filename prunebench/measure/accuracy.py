@@ -1,0 +1,70 @@
+"""What a network gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite, prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunebench.records import Score
+from prunebench.reproducibility import cuda_math
+from prunebench.training.batches import DeviceSplit
+
+#: pixels per evaluation batch: 128 images of 32 x 32 on a CPU, which keeps them in its cache
+#: (1.5 times as fast as 512), and 1,024 on a GPU
+BATCH_PIXELS = {"cpu": 2**17, "cuda": 2**20}
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode, no gradients and full float32 inside the block; the mode comes back after it."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.inference_mode(), cuda_math(exact=True):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def evaluate(network: nn.Module, split: DeviceSplit) -> Score:
+    """Returns how many images of `split` the network gets right, in eval mode.
+
+    An image with a logit that is not finite counts as wrong.
+
+    Args:
+        network: gives logits [n, classes]; on the split's device; its mode is restored.
+        split: images and labels.
+    """
+    pixels = BATCH_PIXELS.get(split.device.type, 2**17)
+    size = max(1, pixels // prod(split.images.shape[-2:]))
+    # counted on the device and read once at the end, so that a GPU never waits
+    totals = torch.zeros(2, dtype=torch.int64, device=split.device)
+    loss = torch.zeros((), dtype=torch.float64, device=split.device)
+    classes = 0
+    with evaluating(network):
+        for images, labels in split.batches(size):
+            logits = network(images).float()
+            classes = logits.shape[1]
+            totals += _correct(logits, labels)
+            loss += functional.cross_entropy(logits, labels, reduction="sum").double()
+    top1, top5 = totals.tolist()
+    mean = float(loss) / max(1, len(split))
+    return Score(
+        correct=top1,
+        correct_top5=top5 if classes > 5 else None,
+        seen=len(split),
+        loss=mean if isfinite(mean) else None,
+    )
+
+
+def _correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Images whose label ranks first, and among the first five: int64 [2]."""
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = (best == labels[:, None]) & logits.isfinite().all(1, keepdim=True)
+    return torch.stack([hits[:, 0].sum(), hits.sum()])
