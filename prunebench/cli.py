@@ -5,6 +5,7 @@ torch is imported only once a job runs, so that --help, --cfg, Tab and mistakes 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -70,6 +71,13 @@ def main() -> None:
         for mistake in MISTAKES:
             raise mistake
         return
+    explained()
+    if MISTAKES:
+        raise SystemExit(2)
+
+
+def explained() -> None:
+    """Runs the job, or all of a sweep; what stops it is told in one line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
     try:
         job()
@@ -78,13 +86,15 @@ def main() -> None:
         raise SystemExit(130) from None
     except (PrunebenchError, HydraException, OmegaConfBaseException, YAMLError) as error:
         fail(explain(error))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        fail("name is too long for a folder; choose a shorter name=")
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
         null = [word for word in sys.argv[1:] if word.endswith("=null")]
         fail(f"{', '.join(null)}: a group needs an option; prunebench --help lists them")
-    if MISTAKES:
-        raise SystemExit(2)
 
 
 def fail(message: str) -> NoReturn:

@@ -147,6 +147,7 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
     plain = {str(key): value for key, value in config.items()}
+    require(".." not in str(plain["name"]).split("/"), "name must not lead out of its folder by ..")
     settings = section("run", plain["run"], Settings)
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
