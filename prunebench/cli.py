@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +24,8 @@ from prunebench import __version__
 from prunebench.errors import PrunebenchError, unknown
 from prunebench.paths import conf_dir
 
+#: a group for which something is typed that cannot be the name of an option
+NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
 #: what the jobs of this process ended with; a sweep goes on after one
 MISTAKES: list[PrunebenchError] = []
 
@@ -45,7 +48,7 @@ def carry_out(cfg: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     choices = {str(k): str(v) for k, v in hydra_config.runtime.choices.items() if "/" not in str(k)}
-    run = load(cfg, choices)
+    run = load(cfg, choices, files=True)
     from prunebench import runner
 
     runner.carry_out(run, Path(hydra_config.runtime.output_dir))
@@ -93,8 +96,8 @@ def explained() -> None:
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
-        null = [word for word in sys.argv[1:] if word.endswith("=null")]
-        fail(f"{', '.join(null)}: a group needs an option; prunebench --help lists them")
+        typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]
+        fail(f"{', '.join(typed)}: a group needs an option; prunebench --help lists them")
 
 
 def fail(message: str) -> NoReturn:
@@ -120,6 +123,11 @@ def explain(error: Exception) -> str:
     """Says in one line what an error of Hydra, OmegaConf or YAML means for the user."""
     if isinstance(error, MissingConfigException):
         return explain_missing(error)
+    _, is_merge, typed = str(error).partition("Error merging override ")
+    if is_merge:
+        key, _, value = typed.partition("=")
+        held = f"a list: {key}=[...]" if value.startswith("{") else "keys and values"
+        return f"{typed} does not fit: {key} holds {held}"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):

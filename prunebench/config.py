@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, fields, is_dataclass
 from importlib import import_module
 from inspect import isabstract
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,7 +26,7 @@ from prunebench.combinations import (
 )
 from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
-from prunebench.errors import ConfigError, require, unknown
+from prunebench.errors import ConfigError, misfit, require, unknown
 from prunebench.models import ModelSpec
 from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
@@ -86,6 +87,13 @@ class Baseline:
     checkpoint: str | None
     store: bool
 
+    @property
+    def missing(self) -> str:
+        """Whether the file is not there."""
+        if self.checkpoint is None or Path(self.checkpoint).is_file():
+            return ""
+        return f"baseline.checkpoint: there is no file {self.checkpoint}"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -129,12 +137,31 @@ def digest(values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
+def check_name(name: object) -> None:
+    """Raises ConfigError unless `name` can be a folder's below ``run.outputs``."""
+    require(
+        isinstance(name, str | int | float) and ".." not in str(name).split("/"),
+        f"name must be a text and not lead out of its folder by .., got '{name}'",
+    )
+
+
+def require_files(*parts: Baseline | DatasetSpec | ModelSpec) -> None:
+    """Raises ConfigError for the first of `parts` that names a file which is not there."""
+    for part in parts:
+        require(not part.missing, part.missing)
+
+
+def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Run:
     """Returns the Run that `cfg` describes.
 
+    Args:
+        cfg: as composed.
+        choices: group -> chosen option.
+        files: whether the files that the run will read must be there.
+
     Raises:
-        ConfigError: a key is unknown or missing, a value has the wrong type or range, or the
-            options do not go together.
+        ConfigError: a key is unknown or missing, a value has the wrong type or range, the
+            options do not go together, or a file is not there.
     """
     known = {"name", "run", "baseline", *GROUPS, "recipe"}
     for key in cfg:
@@ -147,7 +174,7 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
     plain = {str(key): value for key, value in config.items()}
-    require(".." not in str(plain["name"]).split("/"), "name must not lead out of its folder by ..")
+    check_name(plain["name"])
     settings = section("run", plain["run"], Settings)
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
@@ -157,7 +184,11 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
         if group == "model":
             check_combination(choices, **{k: parts[k] for k in PRUNING})
             check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
+            if files:
+                require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
+    if files:
+        require_files(parts["model"])
     return Run(
         settings=settings,
         baseline=baseline,
@@ -209,11 +240,7 @@ def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         ConfigError: a key is unknown or missing, or a value has the wrong type or range.
     """
     check_keys(name, values, schema)
-    try:
-        return build(name, values, schema)
-    except OmegaConfBaseException as error:
-        key = f"{name}.{error.full_key}" if error.full_key else name
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    return build(name, values, schema)
 
 
 def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
@@ -225,6 +252,7 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         missing = [key for key in hints if key not in parts]
         require(not missing, f"{name} lacks {', '.join(missing)}")
     else:
+        check_types(name, values, schema)
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         for key in OmegaConf.missing_keys(merged):
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
@@ -234,6 +262,21 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         raise ConfigError(f"{name}: {error}") from error
     assert isinstance(built, schema)
     return built
+
+
+def check_types(name: str, values: dict[str, Any], schema: type) -> None:
+    """Raises ConfigError for the first of `values` that is not of its field's type."""
+    hints = get_type_hints(schema)
+    for key, value in values.items():
+        entries = value.values() if isinstance(value, dict) else value
+        fits = not (  # which OmegaConf lets pass
+            isinstance(value, list | dict) and any(isinstance(e, list | dict) for e in entries)
+        )
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {key: value})
+        except OmegaConfBaseException:
+            fits = False
+        require(fits, misfit(f"{name}.{key}", value, hints[key]))
 
 
 def check_keys(name: str, values: object, schema: type) -> None:

@@ -19,6 +19,11 @@ class ModelSpec(ABC):
         """Whether `build` returns trained weights, so that no baseline need be trained."""
         return False
 
+    @property
+    def missing(self) -> str:
+        """Which file `build` will not find; "" if none. Reads none."""
+        return ""
+
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns a freshly initialised network for images of `shape` (C, H, W).
