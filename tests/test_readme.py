@@ -1,4 +1,4 @@
-"""The README says what is so: its commands and its Python run, its results are the committed reports'."""
+"""The README says what is so: its commands and Python run, its results are the reports'."""
 
 import json
 import os

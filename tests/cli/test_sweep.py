@@ -55,7 +55,10 @@ def test_a_name_may_be_a_path_or_hold_other_characters(prunebench, tmp_path):
 
 
 def test_a_name_that_cannot_be_a_folder_is_one_line(prunebench, tmp_path):
-    for name, answer in (("x" * 300, "name is too long"), ("../../x", "name must not lead out")):
+    for name, answer in (
+        ("x" * 300, "name is too long"),
+        ("../../x", "name must be a text and not lead out"),
+    ):
         done = prunebench("-m", *TINY, "criterion=l1,random", f"name={name}")
         assert done.returncode == 2, done.stderr
         assert f"prunebench: {answer}" in done.stderr
