@@ -5,7 +5,9 @@ torch is imported only once a job runs, so that --help, --cfg, Tab and mistakes 
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +24,8 @@ from prunebench import __version__
 from prunebench.errors import PrunebenchError, unknown
 from prunebench.options import conf_dir
 
+#: a group for which something is typed that cannot be the name of an option
+NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
 #: what the jobs of this process ended with; a sweep goes on after one
 MISTAKES: list[PrunebenchError] = []
 
@@ -44,7 +48,7 @@ def hand_over(cfg: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     choices = {str(k): str(v) for k, v in hydra_config.runtime.choices.items() if "/" not in str(k)}
-    run = load(cfg, choices)
+    run = load(cfg, choices, files=True)
     from prunebench.run import runner
 
     runner.carry_out(run, Path(hydra_config.runtime.output_dir))
@@ -70,6 +74,13 @@ def main() -> None:
         for mistake in MISTAKES:
             raise mistake
         return
+    explained()
+    if MISTAKES:
+        raise SystemExit(2)
+
+
+def explained() -> None:
+    """Runs the job, or all of a sweep; what stops it is told in one line."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
     try:
         job()
@@ -78,13 +89,15 @@ def main() -> None:
         raise SystemExit(130) from None
     except (PrunebenchError, HydraException, OmegaConfBaseException, YAMLError) as error:
         fail(explain(error))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        fail("name is too long for a folder; choose a shorter name=")
     except ValueError as error:
         if "Config group override" not in str(error):
             raise
-        null = [word for word in sys.argv[1:] if word.endswith("=null")]
-        fail(f"{', '.join(null)}: a group needs an option; prunebench --help lists them")
-    if MISTAKES:
-        raise SystemExit(2)
+        typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]
+        fail(f"{', '.join(typed)}: a group needs an option; prunebench --help lists them")
 
 
 def fail(message: str) -> NoReturn:
@@ -110,6 +123,11 @@ def explain(error: Exception) -> str:
     """Says in one line what an error of Hydra, OmegaConf or YAML means for the user."""
     if isinstance(error, MissingConfigException):
         return explain_missing(error)
+    _, is_merge, typed = str(error).partition("Error merging override ")
+    if is_merge:
+        key, _, value = typed.partition("=")
+        held = f"a list: {key}=[...]" if value.startswith("{") else "keys and values"
+        return f"{typed} does not fit: {key} holds {held}"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):

@@ -2,6 +2,16 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+#: type of a field -> one such value in words, several of them, and an example
+WORDS: dict[type, tuple[str, str, object]] = {
+    bool: ("true or false", "true or false", "true"),
+    int: ("an integer", "integers", 3),
+    float: ("a number", "numbers", 0.5),
+    str: ("a text", "texts", "conv1"),
+}
 
 
 class PrunebenchError(Exception):
@@ -35,6 +45,23 @@ def unknown(what: str, valid: Iterable[str]) -> str:
     near = get_close_matches(word, choices, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"'{what}' is not known; valid: {', '.join(choices) or 'none'}{hint}"
+
+
+def wrong_type(key: str, value: object, hint: Any) -> str:
+    """Says that `value` is not of the type `hint`, and in which form `key` takes one."""
+    inner = [kind for kind in get_args(hint) if kind is not NoneType]
+    if NoneType in get_args(hint):
+        return f"{wrong_type(key, value, inner[0])}; null is allowed too"
+    got = "null" if value is None else repr(value)
+    kind = inner[-1] if inner else hint
+    one, several, example = WORDS.get(kind, (str(kind), str(kind), "..."))
+    if type(value) is kind:  # only its brackets are missing
+        example = value
+    forms = {
+        list: f"a list of {several}, such as {key}=[{example}]",
+        dict: f"names with {several}, such as {key}={{conv1:{example}}}",
+    }
+    return f"{key} must be {forms.get(get_origin(hint) or hint, one)}; got {got}"
 
 
 def require(condition: bool, message: str) -> None:

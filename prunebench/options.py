@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from prunebench.errors import ConfigError, require, unknown
+from prunebench.errors import ConfigError, require, unknown, wrong_type
 
 Part = TypeVar("Part")
 
@@ -69,11 +69,7 @@ def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         ConfigError: a key is unknown or missing, or a value has the wrong type or range.
     """
     check_keys(name, values, schema)
-    try:
-        return build(name, values, schema)
-    except OmegaConfBaseException as error:
-        key = f"{name}.{error.full_key}" if error.full_key else name
-        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
+    return build(name, values, schema)
 
 
 def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
@@ -85,6 +81,7 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         missing = [key for key in hints if key not in parts]
         require(not missing, f"{name} lacks {', '.join(missing)}")
     else:
+        check_types(name, values, schema)
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         for key in OmegaConf.missing_keys(merged):
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
@@ -94,6 +91,21 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         raise ConfigError(f"{name}: {error}") from error
     assert isinstance(built, schema)
     return built
+
+
+def check_types(name: str, values: dict[str, Any], schema: type) -> None:
+    """Raises ConfigError for the first of `values` that is not of its field's type."""
+    hints = get_type_hints(schema)
+    for key, value in values.items():
+        entries = value.values() if isinstance(value, dict) else value
+        fits = not (  # which OmegaConf lets pass
+            isinstance(value, list | dict) and any(isinstance(e, list | dict) for e in entries)
+        )
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {key: value})
+        except OmegaConfBaseException:
+            fits = False
+        require(fits, wrong_type(f"{name}.{key}", value, hints[key]))
 
 
 def check_keys(name: str, values: object, schema: type) -> None:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 import prunebench
 from prunebench.config import GROUPS, load
 from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.errors import ConfigError
 from prunebench.options import component, conf_dir, option, section
 from prunebench.recipes import Phase, Recipe
 
@@ -71,6 +72,23 @@ def test_every_option_builds_and_lists_all_its_keys(group, option):
         assert {field.name for field in fields(built)} == values.keys() - {"_target_"}
     with pytest.raises(AttributeError):
         built.nothing = 1
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)
+def test_what_is_a_list_says_so(group, option):
+    chosen = f"{group}={option}"
+    values = OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
+    if group == "recipe":
+        name, values, schema = "recipe.finetune", values["finetune"], Phase
+    else:
+        name, schema = group, type(component(group, values, GROUPS[group]))
+        del values["_target_"]
+    for key, value in values.items():
+        if isinstance(value, list | dict) or key == "epochs_at":
+            with pytest.raises(
+                ConfigError, match=rf"{name}\.{key} must be .*{key}=[\[{{].*; got 1"
+            ):
+                section(name, {**values, key: 1}, schema)
 
 
 @pytest.mark.parametrize(

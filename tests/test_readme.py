@@ -1,38 +1,192 @@
-"""The README says what is so: its commands compose, its results are the committed reports'."""
+"""The README says what is so: its commands and Python run, its results are the reports'."""
 
+import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+import prunebench as package
+from prunebench.api import option
+from prunebench.models import ModelSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
-COMMANDS = [
-    line.split("#")[0].strip() for line in TEXT.splitlines() if line.startswith("prunebench ")
+HELP = (ROOT / "conf" / "config.yaml").read_text().split("Examples:")[1].split("The composed")[0]
+#: every command of README's blocks and of ``prunebench --help``, as written, in their order
+COMMANDS = list(
+    dict.fromkeys(
+        re.split(r"#|  ", line.strip())[0].strip()
+        for line in (TEXT + HELP).splitlines()
+        if line.strip().startswith("prunebench ")
+    )
+)
+#: the sizes with which a test can run them
+SMALL = [
+    "model.width=0.1",
+    "dataset.train_size=48",
+    "dataset.val_size=16",
+    "recipe.baseline.epochs=1",
+    "recipe.pruning.epochs=1",
+    "recipe.finetune.epochs=1",
+    "run.latency_batch=1",
 ]
+#: what some need besides: part of a command -> its further sizes
+SMALLER = {
+    "method=aofp": [
+        "recipe.pruning.epochs=2",
+        "recipe.pruning.batch_size=8",
+        "criterion.draws_per_half=1",
+        "criterion.warmup_steps=1",
+        "criterion.theta=0.9",
+        "budget.keep=0.95",
+    ],
+    "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1"],
+}
+#: runs each list of words as a command line of its own, without importing torch every time
+RUN_ALL = """
+import json, os, sys
+import torch, prunebench.run.runner
+from prunebench.measure import latency
+from prunebench.cli import main
+latency._LATENCY_SECONDS = 0.01  # two thirds of the time of runs so small
+exits = []
+for number, words in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        for descriptor, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{number}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = words
+        try:
+            main()
+        finally:  # what stops main has been told, or is told by python
+            code = sys.exc_info()[1]
+            if code is not None and not isinstance(code, SystemExit):
+                sys.excepthook(*sys.exc_info())
+            sys.stdout.flush()
+            os._exit(0 if code is None else getattr(code, "code", 1))
+    exits.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(exits))
+"""
+#: a criterion of the user's own
+MINE = """
+from dataclasses import dataclass
+import torch
+from prunebench.criteria import Criterion, GroupRank
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Criterion):
+    def rank(self, evidence):
+        return {g.name: GroupRank(-torch.arange(g.size).double()) for g in evidence.groups}
+"""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_compose(prunebench, tmp_path, command):
-    words = shlex.split(command)[1:]
-    if "--help" in words:
-        assert prunebench(*words).returncode == 0
-        return
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with all that the commands name: CIFAR-10 in miniature, an option, a checkpoint."""
+    draw = np.random.RandomState(0)
+    arrays = {}
+    for part, n in (("train", 64), ("test", 16)):
+        arrays[f"{part}_images"] = draw.randint(0, 256, (n, 32, 32, 3), np.uint8)
+        arrays[f"{part}_labels"] = np.arange(n) % 10
+    for place in ("data", "FOLDER"):
+        (tmp_path / place).mkdir()
+        np.savez(tmp_path / place / "cifar10.npz", **arrays)
     (tmp_path / "my" / "criterion").mkdir(parents=True)
     (tmp_path / "my" / "criterion" / "mine.yaml").write_text("_target_: mine.Mine\n")
-    words = [word for word in words if word not in ("-m", "--cfg", "job")]
-    # a sweep's lists are composed value by value
-    words = [re.sub(r"^([\w.]+=[^,\[{]*),.*$", r"\1", word) for word in words]
-    done = prunebench(*words, "--cfg", "job")
+    (tmp_path / "mine.py").write_text(MINE)
+    spec = option("model", "resnet20", ModelSpec, width=0.1)
+    torch.save(spec.build((3, 32, 32), 10).state_dict(), tmp_path / "CHECKPOINT")
+    return tmp_path
+
+
+def environment():
+    """The variables of a user who has followed the README."""
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([".", *paths]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def in_small(command):
+    """The words of a command with its sizes behind it."""
+    words = shlex.split(command)
+    if {"--help", "--cfg"} & {*words}:  # nothing is run, and --cfg takes no more words
+        return words
+    more = [value for part, values in SMALLER.items() if part in command for value in values]
+    return [*words, *SMALL, *more]
+
+
+def run(folder, words, timeout=580):
+    return subprocess.run(
+        words, cwd=folder, env=environment(), capture_output=True, text=True,
+        timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(600)
+def test_every_command_runs_as_written(folder):
+    typed = [in_small(command) for command in COMMANDS]
+    done = run(folder, [sys.executable, "-c", RUN_ALL, json.dumps(typed)])
     assert done.returncode == 0, done.stderr
+    failed = {
+        command: (folder / f"{number}.err").read_text()
+        for number, (command, code) in enumerate(
+            zip(COMMANDS, json.loads(done.stdout), strict=True)
+        )
+        if code
+    }
+    assert not failed, "\n".join(f"{command}\n{error}" for command, error in failed.items())
+    printed = {command: (folder / f"{n}.out").read_text() for n, command in enumerate(COMMANDS)}
+    assert all(printed.values())
+    # nine single runs, and three sweeps with the seeds 0, 1 and 2: two, one and two criteria
+    assert len(list(folder.rglob("report.json"))) == len(list(folder.rglob("run.json"))) == 23
+    for style, mark in (
+        ("markdown", "| resnet20 |"),
+        ("latex", "resnet20 &"),
+        ("csv", "resnet20,"),
+    ):
+        table = run(folder, ["prunebench-table", "outputs", "--format", style])
+        assert table.returncode == 0, table.stderr
+        assert mark in table.stdout
+    slim = next(folder.rglob("slim.pt"))
+    assert not package.load(str(slim)).training
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 9
+    assert len(COMMANDS) >= 14
+    assert {"--help", "--cfg", "-m"} <= {word for line in COMMANDS for word in line.split()}
     assert TEXT.index("make demo") < TEXT.index("make test") < TEXT.index("prunebench model=vgg16")
+
+
+@pytest.mark.slow
+def test_the_script_that_is_named_runs(folder):
+    [command] = re.findall(r"`(sh scripts/reproduce/[^`]+)`", TEXT)
+    (folder / "scripts").symlink_to(ROOT / "scripts")
+    done = run(folder, [*shlex.split(command), "random,l1", *SMALL])
+    assert done.returncode == 0, done.stderr
+    assert len(list(folder.rglob("report.json"))) == 6
+
+
+def test_the_python_runs():
+    network = option("model", "resnet20", ModelSpec).build((3, 32, 32), 10).eval()
+    example = torch.randn(1, 3, 32, 32)
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        names = {"model": network, "example": example}
+        exec(block, names)
+        assert names["small"].layer1[0].conv1.out_channels == 3
+        assert names["small"](example).shape == (1, 10)
 
 
 def test_results_are_the_committed_reports():

@@ -7,6 +7,7 @@ mistake elsewhere is answered at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -80,6 +81,13 @@ class Baseline:
     checkpoint: str | None
     store: bool
 
+    @property
+    def missing(self) -> str:
+        """Which file is not there; "" if none."""
+        if self.checkpoint is None or Path(self.checkpoint).is_file():
+            return ""
+        return f"baseline.checkpoint: there is no file {self.checkpoint}"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -110,12 +118,31 @@ class Run:
         return digest(deciding(self.config))
 
 
-def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
+def check_name(name: object) -> None:
+    """Raises ConfigError unless `name` can be a folder's below ``run.outputs``."""
+    require(
+        isinstance(name, str | int | float) and ".." not in str(name).split("/"),
+        f"name must be a text and not lead out of its folder by .., got '{name}'",
+    )
+
+
+def require_files(*parts: Baseline | DatasetSpec | ModelSpec) -> None:
+    """Raises ConfigError for the first of `parts` that names a file which is not there."""
+    for part in parts:
+        require(not part.missing, part.missing)
+
+
+def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Run:
     """Returns the Run that `cfg` describes.
 
+    Args:
+        cfg: as composed.
+        choices: group -> chosen option.
+        files: whether the files that the run will read must be there.
+
     Raises:
-        ConfigError: a key is unknown or missing, a value has the wrong type or range, or the
-            options do not go together.
+        ConfigError: a key is unknown or missing, a value has the wrong type or range, the
+            options do not go together, or a file is not there.
     """
     known = {"name", "run", "baseline", *GROUPS, "recipe"}
     for key in cfg:
@@ -128,6 +155,7 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
     plain = {str(key): value for key, value in config.items()}
+    check_name(plain["name"])
     settings = section("run", plain["run"], Settings)
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
@@ -137,7 +165,11 @@ def load(cfg: DictConfig, choices: dict[str, str]) -> Run:
         if group == "model":
             check_combination(choices, **{k: parts[k] for k in PRUNING})
             check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
+            if files:
+                require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
+    if files:
+        require_files(parts["model"])
     return Run(
         settings=settings,
         baseline=baseline,

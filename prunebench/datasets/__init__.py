@@ -55,6 +55,11 @@ class Data:
 class DatasetSpec(ABC):
     """Where a dataset lies and how it is split; the schema of ``conf/dataset/*.yaml``."""
 
+    @property
+    def missing(self) -> str:
+        """Which files `load` will not find, and what to do about it; "" if none. Reads none."""
+        return ""
+
     @abstractmethod
     def load(self) -> Data:
         """Reads the splits into memory.

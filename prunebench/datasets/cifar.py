@@ -46,12 +46,26 @@ class Cifar(InMemory):
         super().__post_init__()
         require_choice("variant", self.variant, _TITLES)
 
+    @property
+    def missing(self) -> str:
+        """Whether neither form of the files is there, and none will be fetched."""
+        root = Path(self.root).expanduser()
+        folder, archive = _published(self.variant, root), root / f"{self.variant}.npz"
+        if self.download or folder.is_dir() or archive.is_file():
+            return ""
+        return (
+            f"dataset {self.variant} is not in {root} ({folder.name}/ or {archive.name}); "
+            "run with dataset.download=true or set dataset.root"
+        )
+
     def load(self) -> Data:
         """Reads the splits; every published file is checked against its md5.
 
         Raises:
             DataError: the files are missing, truncated or corrupt, or cannot be downloaded.
         """
+        if self.missing:
+            raise DataError(self.missing)
         root = Path(self.root).expanduser()
         archive = root / f"{self.variant}.npz"
         classes = 10 if self.variant == "cifar10" else 100
@@ -59,7 +73,7 @@ class Cifar(InMemory):
         if archive.is_file() and not _published(self.variant, root).is_dir():
             train, test, note = _read_npz(archive, _TITLES[self.variant], classes)
         else:
-            _fetch(self.variant, root, download=self.download)
+            _fetch(self.variant, root)
             train, test = _read_published(self.variant, root)
         return self.data(self.variant, train, test, classes=classes, note=note)
 
@@ -75,15 +89,10 @@ def _reader(variant: str) -> Any:
     return getattr(torchvision.datasets, variant.upper())
 
 
-def _fetch(variant: str, root: Path, *, download: bool) -> None:
+def _fetch(variant: str, root: Path) -> None:
     folder = _published(variant, root)
     if folder.is_dir():
         return
-    if not download:
-        raise DataError(
-            f"dataset {variant} is not in {root} ({folder.name}/ or {variant}.npz); "
-            "run with dataset.download=true or set dataset.root"
-        )
     from filelock import FileLock
     from torchvision.datasets.utils import download_and_extract_archive
 

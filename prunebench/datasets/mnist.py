@@ -72,22 +72,31 @@ class Mnist(InMemory):
         super().__post_init__()
         require_choice("variant", self.variant, _DIGESTS)
 
+    @property
+    def missing(self) -> str:
+        """Whether none of the files is there, and they will not be fetched."""
+        root = Path(self.root).expanduser()
+        if self.download or self._folder(root) is not None:
+            return ""
+        return (
+            f"dataset {self.variant} is not in {root} ({_FILES['train'][0]}.gz and three "
+            "more); run with dataset.download=true or set dataset.root"
+        )
+
     def load(self) -> Data:
         """Reads the splits; the content of every file is checked against its sha256.
 
         Raises:
             DataError: the files are missing, truncated or corrupt, or cannot be downloaded.
         """
+        if self.missing:
+            raise DataError(self.missing)
         root = Path(self.root).expanduser()
-        folder = self._folder(root)
-        if folder is None and self.download:
+        if self._folder(root) is None:
             _download(self.variant, root)
-            folder = self._folder(root)
+        folder = self._folder(root)
         if folder is None:
-            raise DataError(
-                f"dataset {self.variant} is not in {root} ({_FILES['train'][0]}.gz and three "
-                "more); run with dataset.download=true or set dataset.root"
-            )
+            raise DataError(f"dataset {self.variant} was downloaded, and yet is not in {root}")
         train, test = (_read_split(folder, _FILES[part], self.variant) for part in _FILES)
         return self.data(self.variant, train, test, classes=10)
 

@@ -27,12 +27,10 @@ def read_arrays(path: Path) -> dict[str, Array]:
     stored as [n, H, W] get their one channel here. Nothing is unpickled.
 
     Raises:
-        DataError: the file is missing, truncated or corrupt, or an array does not fit.
+        DataError: the file is truncated or corrupt, or an array does not fit.
     """
     import numpy as np
 
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; it must hold the arrays {', '.join(KEYS)}")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             # a bare .npy array has no names at all
@@ -93,12 +91,22 @@ class Npz(InMemory):
 
     path: str
 
+    @property
+    def missing(self) -> str:
+        """Whether the file is not there."""
+        path = Path(self.path).expanduser()
+        if path.is_file():
+            return ""
+        return f"dataset.path: there is no file {path}; it must hold the arrays {', '.join(KEYS)}"
+
     def load(self) -> Data:
         """Reads and splits the arrays; the classes are those up to the highest label.
 
         Raises:
             DataError: the file is missing, truncated or corrupt, or an array does not fit.
         """
+        if self.missing:
+            raise DataError(self.missing)
         path = Path(self.path).expanduser()
         arrays = read_arrays(path)
         train = to_split(arrays["train_images"], arrays["train_labels"])

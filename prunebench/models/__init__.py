@@ -25,6 +25,11 @@ class ModelSpec(ABC):
         """Returns which run found the structure to build; None where no run did."""
         return None
 
+    @property
+    def missing(self) -> str:
+        """Which file `build` will not find; "" if none. Reads none."""
+        return ""
+
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns a freshly initialised network for images of `shape` (C, H, W).

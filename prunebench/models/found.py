@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from prunebench.channels import ChannelMap, Plan, slim, trace
 from prunebench.errors import ConfigError, require
 from prunebench.models import ModelSpec
 from prunebench.options import component
 from prunebench.records import Origin, Report, from_json
 from prunebench.records.identity import as_origin
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.channels import ChannelMap, Plan
 
 #: how many times the widths of the dense network a scaled structure may need
 WIDEST = 16
@@ -41,6 +42,13 @@ class Found(ModelSpec):
     def __post_init__(self) -> None:
         """Checks ranges."""
         require(self.macs is None or self.macs > 0, f"macs must be positive, got {self.macs}")
+
+    @property
+    def missing(self) -> str:
+        """Whether the report is not there."""
+        return (
+            "" if Path(self.report).is_file() else f"model.report: there is no file {self.report}"
+        )
 
     def found(self) -> Report:
         """Returns the record of the run that found the structure.
@@ -73,6 +81,10 @@ class Found(ModelSpec):
         Raises:
             ConfigError: the report cannot be read, or its network cannot be made wide enough.
         """
+        import torch
+
+        from prunebench.channels import Plan, trace
+
         report = self.found()
         model = report.config["model"]
         found = {name: len(kept) for name, kept in report.plan.items()}
@@ -161,11 +173,17 @@ def _build(
 
 
 def _plan(widths: Mapping[str, int]) -> Plan:
+    from prunebench.channels import Plan
+
     return Plan({name: range(width) for name, width in widths.items()})
 
 
 def _cut(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
     """Returns the first `widths` channels of every group, kernels scaled to their new fan-in."""
+    import torch
+
+    from prunebench.channels import slim
+
     small = slim(network, cmap, _plan(widths))
     before = dict(network.named_parameters())
     with torch.no_grad():

@@ -1,0 +1,66 @@
+"""Sweeps: one folder each, a folder per job in it that says which job it is."""
+
+import json
+
+TINY = [
+    "model=mlp_512_512",
+    "model.widths=[8,4]",
+    "dataset=digits",
+    "dataset.size=8",
+    "dataset.train_size=64",
+    "budget=macs",
+    "recipe=quick",
+    "recipe.baseline.epochs=1",
+    "recipe.finetune.epochs=1",
+    "run.latency_batch=1",
+]
+
+
+def jobs(folder):
+    """The folders of the one sweep below `folder`, by name, with what each says it has chosen."""
+    [sweep] = (folder / "outputs" / "sweeps").iterdir()
+    reports = {
+        path.parent.name: json.loads(path.read_text()) for path in sweep.rglob("report.json")
+    }
+    return {name: report["choices"]["criterion"] for name, report in sorted(reports.items())}
+
+
+def test_a_sweep_needs_no_name_and_is_resumed(prunebench, tmp_path):
+    done = prunebench("-m", *TINY, "criterion=l1,random")
+    assert done.returncode == 0, done.stderr
+    made = {"0-mlp_512_512-digits-l1": "l1", "1-mlp_512_512-digits-random": "random"}
+    assert jobs(tmp_path) == made
+    [sweep] = (tmp_path / "outputs" / "sweeps").iterdir()
+    again = prunebench("-m", *TINY, "criterion=l1,random", "run.resume=true")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("finished before") == 2
+    reports = [path.parents[1] for path in (tmp_path / "outputs").rglob("report.json")]
+    assert reports == [sweep, sweep]
+
+
+def test_an_option_misspelt_in_a_sweep_is_one_line(prunebench):
+    done = prunebench("-m", "criterion=l1,foda", "budget=macs", "run.seed=0,1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("prunebench: 'criterion=foda' is not known; valid: aofp, apoz, ")
+    assert done.stderr.endswith("did you mean 'foad'?\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_name_may_be_a_path_or_hold_other_characters(prunebench, tmp_path):
+    # refused at once, in the folder that a whole run would have
+    done = prunebench("-m", "criterion=l1", "budget=own", "name='study/ä b:*'")
+    assert done.returncode == 2
+    assert "budget=own takes the criterion's own decision" in done.stderr
+    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/0-study/ä b[:][*]"))) == 1
+
+
+def test_a_name_that_cannot_be_a_folder_is_one_line(prunebench, tmp_path):
+    for name, answer in (
+        ("x" * 300, "name is too long"),
+        ("../../x", "name must be a text and not lead out"),
+    ):
+        done = prunebench("-m", *TINY, "criterion=l1,random", f"name={name}")
+        assert done.returncode == 2, done.stderr
+        assert f"prunebench: {answer}" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("run.json"))
