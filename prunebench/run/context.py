@@ -19,6 +19,7 @@ from prunebench.contracts import Observer
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.records.metrics import MetricsLog
 from prunebench.run.ledger import Stages
 from prunebench.tracking import TrackedRun
@@ -89,6 +90,9 @@ class Job:
         observer: Observer | None = None,
     ) -> dict[str, Any]:
         """Trains `network` in place; returns its last and its best-val weights, and more."""
+        observers: list[Observer] = [Sparsity(phase, self.data.shape)]
+        if observer is not None:
+            observers.append(observer)
         distributed.invite(distributed.JointTraining(network, phase, name, observer is not None))
         done = train(
             network,
@@ -99,7 +103,7 @@ class Job:
                 seed=self.run.settings.seed,
                 device=self.device,
                 checkpoint=checkpoint,
-                observer=observer,
+                observers=observers,
                 progress=self.progress,
                 log=self.log,
             ),

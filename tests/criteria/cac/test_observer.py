@@ -85,7 +85,7 @@ def both(**changes: Any) -> Any:
 
 
 def trained(network: nn.Module, observer: Any, checkpoint: Checkpoint | None = None) -> list[Any]:
-    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observer=observer)
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observers=[observer])
     result = train(network, data(), PHASE, stage)
     history = [{**asdict(record), "seconds": 0} for record in result.history]
     return [history, [value.tolist() for value in network.state_dict().values()], observer.plan()]
