@@ -1,6 +1,7 @@
-"""Not a test: what each of the two processes of test_distributed.py does.
+"""What each of the two processes does whose outcome `test_distributed.py` looks at.
 
-python two_processes.py FOLDER RANK leaves what came of every scenario in FOLDER/RANK.pt.
+``python distributed_scenarios.py FOLDER RANK`` runs every scenario below as process RANK of 2 and
+leaves what came of it in ``FOLDER/RANK.pt``.
 """
 
 import sys
