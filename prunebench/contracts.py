@@ -131,7 +131,7 @@ class Moment:
 
 
 class Observer(Protocol):
-    """Pruning during training: looks on at every step and may change gradients and weights.
+    """Looks on at every step of a training and may change gradients and weights.
 
     What it draws at random must be a function of its seed and the moment (`seed_for`), and all
     else it remembers must be in its state dict: then a resumed run repeats it bit for bit. Each

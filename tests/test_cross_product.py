@@ -16,7 +16,7 @@ from prunebench.budgets import Budget
 from prunebench.channels import Plan, trace
 from prunebench.config.combinations import check_combination
 from prunebench.contracts import Assignment, Moment
-from prunebench.criteria import Criterion, Evidence, TrainingCriterion
+from prunebench.criteria import Criterion, Evidence
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models import ModelSpec
 from prunebench.options import conf_dir, option
@@ -24,7 +24,6 @@ from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
 from prunebench.schedules import Schedule
 from prunebench.schedules.oneshot import OneShot
-from prunebench.schedules.soft.observer import SoftObserver
 
 #: what makes a criterion quick that has such a key
 QUICK = {"num_samples": 4, "batch": 4, "rows_per_channel": 1, "n_min": 1}
@@ -38,7 +37,7 @@ def criterion_of(name):
     return option("criterion", name, Criterion, **{k: QUICK[k] for k in keys & QUICK.keys()})
 
 
-WATCHES_TRAINING = {n for n in CRITERIA if isinstance(criterion_of(n), TrainingCriterion)}
+WATCHES_TRAINING = {n for n in CRITERIA if criterion_of(n).watches}
 DECIDES = {name for name in CRITERIA if criterion_of(name).decides}
 NOT_COMPARABLE = {name for name in CRITERIA if not criterion_of(name).comparable}
 WEIGHTS_ONLY = {n for n in CRITERIA if not criterion_of(n).images_needed} - WATCHES_TRAINING
@@ -202,13 +201,11 @@ def carried_out(network, sample, criterion, budget, schedule):
             log=lambda row: None,
         )  # fmt: skip
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-        if isinstance(criterion, TrainingCriterion):  # the training itself has tests of its own
-            observer = criterion.observer(work)
-            observer.start(network, optimizer)
+        observer = schedule.observer(criterion, budget, dense, work)
+        observer.start(network, optimizer)
+        if criterion.watches:  # the training itself has tests of its own
             observer.finished()
             return None, 0.0
-        observer = SoftObserver(criterion, budget, dense, work, every=1)
-        observer.start(network, optimizer)
         observer.after_step(Moment(0, 99, 100, torch.empty(0), 1.0))
         facts = Evidence(network, cmap, groups, sample.images, sample.labels, 0)
         repair = option("repair", "none", Repair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunebench.budgets import Budget
-from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.criteria import Criterion
 from prunebench.errors import require
 from prunebench.recipes import Phase, Recipe
 from prunebench.schedules import Schedule
@@ -17,7 +17,9 @@ def check_combination(
 ) -> None:
     """Raises ConfigError where options make no sense together; `choices` are their names."""
     names = {group: f"{group}={choices.get(group, '?')}" for group in PRUNING}
-    _check_training(names, criterion, budget, schedule)
+    schedule.check_criterion(names, criterion)
+    if criterion.watches:
+        _check_end(names, criterion, budget)
     if budget.needs_decision:
         require(
             criterion.decides,
@@ -43,49 +45,24 @@ def check_combination(
         )
 
 
-def _check_training(
-    names: dict[str, str], criterion: Criterion, budget: Budget, schedule: Schedule
-) -> None:
-    """Raises ConfigError where pruning during training meets options that know nothing of it."""
-    watches = isinstance(criterion, TrainingCriterion)
-    if schedule.selects:
-        require(
-            not watches and criterion.images_needed == 0,
-            f"{names['schedule']} selects between epochs by weights alone, and "
-            f"{names['criterion']} needs more; choose criterion=l2, l1, fpgm or slimming",
-        )
-        return
+def _check_end(names: dict[str, str], criterion: Criterion, budget: Budget) -> None:
+    """Raises ConfigError where `budget` cannot end the training that `criterion` watches."""
     require(
-        watches or not schedule.trains,
-        f"{names['schedule']} needs a criterion that watches the training, and "
-        f"{names['criterion']} does not; choose criterion=cac or aofp, or schedule=oneshot",
+        budget.limits_training or (budget.needs_decision and criterion.decides),
+        f"{names['budget']} does not say when {names['criterion']} has pruned enough; choose "
+        "budget=macs, params, macs_params, uniform or global_ranking",
     )
     require(
-        schedule.trains or not watches,
-        f"{names['criterion']} prunes while the network is trained; choose "
-        f"schedule=during_training instead of {names['schedule']}",
+        budget.divisor == 1,
+        f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
+        "cannot; choose budget.divisor=1",
     )
-    if watches:
-        require(
-            budget.limits_training or (budget.needs_decision and criterion.decides),
-            f"{names['budget']} does not say when {names['criterion']} has pruned enough; choose "
-            "budget=macs, params, macs_params, uniform or global_ranking",
-        )
-        require(
-            budget.divisor == 1,
-            f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
-            "cannot; choose budget.divisor=1",
-        )
 
 
 def check_pruning_phase(phase: Phase, criterion: Criterion, schedule: Schedule) -> None:
     """Raises ConfigError where ``recipe.pruning`` does not serve criterion or schedule."""
-    if isinstance(criterion, TrainingCriterion):
-        criterion.check_phase(phase)
-    require(
-        phase.epochs >= 1 or not schedule.selects,
-        "recipe.pruning.epochs must be at least 1 for schedule=soft",
-    )
+    criterion.check_phase(phase)
+    schedule.check_phase(phase)
 
 
 def check_processes(processes: int, recipe: Recipe) -> None:

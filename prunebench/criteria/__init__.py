@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class Criterion(ABC):
     """How important each channel is; the schema of ``conf/criterion/*.yaml``."""
 
-    #: number of training images the criterion wants to see (0 = it looks at weights only)
     @property
     def images_needed(self) -> int:
         """Number of training images to put into the evidence; 0 when weights suffice."""
         return 0
 
-    #: class constants that config.load checks against the budget, before any training
+    #: class constants that config.load checks against budget and schedule, before any training
     decides = False  # rank() fills GroupRank.kept, so budget=own may be used
     comparable = True  # scores of different groups are on one scale, so budgets may rank globally
+    watches = False  # prunes while a network is trained: it is a TrainingCriterion
 
     @abstractmethod
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
@@ -37,10 +37,16 @@ class Criterion(ABC):
             PruningError: the criterion cannot serve this network (the message names the layer).
         """
 
+    def check_phase(self, phase: Phase) -> None:
+        """Raises ConfigError where ``recipe.pruning`` does not suit."""
+        return
+
 
 @dataclass(frozen=True)
 class TrainingCriterion(Criterion):
     """A criterion that watches a training and prunes in its course."""
+
+    watches = True
 
     @abstractmethod
     def observer(self, assignment: Assignment) -> PruningObserver:
@@ -49,9 +55,6 @@ class TrainingCriterion(Criterion):
         Raises:
             PruningError: the criterion cannot serve this network or this training.
         """
-
-    def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where the training in which pruning happens does not suit."""
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Refuses: there are no scores without a training.

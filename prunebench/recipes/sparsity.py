@@ -1,21 +1,23 @@
 """Penalties on batch norms that make channels die while a network is trained.
 
-They are added to the gradients, as functions of the weights alone, so a resumed training repeats
-them bit for bit.
+They are added to the gradients, as functions of the weights and the epoch alone, so a resumed
+training repeats them bit for bit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunebench.analysis.clipped_normal import z_score
 from prunebench.analysis.dead_channels import misfit
 from prunebench.analysis.norm_wiring import wiring
 from prunebench.channels import trace
+from prunebench.contracts import Moment
 from prunebench.recipes import Phase
 
 #: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default
@@ -45,7 +47,7 @@ class Hinge:
 
 
 class Sparsity:
-    """The penalties of one phase on one network.
+    """The penalties of one phase, an observer of its training.
 
     ``gamma_l1``: lambda * sum |gamma| over all batch norms. Liu et al., "Network Slimming", 2017.
 
@@ -57,35 +59,49 @@ class Sparsity:
     that grouped convolutions tie together, die together.
     """
 
-    def __init__(self, network: nn.Module, phase: Phase, example: Tensor) -> None:
-        """Finds the norms; `example` is an input [n, C, H, W], of which the first image is used."""
-        self.phase = phase
+    def __init__(self, phase: Phase, shape: tuple[int, int, int]) -> None:
+        """Prepares; `shape` is that of the images, (C, H, W)."""
+        self.phase, self.shape = phase, shape
         self.scales: list[Tensor] = []
         self.hinges: list[Hinge] = []
-        if phase.gamma_l1 > 0:
+
+    def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
+        """Finds the norms."""
+        if self.phase.gamma_l1 > 0:
             self.scales = [
                 module.weight
                 for module in network.modules()
                 if isinstance(module, _BatchNorm) and module.affine and module.weight.requires_grad
             ]
-        if phase.gamma_hinge > 0:
-            self.hinges = hinges(network, example[:1])
+        if self.phase.gamma_hinge > 0:
+            device = next(network.parameters()).device
+            self.hinges = hinges(network, torch.zeros((1, *self.shape), device=device))
 
-    def add(self, epoch: int) -> None:
-        """Adds the penalties' gradients to those of the loss.
-
-        Args:
-            epoch: counted from 0.
-        """
+    def after_backward(self, moment: Moment) -> None:
+        """Adds the penalties' gradients to those of the loss."""
         with torch.no_grad():
             weights = [scale for scale in self.scales if scale.grad is not None]
             if weights:
                 grads = [weight.grad for weight in weights if weight.grad is not None]
                 signs = torch._foreach_sign(weights)
                 torch._foreach_add_(grads, list(signs), alpha=self.phase.gamma_l1)
-            if epoch >= HINGE_FROM * self.phase.epochs:
+            if moment.epoch >= HINGE_FROM * self.phase.epochs:
                 for hinge in self.hinges:
                     self._push(hinge)
+
+    def after_step(self, moment: Moment) -> bool:
+        """Leaves the weights alone; the training goes on."""
+        return False
+
+    def finished(self) -> None:
+        """Nothing is left on the network."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns nothing: there is nothing to remember."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on as before."""
 
     def _push(self, hinge: Hinge) -> None:
         """Adds the hinge's gradients to the candidates of one group."""

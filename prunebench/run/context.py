@@ -18,6 +18,7 @@ from prunebench.contracts import Observer
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.records.metrics import MetricsLog
 from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
@@ -72,6 +73,9 @@ class RunContext:
         observer: Observer | None = None,
     ) -> Trained:
         """Trains `network` in place, as process 0 of the run's processes."""
+        observers: list[Observer] = [Sparsity(phase, self.data.shape)]
+        if observer is not None:
+            observers.append(observer)
         distributed.invite(distributed.JointTraining(network, phase, name, observer is not None))
         done = train(
             network,
@@ -82,7 +86,7 @@ class RunContext:
                 seed=self.run.settings.seed,
                 device=self.device,
                 checkpoint=checkpoint,
-                observer=observer,
+                observers=observers,
                 progress=self.progress,
                 log=self.log,
             ),

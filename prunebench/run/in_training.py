@@ -12,13 +12,10 @@ from prunebench.channels import ChannelMap, Plan
 from prunebench.checkpoints import Checkpoint
 from prunebench.config import Run
 from prunebench.contracts import Assignment, PruningObserver
-from prunebench.criteria import TrainingCriterion
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
 from prunebench.run.step import dense_counts
-from prunebench.schedules.during_training import DuringTraining
-from prunebench.schedules.soft import Soft
-from prunebench.schedules.soft.observer import SoftObserver
+from prunebench.schedules import TrainingSchedule
 
 
 def prune_while_training(
@@ -27,7 +24,7 @@ def prune_while_training(
     """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
 
     Args:
-        context: with schedule=during_training.
+        context: with a schedule that trains.
         dense: the trained baseline; left unchanged.
         cmap: its channel map.
 
@@ -35,7 +32,7 @@ def prune_while_training(
         PruningError: the criterion cannot serve this network or this training.
     """
     run = context.run
-    assert isinstance(run.schedule, DuringTraining)
+    assert isinstance(run.schedule, TrainingSchedule)
     if run.schedule.start == "scratch":
         network = baseline.build(run, context.data).to(context.device)
     else:
@@ -73,7 +70,7 @@ def observer_of(
     """Returns what watches the training: the criterion, or the schedule that asks it in between.
 
     Args:
-        run: with schedule=during_training or soft.
+        run: with a schedule that trains.
         cmap: channel map of the network to be trained.
         images: per epoch.
         log: receives a row whenever channels go.
@@ -93,7 +90,5 @@ def observer_of(
         images=images,
         log=log,
     )
-    if isinstance(run.schedule, Soft):
-        return SoftObserver(run.criterion, run.budget, dense, work, every=run.schedule.every)
-    assert isinstance(run.criterion, TrainingCriterion)
-    return run.criterion.observer(work)
+    assert isinstance(run.schedule, TrainingSchedule)
+    return run.schedule.observer(run.criterion, run.budget, dense, work)

@@ -20,7 +20,9 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 from prunebench.channels import trace
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
+from prunebench.contracts import Observer
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.in_training import observer_of
 from prunebench.training import distributed
 from prunebench.training.loop import train
@@ -91,11 +93,13 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
     store.set(f"there {rank}", "")
     with distributed.joined(rank, size, store):
         while (asked := distributed.next_training()) is not None:
-            observer = None
+            observers: list[Observer] = [Sparsity(asked.phase, data.shape)]
             if asked.prunes:
                 cmap = trace(asked.network, tracing_image(data.shape))
-                observer = observer_of(run, cmap, len(data.train), _ignore)
-            stage = Stage(name=asked.name, seed=run.settings.seed, device=device, observer=observer)
+                observers.append(observer_of(run, cmap, len(data.train), _ignore))
+            stage = Stage(
+                name=asked.name, seed=run.settings.seed, device=device, observers=observers
+            )
             try:
                 train(asked.network, data, asked.phase, stage)
             except PrunebenchError:  # process 0 comes to the same end, and tells

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.errors import require, require_choice
+
+if TYPE_CHECKING:
+    from prunebench.budgets import Budget
+    from prunebench.contracts import Assignment, Dense, PruningObserver
+    from prunebench.criteria import Criterion
+    from prunebench.recipes import Phase
+
+STARTS = ("scratch", "baseline")
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,53 @@ class Schedule(ABC):
     #: class constants that config.load checks against the budget
     one_group_at_a_time = False
     repeats = False  # ranks the same group more than once
-    trains = False  # channels go while recipe.pruning trains; the criterion watches
-    selects = False  # with trains: the schedule watches, and asks the criterion between epochs
+    #: whether channels go while recipe.pruning trains; then it is a TrainingSchedule
+    trains = False
 
     @abstractmethod
     def steps(self, groups: Sequence[str]) -> list[Step]:
         """Returns the steps that prune `groups` (names, in forward order)."""
+
+    def check_criterion(self, names: Mapping[str, str], criterion: Criterion) -> None:
+        """Raises ConfigError where `criterion` does not serve; `names` has both options' names."""
+        require(
+            not criterion.watches,
+            f"{names['criterion']} prunes while the network is trained; choose "
+            f"schedule=during_training instead of {names['schedule']}",
+        )
+
+    def check_phase(self, phase: Phase) -> None:
+        """Raises ConfigError where ``recipe.pruning`` does not suit."""
+        return
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSchedule(Schedule):
+    """Channels go while ``recipe.pruning`` trains; the network is slimmed when that is over.
+
+    Attributes:
+        start: ``scratch``: from the baseline's initial weights; ``baseline``: from its trained
+            ones.
+    """
+
+    start: str
+
+    trains = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("start", self.start, STARTS)
+
+    def steps(self, groups: Sequence[str]) -> list[Step]:
+        """Returns one step over all `groups`."""
+        return [Step(name="training", groups=tuple(groups), share=1.0, epochs=0)]
+
+    @abstractmethod
+    def observer(
+        self, criterion: Criterion, budget: Budget, dense: Dense, assignment: Assignment
+    ) -> PruningObserver:
+        """Returns what looks on at the training and ends with a plan.
+
+        Raises:
+            PruningError: the criterion cannot serve this network or this training.
+        """

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from prunebench.errors import require_choice
-from prunebench.schedules import Schedule, Step
+from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.errors import require
+from prunebench.schedules import TrainingSchedule
 
-STARTS = ("scratch", "baseline")
+if TYPE_CHECKING:
+    from prunebench.budgets import Budget
+    from prunebench.contracts import Assignment, Dense, PruningObserver
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuringTraining(Schedule):
-    """Trains as ``recipe.pruning`` says while the criterion prunes; slims when that is over.
+class DuringTraining(TrainingSchedule):
+    """Trains as ``recipe.pruning`` says while the criterion prunes."""
 
-    Attributes:
-        start: ``scratch``: from the baseline's initial weights; ``baseline``: from its trained
-            ones.
-    """
+    def check_criterion(self, names: Mapping[str, str], criterion: Criterion) -> None:
+        """Raises ConfigError where `criterion` does not watch a training."""
+        require(
+            criterion.watches,
+            f"{names['schedule']} needs a criterion that watches the training, and "
+            f"{names['criterion']} does not; choose criterion=cac or aofp, or schedule=oneshot",
+        )
 
-    start: str
+    def observer(
+        self, criterion: Criterion, budget: Budget, dense: Dense, assignment: Assignment
+    ) -> PruningObserver:
+        """Returns the criterion's own observer.
 
-    trains = True
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        require_choice("start", self.start, STARTS)
-
-    def steps(self, groups: Sequence[str]) -> list[Step]:
-        """Returns one step over all `groups`."""
-        return [Step(name="training", groups=tuple(groups), share=1.0, epochs=0)]
+        Raises:
+            PruningError: the criterion cannot serve this network or this training.
+        """
+        assert isinstance(criterion, TrainingCriterion)
+        return criterion.observer(assignment)

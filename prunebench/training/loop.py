@@ -11,7 +11,6 @@ from prunebench.contracts import Moment
 from prunebench.datasets import Data
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
-from prunebench.recipes.sparsity import Sparsity
 from prunebench.reproducibility import cuda_math, seed_for
 from prunebench.tracking.progress import Task
 from prunebench.training import distributed
@@ -52,8 +51,8 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
         while run.epoch < phase.epochs and not (run.over and run.step == 0):
             _train_epoch(run, task)
             _close_epoch(run, task)
-    if stage.observer is not None:
-        stage.observer.finished()
+    for observer in stage.observers:
+        observer.finished()
     set_memory_format(network, torch.contiguous_format)
     return TrainResult(
         history=tuple(run.history),
@@ -89,10 +88,9 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Trai
         train=DeviceSplit(data, data.train, device=device, channels_last=last),
         val=DeviceSplit(data, data.val, device=device, channels_last=last),
         tally=Tally(device),
-        sparsity=Sparsity(network, phase, torch.zeros((1, *data.shape), device=device)),
     )
-    if stage.observer is not None:
-        stage.observer.start(network, run.optimizer)
+    for observer in stage.observers:
+        observer.start(network, run.optimizer)
     run.resume()
     run.forward = distributed.replicate(network)
     return run
@@ -120,7 +118,7 @@ def _train_epoch(run: Training, task: Task) -> None:
 
 def _train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     """One step, forward to update."""
-    stage, phase, observer = run.stage, run.phase, run.stage.observer
+    stage, phase = run.stage, run.phase
     draws = (run.epoch, run.step, *distributed.own_draws())
     torch.manual_seed(seed_for(stage.seed, stage.name, "step", *draws))
     lr = learning_rate(phase, run.epoch * run.steps + run.step, run.steps)
@@ -134,13 +132,12 @@ def _train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     mean_over = run.train.images_at(run.step, phase.batch_size) / distributed.size()
     torch.autograd.backward(loss * (len(labels) / mean_over))
     distributed.average_statistics(run.network)
-    run.sparsity.add(run.epoch)
     moment = Moment(run.epoch, run.step, run.steps, labels, mean_over)
-    if observer is not None:
+    for observer in stage.observers:
         observer.after_backward(moment)
     run.optimizer.step()
-    if observer is not None:
-        run.over = observer.after_step(moment)
+    # a list, since every observer is to see the step, whatever those before it say
+    run.over = any([observer.after_step(moment) for observer in stage.observers])
     run.tally.add(run.step, loss.detach(), logits.detach(), labels)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -26,7 +26,7 @@ class Stage:
         seed: of the run.
         device: trained on.
         checkpoint: where the state is left; a state found there is gone on from.
-        observer: prunes during training.
+        observers: look on at every step, one after the other; each process has its own.
         progress: tells the user.
         log: receives one row per epoch. A run that was killed may log its last epoch again, with
             the same figures: the later row counts.
@@ -36,7 +36,7 @@ class Stage:
     seed: int
     device: torch.device
     checkpoint: Checkpoint | None = None
-    observer: Observer | None = None
+    observers: Sequence[Observer] = ()
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
     log: Callable[[Mapping[str, object]], None] = _ignore
 

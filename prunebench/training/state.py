@@ -11,7 +11,6 @@ from torch import Tensor, nn, optim
 
 from prunebench.errors import CheckpointError
 from prunebench.recipes import Phase
-from prunebench.recipes.sparsity import Sparsity
 from prunebench.training import distributed
 from prunebench.training.batches import DeviceSplit
 from prunebench.training.stage import EpochRecord, Stage
@@ -29,7 +28,7 @@ class Training:
         tally: of this process.
         epoch: epochs done.
         step: steps done in the epoch under way.
-        over: the observer has ended the phase.
+        over: an observer has ended the phase.
         seconds: of the epoch under way, up to `clock`.
     """
 
@@ -41,7 +40,6 @@ class Training:
     train: DeviceSplit
     val: DeviceSplit
     tally: Tally
-    sparsity: Sparsity
     epoch: int = 0
     step: int = 0
     over: bool = False
@@ -65,11 +63,10 @@ class Training:
     def save(self) -> None:
         """Leaves everything the rest of the training depends on; all processes take part."""
         self.tick()
-        observer = self.stage.observer
         parts = distributed.from_all(
             {
                 "tally": self.tally.state_dict(),
-                "observer": observer.state_dict() if observer else None,
+                "observers": [observer.state_dict() for observer in self.stage.observers],
             }
         )
         if self.stage.checkpoint is None:  # process 0 writes it
@@ -104,8 +101,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         part = state["processes"][distributed.rank()]
         self.tally.load_state_dict(part["tally"])
-        if self.stage.observer is not None:
-            self.stage.observer.load_state_dict(part["observer"])
+        for observer, remembered in zip(self.stage.observers, part["observers"], strict=True):
+            observer.load_state_dict(remembered)
         self.epoch, self.step, self.over = state["epoch"], state["step"], state["over"]
         self.seconds, self.best_state = state["seconds"], state["best_state"]
         self.history = [EpochRecord(**record) for record in state["history"]]
@@ -136,4 +133,5 @@ class Training:
             "phase": {**asdict(self.phase), "milestones": list(self.phase.milestones)},
             "n": len(self.train),
             "number of processes": distributed.size(),
+            "number of observers": len(self.stage.observers),
         }

@@ -13,7 +13,7 @@ from typing import Any
 
 from prunebench.budgets import Budget
 from prunebench.config.combinations import check_combination
-from prunebench.criteria import Criterion, TrainingCriterion
+from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir, option
 from prunebench.schedules import Schedule
@@ -97,7 +97,7 @@ def note(reasons: dict[str, list[str]], said: str | None, criterion: str, about:
 def looks_at(name: str) -> str:
     """Returns what the criterion needs to see."""
     criterion = built_criterion(name)
-    if isinstance(criterion, TrainingCriterion):
+    if criterion.watches:
         return "training"
     return "images" if criterion.images_needed else "weights"
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from prunebench.checkpoints import Checkpoint
+from prunebench.contracts import Moment
 from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError
 from prunebench.models.ghostnet import Ghostnet
@@ -23,7 +24,6 @@ PHASE = Phase(
     warmup_epochs=0.0, label_smoothing=0.0, precision="float32", channels_last=False,
 )  # fmt: skip
 LATE = 9
-IMAGE = torch.zeros(1, 3, 8, 8)
 
 
 def network(seed=0):
@@ -42,11 +42,18 @@ def network(seed=0):
     return net
 
 
+def penalise(net, phase, epoch, shape=(3, 8, 8)):
+    """Adds the penalties at a step of `epoch`, as the training loop does."""
+    penalties = Sparsity(phase, shape)
+    penalties.start(net, torch.optim.SGD(net.parameters(), lr=1.0))
+    penalties.after_backward(Moment(epoch, 0, 1, torch.empty(0), 1.0))
+
+
 def added(net, phase, epoch=LATE):
     """What the penalties add to the gradients, by parameter."""
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    Sparsity(net, phase, IMAGE).add(epoch)
+    penalise(net, phase, epoch)
     return {name: parameter.grad - 1 for name, parameter in net.named_parameters()}
 
 
@@ -108,7 +115,7 @@ def test_frozen_norms_are_left_alone():
     phase = replace(PHASE, gamma_l1=0.1, gamma_hinge=0.1, hinge_share=0.5)
     net[1].weight.requires_grad_(False)
     net[1].weight.grad = net[1].bias.grad = None
-    Sparsity(net, phase, IMAGE).add(LATE)
+    penalise(net, phase, LATE)
     assert net[1].weight.grad is None
 
 
@@ -152,7 +159,7 @@ def test_channels_that_grouped_convolutions_tie_are_pushed_together():
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     phase = replace(PHASE, gamma_hinge=1.0, hinge_share=0.25)
-    Sparsity(net, phase, torch.zeros(1, 3, 32, 32)).add(LATE)
+    penalise(net, phase, LATE, shape=(3, 32, 32))
     norm = net.stage2[1].bn1
     least = norm.bias.detach().view(3, 20).amax(0)  # a class is as alive as its liveliest
     chosen = least.argsort()[:5]
@@ -181,47 +188,35 @@ class KilledError(BaseException):
     """Stands for SIGKILL."""
 
 
-class Killer:
-    """An observer that ends the process after so many steps."""
+class Killer(Sparsity):
+    """The penalties, in a process that ends after so many steps."""
 
-    def __init__(self, steps):
+    def __init__(self, phase, steps):
+        super().__init__(phase, (3, 8, 8))
         self.left = steps
-
-    def start(self, network, optimizer):
-        pass
 
     def after_backward(self, moment):
         if self.left == 0:
             raise KilledError
         self.left -= 1
-
-    def after_step(self, moment):
-        return False
-
-    def finished(self):
-        pass
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
+        super().after_backward(moment)
 
 
 def test_a_killed_training_with_penalties_ends_bit_for_bit_where_it_would_have(tmp_path):
     phase = replace(PHASE, epochs=4, gamma_l1=0.01, gamma_hinge=0.02, hinge_share=0.5)
     stage = Stage(name="baseline", seed=5, device=torch.device("cpu"))
     whole, plain = network(), network()
-    train(whole, data(), phase, replace(stage, observer=Killer(-1)))
+    train(whole, data(), phase, replace(stage, observers=[Killer(phase, -1)]))
     train(plain, data(), replace(phase, gamma_l1=0.0, gamma_hinge=0.0), stage)
     assert not torch.equal(whole[4].weight, plain[4].weight)
     checkpoint = Checkpoint(tmp_path / "c.pt", 0.0)
     for steps, seed in ((7, 0), (3, 77)):  # before the hinge sets in, and after
-        killed = replace(stage, checkpoint=checkpoint, observer=Killer(steps))
+        killed = replace(stage, checkpoint=checkpoint, observers=[Killer(phase, steps)])
         with pytest.raises(KilledError):
             train(network(seed), data(), phase, killed)
     resumed = network(77)
-    train(resumed, data(), phase, replace(stage, checkpoint=checkpoint, observer=Killer(-1)))
+    left_alone = replace(stage, checkpoint=checkpoint, observers=[Killer(phase, -1)])
+    train(resumed, data(), phase, left_alone)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 

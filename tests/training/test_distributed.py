@@ -15,7 +15,7 @@ from prunebench.training.batches import draw_epoch
 from prunebench.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parent))
-import two_processes as script  # noqa: E402 - what the processes did
+import distributed_scenarios as script  # noqa: E402 - what the processes did
 
 sys.path.pop(0)
 

@@ -119,11 +119,13 @@ def run_killed(folder: Path, moments: list[int], phase: Phase) -> tuple[list[obj
     checkpoint = Checkpoint(folder / "c.pt", 0.0)  # after every step
     for moment in moments:
         with pytest.raises(Killed):
-            train(network(), data(), phase, stage(checkpoint=checkpoint, observer=KilledAt(moment)))
+            train(
+                network(), data(), phase, stage(checkpoint=checkpoint, observers=[KilledAt(moment)])
+            )
     # with a checkpoint, nothing depends on the weights or the generator of the new process
     net, observer = network(77 if checkpoint.path.exists() else 0), Shrinker()
     torch.manual_seed(123)
-    result = train(net, data(), phase, stage(checkpoint=checkpoint, observer=observer))
+    result = train(net, data(), phase, stage(checkpoint=checkpoint, observers=[observer]))
     return outcome(net, result), observer
 
 
@@ -135,7 +137,7 @@ def test_a_killed_training_ends_bit_for_bit_where_it_would_have(
 ) -> None:
     phase = replace(PHASE, optimizer=optimizer, precision=precision, nesterov=False, lr=0.01)
     net, observer = network(), Shrinker()
-    expected = outcome(net, train(net, data(), phase, stage(observer=observer)))
+    expected = outcome(net, train(net, data(), phase, stage(observers=[observer])))
     # before the first step, in the middle, at an epoch's first and last step, twice, thrice
     for number, moments in enumerate(([0], [1], [3], [4], [6], [11], [2, 5], [1, 1, 7])):
         got, again = run_killed(tmp_path / str(number), moments, phase)
@@ -164,14 +166,14 @@ def test_a_kill_while_the_epoch_is_logged_loses_nothing(tmp_path: Path) -> None:
 
 def test_saving_only_now_and_then_repeats_the_lost_steps(tmp_path: Path) -> None:
     net = network()
-    expected = outcome(net, train(net, data(), PHASE, stage(observer=Shrinker())))
+    expected = outcome(net, train(net, data(), PHASE, stage(observers=[Shrinker()])))
     checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)  # at the ends of epochs only
     with pytest.raises(Killed):
-        train(network(), data(), PHASE, stage(checkpoint=checkpoint, observer=KilledAt(7)))
+        train(network(), data(), PHASE, stage(checkpoint=checkpoint, observers=[KilledAt(7)]))
     assert load(checkpoint.path)["epoch"] == 1
     net = network(3)
     observer = Shrinker()
-    result = train(net, data(), PHASE, stage(checkpoint=checkpoint, observer=observer))
+    result = train(net, data(), PHASE, stage(checkpoint=checkpoint, observers=[observer]))
     assert outcome(net, result) == expected
     assert observer.events == ["start", "load", "finished"]
 
@@ -181,7 +183,7 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
     net = network()
     expected = outcome(net, train(net, data(), PHASE, stage(checkpoint=checkpoint)))
     net = network(3)
-    result = train(net, data(), PHASE, stage(checkpoint=checkpoint, observer=None, log=_never))
+    result = train(net, data(), PHASE, stage(checkpoint=checkpoint, log=_never))
     assert outcome(net, result) == expected
 
 
@@ -257,14 +259,27 @@ def test_no_epochs_and_no_validation_images() -> None:
     assert (len(result.history), result.best, result.best_state) == (3, None, None)
 
 
+def test_several_observers_follow_each_other_and_are_resumed_in_order(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)
+    first, second = Shrinker(stop_after=6), Shrinker()
+    train(network(), data(), PHASE, stage(observers=[first, second], checkpoint=checkpoint))
+    assert first.calls == second.calls == 6
+    assert first.total != second.total  # it sees the gradients that the first has left
+    again = [Shrinker(), Shrinker()]
+    train(network(), data(), PHASE, stage(observers=again, checkpoint=checkpoint))
+    assert [one.total for one in again] == [first.total, second.total]
+    with pytest.raises(CheckpointError, match="its number of observers is 2, not 1; delete it"):
+        train(network(), data(), PHASE, stage(observers=[Shrinker()], checkpoint=checkpoint))
+
+
 def test_an_observer_may_end_the_phase(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)
     observer = Shrinker(stop_after=6)
-    result = train(network(), data(), PHASE, stage(observer=observer, checkpoint=checkpoint))
+    result = train(network(), data(), PHASE, stage(observers=[observer], checkpoint=checkpoint))
     assert [record.seen for record in result.history] == [30, 16]
     assert observer.events == ["start", "finished"]
     again = Shrinker()
-    train(network(), data(), PHASE, stage(observer=again, checkpoint=checkpoint))
+    train(network(), data(), PHASE, stage(observers=[again], checkpoint=checkpoint))
     assert again.calls == 6
 
 
@@ -341,7 +356,7 @@ def test_weights_that_blow_up_in_the_last_step_are_noticed() -> None:
     with pytest.raises(
         TrainingError, match=r"weights of '7\.bias' are not finite after epoch 3 of 3"
     ):
-        train(net, data(), PHASE, stage(observer=Breaker()))
+        train(net, data(), PHASE, stage(observers=[Breaker()]))
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
@@ -392,7 +407,7 @@ def test_cuda_sees_the_same_images_and_never_waits_within_an_epoch() -> None:
     try:
         for precision in ("float32", "bf16"):
             phase = replace(PHASE, precision=precision)
-            result = train(network(), data(), phase, stage(device=cuda, observer=Strict()))
+            result = train(network(), data(), phase, stage(device=cuda, observers=[Strict()]))
             assert [record.seen for record in result.history] == [30] * 3
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -14,85 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.contracts import Assignment
-from prunebench.criteria import TrainingCriterion
-from prunebench.errors import require, require_choice
+from prunebench.criteria.aofp.settings import AofpSettings
 
 if TYPE_CHECKING:
     from prunebench.criteria.aofp.observer import AofpObserver
-    from prunebench.recipes import Phase
-
-BN_MODES = ("own", "base")
-REDUCTIONS = ("batch", "example")
-ESTIMATORS = ("mean", "ridge", "gram")
-ON_FAIL = ("retry", "freeze")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aofp(TrainingCriterion):
-    """Prunes channels whose loss the next layer hardly notices, while the network is trained.
-
-    Attributes:
-        theta: damage up to which channels go; 0.01 is 1 % of the energy.
-        draws_per_half: draws before a decision, by each process.
-        warmup_steps: steps before the first draw.
-        stagger: layers begin one after the other within the first half.
-        score_every: steps between two scored ones.
-        draws_per_step: draws per scored step; they share the undamaged answer.
-        bn_mode: ``own``: the masked path normalises by its own batch statistics (as the authors
-            do); ``base``: by the unmasked ones, which gives 1.1 to 1.6 times larger damages.
-        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of each image's.
-        estimator: ``mean`` of a channel's draws (published); ``ridge`` regression of the damage on
-            the draws; ``gram``: joint damages from a Gram matrix, without draws.
-        ridge: strength of the regression's penalty.
-        gram_batches: batches behind a Gram matrix.
-        confirm: draws of exactly the channels about to go, whose mean must pass too; 0 = none.
-        on_fail: ``retry`` begins anew when a single channel still hurts (as the authors' code
-            does), ``freeze`` ends a layer's search after `freeze_after` such ends in a row.
-        freeze_after: see there.
-    """
-
-    theta: float
-    draws_per_half: int
-    warmup_steps: int
-    stagger: bool
-    score_every: int
-    draws_per_step: int
-    bn_mode: str
-    reduction: str
-    estimator: str
-    ridge: float
-    gram_batches: int
-    confirm: int
-    on_fail: str
-    freeze_after: int
-
-    decides = True
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        require(self.theta >= 0, f"theta must not be negative, got {self.theta}")
-        for name in (
-            "draws_per_half", "score_every", "draws_per_step", "gram_batches", "freeze_after"
-        ):  # fmt: skip
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        require(
-            self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}"
-        )
-        require_choice("bn_mode", self.bn_mode, BN_MODES)
-        require_choice("reduction", self.reduction, REDUCTIONS)
-        require_choice("estimator", self.estimator, ESTIMATORS)
-        require_choice("on_fail", self.on_fail, ON_FAIL)
-        require(self.ridge > 0, f"ridge must be positive, got {self.ridge}")
-        require(self.confirm >= 0, f"confirm must not be negative, got {self.confirm}")
-        require(
-            self.confirm > 0 or self.estimator == "mean",
-            f"confirm must be at least 1 for estimator={self.estimator}, which predicts damage",
-        )
-
-    def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where the training in which pruning happens does not suit."""
-        require(phase.epochs >= 1, "recipe.pruning.epochs must be at least 1 for criterion=aofp")
+class Aofp(AofpSettings):
+    """Prunes channels whose loss the next layer hardly notices, while the network is trained."""
 
     def observer(self, assignment: Assignment) -> AofpObserver:
         """Returns what looks on at the training and prunes."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -11,23 +12,14 @@ from torch.utils.hooks import RemovableHandle
 
 from prunebench.channels import Plan
 from prunebench.channels.consumer_gates import ConsumerFactors
-from prunebench.contracts import Moment
+from prunebench.contracts import Assignment, Moment
 from prunebench.criteria.aofp.damage import damages, gram
+from prunebench.criteria.aofp.decide import decide, met, require_reachable, wanted
 from prunebench.criteria.aofp.edges import Edge, find_edges
-from prunebench.criteria.aofp.search import (
-    Search,
-    greedy,
-    mean_damage,
-    predicted,
-    ridge_damage,
-)
-from prunebench.errors import PruningError
+from prunebench.criteria.aofp.search import Search
+from prunebench.criteria.aofp.settings import AofpSettings
 from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
-
-if TYPE_CHECKING:
-    from prunebench.contracts import Assignment
-    from prunebench.criteria.aofp import Aofp
 
 
 class AofpObserver:
@@ -39,9 +31,9 @@ class AofpObserver:
     over all draws once a half is over.
     """
 
-    def __init__(self, criterion: Aofp, work: Assignment) -> None:
+    def __init__(self, settings: AofpSettings, work: Assignment) -> None:
         """Prepares; the network is looked at when the training starts."""
-        self.criterion, self.work = criterion, work
+        self.settings, self.work = settings, work
         self.steps = 0  # done
         self.at = (0, 0)  # epoch and step of the forward to come
         self.edges: list[Edge] = []
@@ -63,7 +55,7 @@ class AofpObserver:
         self.edges, missing = find_edges(network, self.work.cmap, self.work.groups)
         if missing:
             self.work.log({"stage": "aofp-edges", "not_scored": missing})
-        rows = max(self.criterion.draws_per_half, self.criterion.confirm)
+        rows = max(self.settings.draws_per_half, self.settings.confirm)
         self.searches = [Search.over(edge.group.size, rows, self.device) for edge in self.edges]
         self.factors = ConsumerFactors([edge.group for edge in self.edges])
         require_reachable(self.work, [edge.group.name for edge in self.edges])
@@ -88,9 +80,9 @@ class AofpObserver:
         self.at = (moment.epoch + 1, 0) if last else (moment.epoch, moment.step + 1)
         self.steps += 1
         for number, search in enumerate(self.searches):
-            if not search.frozen and search.draws >= self._wanted(search):
+            if not search.frozen and search.draws >= wanted(self.settings, search):
                 self._decide(number, search)
-                if self._met():
+                if met(self.work.limits, self.plan()):
                     return True
         return all(search.frozen for search in self.searches)
 
@@ -124,20 +116,12 @@ class AofpObserver:
 
     # -- scoring ---------------------------------------------------------------------------------
 
-    def _wanted(self, search: Search) -> int:
-        """Returns the number of draws (or batches) after which to decide."""
-        if search.trying is not None:
-            return self.criterion.confirm
-        if self.criterion.estimator == "gram":
-            return self.criterion.gram_batches
-        return self.criterion.draws_per_half
-
     def _begins(self, number: int) -> int:
         """Returns the step at which layer `number` is first scored; layers take turns."""
-        criterion = self.criterion
-        half = criterion.draws_per_half * criterion.score_every // criterion.draws_per_step
-        turn = number * (half // len(self.edges)) if criterion.stagger else 0
-        return criterion.warmup_steps + turn
+        settings = self.settings
+        half = settings.draws_per_half * settings.score_every // settings.draws_per_step
+        turn = number * (half // len(self.edges)) if settings.stagger else 0
+        return settings.warmup_steps + turn
 
     def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Draws what the layers due at this training step drop."""
@@ -146,17 +130,17 @@ class AofpObserver:
             return
         for number, search in enumerate(self.searches):
             since = self.steps - self._begins(number)
-            if search.frozen or since < 0 or since % self.criterion.score_every:
+            if search.frozen or since < 0 or since % self.settings.score_every:
                 continue
             self.pending[number] = self._draw(number, search)
 
     def _draw(self, number: int, search: Search) -> list[Tensor]:
         """Returns the consumer's input positions that each draw drops; none for a Gram matrix."""
-        if self.criterion.estimator == "gram" and search.trying is None:
+        if self.settings.estimator == "gram" and search.trying is None:
             return []
         edge, drops = self.edges[number], []
-        left = self._wanted(search) - search.draws
-        for draw in range(min(self.criterion.draws_per_step, left)):
+        left = wanted(self.settings, search) - search.draws
+        for draw in range(min(self.settings.draws_per_step, left)):
             source = torch.Generator()
             place = (*self.at, draw, *distributed.own_draws())
             source.manual_seed(seed_for(self.work.seed, "aofp", edge.group.name, *place))
@@ -189,8 +173,8 @@ class AofpObserver:
                 seen,
                 drops,
                 self.live[number],
-                bn_mode=self.criterion.bn_mode,
-                reduction=self.criterion.reduction,
+                bn_mode=self.settings.bn_mode,
+                reduction=self.settings.reduction,
             )
             search.damages[search.draws : search.draws + len(drops)] = found
             search.draws += len(drops)
@@ -216,77 +200,13 @@ class AofpObserver:
     # -- deciding --------------------------------------------------------------------------------
 
     def _decide(self, number: int, search: Search) -> None:
-        """Ends a half: prunes, narrows, or gives the move up."""
-        criterion, edge = self.criterion, self.edges[number]
-        searched, size = len(search.space), search.granularity
-        confirming = search.trying is not None
-        chosen, worst = self._choose(search)
-        room = search.width - self.work.floors[edge.group.name]
-        passed = worst <= criterion.theta and len(chosen) > 0
-        if passed and room > 0 and not confirming and criterion.confirm:
-            search.confirm(chosen[:room])
-        elif passed and room > 0:
-            search.remove(chosen[:room])
+        """Ends a half, shows the network what went, and tells."""
+        name, before = self.edges[number].group.name, search.width
+        decision = decide(self.settings, search, floor=self.work.floors[name])
+        if decision.width < before:
             self.factors.refresh()
             self._live_outputs()
-        elif room > 0 and len(chosen) > 1:
-            self._narrow(search, chosen)
-        else:
-            search.fails += 1
-            search.restart()
-        spent = criterion.on_fail == "freeze" and search.fails >= criterion.freeze_after
-        search.frozen = spent or search.width <= self.work.floors[edge.group.name]
-        row: dict[str, Any] = {"stage": f"aofp-{edge.group.name}-{self.steps}"}
-        row |= {"searched": searched, "granularity": size, "damage": worst, "width": search.width}
-        row |= {"confirmed": confirming, "passed": passed, "frozen": search.frozen}
-        for limit in self.work.limits if passed else ():
+        row: dict[str, Any] = {"stage": f"aofp-{name}-{self.steps}", **asdict(decision)}
+        for limit in self.work.limits if decision.passed else ():
             row[limit.unit] = limit.amount(self.plan())
         self.work.log(row)
-
-    def _choose(self, search: Search) -> tuple[Tensor, float]:
-        """Returns the channels that would go, least harmful first, and the damage that decides."""
-        masks = distributed.rows_of_all(search.masks[: search.draws])
-        damage = distributed.rows_of_all(search.damages[: search.draws]).cpu()
-        if search.trying is not None:
-            return search.trying, float(damage.mean())
-        if search.gram is not None:
-            joint = distributed.total(search.gram) / (search.draws * distributed.size())
-            most = len(search.space) - 1
-            return greedy(joint, search.space, max(1, most), self.criterion.theta)
-        if self.criterion.estimator == "ridge":
-            slopes = ridge_damage(masks, damage, strength=self.criterion.ridge)
-            order = slopes[search.space].argsort(stable=True)
-            chosen = search.space[order[: search.granularity]]
-            return chosen, predicted(masks, damage, slopes, chosen)
-        means = mean_damage(masks, damage)[search.space]
-        order = means.argsort(stable=True)[: search.granularity]
-        return search.space[order], float(means[order].max())
-
-    def _narrow(self, search: Search, chosen: Tensor) -> None:
-        """Goes on with the better half; without draws, with the first half of what failed."""
-        if self.criterion.estimator == "gram":
-            search.confirm(chosen[: len(chosen) // 2])
-        else:
-            search.narrow(chosen)
-
-    def _met(self) -> bool:
-        """Whether every limit is met; never without limits."""
-        limits = self.work.limits
-        plan = self.plan()
-        return bool(limits) and all(limit.amount(plan) <= limit.target for limit in limits)
-
-
-def require_reachable(work: Assignment, scored: list[str]) -> None:
-    """Refuses limits that lie below what the floors of the scored groups allow.
-
-    Raises:
-        PruningError: a limit cannot be reached.
-    """
-    least = Plan({name: range(work.floors[name]) for name in scored})
-    for limit in work.limits:
-        found = limit.amount(least)
-        if found > limit.target:
-            raise PruningError(
-                f"criterion=aofp can reach {found:,} {limit.unit} at the least with the groups it "
-                f"scores, and the budget asks for {limit.target:,}; ask for less"
-            )

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
 from torch.utils.hooks import RemovableHandle
 
-from prunebench.channels import ChannelGroup, Plan
+from prunebench.channels import Plan
 from prunebench.channels.consumer_gates import ConsumerFactors
-from prunebench.contracts import Moment
+from prunebench.contracts import Assignment, Moment
 from prunebench.criteria.cac.estimators import Draw, Estimator, GateGradient, OnOff, outcome
-from prunebench.criteria.cac.ramp import cubic, fewest, level
+from prunebench.criteria.cac.removal import Removal
+from prunebench.criteria.cac.settings import CacSettings
 from prunebench.errors import PruningError
 from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
-
-if TYPE_CHECKING:
-    from prunebench.contracts import Assignment
-    from prunebench.criteria.cac import Cac
 
 #: below this width the expected number of perturbed channels per image is capped at 1
 NARROW = 16
@@ -35,23 +31,15 @@ class CacObserver:
     no gradient, and what momentum and decay still do to them nobody reads.
     """
 
-    def __init__(self, criterion: Cac, work: Assignment) -> None:
+    def __init__(self, settings: CacSettings, work: Assignment) -> None:
         """Prepares; nothing is drawn before the first step.
 
         Raises:
             PruningError: the training is too short for the estimates.
         """
-        self.criterion, self.work = criterion, work
-        self.factors = ConsumerFactors(work.groups)
+        self.settings, self.work = settings, work
+        self.factors, self.removal = ConsumerFactors(work.groups), Removal(settings, work)
         self.sizes = [group.size for group in work.groups]
-        self.names = [group.name for group in work.groups]
-        self.floors = {
-            group.name: max(work.floors[group.name], min(2, group.size), _share(criterion, group))
-            for group in work.groups
-        }
-        self.first = [limit.amount(Plan({})) for limit in work.limits]
-        total = work.epochs * work.steps
-        self.begin, self.end = int(criterion.start * total), max(int(criterion.end * total), 1)
         self.gating = True
         self.at = (0, 0)  # epoch and step of the forward to come
         self.draw: Draw | None = None
@@ -71,8 +59,8 @@ class CacObserver:
             network.register_forward_hook(self._behind),
         ]
         self.chances = self._chances().to(self.device)
-        decay = 1 - 1 / max(1.0, self.criterion.ema_epochs * self.work.steps)
-        self.estimator = _estimator(self.criterion, sum(self.sizes), decay, self.device)
+        decay = 1 - 1 / max(1.0, self.settings.ema_epochs * self.work.steps)
+        self.estimator = _estimator(self.settings, sum(self.sizes), decay, self.device)
 
     def after_backward(self, moment: Moment) -> None:
         """Adds the step to the estimates."""
@@ -97,8 +85,7 @@ class CacObserver:
         step = moment.epoch * moment.steps + moment.step + 1
         last = moment.step + 1 == moment.steps
         self.at = (moment.epoch + 1, 0) if last else (moment.epoch, moment.step + 1)
-        due = (step - self.begin) % self.criterion.prune_every == 0
-        if self.gating and step >= self.begin and (due or step >= self.end):
+        if self.gating and self.removal.due(step):
             self._remove(step)
         return False
 
@@ -141,7 +128,7 @@ class CacObserver:
         source = torch.Generator(self.device)
         draws = (*self.at, *distributed.own_draws())
         source.manual_seed(seed_for(self.work.seed, "cac gates", *draws))
-        rows = 1 if self.criterion.scope == "batch" else len(inputs[0])
+        rows = 1 if self.settings.scope == "batch" else len(inputs[0])
         draw = draw_gates(self.chances, self.alive, rows, source)
         if rows != len(inputs[0]):
             wide = (len(inputs[0]), -1)
@@ -162,7 +149,7 @@ class CacObserver:
 
     def _chances(self) -> Tensor:
         """Returns the probabilities of U(0, 1) and of 0 for every channel [2, C]."""
-        wanted = torch.tensor([self.criterion.p_uniform, self.criterion.p_off])
+        wanted = torch.tensor([self.settings.p_uniform, self.settings.p_off])
         parts = []
         for size in self.sizes:
             perturbed = float(wanted.sum()) * size
@@ -172,14 +159,14 @@ class CacObserver:
 
     def _require_enough(self) -> None:
         """Refuses a training in which no channel's estimate can become good enough."""
-        work, criterion = self.work, self.criterion
-        epochs = min(criterion.ema_epochs, criterion.end * work.epochs)
-        chances = self._chances()[1 if criterion.estimator == "acc_diff" else 0]
+        work, settings = self.work, self.settings
+        epochs = min(settings.ema_epochs, settings.end * work.epochs)
+        chances = self._chances()[1 if settings.estimator == "acc_diff" else 0]
         expected = float(chances.min()) * epochs * work.images
-        if expected < criterion.n_min:
+        if expected < settings.n_min:
             raise PruningError(
                 f"criterion=cac would see the rarest channel disturbed {expected:.0f} times where "
-                f"criterion.n_min={criterion.n_min} are asked for; lower n_min, or raise "
+                f"criterion.n_min={settings.n_min} are asked for; lower n_min, or raise "
                 "criterion.ema_epochs or recipe.pruning.epochs"
             )
 
@@ -188,83 +175,16 @@ class CacObserver:
     def _remove(self, step: int) -> None:
         """Removes channels until the counts are down to the ramp's level at `step`."""
         scores, seen = (value.cpu() for value in self.estimator.scores())
-        scores = torch.where(seen >= self.criterion.n_min, scores, torch.inf)
-        final = step >= self.end
-        progress = 1.0 if final else cubic(step, self.begin, self.end)
-        levels = [
-            level(first, limit.target, progress)
-            for first, limit in zip(self.first, self.work.limits, strict=True)
-        ]
-
-        def reached(plan: Plan) -> bool:
-            pairs = zip(self.work.limits, levels, strict=True)
-            return all(limit.amount(plan) <= most for limit, most in pairs)
-
         before = self.plan()
-        most = max(1, int(self.criterion.max_step * sum(self.sizes)))
-        plan, there = fewest(
-            before.kept,
-            self._order(scores, before),
-            self.floors,
-            reached,
-            most=None if final else most,
-        )
+        plan = self.removal.next_plan(step, before, scores, seen)
         for group, alive in zip(self.work.groups, self.factors.alive, strict=True):
             alive.zero_()
             alive[list(plan.kept[group.name])] = True
         self._refresh()
-        if final and not there:
-            self._refuse(plan, int(seen.lt(self.criterion.n_min).sum()))
-        targets = [limit.amount(plan) <= limit.target for limit in self.work.limits]
-        self.gating = not all(targets)
+        self.gating = not self.removal.met(plan)
         if plan != before or not self.gating:
-            self._tell(step, plan)
-
-    def _order(self, scores: Tensor, plan: Plan) -> list[tuple[str, int]]:
-        """Returns the channels with an estimate, first to go first."""
-        found = []
-        for group, part in zip(self.work.groups, torch.split(scores, self.sizes), strict=True):
-            cost = self._cost(group.name, plan) if self.criterion.per_cost else 1.0
-            for channel in plan.kept[group.name]:
-                score = float(part[channel])
-                # the dearer of two harmful channels goes first, the cheaper of two useful ones last
-                worth = score / cost if score > 0 else score * cost
-                if score != torch.inf:
-                    found.append((worth, group.name, channel))
-        found.sort(key=lambda row: row[0])
-        return [(name, channel) for _, name, channel in found]
-
-    def _cost(self, name: str, plan: Plan) -> float:
-        """Returns what one channel less of group `name` saves, as a fraction of all there was."""
-        kept = plan.kept[name]
-        if len(kept) < 2:
-            return 1.0
-        less = Plan({**plan.kept, name: kept[1:]})
-        saved = [
-            (limit.amount(plan) - limit.amount(less)) / first
-            for first, limit in zip(self.first, self.work.limits, strict=True)
-        ]
-        return max(sum(saved), 1e-12)
-
-    def _refuse(self, plan: Plan, unseen: int) -> None:
-        """Says why the limits are not met."""
-        found = ", ".join(
-            f"{limit.amount(plan):,} {limit.unit} (limit {limit.target:,})"
-            for limit in self.work.limits
-        )
-        raise PruningError(
-            f"criterion=cac ends at {found}, with {unseen} channels seen fewer than "
-            f"criterion.n_min={self.criterion.n_min} times and floors of budget.floor and "
-            f"criterion.least={self.criterion.least}; lower them, or ask for less"
-        )
-
-    def _tell(self, step: int, plan: Plan) -> None:
-        """Logs what is left."""
-        row: dict[str, Any] = {"stage": f"removal-{step}", "gates": self.gating}
-        for limit in self.work.limits:
-            row[limit.unit] = limit.amount(plan)
-        row["kept"] = {name: len(kept) for name, kept in plan.kept.items()}
-        self.work.log(row)
+            row = {"stage": f"removal-{step}", "gates": self.gating}
+            self.work.log({**row, **self.removal.row(plan)})
 
 
 def draw_gates(chances: Tensor, alive: Tensor, rows: int, source: torch.Generator) -> Draw:
@@ -285,13 +205,10 @@ def draw_gates(chances: Tensor, alive: Tensor, rows: int, source: torch.Generato
     return Draw(gates, uniform, off)
 
 
-def _share(criterion: Cac, group: ChannelGroup) -> int:
-    """Returns the fewest channels of `group` that the criterion leaves."""
-    return min(group.size, ceil(criterion.least * group.size - 1e-9))
-
-
-def _estimator(criterion: Cac, channels: int, decay: float, device: torch.device) -> Estimator:
-    """Returns the estimator that the criterion names."""
-    if criterion.estimator == "acc_diff":
-        return OnOff(channels, decay, device, kind=criterion.score)
-    return GateGradient(channels, decay, device, soft=criterion.estimator == "igg_soft")
+def _estimator(
+    settings: CacSettings, channels: int, decay: float, device: torch.device
+) -> Estimator:
+    """Returns the estimator that the settings name."""
+    if settings.estimator == "acc_diff":
+        return OnOff(channels, decay, device, kind=settings.score)
+    return GateGradient(channels, decay, device, soft=settings.estimator == "igg_soft")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prunebench.errors import require
-from prunebench.schedules.during_training import DuringTraining
+from prunebench.schedules import TrainingSchedule
+
+if TYPE_CHECKING:
+    from prunebench.budgets import Budget
+    from prunebench.contracts import Assignment, Dense, PruningObserver
+    from prunebench.criteria import Criterion
+    from prunebench.recipes import Phase
 
 
 @dataclass(frozen=True, kw_only=True)
-class Soft(DuringTraining):
+class Soft(TrainingSchedule):
     """Trains as ``recipe.pruning`` says and zeroes the lowest-scored filters between epochs.
 
     He et al., "Soft Filter Pruning for Accelerating Deep CNNs", IJCAI 2018. No gradient is masked,
@@ -22,9 +30,28 @@ class Soft(DuringTraining):
     every: int
 
     repeats = True
-    selects = True
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         super().__post_init__()
         require(self.every >= 1, f"every must be at least 1, got {self.every}")
+
+    def check_criterion(self, names: Mapping[str, str], criterion: Criterion) -> None:
+        """Raises ConfigError where `criterion` needs more than weights."""
+        require(
+            not criterion.watches and criterion.images_needed == 0,
+            f"{names['schedule']} selects between epochs by weights alone, and "
+            f"{names['criterion']} needs more; choose criterion=l2, l1, fpgm or slimming",
+        )
+
+    def check_phase(self, phase: Phase) -> None:
+        """Raises ConfigError where there is no epoch to select after."""
+        require(phase.epochs >= 1, "recipe.pruning.epochs must be at least 1 for schedule=soft")
+
+    def observer(
+        self, criterion: Criterion, budget: Budget, dense: Dense, assignment: Assignment
+    ) -> PruningObserver:
+        """Returns what asks `criterion` and `budget` between epochs."""
+        from prunebench.schedules.soft.observer import SoftObserver
+
+        return SoftObserver(criterion, budget, dense, assignment, every=self.every)

@@ -82,7 +82,8 @@ def observer(network: nn.Module, budget: Any = None, rows: Any = None, **changes
 
 
 def trained(network: nn.Module, watching: Any, checkpoint: Checkpoint | None = None) -> list[Any]:
-    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observer=watching)
+    observers = [] if watching is None else [watching]
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observers=observers)
     result = train(network, data(), PHASE, stage)
     history = [{**asdict(record), "seconds": 0} for record in result.history]
     return [history, [value.tolist() for value in network.state_dict().values()]]
@@ -210,7 +211,7 @@ def test_duplicates_go_together_only_where_both_of_them_may(estimator, theta, mo
         return bool(over)
 
     watching.after_step = watch
-    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=None, observer=watching)
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=None, observers=[watching])
     train(network, data(), replace(PHASE, lr=1e-9, epochs=20), stage)
     assert torch.equal(norm.weight[0], norm.weight[1])
     assert max(together) == most
@@ -264,7 +265,7 @@ def test_layers_take_turns():
 def test_pruning_in_bf16_and_by_example():
     network = resnet()
     watching = observer(network, reduction="example", theta=0.5)
-    stage = Stage(name="pruning", seed=7, device=CPU, observer=watching)
+    stage = Stage(name="pruning", seed=7, device=CPU, observers=[watching])
     train(network, data(), replace(PHASE, precision="bf16", epochs=2), stage)
     assert any(len(kept) < 8 for kept in watching.plan().kept.values())
 

@@ -14,6 +14,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import TrainingCriterion
+from prunebench.criteria.cac.removal import Removal
 from prunebench.datasets import Data, Split
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
@@ -84,7 +85,7 @@ def both(**changes: Any) -> Any:
 
 
 def trained(network: nn.Module, observer: Any, checkpoint: Checkpoint | None = None) -> list[Any]:
-    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observer=observer)
+    stage = Stage(name="pruning", seed=7, device=CPU, checkpoint=checkpoint, observers=[observer])
     result = train(network, data(), PHASE, stage)
     history = [{**asdict(record), "seconds": 0} for record in result.history]
     return [history, [value.tolist() for value in network.state_dict().values()], observer.plan()]
@@ -189,11 +190,11 @@ def test_ranking_without_training_is_refused():
 
 def test_dearer_channels_go_first_when_ranked_per_cost():
     network = resnet()
-    observer = cac(per_cost=True).observer(work(network, both(), []))
-    whole = Plan({group.name: range(group.size) for group in observer.work.groups})
-    scores = torch.ones(sum(observer.sizes), dtype=torch.float64)
-    first = observer._order(scores, whole)[0][0]
-    costs = {name: observer._cost(name, whole) for name in whole.kept}
+    removal = Removal(cac(per_cost=True), work(network, both(), []))
+    whole = Plan({group.name: range(group.size) for group in removal.work.groups})
+    scores = torch.ones(sum(removal.sizes), dtype=torch.float64)
+    first = removal.order(scores, whole)[0][0]
+    costs = {name: removal.cost(name, whole) for name in whole.kept}
     assert costs[first] == max(costs.values())
     # harmful ones too: the dearest first
-    assert observer._order(-scores, whole)[0][0] == first
+    assert removal.order(-scores, whole)[0][0] == first

@@ -93,7 +93,11 @@ class Watched(SoftObserver):
 
 def trained(network, observer, checkpoint=None, phase=PHASE):
     stage = Stage(
-        name="pruning", seed=3, device=torch.device("cpu"), checkpoint=checkpoint, observer=observer
+        name="pruning",
+        seed=3,
+        device=torch.device("cpu"),
+        checkpoint=checkpoint,
+        observers=[observer],
     )
     done = train(network, data(), phase, stage)
     return done, {name: value.clone() for name, value in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Criteria that read feature maps, on the maps of a real network worked out layer by layer."""
+"""apoz, foad and hrank on a network whose feature maps are worked out layer by layer beside it."""
 
 import pytest
 import torch

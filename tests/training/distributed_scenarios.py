@@ -1,6 +1,7 @@
-"""Not a test: what each of the two processes of test_distributed.py does.
+"""What each of the two processes does whose outcome `test_distributed.py` looks at.
 
-python two_processes.py FOLDER RANK leaves what came of every scenario in FOLDER/RANK.pt.
+``python distributed_scenarios.py FOLDER RANK`` runs every scenario below as process RANK of 2 and
+leaves what came of it in ``FOLDER/RANK.pt``.
 """
 
 import sys
@@ -24,6 +25,7 @@ from prunebench.errors import TrainingError
 from prunebench.models.resnet import Resnet
 from prunebench.options import option
 from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.step import dense_counts
 from prunebench.training import distributed
 from prunebench.training.loop import train
@@ -132,7 +134,7 @@ class OwnLoss:
 
 def without_batch_statistics(folder: Path) -> dict[str, Any]:
     network, watching = plain_network(), OwnLoss()
-    done = train(network, data(), PHASE, stage(observer=watching))
+    done = train(network, data(), PHASE, stage(observers=[watching]))
     return {**result(network, done), "errors": watching.errors, "parts": watching.parts}
 
 
@@ -152,7 +154,8 @@ def with_dropout_and_norms(folder: Path) -> dict[str, Any]:
 
     network[2].register_forward_hook(watch)
     hinge = replace(PHASE, gamma_hinge=0.1, hinge_share=0.5)
-    done = train(network, data(), hinge, stage())
+    penalties = Sparsity(hinge, data().shape)
+    done = train(network, data(), hinge, stage(observers=[penalties]))
     return {**result(network, done), "dropped": dropped[0], "mean": means[0]}
 
 
@@ -183,7 +186,7 @@ def scored_halves(estimator: str) -> Callable[[Path], dict[str, Any]]:
         network, rows = resnet(), []
         watching = aofp(network, rows, estimator=estimator, confirm=1, gram_batches=2)
         distributed.rows_of_all = watched
-        done = train(network, data(), PHASE, stage(observer=watching))
+        done = train(network, data(), PHASE, stage(observers=[watching]))
         distributed.rows_of_all = gather
         return {
             **result(network, done),
@@ -212,7 +215,7 @@ def removals(folder: Path) -> dict[str, Any]:
         remove(step)
 
     watching._remove = watched
-    done = train(network, data(), PHASE, stage(observer=watching))
+    done = train(network, data(), PHASE, stage(observers=[watching]))
     return {
         **result(network, done), "asked": asked, "rows": rows, "plan": watching.plan().to_json()
     }  # fmt: skip
@@ -236,7 +239,7 @@ def killed_in_mid_half(folder: Path) -> dict[str, Any]:
             checkpoint = None if distributed.rank() else Checkpoint(at, 0.0)
             try:
                 done = train(
-                    network, data(), PHASE, stage(observer=watching, checkpoint=checkpoint)
+                    network, data(), PHASE, stage(observers=[watching], checkpoint=checkpoint)
                 )
             except Killed:
                 continue

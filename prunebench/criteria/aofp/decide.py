@@ -1,0 +1,131 @@
+"""What becomes of a layer's search once enough draws are there: prune, narrow, or give up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from prunebench.channels import Plan
+from prunebench.contracts import Assignment, Limit
+from prunebench.criteria.aofp.search import Search, greedy, mean_damage, predicted, ridge_damage
+from prunebench.criteria.aofp.settings import AofpSettings
+from prunebench.errors import PruningError
+from prunebench.training import distributed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """How a half ended; a row of the log.
+
+    Attributes:
+        searched: channels of the search set.
+        granularity: how many of them a draw dropped.
+        damage: that decided.
+        width: channels left.
+        confirmed: the draws were of exactly the channels about to go.
+        passed: the damage was small enough.
+        frozen: the layer is searched no longer.
+    """
+
+    searched: int
+    granularity: int
+    damage: float
+    width: int
+    confirmed: bool
+    passed: bool
+    frozen: bool
+
+
+def wanted(settings: AofpSettings, search: Search) -> int:
+    """Returns the number of draws (or batches) after which to decide."""
+    if search.trying is not None:
+        return settings.confirm
+    if settings.estimator == "gram":
+        return settings.gram_batches
+    return settings.draws_per_half
+
+
+def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
+    """Ends a half of `search`, in place; all processes take part and decide alike.
+
+    Args:
+        settings: of the criterion.
+        search: with as many draws as are `wanted`.
+        floor: fewest channels to keep.
+    """
+    searched, granularity = len(search.space), search.granularity
+    confirming = search.trying is not None
+    chosen, worst = _choose(settings, search)
+    room = search.width - floor
+    passed = worst <= settings.theta and len(chosen) > 0
+    if passed and room > 0 and not confirming and settings.confirm:
+        search.confirm(chosen[:room])
+    elif passed and room > 0:
+        search.remove(chosen[:room])
+    elif room > 0 and len(chosen) > 1:
+        _narrow(settings, search, chosen)
+    else:
+        search.fails += 1
+        search.restart()
+    spent = settings.on_fail == "freeze" and search.fails >= settings.freeze_after
+    search.frozen = spent or search.width <= floor
+    return Decision(
+        searched=searched,
+        granularity=granularity,
+        damage=worst,
+        width=search.width,
+        confirmed=confirming,
+        passed=passed,
+        frozen=search.frozen,
+    )
+
+
+def _choose(settings: AofpSettings, search: Search) -> tuple[Tensor, float]:
+    """Returns the channels that would go, least harmful first, and the damage that decides."""
+    masks = distributed.rows_of_all(search.masks[: search.draws])
+    damage = distributed.rows_of_all(search.damages[: search.draws]).cpu()
+    if search.trying is not None:
+        return search.trying, float(damage.mean())
+    if search.gram is not None:
+        joint = distributed.total(search.gram) / (search.draws * distributed.size())
+        most = len(search.space) - 1
+        return greedy(joint, search.space, max(1, most), settings.theta)
+    if settings.estimator == "ridge":
+        slopes = ridge_damage(masks, damage, strength=settings.ridge)
+        order = slopes[search.space].argsort(stable=True)
+        chosen = search.space[order[: search.granularity]]
+        return chosen, predicted(masks, damage, slopes, chosen)
+    means = mean_damage(masks, damage)[search.space]
+    order = means.argsort(stable=True)[: search.granularity]
+    return search.space[order], float(means[order].max())
+
+
+def _narrow(settings: AofpSettings, search: Search, chosen: Tensor) -> None:
+    """Goes on with the better half; without draws, with the first half of what failed."""
+    if settings.estimator == "gram":
+        search.confirm(chosen[: len(chosen) // 2])
+    else:
+        search.narrow(chosen)
+
+
+def met(limits: Sequence[Limit], plan: Plan) -> bool:
+    """Whether `plan` meets every limit; never without limits."""
+    return bool(limits) and all(limit.amount(plan) <= limit.target for limit in limits)
+
+
+def require_reachable(work: Assignment, scored: Sequence[str]) -> None:
+    """Refuses limits that lie below what the floors of the scored groups allow.
+
+    Raises:
+        PruningError: a limit cannot be reached.
+    """
+    least = Plan({name: range(work.floors[name]) for name in scored})
+    for limit in work.limits:
+        found = limit.amount(least)
+        if found > limit.target:
+            raise PruningError(
+                f"criterion=aofp can reach {found:,} {limit.unit} at the least with the groups it "
+                f"scores, and the budget asks for {limit.target:,}; ask for less"
+            )

@@ -1,0 +1,130 @@
+"""Which channels go at a step, so that the counts follow a cubic ramp down to the limits."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunebench.channels import ChannelGroup, Plan
+from prunebench.contracts import Assignment
+from prunebench.criteria.cac.ramp import cubic, fewest, level
+from prunebench.criteria.cac.settings import CacSettings
+from prunebench.errors import PruningError
+
+
+class Removal:
+    """The ramp of one training; it holds no state, so that a resumed run needs none.
+
+    Attributes:
+        begin, end: steps between which channels go.
+        floors: group name -> fewest channels.
+        first: what each limit counts in the whole network.
+    """
+
+    def __init__(self, settings: CacSettings, work: Assignment) -> None:
+        """Works out what does not change."""
+        self.settings, self.work = settings, work
+        self.sizes = [group.size for group in work.groups]
+        self.floors = {
+            group.name: max(work.floors[group.name], min(2, group.size), _share(settings, group))
+            for group in work.groups
+        }
+        self.first = [limit.amount(Plan({})) for limit in work.limits]
+        total = work.epochs * work.steps
+        self.begin, self.end = int(settings.start * total), max(int(settings.end * total), 1)
+
+    def due(self, step: int) -> bool:
+        """Whether channels may go after `step` steps."""
+        turn = (step - self.begin) % self.settings.prune_every == 0
+        return step >= self.begin and (turn or step >= self.end)
+
+    def next_plan(self, step: int, plan: Plan, scores: Tensor, seen: Tensor) -> Plan:
+        """Returns what stays of `plan` once the counts are down to the ramp's level at `step`.
+
+        Args:
+            step: steps done.
+            plan: the channels left.
+            scores: on the CPU, of all channels of all groups [C].
+            seen: (effective) number of samples behind each [C].
+
+        Raises:
+            PruningError: the ramp is over and a limit not met.
+        """
+        scores = torch.where(seen >= self.settings.n_min, scores, torch.inf)
+        final = step >= self.end
+        progress = 1.0 if final else cubic(step, self.begin, self.end)
+        levels = [
+            level(first, limit.target, progress)
+            for first, limit in zip(self.first, self.work.limits, strict=True)
+        ]
+
+        def reached(plan: Plan) -> bool:
+            pairs = zip(self.work.limits, levels, strict=True)
+            return all(limit.amount(plan) <= most for limit, most in pairs)
+
+        most = max(1, int(self.settings.max_step * sum(self.sizes)))
+        left, there = fewest(
+            plan.kept,
+            self.order(scores, plan),
+            self.floors,
+            reached,
+            most=None if final else most,
+        )
+        if final and not there:
+            self._refuse(left, int(seen.lt(self.settings.n_min).sum()))
+        return left
+
+    def met(self, plan: Plan) -> bool:
+        """Whether `plan` meets all limits."""
+        return all(limit.amount(plan) <= limit.target for limit in self.work.limits)
+
+    def order(self, scores: Tensor, plan: Plan) -> list[tuple[str, int]]:
+        """Returns the channels of `plan` with a finite score [C], first to go first."""
+        found = []
+        for group, part in zip(self.work.groups, torch.split(scores, self.sizes), strict=True):
+            cost = self.cost(group.name, plan) if self.settings.per_cost else 1.0
+            for channel in plan.kept[group.name]:
+                score = float(part[channel])
+                # the dearer of two harmful channels goes first, the cheaper of two useful ones last
+                worth = score / cost if score > 0 else score * cost
+                if score != torch.inf:
+                    found.append((worth, group.name, channel))
+        found.sort(key=lambda row: row[0])
+        return [(name, channel) for _, name, channel in found]
+
+    def cost(self, name: str, plan: Plan) -> float:
+        """Returns what one channel less of group `name` saves, as a fraction of all there was."""
+        kept = plan.kept[name]
+        if len(kept) < 2:
+            return 1.0
+        less = Plan({**plan.kept, name: kept[1:]})
+        saved = [
+            (limit.amount(plan) - limit.amount(less)) / first
+            for first, limit in zip(self.first, self.work.limits, strict=True)
+        ]
+        return max(sum(saved), 1e-12)
+
+    def row(self, plan: Plan) -> dict[str, Any]:
+        """Returns what is left by `plan`, for the log."""
+        counts = {limit.unit: limit.amount(plan) for limit in self.work.limits}
+        return {**counts, "kept": {name: len(kept) for name, kept in plan.kept.items()}}
+
+    def _refuse(self, plan: Plan, unseen: int) -> None:
+        """Says why the limits are not met."""
+        found = ", ".join(
+            f"{limit.amount(plan):,} {limit.unit} (limit {limit.target:,})"
+            for limit in self.work.limits
+        )
+        raise PruningError(
+            f"criterion=cac ends at {found}, with {unseen} channels seen fewer than "
+            f"criterion.n_min={self.settings.n_min} times and floors of budget.floor and "
+            f"criterion.least={self.settings.least}; lower them, or ask for less"
+        )
+
+
+def _share(settings: CacSettings, group: ChannelGroup) -> int:
+    """Returns the fewest channels of `group` that the settings leave."""
+    return min(group.size, ceil(settings.least * group.size - 1e-9))

@@ -1,0 +1,85 @@
+"""What CAC is told: the keys of ``conf/criterion/cac.yaml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.criteria import TrainingCriterion
+from prunebench.errors import require, require_choice
+
+if TYPE_CHECKING:
+    from prunebench.recipes import Phase
+
+ESTIMATORS = ("igg_soft", "igg_ce", "acc_diff")
+SCORES = ("acc", "soft", "ce")
+SCOPES = ("sample", "batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacSettings(TrainingCriterion):
+    """Fields and ranges, without the observer that is given them.
+
+    Attributes:
+        estimator: ``igg_soft`` and ``igg_ce`` integrate the derivative of the true class's
+            probability or of the loss over the gate; ``acc_diff`` compares images with the
+            channel on and off.
+        score: what ``acc_diff`` compares: ``acc``, ``soft`` (probability) or ``ce``.
+        p_off: probability that a gate is 0.
+        p_uniform: probability that it is drawn from U(0, 1); what is left is 1.
+        scope: gates for each image, or for the whole batch (noisier).
+        ema_epochs: epochs after which a step counts for 1/e.
+        n_min: images with the channel disturbed before it may go.
+        start, end: where removal begins and has to be done, as fractions of recipe.pruning. The
+            gates are on from the first step to the end of removal.
+        prune_every: steps between two removals.
+        max_step: largest fraction of all channels that goes at once, but for the last time.
+        per_cost: rank by score per MACs (or whatever the budget limits) saved.
+        least: fraction of every group that stays in any case, and no fewer than 2 channels.
+    """
+
+    estimator: str
+    score: str
+    p_off: float
+    p_uniform: float
+    scope: str
+    ema_epochs: float
+    n_min: int
+    start: float
+    end: float
+    prune_every: int
+    max_step: float
+    per_cost: bool
+    least: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_choice("estimator", self.estimator, ESTIMATORS)
+        require_choice("score", self.score, SCORES)
+        require_choice("scope", self.scope, SCOPES)
+        for name, chance in (("p_off", self.p_off), ("p_uniform", self.p_uniform)):
+            require(0 <= chance < 1, f"{name} must lie in [0, 1), got {chance}")
+        total = self.p_off + self.p_uniform
+        require(total < 1, f"p_off + p_uniform must be below 1, got {total:g}")
+        needed = "p_off" if self.estimator == "acc_diff" else "p_uniform"
+        require(
+            getattr(self, needed) > 0, f"{needed} must be positive for estimator={self.estimator}"
+        )
+        require(self.ema_epochs > 0, f"ema_epochs must be positive, got {self.ema_epochs}")
+        require(self.n_min >= 1, f"n_min must be at least 1, got {self.n_min}")
+        require(
+            0 <= self.start < self.end <= 1,
+            f"start and end must satisfy 0 <= start < end <= 1, got {self.start} and {self.end}",
+        )
+        require(self.prune_every >= 1, f"prune_every must be at least 1, got {self.prune_every}")
+        require(0 < self.max_step <= 1, f"max_step must lie in (0, 1], got {self.max_step}")
+        require(0 <= self.least < 1, f"least must lie in [0, 1), got {self.least}")
+
+    def check_phase(self, phase: Phase) -> None:
+        """Raises ConfigError where the training in which pruning happens does not suit."""
+        require(phase.epochs >= 1, "recipe.pruning.epochs must be at least 1 for criterion=cac")
+        require(
+            phase.label_smoothing == 0,
+            "recipe.pruning.label_smoothing must be 0 for criterion=cac, which reads the gradient "
+            f"of the plain loss; got {phase.label_smoothing}",
+        )
