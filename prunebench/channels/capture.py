@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from prunebench.channels.labels.labeller import Place
+from prunebench.channels.labels.tape import Place
 from prunebench.channels.map import ChannelGroup, ChannelMap, as_array
 from prunebench.errors import PruningError, require_choice
 

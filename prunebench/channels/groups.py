@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from prunebench.channels.labels.labeller import Call, Tape
+from prunebench.channels.labels.tape import Call, Tape
 from prunebench.channels.map import ChannelGroup, ChannelMap, Ids, Site, as_array, site
 
 TIED = "tied to channels that cannot be cut"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from prunebench.channels.labels.labeller import Place, Tape
-    from prunebench.channels.plan import Plan
+from prunebench.channels.labels.tape import Place, Tape
+from prunebench.channels.plan import Plan
+from prunebench.errors import PruningError
 
 Ids = NDArray[np.int64]
 
@@ -114,6 +114,24 @@ class ChannelMap:
     def _by_name(self) -> dict[str, ChannelGroup]:
         return {group.name: group for group in self.groups}
 
+    def check(self, plan: Plan) -> None:
+        """Checks that `plan` fits this network.
+
+        Raises:
+            PruningError: a group is unknown, or an index is out of range.
+        """
+        for name, indices in plan.kept.items():
+            group = self._by_name.get(name)
+            if group is None:
+                raise PruningError(
+                    f"plan: no group '{name}' in this network; groups: {', '.join(self._by_name)}"
+                )
+            if indices[-1] >= group.size:
+                raise PruningError(
+                    f"plan: group '{name}' has {group.size} channels (0 to {group.size - 1}), "
+                    f"but channel {indices[-1]} is to be kept"
+                )
+
     def keeps(self, plan: Plan) -> NDArray[np.bool_]:
         """Returns for each class of the network whether it stays under `plan`."""
         kept = np.ones(self.locate.shape[1] + 1, dtype=bool)
@@ -168,7 +186,7 @@ class ChannelMap:
         return _columns(params), _columns(uses)
 
     def _count(self, plan: Plan, what: int) -> int:
-        plan.check(self)
+        self.check(plan)
         matrix, _ = self._counter
         counts = np.append(matrix @ self.keeps(plan).astype(np.int64), 1)
         constant, first, second = self._products[what]

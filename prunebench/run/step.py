@@ -137,7 +137,7 @@ def cut_as(
             masked one does.
     """
     network, cmap = facts.network, facts.cmap
-    plan.check(cmap)
+    cmap.check(plan)
     folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):

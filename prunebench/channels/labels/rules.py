@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from prunebench.channels.labels import weights
-from prunebench.channels.labels.elementwise import elementwise, settle, unary
-from prunebench.channels.labels.labeller import Labeller, Trail, labels_of, put, tensors_in
+from prunebench.channels.labels.elementwise import elementwise, unary
+from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
-from prunebench.channels.labels.unknown import unknown
+from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
+from prunebench.channels.labels.unknown import unknown_function
 from prunebench.errors import PruningError
-
-Rule = Callable[[Labeller, str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -42,9 +41,9 @@ def same(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     result = run.run(func, args, kwargs)
     if not isinstance(result, Tensor):
         return result
-    trail = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None:
-        result._channel_trail = trail  # type: ignore[attr-defined]
+        leave_trail(result, trail)
     return put(result, run.labels(x))
 
 
@@ -61,18 +60,16 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # one channel has several labels, as behind a bias of every place: they go together
         row = run.row(labels, dim, x.size(dim))
-        labels = (
-            labels if row is None else row.view([-1 if d == dim else 1 for d in range(x.dim())])
-        )
+        labels = labels if row is None else along(row, dim, x.dim())
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
-        run.freeze(labels >> 1, f"{name} over a dimension that holds channels")
+        run.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)
     put(out, labels)
-    trail = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None and name.startswith("max_pool"):
         place = run.place(name, out)
-        settle(run.tape.blocks, trail, place, ())
-        out._channel_trail = Trail((), trail.raw, place)
+        note_place(run.tape.blocks, trail, place)
+        leave_trail(out, Trail((), trail.raw, place))
     return result
 
 
@@ -103,7 +100,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
         return labels
     kept = [d for d in range(labels.dim()) if d not in mixed and labels.size(d) > 1]
     if not kept:
-        run.freeze(labels >> 1, f"{name} over channels")
+        run.ids.freeze(labels >> 1, f"{name} over channels")
         return torch.zeros([1] * labels.dim(), dtype=torch.int64)
     first = labels
     for d in mixed:
@@ -111,7 +108,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
     ids, all_ids = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
         first >> 1, labels >> 1
     )
-    run.tie(ids, all_ids)
+    run.ids.tie(ids, all_ids)
     return first
 
 
@@ -120,13 +117,13 @@ def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     x = args[0] if args else kwargs["input"]
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if dim is None:
-        return unknown(run, name, func, args, kwargs)
+        return unknown_function(run, name, func, args, kwargs)
     labels = _across(run, run.labels(x), [dim % x.dim()], name)
     return put(run.run(func, args, kwargs), labels | 1)
 
 
-def _names() -> dict[str, Rule]:
-    """Returns the rule of every function that is known."""
+def _by_name() -> dict[str, Rule]:
+    """Returns the rule of every function that is known, and under "" the one of all others."""
     table: dict[Rule, str] = {
         no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
         " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
@@ -173,10 +170,11 @@ def _names() -> dict[str, Rule]:
         weights.group_norm: "group_norm",
         weights.prelu: "prelu",
     }
-    return {word: rule for rule, words in table.items() for word in words.split()}
+    named = {word: rule for rule, words in table.items() for word in words.split()}
+    return {"": unknown_function, **named}
 
 
-RULES: dict[str, Rule] = _names()
+RULES: dict[str, Rule] = _by_name()
 
 #: functions that only move data, or ask for shapes
 MOVES = frozenset(

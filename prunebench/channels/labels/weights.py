@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.elementwise import unary
-from prunebench.channels.labels.labeller import Call, Labeller, Trail, labels_of, put
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tensors import along, labels_of, put
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
@@ -24,12 +26,12 @@ def _owner(weight: str) -> str:
     return weight.rpartition(".")[0]
 
 
-def _consume(run: Labeller, name: str, x: Tensor, weight: str | None) -> Any:
+def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of the input `x`, and settles the points of its producers."""
     place = run.place(name, x, takes=True)
-    if weight is not None and run.stack and run.stack[-1] == _owner(weight):
+    if run.stack and run.stack[-1] == _owner(weight):
         place.module, place.call = run.stack[-1], run.calls[run.stack[-1]] - 1
-    trail: Trail | None = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None:
         run.tape.done.update(trail.producers)
     return place
@@ -40,13 +42,13 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
     place = run.place(name, result)
     run.tape.activations.setdefault(weight, place)
     run.tape.blocks.setdefault(weight, place)
-    result._channel_trail = Trail((weight,), True, place)  # type: ignore[attr-defined]
+    leave_trail(result, Trail((weight,), True, place))
     return result
 
 
 def _refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
     """Freezes the input of a layer that cannot be cut, and reports the layer."""
-    run.freeze(labels >> 1, reason)
+    run.ids.freeze(labels >> 1, reason)
     run.tape.refused[module] = reason  # the convolution itself has the last word
 
 
@@ -70,14 +72,14 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return result
     out = _conv_labels(run, weight, w, row >> 1, groups, turned)
     if bias is not None and id(bias) in run.names:
-        run.read(run.names[id(bias)], 0, out)
+        run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
     through = _by_group(run, weight, w, groups, turned)
     kind = "depthwise" if through else "conv"
     run.note(
         Call(kind, _owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned)
     )
-    put(result, (out * 2).view([-1 if d == dim else 1 for d in range(x.dim())]))
+    put(result, along(out * 2, dim, x.dim()))
     return result if through else _produced(run, name, result, weight)
 
 
@@ -103,18 +105,18 @@ def _conv_labels(
     inputs = row.reshape(groups, -1)
     if _by_group(run, weight, w, groups, turned):
         heads = inputs[:, :1]
-        run.tie(heads.expand_as(inputs), inputs)
+        run.ids.tie(heads.expand_as(inputs), inputs)
         out = heads.expand(groups, count // groups).reshape(-1)
-        run.read(weight, 0, row if turned else out)
+        run.ids.read(weight, 0, row if turned else out)
         return out
     if groups > 1:
-        run.tie(inputs[:1].expand_as(inputs), inputs)
-    out = run.new(count)
+        run.ids.tie(inputs[:1].expand_as(inputs), inputs)
+    out = run.ids.new(count)
     outputs = out.view(groups, -1)
     if groups > 1:
-        run.tie(outputs[:1].expand_as(outputs), outputs)
-    run.read(weight, 0, row if turned else out)
-    run.read(weight, 1, outputs[0] if turned else inputs[0])
+        run.ids.tie(outputs[:1].expand_as(outputs), outputs)
+    run.ids.read(weight, 0, row if turned else out)
+    run.ids.read(weight, 1, outputs[0] if turned else inputs[0])
     return out
 
 
@@ -135,14 +137,14 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
         _refuse(run, labels, run.stack[-1], reason)
         return result
-    out = run.new(w.size(0))
-    run.read(weight, 0, out)
-    run.read(weight, 1, row >> 1)
+    out = run.ids.new(w.size(0))
+    run.ids.read(weight, 0, out)
+    run.ids.read(weight, 1, row >> 1)
     if bias is not None and id(bias) in run.names:
-        run.read(run.names[id(bias)], 0, out)
+        run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
     run.note(Call("linear", _owner(weight), weight, row >> 1, row & 1, out, macs, 1, place))
-    put(result, (out * 2).view([1] * (x.dim() - 1) + [-1]))
+    put(result, along(out * 2, x.dim() - 1, x.dim()))
     return _produced(run, name, result, weight)
 
 
@@ -157,7 +159,7 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
         return labels_of(torch.empty([1] * x.dim()))
     ids = row >> 1
     for vector in named:
-        run.read(vector, 0, ids)
+        run.ids.read(vector, 0, ids)
     if named:
         place = run.place(name, x, takes=True)
         live = row & 1
@@ -169,13 +171,12 @@ def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool
     """Returns the result of a norm; the masked affine part makes cut channels zero again."""
     result = torch.empty(x.shape, dtype=x.dtype, device="meta")
     put(result, labels >> 1 << 1 if affine else labels | 1)
-    trail: Trail | None = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None and trail.raw:
         place = run.place(name, result)
-        for producer in trail.producers:
-            if producer not in run.tape.done:
-                run.tape.activations[producer] = run.tape.blocks[producer] = place
-        result._channel_trail = Trail(trail.producers, True, place)  # type: ignore[attr-defined]
+        note_place(run.tape.activations, trail, place, besides=run.tape.done)
+        note_place(run.tape.blocks, trail, place, besides=run.tape.done)
+        leave_trail(result, Trail(trail.producers, True, place))
     return result
 
 
@@ -216,7 +217,7 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     noted = "" if weight is None else run.grouped.get(_owner(run.names.get(id(weight), "")), "")
     if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
         ids = (row >> 1).reshape(groups, -1)
-        run.tie(ids[:1].expand_as(ids), ids)
+        run.ids.tie(ids[:1].expand_as(ids), ids)
     labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
     return _normed(run, name, x, labels, affine=weight is not None)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunebench.channels.gather import GatherChannels
-from prunebench.channels.labels.labeller import Call
+from prunebench.channels.labels.tape import Call
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.insert_gathers import insert_gathers
@@ -39,7 +39,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
             part of several groups), or the network moves channels in a way that cannot follow the
             cut.
     """
-    plan.check(cmap)
+    cmap.check(plan)
     _require_channels(cmap, cmap.keeps(plan))
     return reduced(model, cmap, plan)
 
