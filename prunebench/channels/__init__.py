@@ -3,6 +3,7 @@
 from prunebench.channels.capture import capture, edit
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
+from prunebench.channels.mode import in_mode, match_modes
 from prunebench.channels.plan import Plan
 from prunebench.channels.position_bias import place, place_as_in
 from prunebench.channels.surgery.mask import mask, verify
@@ -17,10 +18,12 @@ __all__ = [
     "Site",
     "capture",
     "edit",
+    "in_mode",
     "mask",
     "place",
     "place_as_in",
     "slim",
+    "match_modes",
     "trace",
     "verify",
 ]

@@ -25,7 +25,7 @@ def in_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
             module.training = flag
 
 
-def take_modes(network: nn.Module, other: nn.Module) -> None:
+def match_modes(network: nn.Module, other: nn.Module) -> None:
     """Puts every module of `network` into the mode of its namesake in `other`.
 
     What `other` does not have goes into the mode of `other` as a whole.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunebench.channels import in_mode
 from prunebench.errors import require_choice
 from prunebench.recipes import PRECISIONS
 from prunebench.records import Latency, Score
@@ -149,14 +150,8 @@ def size_bytes(network: nn.Module) -> int:
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and full float32 inside the block; the mode comes back after it."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        with torch.inference_mode(), cuda_math(exact=True):
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with in_mode(network), torch.inference_mode(), cuda_math(exact=True):
+        yield
 
 
 def evaluate(

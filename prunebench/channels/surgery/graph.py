@@ -11,7 +11,7 @@ from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import MOVES
 from prunebench.channels.labels.tensors import labels_of, map_tensors
-from prunebench.channels.mode import in_mode, take_modes
+from prunebench.channels.mode import in_mode, match_modes
 from prunebench.errors import PruningError
 
 
@@ -106,4 +106,4 @@ def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if name and any(id(t) not in held for t in own):
             small.add_submodule(name, module)
-    take_modes(small, slimmed)
+    match_modes(small, slimmed)
