@@ -43,6 +43,19 @@ class Site:
         """Full name of the parameter."""
         return f"{self.module}.{self.parameter}" if self.module else self.parameter
 
+    @property
+    def positions(self) -> Tensor:
+        """Positions that belong to the group, int64 and ascending."""
+        return (self.classes >= 0).nonzero()[:, 0]
+
+    def add_to(self, total: Tensor, values: Tensor) -> None:
+        """Adds `values`, one per position, to the entries of `total` [group.size] of their classes.
+
+        What belongs to other groups is left out.
+        """
+        at = self.positions
+        total.index_add_(0, self.classes[at].to(total.device), values[at.to(values.device)])
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:

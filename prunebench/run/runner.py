@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from prunebench import measure, records
-from prunebench.channels import Plan, place_as_in, slim, trace
+from prunebench.channels import Plan, add_position_biases_as_in, slim, trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.checkpoints import slimmed as lineage
 from prunebench.config import Run
@@ -168,7 +168,7 @@ def advance(job: Job, state: Pruned, step: Step, done: dict[str, Any]) -> None:
     state.network = slim(state.network, trace(state.network, job.example), plan).eval()
     state.network.load_state_dict(done["unrepaired"])
     state.cut = deepcopy(state.network)
-    place_as_in(state.network, done["network"])
+    add_position_biases_as_in(state.network, done["network"])
     state.network.load_state_dict(done["network"])
     state.repaired = deepcopy(state.network)
     state.plans.append(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from torch import nn, randn
+from torch import Tensor, arange, cat, nn, ones, randn
 
 from prunebench.channels import Plan, trace
 from prunebench.errors import PruningError
@@ -17,3 +17,22 @@ def test_check_names_the_group() -> None:
         cmap.check(Plan({"9": [0]}))
     with pytest.raises(PruningError, match=r"4 channels \(0 to 3\), but channel 4"):
         cmap.check(Plan({"0": [4]}))
+
+
+def test_values_of_a_site_are_added_up_by_class() -> None:
+    class Halves(nn.Module):
+        """Two convolutions side by side, both read by one linear layer behind a flatten."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 3, 1)
+            self.last = nn.Linear(10, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(cat([self.a(x), self.b(x)], 1).flatten(1))
+
+    [site] = trace(Halves(), randn(1, 1, 1, 2)).group("b").consumers
+    assert site.positions.tolist() == [4, 5, 6, 7, 8, 9]  # two pixels of each channel
+    total = ones(3)
+    site.add_to(total, arange(10.0))
+    assert total.tolist() == [1 + 4 + 5, 1 + 6 + 7, 1 + 8 + 9]

@@ -47,7 +47,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     """Does what `slim` does with a plan that is known to fit."""
     kept = cmap.keeps(plan)
-    slimmed = cut(model, cmap, kept)
+    slimmed = keep_only(model, cmap, kept)
     if cmap.tape.fragile and not kept.all():
         reason = misplaced(slimmed, cmap, kept)
         if reason is not None:
@@ -66,7 +66,7 @@ def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
             )
 
 
-def cut(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
+def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
     positions: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), classes in cmap.dims.items():
