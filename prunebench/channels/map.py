@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -232,9 +231,3 @@ def as_array(ids: Tensor) -> Ids:
     """Returns label ids as a NumPy array."""
     array: Ids = ids.reshape(-1).numpy()
     return array
-
-
-def site(full_name: str, dim: int, classes: Ids) -> Site:
-    """Builds a site from the full name of its parameter."""
-    module, _, parameter = full_name.rpartition(".")
-    return Site(module, parameter, dim, torch.from_numpy(classes))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunebench.channels.labels import weights
+from prunebench.channels.labels import norms, weights
 from prunebench.channels.labels.elementwise import elementwise, unary
 from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
@@ -122,59 +122,58 @@ def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     return put(run.run(func, args, kwargs), labels | 1)
 
 
-def _by_name() -> dict[str, Rule]:
-    """Returns the rule of every function that is known, and under "" the one of all others."""
-    table: dict[Rule, str] = {
-        no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
-        " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
-        " storage_offset __repr__ __format__ is_same_size is_tensor __set__ result_type"
-        " requires_grad_",
-        decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
-        " __contains__",
-        same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
-        " alias_copy dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
-        " feature_alpha_dropout stochastic_depth to_memory_format _assert",
-        pool: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
-        " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
-        " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
-        " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
-        unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
-        " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
-        " mish logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp"
-        " log rsqrt square neg __neg__ sin cos erf clamp clamp_ clip reciprocal round floor ceil"
-        " sign log1p expm1 _threshold nan_to_num silu_ mish_ hardswish_ exp_ sqrt_ clamp_min"
-        " clamp_max"
-        " zeros_like ones_like full_like __abs__",
-        elementwise: "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub"
-        " mul mul_ __mul__ __rmul__ __imul__ multiply div div_ __truediv__ __rtruediv__"
-        " __itruediv__ __div__ true_divide divide maximum minimum pow __pow__ __rpow__ where lerp"
-        " addcmul addcdiv subtract fmod remainder __mod__ __floordiv__ floor_divide"
-        " __gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne logical_and logical_or"
-        " masked_fill",
-        movement: "view reshape permute transpose t flatten unflatten squeeze unsqueeze chunk split"
-        " tensor_split unbind narrow select index_select __getitem__ stack roll flip pixel_shuffle"
-        " pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes swapdims"
-        " expand expand_as view_as reshape_as repeat repeat_interleave tile hsplit vsplit"
-        " split_with_sizes rot90 fliplr flipud channel_unshuffle adjoint ravel squeeze_ unsqueeze_"
-        " gather take_along_dim diagonal",
-        concat: "cat concat concatenate",
-        zeros: "zeros new_zeros",
-        pad: "pad constant_pad_nd",
-        gather: "gather_channels",
-        reduction: "mean sum amax amin max min var std nanmean prod",
-        softmax: "softmax log_softmax _softmax",
-        weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
-        weights.linear: "linear",
-        weights.batch_norm: "batch_norm instance_norm",
-        weights.layer_norm: "layer_norm rms_norm",
-        weights.group_norm: "group_norm",
-        weights.prelu: "prelu",
-    }
-    named = {word: rule for rule, words in table.items() for word in words.split()}
-    return {"": unknown_function, **named}
+_FUNCTIONS: dict[Rule, str] = {
+    no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
+    " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
+    " storage_offset __repr__ __format__ is_same_size is_tensor __set__ result_type"
+    " requires_grad_",
+    decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
+    " __contains__",
+    same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
+    " alias_copy dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
+    " feature_alpha_dropout stochastic_depth to_memory_format _assert",
+    pool: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
+    " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
+    " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
+    " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
+    unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
+    " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
+    " mish logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp"
+    " log rsqrt square neg __neg__ sin cos erf clamp clamp_ clip reciprocal round floor ceil"
+    " sign log1p expm1 _threshold nan_to_num silu_ mish_ hardswish_ exp_ sqrt_ clamp_min"
+    " clamp_max"
+    " zeros_like ones_like full_like __abs__",
+    elementwise: "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub"
+    " mul mul_ __mul__ __rmul__ __imul__ multiply div div_ __truediv__ __rtruediv__"
+    " __itruediv__ __div__ true_divide divide maximum minimum pow __pow__ __rpow__ where lerp"
+    " addcmul addcdiv subtract fmod remainder __mod__ __floordiv__ floor_divide"
+    " __gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne logical_and logical_or"
+    " masked_fill",
+    movement: "view reshape permute transpose t flatten unflatten squeeze unsqueeze chunk split"
+    " tensor_split unbind narrow select index_select __getitem__ stack roll flip pixel_shuffle"
+    " pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes swapdims"
+    " expand expand_as view_as reshape_as repeat repeat_interleave tile hsplit vsplit"
+    " split_with_sizes rot90 fliplr flipud channel_unshuffle adjoint ravel squeeze_ unsqueeze_"
+    " gather take_along_dim diagonal",
+    concat: "cat concat concatenate",
+    zeros: "zeros new_zeros",
+    pad: "pad constant_pad_nd",
+    gather: "gather_channels",
+    reduction: "mean sum amax amin max min var std nanmean prod",
+    softmax: "softmax log_softmax _softmax",
+    weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    weights.linear: "linear",
+    norms.batch_norm: "batch_norm instance_norm",
+    norms.layer_norm: "layer_norm rms_norm",
+    norms.group_norm: "group_norm",
+    norms.prelu: "prelu",
+}
 
-
-RULES: dict[str, Rule] = _by_name()
+#: the rule of every function that is known, and under "" the one of all others
+RULES: dict[str, Rule] = {
+    "": unknown_function,
+    **{word: rule for rule, words in _FUNCTIONS.items() for word in words.split()},
+}
 
 #: functions that only move data, or ask for shapes
 MOVES = frozenset(

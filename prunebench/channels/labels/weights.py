@@ -1,4 +1,4 @@
-"""What operations with weights do to channel labels: convolutions, linear layers, norms."""
+"""What convolutions and linear layers do to channel labels: they read some and make new ones."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunebench.channels.labels.elementwise import unary
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import along, labels_of, put
+from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, trail_of
+from prunebench.channels.labels.tensors import along, put
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
 
-def _bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Returns arguments by name."""
     return {**dict(zip(names.split(), args, strict=False)), **kwargs}
 
 
-def _owner(weight: str) -> str:
+def owner(weight: str) -> str:
     """Returns the module of a full parameter name."""
     return weight.rpartition(".")[0]
 
@@ -29,7 +28,7 @@ def _owner(weight: str) -> str:
 def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of the input `x`, and settles the points of its producers."""
     place = run.place(name, x, takes=True)
-    if run.stack and run.stack[-1] == _owner(weight):
+    if run.stack and run.stack[-1] == owner(weight):
         place.module, place.call = run.stack[-1], run.calls[run.stack[-1]] - 1
     trail = trail_of(x)
     if trail is not None:
@@ -46,7 +45,7 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
     return result
 
 
-def _refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
+def refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
     """Freezes the input of a layer that cannot be cut, and reports the layer."""
     run.ids.freeze(labels >> 1, reason)
     run.tape.refused[module] = reason  # the convolution itself has the last word
@@ -54,7 +53,7 @@ def _refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
 
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the input channels and makes new ones for the output."""
-    a = _bind("input weight bias stride padding", args, kwargs)
+    a = bind("input weight bias stride padding", args, kwargs)
     x, w, bias = a["input"], a["weight"], a.get("bias")
     result = run.run(func, args, kwargs)
     turned = "transpose" in name
@@ -67,7 +66,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     macs = spots * w.shape[2:].numel()
     if weight is None or row is None:
         reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-        _refuse(run, labels, run.stack[-1], reason)
+        refuse(run, labels, run.stack[-1], reason)
         run.tape.fixed_macs += macs * w.size(0) * w.size(1)
         return result
     out = _conv_labels(run, weight, w, row >> 1, groups, turned)
@@ -76,9 +75,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     place = _consume(run, name, x, weight)
     through = _by_group(run, weight, w, groups, turned)
     kind = "depthwise" if through else "conv"
-    run.note(
-        Call(kind, _owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned)
-    )
+    run.note(Call(kind, owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned))
     put(result, along(out * 2, dim, x.dim()))
     return result if through else _produced(run, name, result, weight)
 
@@ -88,7 +85,7 @@ def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) 
 
     Surgery notes on a module which it was, for a cut may leave one channel per group by chance.
     """
-    noted = run.grouped.get(_owner(weight))
+    noted = run.grouped.get(owner(weight))
     if noted is not None:
         return bool(noted == "group")
     rows, columns = (w.size(1), w.size(0)) if turned else (w.size(0), w.size(1))
@@ -122,7 +119,7 @@ def _conv_labels(
 
 def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the last dimension and makes new ones for the output."""
-    a = _bind("input weight bias", args, kwargs)
+    a = bind("input weight bias", args, kwargs)
     x, w, bias = a["input"], a["weight"], a.get("bias")
     result = torch.empty((*x.shape[:-1], w.size(0)), dtype=x.dtype, device="meta")
     weight = run.names.get(id(w))
@@ -132,10 +129,10 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if weight is None or row is None:
         run.tape.fixed_macs += macs * w.numel()
         if weight is not None and labels.size(-1) == 1:
-            run.tape.refused.setdefault(_owner(weight), "it mixes positions, not channels")
+            run.tape.refused.setdefault(owner(weight), "it mixes positions, not channels")
             return put(result, labels | (bias is not None))
         reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-        _refuse(run, labels, run.stack[-1], reason)
+        refuse(run, labels, run.stack[-1], reason)
         return result
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)
@@ -143,89 +140,6 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
-    run.note(Call("linear", _owner(weight), weight, row >> 1, row & 1, out, macs, 1, place))
+    run.note(Call("linear", owner(weight), weight, row >> 1, row & 1, out, macs, 1, place))
     put(result, along(out * 2, x.dim() - 1, x.dim()))
     return _produced(run, name, result, weight)
-
-
-def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
-    """Notes the per-channel vectors of a norm over dimension `dim`; returns the new labels."""
-    labels = run.labels(x)
-    row = run.row(labels, dim, x.size(dim))
-    vectors = [v for v in vectors if isinstance(v, Tensor)]
-    named = [run.names[id(v)] for v in vectors if id(v) in run.names]
-    if row is None or len(named) < len(vectors):
-        _refuse(run, labels, run.stack[-1], "its channels cannot be told apart")
-        return labels_of(torch.empty([1] * x.dim()))
-    ids = row >> 1
-    for vector in named:
-        run.ids.read(vector, 0, ids)
-    if named:
-        place = run.place(name, x, takes=True)
-        live = row & 1
-        run.note(Call("norm", _owner(named[0]), named[0], ids, live, ids, 0, groups, place))
-    return labels
-
-
-def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool) -> Tensor:
-    """Returns the result of a norm; the masked affine part makes cut channels zero again."""
-    result = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    put(result, labels >> 1 << 1 if affine else labels | 1)
-    trail = trail_of(x)
-    if trail is not None and trail.raw:
-        place = run.place(name, result)
-        note_place(run.tape.activations, trail, place, besides=run.tape.done)
-        note_place(run.tape.blocks, trail, place, besides=run.tape.done)
-        leave_trail(result, Trail(trail.producers, True, place))
-    return result
-
-
-def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the per-channel vectors."""
-    if name == "instance_norm":
-        a = _bind("input running_mean running_var weight bias", args, kwargs)
-    else:
-        a = _bind("input running_mean running_var weight bias training", args, kwargs)
-        if "cudnn" in name or name == "native_batch_norm":
-            a = _bind("input weight bias running_mean running_var", args, kwargs)
-    x = a["input"]
-    vectors = [a.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    labels = _norm(run, name, x, 1, vectors, 1)
-    return _normed(run, name, x, labels, affine=a.get("weight") is not None)
-
-
-def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the affine vectors; the statistics are those of what survives."""
-    a = _bind("input normalized_shape weight bias", args, kwargs)
-    x, weight = a["input"], a.get("weight")
-    labels = run.labels(x)
-    over = len(a["normalized_shape"])
-    if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
-        return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
-    if over > 1 or weight is None:
-        _refuse(run, labels, run.stack[-1], "a layer norm without one weight per channel")
-        return torch.empty(x.shape, dtype=x.dtype, device="meta")
-    labels = _norm(run, name, x, x.dim() - 1, [weight, a.get("bias")], 1)
-    return _normed(run, name, x, labels, affine=True)
-
-
-def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Like batch norm, and the k-th channels of all groups live and die together."""
-    a = _bind("input num_groups weight bias", args, kwargs)
-    x, groups, weight = a["input"], a["num_groups"], a.get("weight")
-    row = run.row(run.labels(x), 1, x.size(1))
-    noted = "" if weight is None else run.grouped.get(_owner(run.names.get(id(weight), "")), "")
-    if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
-        ids = (row >> 1).reshape(groups, -1)
-        run.ids.tie(ids[:1].expand_as(ids), ids)
-    labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
-    return _normed(run, name, x, labels, affine=weight is not None)
-
-
-def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """An activation with one slope per channel, or one for all."""
-    x, slope = args
-    if slope.numel() > 1:
-        labels = _norm(run, name, x, 1, [slope], 1)
-        put(x, labels)
-    return unary(run, name, torch.relu, (x,), {})
