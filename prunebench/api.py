@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.budgets import Budget
-from prunebench.channels import trace
+from prunebench.channels import in_mode, match_modes, trace
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError
 from prunebench.options import option
@@ -53,17 +53,14 @@ def prune(
         )
     if images is None:
         images = example[:0], torch.empty(0, dtype=torch.int64)
-    training = model.training
-    model.eval()
-    try:
+    with in_mode(model):
         cmap = trace(model, example)
         names = [group.name for group in method.budget.select(cmap)]
         [step] = OneShot().steps(names)
         sample = Sample(*images, seed)
         made = cut(model, method, step, dense_counts(cmap), sample=sample, example=example)
-    finally:
-        model.train(training)
-    return made.network.train(training)
+    match_modes(made.network, model)
+    return made.network
 
 
 def chosen_budget(criterion: Criterion, keys: dict[str, Any]) -> Budget:

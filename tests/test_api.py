@@ -58,6 +58,15 @@ def test_without_a_budget_half_of_every_groups_channels_stay(name: str) -> None:
     assert any(2 * now == then for now, then in zip(widths, dense, strict=True))
 
 
+def test_a_frozen_batch_norm_is_as_frozen_in_the_small_network() -> None:
+    model = own()
+    model[1].eval()
+    small = prunebench.prune(model, torch.randn(IMAGE))
+    for network in (model, small):
+        assert network.training and network[0].training
+        assert not network[1].training
+
+
 def test_a_criterion_that_decides_needs_no_budget() -> None:
     torch.manual_seed(0)
     images = torch.randn(8, *IMAGE[1:]), torch.zeros(8, dtype=torch.int64)

@@ -84,7 +84,7 @@ class Reader:
             )
         self.name, self.group, self.size = site.name, group.name, group.size
         self.module: nn.Conv2d | nn.Linear = module
-        self.columns = (site.classes >= 0).nonzero()[:, 0].to(module.weight.device)
+        self.columns = site.positions.to(module.weight.device)
         self.classes = site.classes.to(module.weight.device)[self.columns]
         linear = isinstance(module, nn.Linear)
         self.stride: Any = (1, 1) if linear else module.stride

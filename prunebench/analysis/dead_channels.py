@@ -131,8 +131,8 @@ def _scores(norm: nn.Module, site: Site, size: int) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    inside = (site.classes >= 0).cpu()
-    owners = site.classes.cpu()[inside]
+    inside = site.positions
+    owners = site.classes[inside]
     gamma, beta, variance, eps = affine(norm, site.module)
     z = torch.full((size,), torch.inf, dtype=torch.float64)
     z.scatter_reduce_(0, owners, z_score(gamma, beta, variance, eps)[inside], "amin")

@@ -105,6 +105,8 @@ def _follow(network: nn.Module, example: Tensor) -> list[_Value]:
     import torch
     from torch.overrides import TorchFunctionMode
 
+    from prunebench.channels import in_mode
+
     named = [*network.named_parameters(), *network.named_buffers()]
     names = {id(tensor): name.rpartition(".")[0] for name, tensor in named}
     values: list[_Value] = []
@@ -131,14 +133,8 @@ def _follow(network: nn.Module, example: Tensor) -> list[_Value]:
                     out._value = made  # type: ignore[attr-defined]
             return result
 
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        network.eval()
-        with torch.no_grad(), Follower():
-            network(example)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_mode(network), torch.no_grad(), Follower():
+        network(example)
     return values
 
 

@@ -3,8 +3,9 @@
 from prunebench.channels.capture import capture, edit
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
+from prunebench.channels.mode import in_mode, match_modes
 from prunebench.channels.plan import Plan
-from prunebench.channels.position_bias import place, place_as_in
+from prunebench.channels.position_bias import add_position_bias, add_position_biases_as_in
 from prunebench.channels.surgery.mask import mask, verify
 from prunebench.channels.surgery.slim import slim
 from prunebench.channels.trace import trace
@@ -17,10 +18,12 @@ __all__ = [
     "Site",
     "capture",
     "edit",
+    "in_mode",
     "mask",
-    "place",
-    "place_as_in",
+    "add_position_bias",
+    "add_position_biases_as_in",
     "slim",
+    "match_modes",
     "trace",
     "verify",
 ]

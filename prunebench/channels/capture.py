@@ -1,4 +1,4 @@
-"""Looks at, and edits, the channels of groups inside a running forward."""
+"""Captures or edits what the channels of groups hold inside a running forward."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from prunebench.channels.labels.labeller import Place
+from prunebench.channels.labels.tape import Place
 from prunebench.channels.map import ChannelGroup, ChannelMap, as_array
 from prunebench.errors import PruningError, require_choice
 
@@ -81,23 +81,23 @@ def edit(
         PruningError: a group does not exist at this point.
     """
     require_choice("point", point, POINTS)
-    by_place: dict[tuple[Any, ...], _Site] = {}
+    by_place: dict[tuple[Any, ...], _EditedPlace] = {}
     for name, change in edits.items():
         place: Place | None = getattr(cmap.group(name), point)
         if place is None:
             raise PruningError(f"group '{name}' has no {point} to look at")
         key = (place.function, place.nth, place.takes)
-        at = by_place.setdefault(key, _Site(place, []))
+        at = by_place.setdefault(key, _EditedPlace(place, []))
         at.changes.append((_layout(cmap, name, place), change))
     modules = dict(model.named_modules())
-    counter = _Counter([site for site in by_place.values() if site.place.module is None])
+    counter = _CallCounter([edited for edited in by_place.values() if edited.place.module is None])
     handles = [model.register_forward_pre_hook(counter.start)]
     handles.append(model.register_forward_hook(counter.stop, always_call=True))
     try:
         for name in {s.place.module for s in by_place.values() if s.place.module is not None}:
-            sites = [s for s in by_place.values() if s.place.module == name]
-            handles += counter.attach(modules[name], name, sites)
-        if counter.sites:
+            places = [s for s in by_place.values() if s.place.module == name]
+            handles += counter.attach(modules[name], name, places)
+        if counter.places:
             with counter:
                 yield
         else:
@@ -131,7 +131,7 @@ class _Layout:
             return picked.reshape(len(x), self.size, -1, tail[1])
         return picked.reshape(len(x), self.size, -1, 1)
 
-    def place(self, x: Tensor, channels: Tensor) -> Tensor:
+    def put_back(self, x: Tensor, channels: Tensor) -> Tensor:
         """Returns `x` with `channels` in place."""
         moved = x.movedim(self.dim, 1)
         if self.index is None:
@@ -160,7 +160,7 @@ def _layout(cmap: ChannelMap, name: str, place: Place) -> _Layout:
 
 
 @dataclass
-class _Site:
+class _EditedPlace:
     """A place, and what is to happen there."""
 
     place: Place
@@ -171,17 +171,17 @@ class _Site:
         for layout, change in self.changes:
             changed = change(layout.pick(x))
             if changed is not None:
-                x = layout.place(x, changed)
+                x = layout.put_back(x, changed)
         return x
 
 
-class _Counter(TorchFunctionMode):
+class _CallCounter(TorchFunctionMode):
     """Knows how often each function and module has been called in the running forward."""
 
-    def __init__(self, sites: list[_Site]) -> None:
+    def __init__(self, places: list[_EditedPlace]) -> None:
         """Takes the places that only function calls can find."""
         super().__init__()
-        self.sites = {(s.place.function, s.place.nth, s.place.takes): s for s in sites}
+        self.places = {(s.place.function, s.place.nth, s.place.takes): s for s in places}
         self.running = False
         self.functions: dict[str, int] = {}
         self.modules: dict[str, int] = {}
@@ -195,34 +195,34 @@ class _Counter(TorchFunctionMode):
         """Ends a forward, also one that failed."""
         self.running = False
 
-    def attach(self, module: nn.Module, name: str, sites: list[_Site]) -> list[Any]:
-        """Hooks `sites` to calls of `module`."""
-        given = {s.place.call: s for s in sites if s.place.takes}
-        made = {s.place.call: s for s in sites if not s.place.takes}
+    def attach(self, module: nn.Module, name: str, places: list[_EditedPlace]) -> list[Any]:
+        """Hooks `places` to calls of `module`."""
+        given = {s.place.call: s for s in places if s.place.takes}
+        made = {s.place.call: s for s in places if not s.place.takes}
 
         def before(_: nn.Module, args: Any) -> Any:
             call = self.modules[name] = self.modules.get(name, -1) + 1
-            site = given.get(call)
-            return (site.apply(args[0]), *args[1:]) if site is not None else None
+            edited = given.get(call)
+            return (edited.apply(args[0]), *args[1:]) if edited is not None else None
 
         def after(_: nn.Module, args: Any, result: Any) -> Any:
-            site = made.get(self.modules[name])
-            return site.apply(result) if site is not None else None
+            edited = made.get(self.modules[name])
+            return edited.apply(result) if edited is not None else None
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs `func`, with its input or result changed where a site says so."""
+        """Runs `func`, with its input or result changed where an edit says so."""
         kwargs = kwargs or {}
         if not self.running:
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         nth = self.functions[name] = self.functions.get(name, -1) + 1
-        taken = self.sites.get((name, nth, True))
+        taken = self.places.get((name, nth, True))
         if taken is not None:
             args = (taken.apply(args[0]), *args[1:])
         result = func(*args, **kwargs)
-        made = self.sites.get((name, nth, False))
+        made = self.places.get((name, nth, False))
         return result if made is None else made.apply(result)

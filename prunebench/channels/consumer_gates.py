@@ -1,8 +1,8 @@
 """Factors on what the consumers of a group read: gates while training, masks for what is gone.
 
-A channel of which every reader sees zero has no effect on the network, whatever lies between (norms
-with their shifts, depthwise layers, additions on a residual stream), so masking here computes what
-the slimmed network will, and one gate serves a whole stream.
+A channel that every consumer sees as zero has no effect on the network, whatever lies between
+(norms with their shifts, depthwise layers, additions on a residual stream), so masking here
+computes what the slimmed network will, and one gate serves a whole stream.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from prunebench.channels import ChannelGroup, Plan
+from prunebench.channels.map import ChannelGroup
+from prunebench.channels.plan import Plan
 from prunebench.errors import PruningError
 
 
 @dataclass
-class Reader:
+class GatedConsumer:
     """A convolution or linear layer that reads channels of some groups.
 
     Attributes:
@@ -62,9 +63,9 @@ class ConsumerFactors:
             PruningError: a consumer is no module whose input a hook sees.
         """
         self._device = next(network.parameters()).device
-        for name, reader in readers(network, self.groups).items():
-            reader.index = None if reader.index is None else reader.index.to(self._device)
-            hook = partial(self._multiply, reader)
+        for name, consumer in gated_consumers(network, self.groups).items():
+            consumer.index = None if consumer.index is None else consumer.index.to(self._device)
+            hook = partial(self._multiply, consumer)
             self._handles.append(network.get_submodule(name).register_forward_pre_hook(hook))
         self.refresh()
 
@@ -90,36 +91,36 @@ class ConsumerFactors:
             }
         )
 
-    def factor(self, reader: Reader) -> Tensor | None:
-        """Returns the factors [N or 1, inputs] of a reader; None where all are 1."""
-        found = [self.gates[k] if self.gates else self._masks[k] for k in reader.parts]
+    def factor(self, consumer: GatedConsumer) -> Tensor | None:
+        """Returns the factors [N or 1, inputs] of a consumer; None where all are 1."""
+        found = [self.gates[k] if self.gates else self._masks[k] for k in consumer.parts]
         if all(part is None for part in found):
             return None
-        if reader.index is None:
+        if consumer.index is None:
             return found[0]
         count = max(1 if part is None else part.size(0) for part in found)
-        sizes = [self.groups[k].size for k in reader.parts]
+        sizes = [self.groups[k].size for k in consumer.parts]
         whole = [
             torch.ones(count, size, device=self._device) if part is None else part
             for part, size in zip(found, sizes, strict=True)
         ]
         whole.append(torch.ones(count, 1, device=self._device))
-        return torch.cat(whole, 1).index_select(1, reader.index)
+        return torch.cat(whole, 1).index_select(1, consumer.index)
 
     def _multiply(
-        self, reader: Reader, module: nn.Module, inputs: tuple[Any, ...]
+        self, consumer: GatedConsumer, module: nn.Module, inputs: tuple[Any, ...]
     ) -> tuple[Any, ...] | None:
-        factor = self.factor(reader)
+        factor = self.factor(consumer)
         if factor is None:
             return None
         x = inputs[0]
         between = [1] * (x.dim() - 2)
         rows, columns = factor.shape
-        shape = [rows, *between, columns] if reader.last else [rows, columns, *between]
+        shape = [rows, *between, columns] if consumer.last else [rows, columns, *between]
         return (x * factor.to(x.dtype).view(shape), *inputs[1:])
 
 
-def readers(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Reader]:
+def gated_consumers(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, GatedConsumer]:
     """Returns the consumers of `groups` by module name, and which channels each of them reads.
 
     Raises:
@@ -137,11 +138,13 @@ def readers(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Rea
                 f"{name} ({type(module).__name__}) reads channels in a way that pruning during "
                 "training cannot mask; leave its groups out with budget.exclude"
             )
-        described[name] = _reader(module, parts, [group.size for group in groups])
+        described[name] = _gated_consumer(module, parts, [group.size for group in groups])
     return described
 
 
-def _reader(module: nn.Module, parts: list[tuple[int, Tensor]], sizes: Sequence[int]) -> Reader:
+def _gated_consumer(
+    module: nn.Module, parts: list[tuple[int, Tensor]], sizes: Sequence[int]
+) -> GatedConsumer:
     """Returns where the inputs of `module` come from."""
     linear = isinstance(module, nn.Linear)
     inputs = int(module.in_features if linear else module.in_channels)  # type: ignore[arg-type]
@@ -154,4 +157,4 @@ def _reader(module: nn.Module, parts: list[tuple[int, Tensor]], sizes: Sequence[
         index = torch.where(spread >= 0, spread + offset, index)
         offset += sizes[number]
     in_order = len(parts) == 1 and torch.equal(index, torch.arange(sizes[numbers[0]]))
-    return Reader(numbers, None if in_order else index, linear)
+    return GatedConsumer(numbers, None if in_order else index, linear)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from prunebench.channels.labels.labeller import Call, Tape
-from prunebench.channels.map import ChannelGroup, ChannelMap, Ids, Site, as_array, site
+from prunebench.channels.labels.tape import Call, Tape
+from prunebench.channels.map import ChannelMap, Ids, as_array
+from prunebench.channels.sites import Sites
 
 TIED = "tied to channels that cannot be cut"
 
@@ -40,7 +41,7 @@ def build_map(
         found = class_of[as_array(call.outputs)]
         if (locate[0, found] < 0).all():
             frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
-    sites = _Sites(tape, class_of, dims, locate, len(groups))
+    sites = Sites(tape, class_of, dims, locate, len(groups))
     described = [sites.describe(number, *group) for number, group in enumerate(groups)]
     return ChannelMap(
         groups=described,
@@ -189,73 +190,3 @@ class _Producers:
             added = sum(not self.gate[n] for n in producers)
             named.append((name, len(members), added > 1))
         return named
-
-
-class _Sites:
-    """Finds the parameter dimensions of each group."""
-
-    def __init__(
-        self,
-        tape: Tape,
-        class_of: Ids,
-        dims: dict[tuple[str, int], Ids],
-        locate: Ids,
-        count: int,
-    ) -> None:
-        """Sorts every use of weights by group."""
-        self.tape, self.dims, self.locate = tape, dims, locate
-        self.found: list[dict[str, list[Site]]] = [
-            {"producers": [], "norms": [], "depthwise": [], "consumers": []} for _ in range(count)
-        ]
-        self.first_call: list[Call | None] = [None] * count
-        seen: set[str] = set()
-        for call in tape.calls:
-            readers = self._groups(class_of[as_array(call.inputs)])
-            if call.kind in ("conv", "linear"):
-                for number in readers:
-                    self.first_call[number] = self.first_call[number] or call
-            if call.weight not in seen and call.kind != "gather":
-                seen.add(call.weight)
-                self._sort(call)
-
-    def _groups(self, classes: Ids) -> Iterable[int]:
-        found = np.unique(self.locate[0, classes])
-        return [number for number in found.tolist() if number >= 0]
-
-    def _sort(self, call: Call) -> None:
-        """Adds the sites of one weight to the groups it belongs to."""
-        made, read = (1, 0) if call.turned else (0, 1)
-        if call.kind == "norm":
-            self._add("norms", call.weight, 0)
-        elif call.kind == "depthwise":
-            self._add("depthwise", call.weight, 0)
-        else:
-            self._add("producers", call.weight, made)
-            self._add("consumers", call.weight, read)
-
-    def _add(self, role: str, weight: str, dim: int) -> None:
-        classes = self.dims[weight, dim]
-        groups, local = self.locate[:, classes]
-        present = np.unique(groups)
-        for number in present.tolist():
-            if number >= 0:
-                mine = local if len(present) == 1 else np.where(groups == number, local, -1)
-                self.found[number][role].append(site(weight, dim, mine))
-
-    def describe(self, number: int, name: str, size: int, residual: bool) -> ChannelGroup:
-        """Returns the finished group."""
-        roles = self.found[number]
-        weight = roles["producers"][0].name
-        call = self.first_call[number]
-        return ChannelGroup(
-            name=name,
-            size=size,
-            producers=tuple(roles["producers"]),
-            norms=tuple(roles["norms"]),
-            depthwise=tuple(roles["depthwise"]),
-            consumers=tuple(roles["consumers"]),
-            residual=residual,
-            activation=self.tape.activations.get(weight),
-            block=self.tape.blocks.get(weight),
-            consumer=None if call is None else call.place,
-        )

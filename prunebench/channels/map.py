@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from prunebench.channels.labels.labeller import Place, Tape
-    from prunebench.channels.plan import Plan
+from prunebench.channels.labels.tape import Place, Tape
+from prunebench.channels.plan import Plan
+from prunebench.errors import PruningError
 
 Ids = NDArray[np.int64]
 
@@ -42,6 +41,19 @@ class Site:
     def name(self) -> str:
         """Full name of the parameter."""
         return f"{self.module}.{self.parameter}" if self.module else self.parameter
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions that belong to the group, int64 and ascending."""
+        return (self.classes >= 0).nonzero()[:, 0]
+
+    def add_to(self, total: Tensor, values: Tensor) -> None:
+        """Adds `values`, one per position, to the entries of `total` [group.size] of their classes.
+
+        What belongs to other groups is left out.
+        """
+        at = self.positions
+        total.index_add_(0, self.classes[at].to(total.device), values[at.to(values.device)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +126,24 @@ class ChannelMap:
     def _by_name(self) -> dict[str, ChannelGroup]:
         return {group.name: group for group in self.groups}
 
+    def check(self, plan: Plan) -> None:
+        """Checks that `plan` fits this network.
+
+        Raises:
+            PruningError: a group is unknown, or an index is out of range.
+        """
+        for name, indices in plan.kept.items():
+            group = self._by_name.get(name)
+            if group is None:
+                raise PruningError(
+                    f"plan: no group '{name}' in this network; groups: {', '.join(self._by_name)}"
+                )
+            if indices[-1] >= group.size:
+                raise PruningError(
+                    f"plan: group '{name}' has {group.size} channels (0 to {group.size - 1}), "
+                    f"but channel {indices[-1]} is to be kept"
+                )
+
     def keeps(self, plan: Plan) -> NDArray[np.bool_]:
         """Returns for each class of the network whether it stays under `plan`."""
         kept = np.ones(self.locate.shape[1] + 1, dtype=bool)
@@ -168,7 +198,7 @@ class ChannelMap:
         return _columns(params), _columns(uses)
 
     def _count(self, plan: Plan, what: int) -> int:
-        plan.check(self)
+        self.check(plan)
         matrix, _ = self._counter
         counts = np.append(matrix @ self.keeps(plan).astype(np.int64), 1)
         constant, first, second = self._products[what]
@@ -201,9 +231,3 @@ def as_array(ids: Tensor) -> Ids:
     """Returns label ids as a NumPy array."""
     array: Ids = ids.reshape(-1).numpy()
     return array
-
-
-def site(full_name: str, dim: int, classes: Ids) -> Site:
-    """Builds a site from the full name of its parameter."""
-    module, _, parameter = full_name.rpartition(".")
-    return Site(module, parameter, dim, torch.from_numpy(classes))

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from prunebench.errors import PruningError
-
-if TYPE_CHECKING:
-    from prunebench.channels.map import ChannelMap
 
 
 @dataclass(frozen=True, init=False)
@@ -49,24 +44,6 @@ class Plan:
         """Agrees with equality."""
         return hash(frozenset(self.kept.items()))
 
-    def check(self, cmap: ChannelMap) -> None:
-        """Checks that the plan fits the network of `cmap`.
-
-        Raises:
-            PruningError: a group is unknown, or an index is out of range.
-        """
-        sizes = {group.name: group.size for group in cmap.groups}
-        for name, indices in self.kept.items():
-            if name not in sizes:
-                raise PruningError(
-                    f"plan: no group '{name}' in this network; groups: {', '.join(sizes)}"
-                )
-            if indices[-1] >= sizes[name]:
-                raise PruningError(
-                    f"plan: group '{name}' has {sizes[name]} channels (0 to {sizes[name] - 1}), "
-                    f"but channel {indices[-1]} is to be kept"
-                )
-
     def to_json(self) -> str:
         """Returns the plan as JSON text, groups in alphabetical order."""
         return json.dumps({"kept": {name: list(self.kept[name]) for name in sorted(self.kept)}})
@@ -83,10 +60,6 @@ class Plan:
             return cls({str(name): [int(i) for i in indices] for name, indices in kept.items()})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PruningError(f"this is not a plan: {error!r}") from error
-
-    def digest(self) -> str:
-        """Returns the SHA-256 of the JSON text, in hex."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @staticmethod
     def compose(first: Plan, then: Plan) -> Plan:

@@ -1,4 +1,4 @@
-"""Convolutions that add a number of its own to every place of their output."""
+"""Convolutions with a bias of their own at every position of their output."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-#: name of the parameter in a state dict, behind the convolution's name and a dot
+#: name of the parameter in a state dict, behind the convolution's name and a dot; stored networks
+#: have it, so it stays
 PLACE_BIAS = "place_bias"
 
 
-class PlacedConv2d(nn.Conv2d):
+class PositionBiasConv2d(nn.Conv2d):
     """A convolution with a bias of shape [out, H, W], which binds it to one size of images.
 
     What a constant channel becomes behind a zero-padded convolution differs near the border; such
@@ -25,20 +26,20 @@ class PlacedConv2d(nn.Conv2d):
         return super().forward(x) + self.place_bias
 
 
-def place(conv: nn.Module, bias: Tensor) -> None:
+def add_position_bias(conv: nn.Module, bias: Tensor) -> None:
     """Makes the convolution `conv` one that adds `bias` [out, H, W], in place."""
     assert isinstance(conv, nn.Conv2d)
-    if isinstance(conv, PlacedConv2d):
+    if isinstance(conv, PositionBiasConv2d):
         with torch.no_grad():
             conv.place_bias.add_(bias.to(conv.place_bias))
         return
-    conv.__class__ = PlacedConv2d
+    conv.__class__ = PositionBiasConv2d
     conv.place_bias = nn.Parameter(bias.to(conv.weight))
 
 
-def place_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Gives convolutions of `network` the place biases that `state`, a state dict, has."""
+def add_position_biases_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Gives convolutions of `network` the position biases that `state`, a state dict, has."""
     for key, bias in state.items():
         owner, _, leaf = key.rpartition(".")
-        if leaf == PLACE_BIAS and not isinstance(network.get_submodule(owner), PlacedConv2d):
-            place(network.get_submodule(owner), torch.zeros_like(bias))
+        if leaf == PLACE_BIAS and not isinstance(network.get_submodule(owner), PositionBiasConv2d):
+            add_position_bias(network.get_submodule(owner), torch.zeros_like(bias))

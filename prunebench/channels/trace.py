@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunebench.channels.labels.forward import following, labelled_input
-from prunebench.channels.labels.labeller import Labeller, Tape, labels_of, tensors_in
+from prunebench.channels.labels.forward import following, freeze_outputs, labelled_input
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
-from prunebench.channels.surgery.trial_cut import settle
+from prunebench.channels.surgery.trial_cut import map_after_trial
 from prunebench.errors import PruningError
 
 
@@ -30,21 +31,16 @@ def trace(model: nn.Module, example: Tensor) -> ChannelMap:
         PruningError: the forward cannot be followed.
     """
     tape = Tape(example=torch.empty(example.shape, dtype=example.dtype, device="meta"))
-    labeller = Labeller(model, tape)
+    labeller = Labeller(model, tape, RULES)
     image = labelled_input(labeller, example)
     with following(labeller, model):
         result = model(image)
-    _freeze_outputs(labeller, result)
+    freeze_outputs(labeller, result)
     if _unused(model, tape):
         _follow_training(labeller, model, image)
     for module in _unused(model, tape):
         tape.refused.setdefault(module, "it is not used in the forward")
-    return settle(model, tape)
-
-
-def _freeze_outputs(labeller: Labeller, result: Any) -> None:
-    for out in tensors_in(result):
-        labeller.freeze(labels_of(out) >> 1, "the output of the network")
+    return map_after_trial(model, tape)
 
 
 def _unused(model: nn.Module, tape: Tape) -> list[str]:
@@ -70,8 +66,8 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> Non
     result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
         result = model(image)
-    _freeze_outputs(labeller, result)
+    freeze_outputs(labeller, result)
     for call in tape.calls:
         if call.weight not in known:
-            labeller.freeze(call.outputs, "it is used in training only")
+            labeller.ids.freeze(call.outputs, "it is used in training only")
     tape.fixed_macs = counted

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prunebench import checkpoints
-from prunebench.channels import Plan, place_as_in, slim, trace
+from prunebench.channels import Plan, add_position_biases_as_in, slim, trace
 from prunebench.errors import CheckpointError
 from prunebench.models import ModelSpec
 from prunebench.options import component
@@ -84,6 +84,6 @@ def load(path: str | Path) -> nn.Module:
     dense = spec.build(tuple(content["shape"]), content["classes"])
     plans = [Plan.from_json(text) for text in content["plans"]]
     network = regrow(dense.eval(), plans, content["shape"])
-    place_as_in(network, content["network"])
+    add_position_biases_as_in(network, content["network"])
     network.load_state_dict(content["network"])
     return network.eval()

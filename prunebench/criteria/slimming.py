@@ -43,11 +43,9 @@ def scales(network: nn.Module, group: ChannelGroup) -> Tensor:
     count = torch.zeros(group.size, dtype=torch.float64)
     for site in group.norms:
         if site.parameter == "weight":
-            inside = site.classes >= 0
-            classes = site.classes[inside].cpu()
-            gamma = network.get_parameter(site.name).detach()[inside].abs().cpu().double()
-            total.index_add_(0, classes, gamma)
-            count.index_add_(0, classes, torch.ones_like(gamma))
+            gamma = network.get_parameter(site.name).detach().abs().cpu().double()
+            site.add_to(total, gamma)
+            site.add_to(count, torch.ones_like(gamma))
     if not bool((count > 0).all()):
         raise PruningError(
             f"criterion=slimming needs a norm with a scale behind {group.name}, and there is none; "

@@ -189,9 +189,9 @@ def gate_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: i
         found = [products[name].double() for name in owned(site) if name in products]
         if found:
             total, count = total.to(found[0].device), count.to(found[0].device)
-            inside, classes = site.classes >= 0, site.classes[site.classes >= 0].to(total.device)
-            total.index_add_(0, classes, torch.stack(found).sum(0)[inside].square())
-            count.index_add_(0, classes, torch.ones_like(classes, dtype=torch.float64))
+            squares = torch.stack(found).sum(0).square()
+            site.add_to(total, squares)
+            site.add_to(count, torch.ones_like(squares))
     return total / count.clamp_(min=1)
 
 
@@ -211,6 +211,5 @@ def weight_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size:
             rows = products[site.name].movedim(site.dim, 0).flatten(1)
             squares = rows.square().sum(1, dtype=torch.float64)
             total = total.to(squares.device)
-            inside, classes = site.classes >= 0, site.classes[site.classes >= 0].to(total.device)
-            total.index_add_(0, classes, squares[inside])
+            site.add_to(total, squares)
     return total

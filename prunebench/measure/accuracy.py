@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunebench.channels import in_mode
 from prunebench.records import Score
 from prunebench.reproducibility import cuda_math
 from prunebench.training.batches import DeviceSplit
@@ -22,14 +23,8 @@ BATCH_PIXELS = {"cpu": 2**17, "cuda": 2**20}
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """Eval mode, no gradients and full float32 inside the block; the mode comes back after it."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
-    try:
-        with torch.inference_mode(), cuda_math(exact=True):
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    with in_mode(network), torch.inference_mode(), cuda_math(exact=True):
+        yield
 
 
 def evaluate(network: nn.Module, split: DeviceSplit) -> Score:

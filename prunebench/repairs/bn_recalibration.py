@@ -51,23 +51,21 @@ class BnRecalibration(Repair):
         import torch
         from torch.nn.modules.batchnorm import _BatchNorm
 
+        from prunebench.channels import in_mode
+
         norms = [m for m in slimmed.modules() if isinstance(m, _BatchNorm)]
         norms = [norm for norm in norms if norm.track_running_stats]
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
-        modes = [(module, module.training) for module in slimmed.modules()]
         images = evidence.images[: self.images]
-        slimmed.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch's word for the plain average
-            norm.train()
-        with torch.no_grad():
+        with in_mode(slimmed), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for the plain average
+                norm.train()
             # equal parts, since a small last batch would weigh as much as a whole one
             for part in torch.tensor_split(images, -(-len(images) // self.batch)):
                 slimmed(part)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in modes:
-            module.training = training

@@ -104,7 +104,7 @@ class ShiftFusion(Repair):
             return
         import torch
 
-        from prunebench.channels import place
+        from prunebench.channels import add_position_bias
 
         norms = wiring(evidence.network, empty_image(evidence))
         shifts = self._shifts(evidence, plan, self.constants(evidence, plan, norms))
@@ -112,7 +112,7 @@ class ShiftFusion(Repair):
         for name, shift in shifts.items():
             if shift.dim() > 1:
                 stays = torch.from_numpy(kept[evidence.cmap.dims[f"{name}.weight", 0]])
-                place(slimmed.get_submodule(name), shift[stays.to(shift.device)])
+                add_position_bias(slimmed.get_submodule(name), shift[stays.to(shift.device)])
 
     def constants(self, evidence: Evidence, plan: Plan, norms: dict[str, Norm]) -> Held:
         """Returns at which values norms hold the channels that `plan` cuts."""

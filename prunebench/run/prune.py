@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunebench.channels import ChannelMap, Plan, place_as_in, slim, trace
+from prunebench.channels import ChannelMap, Plan, add_position_biases_as_in, slim, trace
 from prunebench.contracts import Dense
 from prunebench.records import StepRecord, from_json, to_json
 from prunebench.run.context import RunContext
@@ -137,6 +137,6 @@ def unpack(done: Mapping[str, Any], before: nn.Module, example: Tensor) -> Cut:
     """
     plan = Plan.from_json(done["plan"])
     network = slim_by((plan,), before, example)
-    place_as_in(network, done["network"])
+    add_position_biases_as_in(network, done["network"])
     network.load_state_dict(done["network"])
     return Cut(network, plan, from_json(StepRecord, done["record"], "step"))

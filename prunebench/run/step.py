@@ -137,7 +137,7 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     """
     start = perf_counter()
     cmap = facts.cmap
-    plan.check(cmap)
+    cmap.check(plan)
     folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):

@@ -93,9 +93,7 @@ def by_l1(cmap: ChannelMap, model: nn.Module) -> Plan:
             scores = torch.zeros(group.size)
             for site in group.producers:
                 weight = parameters[site.name].movedim(site.dim, 0)
-                norms = weight.flatten(1).abs().sum(1).float()
-                mine = site.classes >= 0
-                scores.index_add_(0, site.classes[mine], norms[mine])
+                site.add_to(scores, weight.flatten(1).abs().sum(1).float())
             count = max(1, group.size - int(RATIO * group.size))
             kept[group.name] = scores.topk(count).indices.sort().values.tolist()
     return Plan(kept)

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from torch import nn, randn
 
-from prunebench.channels import Plan, trace
+from prunebench.channels import Plan
 from prunebench.errors import PruningError
 
 
-def test_json_round_trip_and_digest() -> None:
+def test_json_round_trip() -> None:
     plan = Plan({"b": [0, 2], "a": (1,)})
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert hash(again) == hash(plan)
-    assert again.digest() == plan.digest() == Plan({"a": [1], "b": [0, 2]}).digest()
-    assert plan.digest() != Plan({"a": [1], "b": [0, 3]}).digest()
-    assert len(plan.digest()) == 64
+    assert again != Plan({"a": [1], "b": [0, 3]})
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"kept": {"a": ["x"]}}', '{"kept": [1]}'])
@@ -30,16 +27,6 @@ def test_what_is_no_plan_is_refused(text: str) -> None:
 def test_bad_indices_are_refused(kept: list[int], message: str) -> None:
     with pytest.raises(PruningError, match=message):
         Plan({"a": kept})
-
-
-def test_check_names_the_group() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
-    cmap = trace(net, randn(1, 3, 2, 2))
-    Plan({"0": [0, 3]}).check(cmap)
-    with pytest.raises(PruningError, match=r"no group '9' in this network; groups: 0"):
-        Plan({"9": [0]}).check(cmap)
-    with pytest.raises(PruningError, match=r"4 channels \(0 to 3\), but channel 4"):
-        Plan({"0": [4]}).check(cmap)
 
 
 def test_compose_renumbers() -> None:

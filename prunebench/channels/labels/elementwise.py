@@ -8,15 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunebench.channels.labels.labeller import Labeller, Trail, map_tensors, put, tensors_in
-
-
-def settle(points: dict[str, Any], trail: Trail, place: Any, done: Any) -> None:
-    """Notes `place` as a point of every producer of `trail` that is not done."""
-    for producer in trail.producers:
-        if producer not in done:
-            points[producer] = place
-
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tensors import is_labelled, map_tensors, put, tensors_in
 
 #: functions whose result has the type of their operands
 _SAME_TYPE = (
@@ -58,14 +52,14 @@ def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if labels.numel() and _moves_zero(func, args, kwargs):
         labels = labels | 1
     put(result, labels)
-    trail = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None:
         place = run.place(name, result)
         if trail.raw:
-            settle(run.tape.activations, trail, place, run.tape.done)
-            settle(run.tape.blocks, trail, place, run.tape.done)
+            note_place(run.tape.activations, trail, place, besides=run.tape.done)
+            note_place(run.tape.blocks, trail, place, besides=run.tape.done)
             run.tape.done.update(trail.producers)
-        result._channel_trail = Trail(trail.producers, False, place)
+        leave_trail(result, Trail(trail.producers, False, place))
     return result
 
 
@@ -84,8 +78,7 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
         result = torch.empty(shape, dtype=operands[0].dtype, device="meta")
     else:
         result = run.run(func, args, kwargs)
-    labels = _tie_operands(run, operands, len(shape))
-    ids, live = labels
+    ids, live = _tie_operands(run, operands, len(shape))
     if any(key in name for key in ("mul", "div")):
         flags = live[:1] if "div" in name and operands[0] is args[0] else live
         _note_gates(run, operands, live)
@@ -112,18 +105,18 @@ def _note_gates(run: Labeller, operands: list[Tensor], live: list[Tensor]) -> No
 
 def _fixed(run: Labeller, t: Tensor) -> bool:
     """Whether `t` is a constant of the forward, which does not vanish with any channel."""
-    return not hasattr(t, "_channel_labels") and id(t) not in run.names
+    return not is_labelled(t) and id(t) not in run.names
 
 
 def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:
     """Lets a sum of fresh outputs count as fresh, so that its activation is theirs."""
-    trails = [t for t in (getattr(o, "_channel_trail", None) for o in operands) if t is not None]
+    trails = [t for t in (trail_of(o) for o in operands) if t is not None]
     producers = tuple(p for t in trails if t.raw for p in t.producers if p not in run.tape.done)
     if "add" in name and producers:
         place = run.place(name, result)
-        result._channel_trail = Trail(producers, True, place)  # type: ignore[attr-defined]
-    elif hasattr(result, "_channel_trail"):
-        del result._channel_trail
+        leave_trail(result, Trail(producers, True, place))
+    else:
+        leave_trail(result, None)
 
 
 def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Tensor, list[Tensor]]:
@@ -141,7 +134,7 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
         if any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
             # one value for all channels: it cannot be cut with any of them
             if labels.numel() > 1 or int(mine.max()) > 0:
-                run.freeze(mine, "broadcast over channels")
+                run.ids.freeze(mine, "broadcast over channels")
             lives.append(torch.ones_like(labels) if labels.numel() == 1 else labels & 1)
             continue
         if labels.numel() == 1 and math.prod(shape) == 1 and int(mine.max()) == 0:
@@ -152,7 +145,7 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
             ids = mine
         elif ids is not mine:
             a, b = torch.broadcast_tensors(ids, mine)  # type: ignore[no-untyped-call]
-            run.tie(a, b)
+            run.ids.tie(a, b)
             ids = a if a.numel() > mine.numel() else torch.where(b > 0, b, a)
     if ids is None:
         ids = padded[0][1] >> 1

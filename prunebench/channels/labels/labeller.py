@@ -8,162 +8,49 @@ those that do not matter. Label 0 stands for whatever can never be cut. A label 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.gather import GatherChannels
+from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
+from prunebench.channels.labels.tensors import labels_of, map_tensors
 
 FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
 
-
-@dataclass
-class Place:
-    """Where in a forward a tensor appears: the `nth` call of a function, or of a module.
-
-    Attributes:
-        function, nth: name of a torch function and its call number, from 0.
-        module, call: a module that takes or returns that very tensor, and its call number; or None.
-        takes: the tensor is the input of that call, else its result.
-        labels: the labels of that tensor.
-        shape: its shape.
-    """
-
-    function: str
-    nth: int
-    labels: Tensor
-    shape: tuple[int, ...]
-    module: str | None = None
-    call: int = 0
-    takes: bool = False
+#: what a torch function does to labels: (labeller, function's name, function, args, kwargs)
+#: -> result; the rules by name of the function, and under "" the one for all others
+Rule = Callable[["Labeller", str, Any, tuple[Any, ...], dict[str, Any]], Any]
+Rules = Mapping[str, Rule]
 
 
-@dataclass
-class Call:
-    """One use of weights in the forward.
+class LabelIds(Protocol):
+    """Hands out label ids, and is told what happens to them; a `Tape` notes it."""
 
-    Attributes:
-        kind: ``conv``, ``linear``, ``depthwise``, ``norm`` or ``gather``.
-        module: qualified name of the module that owns the weight.
-        weight: full name of the weight.
-        inputs: label ids [in] along the channel dimension.
-        live: bool [in], where a cut channel is not zero by itself.
-        outputs: label ids [out].
-        macs: multiply-adds per kept pair of (weight row, weight column).
-        groups: of the convolution or norm.
-        place: of the input.
-        turned: a transposed convolution, whose weight is [in, out / groups, ...].
-        positions: of a gather.
-    """
+    def new(self, count: int) -> Tensor:
+        """Returns `count` label ids for channels that are made."""
 
-    kind: str
-    module: str
-    weight: str
-    inputs: Tensor
-    live: Tensor
-    outputs: Tensor
-    macs: int
-    groups: int
-    place: Place
-    turned: bool = False
-    positions: tuple[int, ...] = ()
+    def tie(self, a: Tensor, b: Tensor) -> None:
+        """Hears that ids `a` and `b` (same shape) meet, so that they live and die together."""
 
+    def read(self, name: str, dim: int, ids: Tensor) -> None:
+        """Hears that index i of dimension `dim` of parameter `name` belongs to ``ids[i]``."""
 
-@dataclass
-class Trail:
-    """Which producers a tensor comes straight from, and where it was last seen.
-
-    Attributes:
-        producers: names of weights.
-        raw: no activation yet.
-        place: to be completed when a module returns the tensor.
-    """
-
-    producers: tuple[str, ...]
-    raw: bool
-    place: Place
-
-
-@dataclass
-class Tape:
-    """Everything one labelled forward noted."""
-
-    count: int = 1
-    made: list[Tensor] = field(default_factory=list)
-    ties: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    zeros: list[Tensor] = field(default_factory=list)
-    gates: list[Tensor] = field(default_factory=list)
-    frozen: list[tuple[Tensor, str]] = field(default_factory=list)
-    reads: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    free: dict[str, Tensor] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
-    fixed_macs: int = 0
-    example: Tensor = field(default_factory=lambda: torch.empty(0, device="meta"))
-    fragile: bool = False
-    activations: dict[str, Place] = field(default_factory=dict)
-    blocks: dict[str, Place] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-
-
-def labels_of(t: Tensor) -> Tensor:
-    """Returns the labels of `t`; zeros (never cut) where it has none."""
-    found: Tensor | None = getattr(t, "_channel_labels", None)
-    return found if found is not None else torch.zeros([1] * t.dim(), dtype=torch.int64)
-
-
-def put(t: Tensor, labels: Tensor) -> Tensor:
-    """Gives `t` its labels and returns it."""
-    t._channel_labels = labels  # type: ignore[attr-defined]
-    return t
-
-
-def shrink(labels: Tensor) -> Tensor:
-    """Returns `labels` with size 1 on every dimension along which they do not change."""
-    for dim, size in enumerate(labels.shape):
-        if size > 1 and (
-            labels.stride(dim) == 0 or bool((labels.narrow(dim, 0, 1) == labels).all())
-        ):
-            labels = labels.narrow(dim, 0, 1)
-    return labels.contiguous()
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yields every tensor in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-
-
-def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Returns `value` with every tensor in nested tuples, lists and dicts changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if type(value) is dict:
-        return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        items = [map_tensors(item, change) for item in value]
-        if type(value) is list:
-            return items
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    return value
+    def freeze(self, ids: Tensor, reason: str) -> None:
+        """Hears that `ids` can never be cut."""
 
 
 class Labeller(TorchFunctionMode):
     """Runs each torch function on the meta device and its rule on the labels.
 
     Attributes:
-        tape: what was noted.
+        tape: what is noted.
+        ids: where label ids come from: the tape itself, unless a network is checked against the
+            tape of another.
         names: id of each parameter and buffer -> full name.
         grouped: module name -> how groups are cut, where surgery has noted it.
         stack: names of the modules that are running, innermost last.
@@ -172,15 +59,14 @@ class Labeller(TorchFunctionMode):
         stuck_args: what it was called with.
     """
 
-    def __init__(self, model: nn.Module, tape: Tape) -> None:
+    def __init__(
+        self, model: nn.Module, tape: Tape, rules: Rules, ids: LabelIds | None = None
+    ) -> None:
         """Learns the names of all parameters and buffers of `model`."""
         super().__init__()
-        from prunebench.channels.labels.rules import RULES
-        from prunebench.channels.labels.unknown import unknown
-
-        self._rules = RULES
-        self._unknown = unknown
+        self._rules = rules
         self.tape = tape
+        self.ids: LabelIds = tape if ids is None else ids
         self.names: dict[int, str] = {}
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             self.names[id(tensor)] = name
@@ -212,9 +98,7 @@ class Labeller(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
         self.seen[name] = self.seen.get(name, -1) + 1
-        rule = self._rules.get(name)
-        if rule is None:
-            return self._unknown(self, name, func, args, kwargs)
+        rule = self._rules.get(name, self._rules[""])
         return rule(self, name, func, args, kwargs)
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -266,38 +150,17 @@ class Labeller(TorchFunctionMode):
 
     def returned(self, result: Tensor, module: str, call: int) -> None:
         """Completes the place of `result`, which `module` has just returned."""
-        trail: Trail | None = getattr(result, "_channel_trail", None)
+        trail = trail_of(result)
         if trail is not None and trail.place.module is None:
             trail.place.module, trail.place.call = module, call
 
     # -- noting --------------------------------------------------------------------------------
 
-    def new(self, count: int) -> Tensor:
-        """Returns `count` new label ids."""
-        ids = torch.arange(self.tape.count, self.tape.count + count)
-        self.tape.count += count
-        self.tape.made.append(ids)
-        return ids
-
     def new_zeros(self, count: int) -> Tensor:
         """Returns new label ids for channels that hold zeros and nothing else."""
-        ids = self.new(count)
+        ids = self.ids.new(count)
         self.tape.zeros.append(ids)
         return ids
-
-    def tie(self, a: Tensor, b: Tensor) -> None:
-        """Notes that ids `a` and `b` (same shape) live and die together."""
-        if a is not b:
-            self.tape.ties.append((a.reshape(-1), b.reshape(-1)))
-
-    def freeze(self, ids: Tensor, reason: str) -> None:
-        """Notes that `ids` can never be cut."""
-        self.tape.frozen.append((ids.reshape(-1), reason))
-
-    def read(self, name: str, dim: int, ids: Tensor) -> None:
-        """Notes that index i of dimension `dim` of parameter `name` belongs to ``ids[i]``."""
-        known = self.tape.reads.setdefault((name, dim), ids)
-        self.tie(known, ids)
 
     def note(self, call: Call) -> None:
         """Notes one use of weights."""
@@ -317,7 +180,7 @@ class Labeller(TorchFunctionMode):
             others = [d for d in range(labels.dim()) if d != dim]
             live = (labels & 1).amax(others, keepdim=True)
             first = labels.amin(others, keepdim=True) >> 1
-            self.tie(first.expand_as(labels), labels >> 1)
+            self.ids.tie(first.expand_as(labels), labels >> 1)
             labels = first * 2 + live
         return labels.reshape(-1).expand(size)
 
@@ -330,5 +193,5 @@ class Labeller(TorchFunctionMode):
             return labels_of(t)
         known = self.tape.free.get(name)
         if known is None:
-            known = self.tape.free[name] = self.new(t.numel()).view(t.shape)
+            known = self.tape.free[name] = self.ids.new(t.numel()).view(t.shape)
         return known * 2

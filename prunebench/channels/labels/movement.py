@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunebench.channels.labels.labeller import (
-    Call,
-    Labeller,
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Call
+from prunebench.channels.labels.tensors import (
+    along,
+    is_labelled,
     labels_of,
     map_tensors,
     put,
     shrink,
     tensors_in,
 )
-from prunebench.channels.labels.unknown import unknown
+from prunebench.channels.labels.unknown import unknown_function
 
 #: moves that ask for no number of channels, so that they hold after any cut
 _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__"]
@@ -25,9 +27,9 @@ _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "move
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves the labels by the same function as the data."""
     given = list(tensors_in([args, kwargs]))
-    sources = [t for t in given if t.is_floating_point() or _labelled(t)]
+    sources = [t for t in given if t.is_floating_point() or is_labelled(t)]
     if len(sources) < len(given) and _opaque(run, sources, given):
-        return unknown(run, name, func, args, kwargs)
+        return unknown_function(run, name, func, args, kwargs)
     result = run.run(func, args, kwargs)
     labels = [run.labels(t) for t in sources]
     if all(one.numel() == 1 for one in labels):
@@ -59,10 +61,6 @@ def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
     return table or any(t.is_meta for t in given if not t.is_floating_point())
 
 
-def _labelled(t: Tensor) -> bool:
-    return hasattr(t, "_channel_labels")
-
-
 def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Concatenates labels."""
     parts = list(args[0] if args else kwargs.get("tensors"))
@@ -92,7 +90,7 @@ def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return result
     run.tape.fragile = True
     ids = run.new_zeros(result.size(1))
-    return put(result, (ids * 2).view([-1 if d == 1 else 1 for d in range(result.dim())]))
+    return put(result, along(ids * 2, 1, result.dim()))
 
 
 def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -110,11 +108,10 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
             continue
         run.tape.fragile = True
         if mode != "constant" or min(before, after) < 0 or labels.numel() != labels.size(dim):
-            run.freeze(labels >> 1, f"padded with {mode} along channels")
+            run.ids.freeze(labels >> 1, f"padded with {mode} along channels")
             labels = labels_of(result)
             break
-        view = [-1 if d == dim else 1 for d in range(x.dim())]
-        sides = [run.new_zeros(n).view(view) * 2 for n in (before, after)]
+        sides = [along(run.new_zeros(n) * 2, dim, x.dim()) for n in (before, after)]
         labels = torch.cat([sides[0], labels, sides[1]], dim)
     if value:
         labels = labels | 1
@@ -131,7 +128,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     result = torch.empty(shape, dtype=x.dtype, device="meta")
     row = run.row(labels, dim, x.size(dim))
     if row is None:
-        run.freeze(labels >> 1, "a gather over mixed channels")
+        run.ids.freeze(labels >> 1, "a gather over mixed channels")
         return result
     picked = row[positions.clamp(min=0)]
     missing = positions < 0
@@ -148,7 +145,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         run.place(name, x, takes=True),
         positions=tuple(positions.tolist()),
     )
-    run.read(run.names[id(index)], 0, picked >> 1)
-    run.read(run.names[id(index)] + "/from", 0, row >> 1)
+    run.ids.read(run.names[id(index)], 0, picked >> 1)
+    run.ids.read(run.names[id(index)] + "/from", 0, row >> 1)
     run.note(call)
-    return put(result, picked.view([-1 if d == dim else 1 for d in range(x.dim())]))
+    return put(result, along(picked, dim, x.dim()))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prunebench.channels.labels import weights
-from prunebench.channels.labels.elementwise import elementwise, settle, unary
-from prunebench.channels.labels.labeller import Labeller, Trail, labels_of, put, tensors_in
+from prunebench.channels.labels import norms, weights
+from prunebench.channels.labels.elementwise import elementwise, unary
+from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
-from prunebench.channels.labels.unknown import unknown
+from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
+from prunebench.channels.labels.unknown import unknown_function
 from prunebench.errors import PruningError
-
-Rule = Callable[[Labeller, str, Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -42,9 +41,9 @@ def same(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     result = run.run(func, args, kwargs)
     if not isinstance(result, Tensor):
         return result
-    trail = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None:
-        result._channel_trail = trail  # type: ignore[attr-defined]
+        leave_trail(result, trail)
     return put(result, run.labels(x))
 
 
@@ -61,18 +60,16 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # one channel has several labels, as behind a bias of every place: they go together
         row = run.row(labels, dim, x.size(dim))
-        labels = (
-            labels if row is None else row.view([-1 if d == dim else 1 for d in range(x.dim())])
-        )
+        labels = labels if row is None else along(row, dim, x.dim())
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
-        run.freeze(labels >> 1, f"{name} over a dimension that holds channels")
+        run.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)
     put(out, labels)
-    trail = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None and name.startswith("max_pool"):
         place = run.place(name, out)
-        settle(run.tape.blocks, trail, place, ())
-        out._channel_trail = Trail((), trail.raw, place)
+        note_place(run.tape.blocks, trail, place)
+        leave_trail(out, Trail((), trail.raw, place))
     return result
 
 
@@ -103,7 +100,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
         return labels
     kept = [d for d in range(labels.dim()) if d not in mixed and labels.size(d) > 1]
     if not kept:
-        run.freeze(labels >> 1, f"{name} over channels")
+        run.ids.freeze(labels >> 1, f"{name} over channels")
         return torch.zeros([1] * labels.dim(), dtype=torch.int64)
     first = labels
     for d in mixed:
@@ -111,7 +108,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
     ids, all_ids = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
         first >> 1, labels >> 1
     )
-    run.tie(ids, all_ids)
+    run.ids.tie(ids, all_ids)
     return first
 
 
@@ -120,63 +117,63 @@ def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     x = args[0] if args else kwargs["input"]
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if dim is None:
-        return unknown(run, name, func, args, kwargs)
+        return unknown_function(run, name, func, args, kwargs)
     labels = _across(run, run.labels(x), [dim % x.dim()], name)
     return put(run.run(func, args, kwargs), labels | 1)
 
 
-def _names() -> dict[str, Rule]:
-    """Returns the rule of every function that is known."""
-    table: dict[Rule, str] = {
-        no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
-        " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
-        " storage_offset __repr__ __format__ is_same_size is_tensor __set__ result_type"
-        " requires_grad_",
-        decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
-        " __contains__",
-        same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
-        " alias_copy dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
-        " feature_alpha_dropout stochastic_depth to_memory_format _assert",
-        pool: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
-        " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
-        " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
-        " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
-        unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
-        " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
-        " mish logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp"
-        " log rsqrt square neg __neg__ sin cos erf clamp clamp_ clip reciprocal round floor ceil"
-        " sign log1p expm1 _threshold nan_to_num silu_ mish_ hardswish_ exp_ sqrt_ clamp_min"
-        " clamp_max"
-        " zeros_like ones_like full_like __abs__",
-        elementwise: "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub"
-        " mul mul_ __mul__ __rmul__ __imul__ multiply div div_ __truediv__ __rtruediv__"
-        " __itruediv__ __div__ true_divide divide maximum minimum pow __pow__ __rpow__ where lerp"
-        " addcmul addcdiv subtract fmod remainder __mod__ __floordiv__ floor_divide"
-        " __gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne logical_and logical_or"
-        " masked_fill",
-        movement: "view reshape permute transpose t flatten unflatten squeeze unsqueeze chunk split"
-        " tensor_split unbind narrow select index_select __getitem__ stack roll flip pixel_shuffle"
-        " pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes swapdims"
-        " expand expand_as view_as reshape_as repeat repeat_interleave tile hsplit vsplit"
-        " split_with_sizes rot90 fliplr flipud channel_unshuffle adjoint ravel squeeze_ unsqueeze_"
-        " gather take_along_dim diagonal",
-        concat: "cat concat concatenate",
-        zeros: "zeros new_zeros",
-        pad: "pad constant_pad_nd",
-        gather: "gather_channels",
-        reduction: "mean sum amax amin max min var std nanmean prod",
-        softmax: "softmax log_softmax _softmax",
-        weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
-        weights.linear: "linear",
-        weights.batch_norm: "batch_norm instance_norm",
-        weights.layer_norm: "layer_norm rms_norm",
-        weights.group_norm: "group_norm",
-        weights.prelu: "prelu",
-    }
-    return {word: rule for rule, words in table.items() for word in words.split()}
+_FUNCTIONS: dict[Rule, str] = {
+    no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
+    " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
+    " storage_offset __repr__ __format__ is_same_size is_tensor __set__ result_type"
+    " requires_grad_",
+    decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
+    " __contains__",
+    same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
+    " alias_copy dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
+    " feature_alpha_dropout stochastic_depth to_memory_format _assert",
+    pool: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
+    " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
+    " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
+    " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
+    unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
+    " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
+    " mish logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp"
+    " log rsqrt square neg __neg__ sin cos erf clamp clamp_ clip reciprocal round floor ceil"
+    " sign log1p expm1 _threshold nan_to_num silu_ mish_ hardswish_ exp_ sqrt_ clamp_min"
+    " clamp_max"
+    " zeros_like ones_like full_like __abs__",
+    elementwise: "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ rsub"
+    " mul mul_ __mul__ __rmul__ __imul__ multiply div div_ __truediv__ __rtruediv__"
+    " __itruediv__ __div__ true_divide divide maximum minimum pow __pow__ __rpow__ where lerp"
+    " addcmul addcdiv subtract fmod remainder __mod__ __floordiv__ floor_divide"
+    " __gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne logical_and logical_or"
+    " masked_fill",
+    movement: "view reshape permute transpose t flatten unflatten squeeze unsqueeze chunk split"
+    " tensor_split unbind narrow select index_select __getitem__ stack roll flip pixel_shuffle"
+    " pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes swapdims"
+    " expand expand_as view_as reshape_as repeat repeat_interleave tile hsplit vsplit"
+    " split_with_sizes rot90 fliplr flipud channel_unshuffle adjoint ravel squeeze_ unsqueeze_"
+    " gather take_along_dim diagonal",
+    concat: "cat concat concatenate",
+    zeros: "zeros new_zeros",
+    pad: "pad constant_pad_nd",
+    gather: "gather_channels",
+    reduction: "mean sum amax amin max min var std nanmean prod",
+    softmax: "softmax log_softmax _softmax",
+    weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
+    weights.linear: "linear",
+    norms.batch_norm: "batch_norm instance_norm",
+    norms.layer_norm: "layer_norm rms_norm",
+    norms.group_norm: "group_norm",
+    norms.prelu: "prelu",
+}
 
-
-RULES: dict[str, Rule] = _names()
+#: the rule of every function that is known, and under "" the one of all others
+RULES: dict[str, Rule] = {
+    "": unknown_function,
+    **{word: rule for rule, words in _FUNCTIONS.items() for word in words.split()},
+}
 
 #: functions that only move data, or ask for shapes
 MOVES = frozenset(

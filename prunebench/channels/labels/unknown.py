@@ -1,4 +1,4 @@
-"""What is not known is frozen, never guessed."""
+"""The rule of functions that are not known: their channels are frozen."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunebench.channels.labels.labeller import Labeller, labels_of, put, tensors_in
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tensors import labels_of, put, tensors_in
 
 
-def unknown(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def unknown_function(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Freezes every channel that goes in: what cannot be followed is never guessed."""
     for t in tensors_in([args, kwargs]):
         if id(t) in run.names:
             if run.names[id(t)] in run.tape.free:
-                run.freeze(run.tape.free[run.names[id(t)]], f"unknown operation {name}")
+                run.ids.freeze(run.tape.free[run.names[id(t)]], f"unknown operation {name}")
         else:
-            run.freeze(labels_of(t) >> 1, f"unknown operation {name}")
+            run.ids.freeze(labels_of(t) >> 1, f"unknown operation {name}")
             put(t, torch.zeros([1] * t.dim(), dtype=torch.int64))  # it may be changed in place
     with FlopCounterMode(display=False) as counter:
         result = run.run(func, args, kwargs)

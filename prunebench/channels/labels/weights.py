@@ -1,4 +1,4 @@
-"""What operations with weights do to channel labels: convolutions, linear layers, norms."""
+"""What convolutions and linear layers do to channel labels: they read some and make new ones."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunebench.channels.labels.elementwise import unary
-from prunebench.channels.labels.labeller import Call, Labeller, Trail, labels_of, put
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, trail_of
+from prunebench.channels.labels.tensors import along, put
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
 
-def _bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Returns arguments by name."""
     return {**dict(zip(names.split(), args, strict=False)), **kwargs}
 
 
-def _owner(weight: str) -> str:
+def owner(weight: str) -> str:
     """Returns the module of a full parameter name."""
     return weight.rpartition(".")[0]
 
 
-def _consume(run: Labeller, name: str, x: Tensor, weight: str | None) -> Any:
+def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of the input `x`, and settles the points of its producers."""
     place = run.place(name, x, takes=True)
-    if weight is not None and run.stack and run.stack[-1] == _owner(weight):
+    if run.stack and run.stack[-1] == owner(weight):
         place.module, place.call = run.stack[-1], run.calls[run.stack[-1]] - 1
-    trail: Trail | None = getattr(x, "_channel_trail", None)
+    trail = trail_of(x)
     if trail is not None:
         run.tape.done.update(trail.producers)
     return place
@@ -40,19 +41,19 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
     place = run.place(name, result)
     run.tape.activations.setdefault(weight, place)
     run.tape.blocks.setdefault(weight, place)
-    result._channel_trail = Trail((weight,), True, place)  # type: ignore[attr-defined]
+    leave_trail(result, Trail((weight,), True, place))
     return result
 
 
-def _refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
+def refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
     """Freezes the input of a layer that cannot be cut, and reports the layer."""
-    run.freeze(labels >> 1, reason)
+    run.ids.freeze(labels >> 1, reason)
     run.tape.refused[module] = reason  # the convolution itself has the last word
 
 
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the input channels and makes new ones for the output."""
-    a = _bind("input weight bias stride padding", args, kwargs)
+    a = bind("input weight bias stride padding", args, kwargs)
     x, w, bias = a["input"], a["weight"], a.get("bias")
     result = run.run(func, args, kwargs)
     turned = "transpose" in name
@@ -65,19 +66,17 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     macs = spots * w.shape[2:].numel()
     if weight is None or row is None:
         reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-        _refuse(run, labels, run.stack[-1], reason)
+        refuse(run, labels, run.stack[-1], reason)
         run.tape.fixed_macs += macs * w.size(0) * w.size(1)
         return result
     out = _conv_labels(run, weight, w, row >> 1, groups, turned)
     if bias is not None and id(bias) in run.names:
-        run.read(run.names[id(bias)], 0, out)
+        run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
     through = _by_group(run, weight, w, groups, turned)
     kind = "depthwise" if through else "conv"
-    run.note(
-        Call(kind, _owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned)
-    )
-    put(result, (out * 2).view([-1 if d == dim else 1 for d in range(x.dim())]))
+    run.note(Call(kind, owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned))
+    put(result, along(out * 2, dim, x.dim()))
     return result if through else _produced(run, name, result, weight)
 
 
@@ -86,7 +85,7 @@ def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) 
 
     Surgery notes on a module which it was, for a cut may leave one channel per group by chance.
     """
-    noted = run.grouped.get(_owner(weight))
+    noted = run.grouped.get(owner(weight))
     if noted is not None:
         return bool(noted == "group")
     rows, columns = (w.size(1), w.size(0)) if turned else (w.size(0), w.size(1))
@@ -103,24 +102,24 @@ def _conv_labels(
     inputs = row.reshape(groups, -1)
     if _by_group(run, weight, w, groups, turned):
         heads = inputs[:, :1]
-        run.tie(heads.expand_as(inputs), inputs)
+        run.ids.tie(heads.expand_as(inputs), inputs)
         out = heads.expand(groups, count // groups).reshape(-1)
-        run.read(weight, 0, row if turned else out)
+        run.ids.read(weight, 0, row if turned else out)
         return out
     if groups > 1:
-        run.tie(inputs[:1].expand_as(inputs), inputs)
-    out = run.new(count)
+        run.ids.tie(inputs[:1].expand_as(inputs), inputs)
+    out = run.ids.new(count)
     outputs = out.view(groups, -1)
     if groups > 1:
-        run.tie(outputs[:1].expand_as(outputs), outputs)
-    run.read(weight, 0, row if turned else out)
-    run.read(weight, 1, outputs[0] if turned else inputs[0])
+        run.ids.tie(outputs[:1].expand_as(outputs), outputs)
+    run.ids.read(weight, 0, row if turned else out)
+    run.ids.read(weight, 1, outputs[0] if turned else inputs[0])
     return out
 
 
 def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the last dimension and makes new ones for the output."""
-    a = _bind("input weight bias", args, kwargs)
+    a = bind("input weight bias", args, kwargs)
     x, w, bias = a["input"], a["weight"], a.get("bias")
     result = torch.empty((*x.shape[:-1], w.size(0)), dtype=x.dtype, device="meta")
     weight = run.names.get(id(w))
@@ -130,101 +129,17 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if weight is None or row is None:
         run.tape.fixed_macs += macs * w.numel()
         if weight is not None and labels.size(-1) == 1:
-            run.tape.refused.setdefault(_owner(weight), "it mixes positions, not channels")
+            run.tape.refused.setdefault(owner(weight), "it mixes positions, not channels")
             return put(result, labels | (bias is not None))
         reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-        _refuse(run, labels, run.stack[-1], reason)
+        refuse(run, labels, run.stack[-1], reason)
         return result
-    out = run.new(w.size(0))
-    run.read(weight, 0, out)
-    run.read(weight, 1, row >> 1)
+    out = run.ids.new(w.size(0))
+    run.ids.read(weight, 0, out)
+    run.ids.read(weight, 1, row >> 1)
     if bias is not None and id(bias) in run.names:
-        run.read(run.names[id(bias)], 0, out)
+        run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
-    run.note(Call("linear", _owner(weight), weight, row >> 1, row & 1, out, macs, 1, place))
-    put(result, (out * 2).view([1] * (x.dim() - 1) + [-1]))
+    run.note(Call("linear", owner(weight), weight, row >> 1, row & 1, out, macs, 1, place))
+    put(result, along(out * 2, x.dim() - 1, x.dim()))
     return _produced(run, name, result, weight)
-
-
-def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
-    """Notes the per-channel vectors of a norm over dimension `dim`; returns the new labels."""
-    labels = run.labels(x)
-    row = run.row(labels, dim, x.size(dim))
-    vectors = [v for v in vectors if isinstance(v, Tensor)]
-    named = [run.names[id(v)] for v in vectors if id(v) in run.names]
-    if row is None or len(named) < len(vectors):
-        _refuse(run, labels, run.stack[-1], "its channels cannot be told apart")
-        return labels_of(torch.empty([1] * x.dim()))
-    ids = row >> 1
-    for vector in named:
-        run.read(vector, 0, ids)
-    if named:
-        place = run.place(name, x, takes=True)
-        live = row & 1
-        run.note(Call("norm", _owner(named[0]), named[0], ids, live, ids, 0, groups, place))
-    return labels
-
-
-def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool) -> Tensor:
-    """Returns the result of a norm; the masked affine part makes cut channels zero again."""
-    result = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    put(result, labels >> 1 << 1 if affine else labels | 1)
-    trail: Trail | None = getattr(x, "_channel_trail", None)
-    if trail is not None and trail.raw:
-        place = run.place(name, result)
-        for producer in trail.producers:
-            if producer not in run.tape.done:
-                run.tape.activations[producer] = run.tape.blocks[producer] = place
-        result._channel_trail = Trail(trail.producers, True, place)  # type: ignore[attr-defined]
-    return result
-
-
-def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the per-channel vectors."""
-    if name == "instance_norm":
-        a = _bind("input running_mean running_var weight bias", args, kwargs)
-    else:
-        a = _bind("input running_mean running_var weight bias training", args, kwargs)
-        if "cudnn" in name or name == "native_batch_norm":
-            a = _bind("input weight bias running_mean running_var", args, kwargs)
-    x = a["input"]
-    vectors = [a.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    labels = _norm(run, name, x, 1, vectors, 1)
-    return _normed(run, name, x, labels, affine=a.get("weight") is not None)
-
-
-def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the affine vectors; the statistics are those of what survives."""
-    a = _bind("input normalized_shape weight bias", args, kwargs)
-    x, weight = a["input"], a.get("weight")
-    labels = run.labels(x)
-    over = len(a["normalized_shape"])
-    if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
-        return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
-    if over > 1 or weight is None:
-        _refuse(run, labels, run.stack[-1], "a layer norm without one weight per channel")
-        return torch.empty(x.shape, dtype=x.dtype, device="meta")
-    labels = _norm(run, name, x, x.dim() - 1, [weight, a.get("bias")], 1)
-    return _normed(run, name, x, labels, affine=True)
-
-
-def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Like batch norm, and the k-th channels of all groups live and die together."""
-    a = _bind("input num_groups weight bias", args, kwargs)
-    x, groups, weight = a["input"], a["num_groups"], a.get("weight")
-    row = run.row(run.labels(x), 1, x.size(1))
-    noted = "" if weight is None else run.grouped.get(_owner(run.names.get(id(weight), "")), "")
-    if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
-        ids = (row >> 1).reshape(groups, -1)
-        run.tie(ids[:1].expand_as(ids), ids)
-    labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
-    return _normed(run, name, x, labels, affine=weight is not None)
-
-
-def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """An activation with one slope per channel, or one for all."""
-    x, slope = args
-    if slope.numel() > 1:
-        labels = _norm(run, name, x, 1, [slope], 1)
-        put(x, labels)
-    return unary(run, name, torch.relu, (x,), {})

@@ -17,98 +17,18 @@ from torch import Tensor, fx, nn
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.groups import build_map
-from prunebench.channels.labels.forward import following, labelled_input
-from prunebench.channels.labels.labeller import (
-    Labeller,
-    Tape,
-    labels_of,
-    map_tensors,
-    put,
-    tensors_in,
-)
-from prunebench.channels.labels.rules import MOVES
+from prunebench.channels.labels.forward import following, freeze_outputs, labelled_input
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.tape import Tape
+from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.plan import Plan
-from prunebench.channels.surgery.recheck import MisplacedError, Replay, StuckError
+from prunebench.channels.surgery.graph import LabelledNodes, complete, forward_graph, only_moves
+from prunebench.channels.surgery.recheck import MisplacedError, Recheck, StuckError
 from prunebench.errors import PruningError
 
 FAILURES = (MisplacedError, PruningError, RuntimeError, ValueError, IndexError, TypeError)
-
-
-class _Capture(fx.Tracer):
-    """Captures a forward; a module whose code cannot be captured becomes one node."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether `m` is one node: standard layers, and whatever owns weights or asks for mode."""
-        if isinstance(m, GatherChannels) or super().is_leaf_module(m, module_qualified_name):
-            return True
-        inner = [child for child in m.modules() if child is not m]
-        owns = any(p is not None for p in [*m._parameters.values(), *m._buffers.values()])
-        if any(True for child in inner for _ in child.parameters(recurse=False)):
-            return False
-        code = getattr(type(m).forward, "__code__", None)
-        return owns or (not inner and (code is None or "training" in code.co_names))
-
-    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        """Captures the inside of `m`, or `m` as a whole where that fails."""
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception as error:  # noqa: BLE001  (any code may fail on symbolic values)
-            try:
-                path = self.path_of_module(m)
-            except NameError:
-                raise error from None
-            return self.create_proxy("call_module", path, args, kwargs)
-
-
-def capture(model: nn.Module) -> fx.Graph:
-    """Returns the forward of `model` as a graph that holds in training and in eval mode.
-
-    Raises:
-        PruningError: the forward decides by values, or differs between the modes.
-    """
-    flags = [(module, module.training) for module in model.modules()]
-    graphs = []
-    try:
-        for training in (True, False):
-            for module, _ in flags:
-                module.training = training
-            graph = fx.GraphModule(model, _Capture().trace(model)).graph
-            graph.eliminate_dead_code()
-            graphs.append(graph)
-    except Exception as error:
-        raise PruningError(f"its forward cannot be captured: {error}") from error
-    finally:
-        for module, flag in flags:
-            module.training = flag
-    described = [
-        [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in g.nodes] for g in graphs
-    ]
-    if described[0] != described[1]:
-        raise PruningError("its forward differs between training and eval mode")
-    return graphs[1]
-
-
-class _Dense(fx.Interpreter):
-    """Runs the dense network and remembers the labels of every node."""
-
-    def __init__(self, module: fx.GraphModule, labeller: Labeller) -> None:
-        """Starts with nothing noted."""
-        super().__init__(module, garbage_collect_values=False)
-        self.labeller = labeller
-        self.starts: dict[str, tuple[int, int]] = {}
-        self.labels: dict[str, Any] = {}
-        self.shapes: dict[str, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Runs one node."""
-        tape = self.labeller.tape
-        self.starts[n.name] = (len(tape.made), len(tape.ties))
-        result = super().run_node(n)
-        with torch._C.DisableTorchFunction():  # we look at labels, the labeller must not
-            self.labels[n.name] = map_tensors(result, labels_of)
-            self.shapes[n.name] = map_tensors(result, lambda t: tuple(t.shape))
-        return result
 
 
 class _Broken:
@@ -118,18 +38,18 @@ class _Broken:
 class _Rewriter(fx.Interpreter):
     """Runs the slimmed network node by node and mends what its nodes are given."""
 
-    def __init__(self, module: fx.GraphModule, replay: Replay, dense: _Dense) -> None:
+    def __init__(self, module: fx.GraphModule, recheck: Recheck, dense: LabelledNodes) -> None:
         """Works on the graph of `module` itself."""
         super().__init__(module, garbage_collect_values=False)
         self.extra_traceback = False
-        self.replay, self.dense = replay, dense
+        self.recheck, self.dense = recheck, dense
         self.mended: dict[fx.Node, fx.Node] = {}
         self.gathers: dict[str, GatherChannels] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Mends the inputs of `n` unless it only moves data; then runs it."""
-        self.replay.made, self.replay.tied = self.dense.starts[n.name]
-        moves = _moves(n)
+        self.recheck.made, self.recheck.tied = self.dense.starts[n.name]
+        moves = only_moves(n)
         if not moves:
             with torch._C.DisableTorchFunction():
                 for source in list(n.all_input_nodes):
@@ -149,7 +69,7 @@ class _Rewriter(fx.Interpreter):
         held: set[str] = set()
         for source in n.all_input_nodes:
             for labels in tensors_in(self.dense.labels.get(source.name)):
-                held |= self.replay.groups([put(torch.empty(labels.shape, device="meta"), labels)])
+                held |= self.recheck.groups([put(torch.empty(labels.shape, device="meta"), labels)])
         return StuckError(str(n.target), why.split("\n")[0], held)
 
     def _mend(self, n: fx.Node, source: fx.Node) -> None:
@@ -158,7 +78,7 @@ class _Rewriter(fx.Interpreter):
         if not isinstance(labels, Tensor):
             return
         value = self.env[source]
-        want = self.replay.left(labels >> 1)
+        want = self.recheck.left(labels >> 1)
         broken = isinstance(value, _Broken)
         if not broken and torch.equal(want, (labels_of(value) >> 1).reshape(-1)):
             return
@@ -190,13 +110,13 @@ class _Rewriter(fx.Interpreter):
 
     @cached_property
     def _zeros(self) -> set[int]:
-        return {int(label) for ids in self.replay.cmap.tape.zeros for label in ids}
+        return {int(label) for ids in self.recheck.cmap.tape.zeros for label in ids}
 
     def _holders(self, source: fx.Node) -> list[fx.Node]:
         """Returns the nodes that `source` was moved from, nearest first, it included."""
         found, seen = [source], {source}
         for node in found:
-            if _moves(node):
+            if only_moves(node):
                 for up in node.all_input_nodes:
                     if up not in seen:
                         seen.add(up)
@@ -215,18 +135,9 @@ class _Rewriter(fx.Interpreter):
         with graph.inserting_before(n):
             node = graph.create_node("call_module", name, (holder,))
         value = torch.empty(shape, dtype=self.env[holder].dtype, device="meta")
-        view = [-1 if d == dim else 1 for d in range(len(shape))]
-        self.env[node] = put(value, (want * 2).view(view))
+        self.env[node] = put(value, along(want * 2, dim, len(shape)))
         self.dense.labels[node.name] = None
         return node
-
-
-def _moves(n: fx.Node) -> bool:
-    """Whether `n` only moves data (or computes with shapes)."""
-    if n.op == "call_module" or n.op in ("placeholder", "output", "get_attr"):
-        return False
-    name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
-    return name in MOVES
 
 
 def insert_gathers(
@@ -245,26 +156,18 @@ def insert_gathers(
         StuckError: gathers cannot mend it.
     """
     try:
-        graph = capture(model)
+        graph = forward_graph(model)
     except PruningError as error:
         raise StuckError(reason.where, f"{reason.why}; {error}", reason.groups) from error
-    whole = fx.GraphModule(model, copy.deepcopy(graph))
-    tape = Tape(example=cmap.tape.example)
-    labeller = Labeller(whole, tape)
-    image = labelled_input(labeller, tape.example)
-    dense = _Dense(whole, labeller)
-    with following(labeller, whole):
-        result = dense.run(image)
-    for out in tensors_in(result):
-        labeller.freeze(labels_of(out) >> 1, "the output of the network")
-    graph_map = build_map(whole, tape, cmap.frozen_groups)
-    plan.check(graph_map)
+    dense, graph_map = _labelled(fx.GraphModule(model, copy.deepcopy(graph)), cmap)
+    graph_map.check(plan)
     device = next((t.device for t in slimmed.parameters()), torch.device("cpu"))
     small = fx.GraphModule(slimmed, graph, class_name=type(slimmed).__name__)
-    replay = Replay(small, graph_map, graph_map.keeps(plan))
-    rewriter = _Rewriter(small, replay, dense)
-    image = labelled_input(replay, tape.example)
-    with following(replay, small):
+    recheck = Recheck(graph_map, graph_map.keeps(plan))
+    rewriter = _Rewriter(small, recheck, dense)
+    labeller = Labeller(small, Tape(), RULES, recheck)
+    image = labelled_input(labeller, cmap.tape.example)
+    with following(labeller, small):
         rewriter.run(image)
     for name, gather in rewriter.gathers.items():
         small.add_submodule(name, gather.to(device))
@@ -272,17 +175,17 @@ def insert_gathers(
     graph.eliminate_dead_code()
     graph.lint()
     small.recompile()
-    _keep_the_rest(small, slimmed)
+    complete(small, slimmed)
     return small
 
 
-def _keep_the_rest(small: fx.GraphModule, slimmed: nn.Module) -> None:
-    """Gives `small` what the captured forward does not use, and the training flags."""
-    held = {id(t) for t in [*small.parameters(), *small.buffers()]}
-    for name, module in slimmed.named_modules():
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if name and any(id(t) not in held for t in own):
-            small.add_submodule(name, module)
-    flags = {name: module.training for name, module in slimmed.named_modules()}
-    for name, module in small.named_modules():
-        module.training = flags.get(name, slimmed.training)
+def _labelled(whole: fx.GraphModule, cmap: ChannelMap) -> tuple[LabelledNodes, ChannelMap]:
+    """Returns the labels of every node of the captured dense forward, and its channel map."""
+    tape = Tape(example=cmap.tape.example)
+    labeller = Labeller(whole, tape, RULES)
+    image = labelled_input(labeller, tape.example)
+    dense = LabelledNodes(whole, labeller)
+    with following(labeller, whole):
+        result = dense.run(image)
+    freeze_outputs(labeller, result)
+    return dense, build_map(whole, tape, cmap.frozen_groups)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from prunebench.channels.labels.tensors import along, tensors_in
 from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.mode import in_mode
 from prunebench.channels.plan import Plan
 
 Kept = NDArray[np.bool_]
@@ -30,7 +32,7 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     Raises:
         PruningError: the plan does not fit this network.
     """
-    plan.check(cmap)
+    cmap.check(plan)
     kept = cmap.keeps(plan)
     masked: nn.Module = copy.deepcopy(model)
     named = {**dict(masked.named_parameters()), **dict(masked.named_buffers())}
@@ -150,10 +152,9 @@ def _within(
     """Norms the surviving channels alone and leaves zeros in the others."""
     index = kept.nonzero().reshape(-1).to(x.device)
     out = torch.zeros_like(x).index_copy(dim, index, norm(x.index_select(dim, index)))
-    shape = [-1 if d == dim else 1 for d in range(x.dim())]
     if weight is not None:
-        out = out * weight.view(shape)
-    return out if bias is None else out + bias.view(shape)
+        out = out * along(weight, dim, x.dim())
+    return out if bias is None else out + along(bias, dim, x.dim())
 
 
 def verify(
@@ -184,15 +185,6 @@ def verify(
 
 
 def _outputs(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """Returns every output of `network` in eval mode; its training flags are put back."""
-    from prunebench.channels.labels.labeller import tensors_in
-
-    flags = [(module, module.training) for module in network.modules()]
-    try:
-        for module, _ in flags:
-            module.training = False
-        with torch.no_grad():
-            return [out.double() for out in tensors_in(network(example))]
-    finally:
-        for module, flag in flags:
-            module.training = flag
+    """Returns every output of `network` in eval mode."""
+    with in_mode(network), torch.no_grad():
+        return [out.double() for out in tensors_in(network(example))]

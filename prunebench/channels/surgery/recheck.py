@@ -1,4 +1,4 @@
-"""Replays labels through a slimmed network, to see whether every channel is where it should be."""
+"""Rechecks a slimmed network: is every channel where the dense one has it?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunebench.channels.labels.forward import following, labelled_input
-from prunebench.channels.labels.labeller import Labeller, Tape, labels_of, tensors_in
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.tape import Tape
+from prunebench.channels.labels.tensors import labels_of, tensors_in
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.errors import PruningError
 
@@ -39,21 +42,22 @@ class StuckError(PruningError):
         )
 
 
-class Replay(Labeller):
-    """Carries the labels of the dense network through the slim one and checks every meeting.
+class Recheck:
+    """The label ids of a slimmed network, checked against the tape of the dense one.
 
-    New labels are handed out in the order of the dense forward, cut channels left out, so that
-    the labels of both networks can be compared one by one.
+    Ids are handed out in the order of the dense forward, cut channels left out, so that the labels
+    of both networks can be compared one by one wherever channels meet.
 
     Attributes:
+        cmap, kept: channel map of the dense network, and which of its classes are left.
         made, tied: how many of the dense forward's label vectors and ties were passed.
     """
 
-    def __init__(self, slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> None:
-        """Prepares the labels that are left."""
-        super().__init__(slimmed, Tape(count=cmap.tape.count))
+    def __init__(self, cmap: ChannelMap, kept: Kept) -> None:
+        """Begins at the start of the tape."""
         self.cmap, self.kept = cmap, kept
         self.made = self.tied = 0
+        self._reads: dict[tuple[str, int], Tensor] = {}
 
     def left(self, ids: Tensor) -> Tensor:
         """Returns the ids in `ids` (any shape, flattened) whose class is kept."""
@@ -94,23 +98,24 @@ class Replay(Labeller):
     def read(self, name: str, dim: int, ids: Tensor) -> None:
         """Checks that a weight meets the channels it was cut for."""
         want = self.cmap.tape.reads.get((name, dim))
-        first = (name, dim) not in self.tape.reads
+        first = (name, dim) not in self._reads
         if want is None or (first and not torch.equal(self.left(want), ids)):
             raise MisplacedError(f"{name} meets other channels")
-        super().read(name, dim, ids)
+        self.tie(self._reads.setdefault((name, dim), ids), ids)
 
     def freeze(self, ids: Tensor, reason: str) -> None:
-        """Does nothing: freezing was settled in the dense network."""
+        """Does nothing: what is frozen was found in the dense network."""
 
 
 def misplaced(slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> StuckError | None:
     """Returns what is wrong if channels are not in their place; None if all are."""
-    replay = Replay(slimmed, cmap, kept)
-    image = labelled_input(replay, cmap.tape.example)
+    recheck = Recheck(cmap, kept)
+    labeller = Labeller(slimmed, Tape(), RULES, recheck)
+    image = labelled_input(labeller, cmap.tape.example)
     try:
-        with following(replay, slimmed):
+        with following(labeller, slimmed):
             slimmed(image)
     except (MisplacedError, PruningError, RuntimeError, ValueError, IndexError) as error:
-        touched = replay.groups(tensors_in(replay.stuck_args))
-        return StuckError(replay.stuck or "the forward", str(error).split("\n")[0], touched)
+        touched = recheck.groups(tensors_in(labeller.stuck_args))
+        return StuckError(labeller.stuck or "the forward", str(error).split("\n")[0], touched)
     return None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunebench.channels.gather import GatherChannels
-from prunebench.channels.labels.labeller import Call
+from prunebench.channels.labels.tape import Call
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.insert_gathers import insert_gathers
@@ -39,7 +39,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
             part of several groups), or the network moves channels in a way that cannot follow the
             cut.
     """
-    plan.check(cmap)
+    cmap.check(plan)
     _require_channels(cmap, cmap.keeps(plan))
     return reduced(model, cmap, plan)
 
@@ -47,7 +47,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     """Does what `slim` does with a plan that is known to fit."""
     kept = cmap.keeps(plan)
-    slimmed = cut(model, cmap, kept)
+    slimmed = keep_only(model, cmap, kept)
     if cmap.tape.fragile and not kept.all():
         reason = misplaced(slimmed, cmap, kept)
         if reason is not None:
@@ -66,7 +66,7 @@ def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
             )
 
 
-def cut(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
+def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
     positions: dict[str, list[tuple[int, Tensor]]] = {}
     for (name, dim), classes in cmap.dims.items():

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.channels.groups import build_map
-from prunebench.channels.labels.labeller import Tape
+from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.recheck import StuckError
 from prunebench.channels.surgery.slim import reduced
 
 
-def settle(model: nn.Module, tape: Tape) -> ChannelMap:
+def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
     """Returns the channel map of `model`; groups that cannot be cut in practice are frozen.
 
     Only networks whose forward moves channels by numbers of its own need the trial.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench.channels import ChannelGroup, ChannelMap
+from prunebench.channels import ChannelGroup, ChannelMap, in_mode
 from prunebench.errors import PruningError
 
 ACTIVATIONS = (
@@ -162,7 +162,6 @@ def _follow(network: nn.Module, shape: Sequence[int]) -> list[_Call]:
             calls.append(_Call(module, inputs[0], version, output, output._version))
 
     handles = []
-    flags = [(module, module.training) for module in network.modules()]
     for module in network.modules():
         if not any(True for _ in module.children()):
             handles += [
@@ -171,12 +170,9 @@ def _follow(network: nn.Module, shape: Sequence[int]) -> list[_Call]:
             ]
     weight = next(network.parameters())
     try:
-        network.eval()
-        with torch.no_grad():
+        with in_mode(network), torch.no_grad():
             network(torch.zeros(2, *shape[1:], device=weight.device, dtype=weight.dtype))
     finally:
         for handle in handles:
             handle.remove()
-        for module, flag in flags:
-            module.training = flag
     return calls

@@ -8,7 +8,7 @@ import torch
 from torch import nn, optim
 
 from prunebench.budgets import Budget
-from prunebench.channels import ChannelGroup, Plan
+from prunebench.channels import ChannelGroup, Plan, in_mode
 from prunebench.contracts import Dense, Evidence, Moment
 from prunebench.criteria import Criterion
 from prunebench.errors import PruningError
@@ -89,18 +89,17 @@ class SoftObserver:
 
     def _choose(self) -> Plan:
         """Returns what would stay if the network were cut now."""
-        training = self.network.training
         cmap, device = self.work.cmap, next(self.network.parameters()).device
         facts = Evidence(
-            network=self.network.eval(),
+            network=self.network,
             cmap=cmap,
             groups=self.work.groups,
             images=torch.empty((0, *cmap.tape.example.shape[1:]), device=device),
             labels=torch.empty(0, dtype=torch.int64, device=device),
             seed=self.work.seed,
         )
-        ranks = self.criterion.rank(facts)
-        self.network.train(training)
+        with in_mode(self.network):
+            ranks = self.criterion.rank(facts)
         return self.budget.choose(cmap, ranks, self.dense, share=1.0)
 
 

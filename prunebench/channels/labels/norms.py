@@ -1,0 +1,97 @@
+"""What norms and other vectors with one number per channel do to channel labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunebench.channels.labels.elementwise import unary
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Call, Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tensors import labels_of, put
+from prunebench.channels.labels.weights import bind, owner, refuse
+
+
+def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
+    """Notes the per-channel vectors of a norm over dimension `dim`; returns the new labels."""
+    labels = run.labels(x)
+    row = run.row(labels, dim, x.size(dim))
+    vectors = [v for v in vectors if isinstance(v, Tensor)]
+    named = [run.names[id(v)] for v in vectors if id(v) in run.names]
+    if row is None or len(named) < len(vectors):
+        refuse(run, labels, run.stack[-1], "its channels cannot be told apart")
+        return labels_of(torch.empty([1] * x.dim()))
+    ids = row >> 1
+    for vector in named:
+        run.ids.read(vector, 0, ids)
+    if named:
+        place = run.place(name, x, takes=True)
+        live = row & 1
+        run.note(Call("norm", owner(named[0]), named[0], ids, live, ids, 0, groups, place))
+    return labels
+
+
+def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool) -> Tensor:
+    """Returns the result of a norm; the masked affine part makes cut channels zero again."""
+    result = torch.empty(x.shape, dtype=x.dtype, device="meta")
+    put(result, labels >> 1 << 1 if affine else labels | 1)
+    trail = trail_of(x)
+    if trail is not None and trail.raw:
+        place = run.place(name, result)
+        note_place(run.tape.activations, trail, place, besides=run.tape.done)
+        note_place(run.tape.blocks, trail, place, besides=run.tape.done)
+        leave_trail(result, Trail(trail.producers, True, place))
+    return result
+
+
+def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Notes the labels of the per-channel vectors."""
+    if name == "instance_norm":
+        a = bind("input running_mean running_var weight bias", args, kwargs)
+    else:
+        a = bind("input running_mean running_var weight bias training", args, kwargs)
+        if "cudnn" in name or name == "native_batch_norm":
+            a = bind("input weight bias running_mean running_var", args, kwargs)
+    x = a["input"]
+    vectors = [a.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
+    labels = _norm(run, name, x, 1, vectors, 1)
+    return _normed(run, name, x, labels, affine=a.get("weight") is not None)
+
+
+def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Notes the labels of the affine vectors; the statistics are those of what survives."""
+    a = bind("input normalized_shape weight bias", args, kwargs)
+    x, weight = a["input"], a.get("weight")
+    labels = run.labels(x)
+    over = len(a["normalized_shape"])
+    if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
+        return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
+    if over > 1 or weight is None:
+        refuse(run, labels, run.stack[-1], "a layer norm without one weight per channel")
+        return torch.empty(x.shape, dtype=x.dtype, device="meta")
+    labels = _norm(run, name, x, x.dim() - 1, [weight, a.get("bias")], 1)
+    return _normed(run, name, x, labels, affine=True)
+
+
+def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Like batch norm, and the k-th channels of all groups live and die together."""
+    a = bind("input num_groups weight bias", args, kwargs)
+    x, groups, weight = a["input"], a["num_groups"], a.get("weight")
+    row = run.row(run.labels(x), 1, x.size(1))
+    noted = "" if weight is None else run.grouped.get(owner(run.names.get(id(weight), "")), "")
+    if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
+        ids = (row >> 1).reshape(groups, -1)
+        run.ids.tie(ids[:1].expand_as(ids), ids)
+    labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
+    return _normed(run, name, x, labels, affine=weight is not None)
+
+
+def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """An activation with one slope per channel, or one for all."""
+    x, slope = args
+    if slope.numel() > 1:
+        labels = _norm(run, name, x, 1, [slope], 1)
+        put(x, labels)
+    return unary(run, name, torch.relu, (x,), {})

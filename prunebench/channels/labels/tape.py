@@ -1,0 +1,156 @@
+"""The tape: what one labelled forward notes, and the records it notes them in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Place:
+    """Where in a forward a tensor appears: the `nth` call of a function, or of a module.
+
+    Attributes:
+        function, nth: name of a torch function and its call number, from 0.
+        labels: the labels of that tensor.
+        shape: its shape.
+        module, call: a module that takes or returns that very tensor, and its call number; or None.
+        takes: the tensor is the input of that call, else its result.
+    """
+
+    function: str
+    nth: int
+    labels: Tensor
+    shape: tuple[int, ...]
+    module: str | None = None
+    call: int = 0
+    takes: bool = False
+
+
+@dataclass
+class Call:
+    """One use of weights in the forward.
+
+    Attributes:
+        kind: ``conv``, ``linear``, ``depthwise``, ``norm`` or ``gather``.
+        module: qualified name of the module that owns the weight.
+        weight: full name of the weight.
+        inputs: label ids [in] along the channel dimension.
+        live: bool [in], where a cut channel is not zero by itself.
+        outputs: label ids [out].
+        macs: multiply-adds per kept pair of (weight row, weight column).
+        groups: of the convolution or norm.
+        place: of the input.
+        turned: a transposed convolution, whose weight is [in, out / groups, ...].
+        positions: of a gather.
+    """
+
+    kind: str
+    module: str
+    weight: str
+    inputs: Tensor
+    live: Tensor
+    outputs: Tensor
+    macs: int
+    groups: int
+    place: Place
+    turned: bool = False
+    positions: tuple[int, ...] = ()
+
+
+@dataclass
+class Trail:
+    """Which producers a tensor comes straight from, and where it was last seen.
+
+    Attributes:
+        producers: names of weights.
+        raw: no activation yet.
+        place: to be completed when a module returns the tensor.
+    """
+
+    producers: tuple[str, ...]
+    raw: bool
+    place: Place
+
+
+def trail_of(t: Tensor) -> Trail | None:
+    """Returns the trail that leads to `t`, if there is one."""
+    return getattr(t, "_channel_trail", None)
+
+
+def leave_trail(t: Tensor, trail: Trail | None) -> None:
+    """Makes `trail` the one that leads to `t`; with None there is none any more."""
+    t._channel_trail = trail  # type: ignore[attr-defined]
+
+
+def note_place(
+    points: dict[str, Place], trail: Trail, place: Place, *, besides: Collection[str] = ()
+) -> None:
+    """Notes `place` in `points` for every producer of `trail` that is not in `besides`."""
+    for producer in trail.producers:
+        if producer not in besides:
+            points[producer] = place
+
+
+@dataclass
+class Tape:
+    """Everything one labelled forward noted, in the order of the forward.
+
+    Attributes:
+        count: how many label ids there are; id 0 stands for what can never be cut.
+        made: ids that were handed out together.
+        ties: pairs of equally many ids, each of which lives and dies with its partner.
+        zeros: ids of channels that hold zeros and nothing else.
+        gates: ids of factors that scale other channels.
+        frozen: ids that can never be cut, and why.
+        reads: (parameter or buffer, dimension) -> the id that each index belongs to.
+        free: name of a parameter that is used directly -> one id per element.
+        calls: every use of weights.
+        refused: module -> why its channels cannot be cut.
+        fixed_macs: multiply-adds that no cut changes.
+        example: an input without data.
+        fragile: whether the code of the network moves channels by numbers that a cut may belie.
+        activations, blocks: weight -> where its channels are activated, and where a max pool
+            follows.
+        done: weights whose channels have been activated or read.
+    """
+
+    count: int = 1
+    made: list[Tensor] = field(default_factory=list)
+    ties: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    zeros: list[Tensor] = field(default_factory=list)
+    gates: list[Tensor] = field(default_factory=list)
+    frozen: list[tuple[Tensor, str]] = field(default_factory=list)
+    reads: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    free: dict[str, Tensor] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    fixed_macs: int = 0
+    example: Tensor = field(default_factory=lambda: torch.empty(0, device="meta"))
+    fragile: bool = False
+    activations: dict[str, Place] = field(default_factory=dict)
+    blocks: dict[str, Place] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    def new(self, count: int) -> Tensor:
+        """Returns `count` new label ids."""
+        ids = torch.arange(self.count, self.count + count)
+        self.count += count
+        self.made.append(ids)
+        return ids
+
+    def tie(self, a: Tensor, b: Tensor) -> None:
+        """Notes that ids `a` and `b` (same shape) live and die together."""
+        if a is not b:
+            self.ties.append((a.reshape(-1), b.reshape(-1)))
+
+    def read(self, name: str, dim: int, ids: Tensor) -> None:
+        """Notes that index i of dimension `dim` of parameter `name` belongs to ``ids[i]``."""
+        self.tie(self.reads.setdefault((name, dim), ids), ids)
+
+    def freeze(self, ids: Tensor, reason: str) -> None:
+        """Notes that `ids` can never be cut."""
+        self.frozen.append((ids.reshape(-1), reason))

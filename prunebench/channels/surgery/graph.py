@@ -1,0 +1,109 @@
+"""The forward of a network as a `torch.fx` graph: captured, labelled, and made a module again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from prunebench.channels.gather import GatherChannels
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.rules import MOVES
+from prunebench.channels.labels.tensors import labels_of, map_tensors
+from prunebench.channels.mode import in_mode, match_modes
+from prunebench.errors import PruningError
+
+
+class _Tracer(fx.Tracer):
+    """Captures a forward; a module whose code cannot be captured becomes one node."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether `m` is one node: standard layers, and whatever owns weights or asks for mode."""
+        if isinstance(m, GatherChannels) or super().is_leaf_module(m, module_qualified_name):
+            return True
+        inner = [child for child in m.modules() if child is not m]
+        owns = any(p is not None for p in [*m._parameters.values(), *m._buffers.values()])
+        if any(True for child in inner for _ in child.parameters(recurse=False)):
+            return False
+        code = getattr(type(m).forward, "__code__", None)
+        return owns or (not inner and (code is None or "training" in code.co_names))
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Captures the inside of `m`, or `m` as a whole where that fails."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception as error:  # noqa: BLE001  (any code may fail on symbolic values)
+            try:
+                path = self.path_of_module(m)
+            except NameError:
+                raise error from None
+            return self.create_proxy("call_module", path, args, kwargs)
+
+
+def forward_graph(model: nn.Module) -> fx.Graph:
+    """Returns the forward of `model` as a graph that holds in training and in eval mode.
+
+    Raises:
+        PruningError: the forward decides by values, or differs between the modes.
+    """
+    graphs = []
+    for training in (True, False):
+        try:
+            with in_mode(model, training=training):
+                graph = fx.GraphModule(model, _Tracer().trace(model)).graph
+                graph.eliminate_dead_code()
+        except Exception as error:
+            raise PruningError(f"its forward cannot be captured: {error}") from error
+        graphs.append(graph)
+    described = [
+        [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in g.nodes] for g in graphs
+    ]
+    if described[0] != described[1]:
+        raise PruningError("its forward differs between training and eval mode")
+    return graphs[1]
+
+
+class LabelledNodes(fx.Interpreter):
+    """Runs a captured forward and remembers the labels of every node.
+
+    Attributes:
+        starts: node -> how many label vectors and ties the tape held before it ran.
+        labels, shapes: node -> of its result, which may be nested.
+    """
+
+    def __init__(self, module: fx.GraphModule, labeller: Labeller) -> None:
+        """Starts with nothing noted."""
+        super().__init__(module, garbage_collect_values=False)
+        self.labeller = labeller
+        self.starts: dict[str, tuple[int, int]] = {}
+        self.labels: dict[str, Any] = {}
+        self.shapes: dict[str, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Runs one node."""
+        tape = self.labeller.tape
+        self.starts[n.name] = (len(tape.made), len(tape.ties))
+        result = super().run_node(n)
+        with torch._C.DisableTorchFunction():  # we look at labels, the labeller must not
+            self.labels[n.name] = map_tensors(result, labels_of)
+            self.shapes[n.name] = map_tensors(result, lambda t: tuple(t.shape))
+        return result
+
+
+def only_moves(n: fx.Node) -> bool:
+    """Whether `n` only moves data (or computes with shapes)."""
+    if n.op == "call_module" or n.op in ("placeholder", "output", "get_attr"):
+        return False
+    name = n.target if isinstance(n.target, str) else getattr(n.target, "__name__", "")
+    return name in MOVES
+
+
+def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
+    """Gives `small` what `slimmed` has and the captured forward does not use, and its modes."""
+    held = {id(t) for t in [*small.parameters(), *small.buffers()]}
+    for name, module in slimmed.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if name and any(id(t) not in held for t in own):
+            small.add_submodule(name, module)
+    match_modes(small, slimmed)
