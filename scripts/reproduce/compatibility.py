@@ -1,14 +1,11 @@
-"""Writes the README's table of what works with what; ``--check`` only compares.
+"""Prints which criterion works with which budget and schedule, and what is said against the rest.
 
 Nothing is listed by hand: every shipped criterion is built, and `prunebench.config` is asked.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from prunebench.budgets import Budget
@@ -18,9 +15,6 @@ from prunebench.errors import ConfigError
 from prunebench.options import conf_dir, option
 from prunebench.schedules import Schedule
 
-ROOT = Path(__file__).resolve().parents[2]
-BEGIN = "<!-- compatibility: scripts/reproduce/compatibility.py -->\n"
-END = "<!-- end of compatibility -->\n"
 TARGETS = ("macs", "params", "macs_params")
 #: column -> budgets that answer alike, each with what is changed in it
 BUDGETS: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -34,22 +28,6 @@ BUDGETS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
 }
 SCHEDULES = ("oneshot", "layerwise", "iterative", "soft", "during_training")
-
-
-def main() -> int:
-    """Returns 1 if ``--check`` finds that the README is not up to date."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check = parser.parse_args().check
-    path = ROOT / "README.md"
-    text = path.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    fresh = f"{before}{BEGIN}\n{table()}\n{END}{after}"
-    if check:
-        return int(fresh != text)
-    path.write_text(fresh)
-    return 0
 
 
 def table() -> str:
@@ -155,4 +133,4 @@ def built_budget(column: str, number: int) -> Budget:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(table())
