@@ -20,7 +20,7 @@ from prunebench.run.in_training import observer_of
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
 
 
-def rehearse(run: Run) -> None:
+def dry_run(run: Run) -> None:
     """Loads, builds, traces, plans, slims and verifies; prints the plan's size; trains nothing.
 
     Raises:

@@ -17,6 +17,7 @@ from prunebench.run import baseline
 from prunebench.run.context import RunContext, pick_device
 from prunebench.run.folder import RunFolder, claim, failure_recorded
 from prunebench.run.prune import Pruned, prune
+from prunebench.run.rehearsal import rehearse
 from prunebench.run.trained import Trained
 from prunebench.run.workers import further_processes
 from prunebench.run.write_up import summary, write_up
@@ -33,9 +34,9 @@ def carry_out(run: Run, fresh: Path) -> None:
     if run.settings.threads is not None:
         torch.set_num_threads(run.settings.threads)
     if run.settings.dry_run:
-        from prunebench.run.dry_run import rehearse
+        from prunebench.run.dry_run import dry_run
 
-        rehearse(run)
+        dry_run(run)
         return
     with claim(run, fresh) as folder:
         progress = Progress()
@@ -82,6 +83,7 @@ def dense_network(context: RunContext) -> nn.Module:
     network = baseline.build(run, context.data).to(context.device)
 
     def train(network: nn.Module, checkpoint: Checkpoint) -> Trained:
+        rehearse(run, context.data, network, context.example)
         return context.train(network, run.recipe.baseline, "baseline", checkpoint)
 
     origin = baseline.obtain(run, network, ledger, train, context.progress.note)

@@ -13,6 +13,7 @@ from prunebench.channels import ChannelMap, Plan, slim, trace, verify
 from prunebench.config import Run
 from prunebench.contracts import Dense, Evidence
 from prunebench.criteria import Criterion
+from prunebench.criteria.ranked import ranked
 from prunebench.datasets import Data
 from prunebench.errors import PruningError
 from prunebench.records import StepRecord
@@ -108,13 +109,13 @@ def cut(
     """
     start = perf_counter()
     facts = evidence(network, step, sample, example)
-    ranks = method.criterion.rank(facts)
-    ranked = perf_counter() - start
+    ranks = ranked(method.criterion, facts)
+    seconds = perf_counter() - start
     plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
     made = cut_as(plan, facts, method.repair, step, example=example)
     record = replace(
         made.record,
-        criterion_seconds=ranked,
+        criterion_seconds=seconds,
         seconds=perf_counter() - start,
         counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},
     )

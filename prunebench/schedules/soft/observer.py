@@ -11,6 +11,7 @@ from prunebench.budgets import Budget
 from prunebench.channels import ChannelGroup, Plan, in_mode
 from prunebench.contracts import Dense, Evidence, Moment
 from prunebench.criteria import Criterion
+from prunebench.criteria.ranked import ranked
 from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class SoftObserver:
             seed=self.work.seed,
         )
         with in_mode(self.network):
-            ranks = self.criterion.rank(facts)
+            ranks = ranked(self.criterion, facts)
         return self.budget.choose(cmap, ranks, self.dense, share=1.0)
 
 

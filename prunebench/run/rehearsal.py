@@ -1,0 +1,53 @@
+"""What only the network can tell, told before the first epoch rather than after the last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn, optim
+
+from prunebench.channels import in_mode, trace
+from prunebench.config import Run
+from prunebench.datasets import Data
+from prunebench.run.in_training import observer_of
+from prunebench.run.step import Method, cut, dense_counts, draw_sample
+
+#: training images that criterion and repair are tried with
+IMAGES = 4
+
+
+def rehearse(run: Run, data: Data, network: nn.Module, example: Tensor) -> None:
+    """Prunes a network that is yet to be trained, all groups at once, and forgets what came of it.
+
+    Args:
+        run: what is to be done.
+        data: its splits; training images alone are looked at.
+        network: with initial weights; left unchanged.
+        example: input to trace and verify with.
+
+    Raises:
+        PrunebenchError: criterion, budget, schedule or repair cannot serve this network: a pattern
+            matches no group, a budget is out of reach, a layer lacks the norm that is asked for.
+    """
+    with in_mode(network):
+        cmap = trace(network, example)
+        names = [group.name for group in run.budget.select(cmap)]
+        steps = run.schedule.steps(names)
+        if run.schedule.trains:
+            observer = observer_of(run, cmap, len(data.train), _ignore)
+            copied = deepcopy(network)
+            observer.start(copied, optim.SGD(copied.parameters(), lr=1.0))
+            observer.finished()
+            return
+        method = Method(run.criterion, run.budget, run.repair)
+        images = min(IMAGES, method.images_needed)
+        sample = draw_sample(run, data, example.device, images)
+        step = replace(steps[0], groups=tuple(names), share=1.0)
+        cut(network, method, step, dense_counts(cmap), sample=sample, example=example)
+
+
+def _ignore(row: Mapping[str, Any]) -> None:
+    """Keeps nothing."""
