@@ -43,7 +43,7 @@ def rehearsed(*overrides):
         ([*LENET, "criterion=bn_probability"], "needs a batch norm and a ReLU behind"),
         ([*RESNET, "method=aofp", "budget.keep=0.001"], "at the least"),
         ([*RESNET, "method=cac", "recipe=quick"], "lower n_min"),
-        ([*LENET, "criterion=l2", "budget=uniform", "schedule=soft", "budget.exclude=[a]"], "matches"),
+        ([*LENET, "criterion=l2", "budget=uniform", "schedule=soft", "budget.exclude=[a]"], "'a'"),
     ],
 )  # fmt: skip
 def test_it_is_told_at_once(overrides, says):
