@@ -9,6 +9,10 @@ from typing import Any
 from prunebench.options import conf_dir
 from prunebench.records import Failure, Origin, Report
 from prunebench.records.jsonfile import digest
+from prunebench.records.unfinished import Unfinished
+
+#: a run in any state
+Record = Report | Failure | Unfinished
 
 #: keys of the config that say how or where a run is carried out, not what it computes
 NOT_DECIDING = (
@@ -35,12 +39,12 @@ def deciding(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     }
 
 
-def setting(record: Report | Failure) -> str:
+def setting(record: Record) -> str:
     """Returns a digest of all that decides the result but the seed."""
     return digest({"config": settings(record), "names": names(record)})[:16]
 
 
-def settings(record: Report | Failure) -> dict[str, Any]:
+def settings(record: Record) -> dict[str, Any]:
     """Returns dotted key -> value of everything in the config that decides a result, but the seed.
 
     A structure that another run found goes by that run's settings rather than by its path: so the
@@ -63,19 +67,23 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-def names(record: Report | Failure) -> tuple[str, str, str]:
+def names(record: Record) -> tuple[str, str, str]:
     """Returns the names of model, dataset and method."""
     choices = {key: str(value) for key, value in record.choices.items()}
-    parts = ["not pruned"] if whole(record) else _method(choices)
+    origin, untouched = origin_of(record), whole(record)
+    # Whoever trains a structure that was found wants nothing cut, whatever criterion stands there.
+    parts = ["not pruned"] if untouched and origin else _method(choices)
     recipe = choices.get("recipe", "")
     if recipe not in PLAIN_OPTIONS:
         parts.append(f"recipe {recipe}")
+    method = ", ".join(parts) or "?"
+    if untouched and origin is None:
+        method += "; not pruned"
     model = choices.get("model", "?")
-    origin = origin_of(record)
     if origin is not None:
         how = "found" if record.config["model"]["macs"] is None else "re-designed"
         model = f"{origin.model}, {how}"
-    return model, choices.get("dataset", "?"), ", ".join(parts) or "?"
+    return model, choices.get("dataset", "?"), method
 
 
 def _method(choices: Mapping[str, str]) -> list[str]:
@@ -107,16 +115,16 @@ def preset_of(method: str) -> dict[str, str]:
     return chosen
 
 
-def whole(record: Report | Failure) -> bool:
+def whole(record: Record) -> bool:
     """Whether a finished run cut nothing, whatever its criterion and budget."""
-    if isinstance(record, Failure):
+    if not isinstance(record, Report):
         return False
     return bool(record.layers) and all(
         row.params_before == row.params_after for row in record.layers
     )
 
 
-def origin_of(record: Report | Failure) -> Origin | None:
+def origin_of(record: Record) -> Origin | None:
     """Returns which run found the structure of this one; None where no run did."""
     return record.origin if isinstance(record, Report) else None
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.errors import DataError
-from prunebench.reports.rows import Change, Row, Spread
+from prunebench.reports.figures import Change, Spread
+from prunebench.reports.rows import Row
 
 #: how far a printed percentage may lie from the printed counts, in points, to allow for rounding
 ROUNDING_POINTS = 0.6

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from prunebench.records import STAGES, Failure, Latency, Measurement, Report
-from prunebench.records.identity import names, setting, settings
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean over runs, and the sample standard deviation (n - 1); None for a single run."""
-
-    mean: float
-    std: float | None = None
-
-
-@dataclass(frozen=True)
-class Change:
-    """A cost before and after; `reduction` is in percent of the run's own baseline."""
-
-    before: Spread | None
-    after: Spread | None
-    reduction: Spread | None
+from prunebench.records.identity import Record, names, setting, settings
+from prunebench.records.unfinished import Unfinished
+from prunebench.reports.figures import Change, Spread, change, spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +23,8 @@ class Row:
         details: settings in which it differs from rows of the same name ("" if none).
         seeds: number of seeds behind the figures; 0 for published rows.
         failed: runs of these settings that failed.
+        unfinished: runs of these settings that are going on, or were killed.
+        runs: the files behind the figures with their reports, in order of seed and time.
         top1: stage (or ``published``) -> percent.
         drop: baseline minus last fine-tuned (or published) top-1, in points, run by run.
         params, macs, size: costs; the size in bytes.
@@ -58,6 +44,8 @@ class Row:
     details: str = ""
     seeds: int = 0
     failed: int = 0
+    unfinished: int = 0
+    runs: Sequence[tuple[Path, Report]] = ()
     top1: Mapping[str, Spread] = field(default_factory=dict)
     drop: Spread | None = None
     params: Change | None = None
@@ -71,68 +59,70 @@ class Row:
     note: str = ""
     source: str = ""
 
-
-def spread(values: Iterable[float]) -> Spread | None:
-    """Returns mean and sample standard deviation of `values`; None if there are none."""
-    found = list(values)
-    if not found:
-        return None
-    mean = math.fsum(found) / len(found)
-    if len(found) == 1:
-        return Spread(mean)
-    squares = math.fsum((value - mean) ** 2 for value in found)
-    return Spread(mean, math.sqrt(squares / (len(found) - 1)))
-
-
-def change(pairs: Sequence[tuple[float, float]]) -> Change | None:
-    """Returns the change over runs, each a pair (before, after); None if there are none."""
-    if not pairs:
-        return None
-    return Change(
-        spread(before for before, _ in pairs),
-        spread(after for _, after in pairs),
-        spread(100.0 * (1.0 - after / before) for before, after in pairs if before),
-    )
+    @property
+    def repeated(self) -> dict[int, int]:
+        """Seeds that were run more than once, with how often."""
+        times = Counter(report.seed for _, report in self.runs)
+        return {seed: count for seed, count in times.items() if count > 1}
 
 
 def rows_of(
-    reports: Sequence[tuple[Path, Report]], failures: Sequence[tuple[Path, Failure]]
+    reports: Sequence[tuple[Path, Report]],
+    failures: Sequence[tuple[Path, Failure]],
+    unfinished: Sequence[tuple[Path, Unfinished]] = (),
 ) -> list[Row]:
     """Returns one row per setting, in order of model, dataset and method.
 
     Of several runs with the same setting and seed the one finished last counts: a repetition is
     not another sample.
     """
-    done: dict[str, dict[tuple[int, int | None], Report]] = defaultdict(dict)
-    failed: dict[str, list[Failure]] = defaultdict(list)
-    for _, report in sorted(reports, key=lambda item: item[1].finished_at):
-        found_by = report.origin.seed if report.origin else None
-        done[setting(report)][report.seed, found_by] = report
+    done: dict[str, list[tuple[Path, Report]]] = defaultdict(list)
+    lost: dict[str, list[Failure | Unfinished]] = defaultdict(list)
+    for item in sorted(reports, key=lambda item: (item[1].seed, item[1].finished_at)):
+        done[setting(item[1])].append(item)
     for _, failure in failures:
-        failed[setting(failure)].append(failure)
+        lost[setting(failure)].append(failure)
+    for _, run in unfinished:
+        lost[setting(run)].append(run)
     rows = []
-    records: list[Report | Failure] = []
-    for key in [*done, *(key for key in failed if key not in done)]:
-        runs = sorted(done[key].values(), key=lambda run: run.seed) if key in done else []
-        for structure, alike in _by_structure(runs):
-            records.append((alike or failed[key])[0])
-            rows.append(replace(_row(records[-1], alike, len(failed[key])), details=structure))
+    records: list[Record] = []
+    for key in {**done, **lost}:
+        endless = lost.get(key, [])
+        failed = sum(isinstance(record, Failure) for record in endless)
+        counts = {"failed": failed, "unfinished": len(endless) - failed}
+        for structure, alike in _by_structure(done.get(key, [])):
+            records.append(alike[0][1] if alike else endless[0])
+            rows.append(replace(_row(records[-1], alike), details=structure, **counts))
     return sorted(_with_details(rows, records), key=_order)
 
 
-def _by_structure(runs: list[Report]) -> list[tuple[str, list[Report]]]:
+def row_of(path: Path, report: Report) -> Row:
+    """Returns the row of one run by itself."""
+    return _row(report, [(path, report)])
+
+
+def counting(runs: Sequence[tuple[Path, Report]]) -> dict[int, tuple[Path, Report]]:
+    """Returns seed -> the run that counts, which is the last of those in order of time."""
+    return {report.seed: (path, report) for path, report in runs}
+
+
+def _by_structure(
+    runs: list[tuple[Path, Report]],
+) -> list[tuple[str, list[tuple[Path, Report]]]]:
     """Splits runs of one setting that train structures which other runs found.
 
     Those that each train what their own seed found are one row (as are all where nobody found
     anything); those that train what one other seed found are another.
     """
-    own = [run for run in runs if run.origin is None or run.origin.seed == run.seed]
-    given = {run.origin.seed for run in runs if run.origin and run.origin.seed != run.seed}
+    found_by = {path: run.origin.seed if run.origin else run.seed for path, run in runs}
+    own = [(path, run) for path, run in runs if found_by[path] == run.seed]
+    given = {found_by[path] for path, run in runs if found_by[path] != run.seed}
     split = [
-        (f"structure of seed {seed}", [r for r in runs if r.origin and r.origin.seed == seed])
+        (f"structure of seed {seed}", [(path, run) for path, run in runs if found_by[path] == seed])
         for seed in sorted(given)
     ]
-    if not split or len(own) > 1 or any(run.seed not in given for run in own):
+    seeds = {run.seed for _, run in own}
+    if not split or len(seeds) > 1 or seeds - given:
         split.insert(0, ("", own))
     return split
 
@@ -141,7 +131,7 @@ def _order(row: Row) -> tuple[str, str, str, str]:
     return row.model, row.dataset, row.method, row.details
 
 
-def _with_details(rows: list[Row], records: Sequence[Report | Failure]) -> list[Row]:
+def _with_details(rows: list[Row], records: Sequence[Record]) -> list[Row]:
     """Names, in rows that would look alike, the settings in which they differ."""
     alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
@@ -166,8 +156,9 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
+def _row(sample: Record, files: Sequence[tuple[Path, Report]]) -> Row:
     model, dataset, method = names(sample)
+    runs = [report for _, report in counting(files).values()]
     ends = [(run.at("baseline"), _final(run)) for run in runs]
     pairs = [(before, after) for before, after in ends if before and after]
 
@@ -178,10 +169,10 @@ def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
     timings = [one for pair in pairs for measured in pair for one in measured.latency]
     return Row(
         model=model,
-        dataset=dataset,
+        dataset=_with_file(dataset, sample.config),
         method=method,
         seeds=len(runs),
-        failed=failed,
+        runs=files,
         top1=_accuracies(runs),
         drop=spread(_drops(runs)),
         params=cost(lambda m: m.params),
@@ -195,6 +186,12 @@ def _row(sample: Report | Failure, runs: Sequence[Report], failed: int) -> Row:
         convention="; ".join(dict.fromkeys(run.convention for run in runs)),
         note="; ".join(dict.fromkeys(run.note for run in runs if run.note)),
     )
+
+
+def _with_file(dataset: str, config: Mapping[str, Any]) -> str:
+    """Returns the dataset's name, with its file's where the user brought one."""
+    path = (config.get("dataset") or {}).get("path")
+    return f"{dataset} ({Path(path).name})" if path else dataset
 
 
 def _final(run: Report) -> Measurement | None:

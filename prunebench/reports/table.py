@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from prunebench.errors import DataError, PrunebenchError
 from prunebench.options import conf_dir
-from prunebench.reports.cells import panels, single, tabulate
-from prunebench.reports.formats import csv_text, latex, markdown, rich_text
+from prunebench.reports.columns import panels, single, tabulate
+from prunebench.reports.formats import latex, markdown
 from prunebench.reports.load import load_runs
+from prunebench.reports.plain import csv_of_runs, csv_of_settings
 from prunebench.reports.published import beside, load_published
 from prunebench.reports.rows import rows_of
+from prunebench.reports.terminal import rich_text
 
 FORMATS = ("rich", "markdown", "latex", "csv")
-SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv"}
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".txt": "rich", "": "markdown"}
 #: characters per line where there is no terminal to ask
 FILE_WIDTH = 120
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints or writes the table; returns the exit code, 2 for a mistake of the user's."""
     options = _parser().parse_args(argv)
-    form = options.format or (
-        SUFFIXES.get(options.out.suffix, "markdown") if options.out else "rich"
-    )
     try:
-        text = render(options.runs, form, published=options.published, to_file=bool(options.out))
+        text = render(
+            options.runs,
+            _format(options),
+            published=options.published,
+            failed=options.failed,
+            per_run=options.per_run,
+            to_file=bool(options.out),
+        )
         if options.out:
             _write(options.out, text)
     except PrunebenchError as error:
@@ -40,11 +56,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def render(
+def _format(options: argparse.Namespace) -> str:
+    """Returns the format asked for, in words or by the name of the file."""
+    chosen: str | None = options.format
+    if chosen is None and options.out:
+        chosen = SUFFIXES.get(options.out.suffix)
+        if chosen is None:
+            valid = " ".join(filter(None, SUFFIXES))
+            raise DataError(
+                f"--out {options.out}: no format has this suffix; valid: {valid}, or any name "
+                "with --format"
+            )
+    if options.per_run and chosen not in (None, "csv"):
+        raise DataError(f"--per-run is for --format csv, not {chosen}")
+    return chosen or ("csv" if options.per_run else "rich")
+
+
+def render(  # noqa: PLR0913
     runs: Sequence[str | os.PathLike[str]],
     form: str,
     *,
     published: bool = True,
+    failed: bool = True,
+    per_run: bool = False,
     to_file: bool = False,
 ) -> str:
     """Returns the table of all runs at the paths `runs`.
@@ -53,25 +87,36 @@ def render(
         runs: record files or folders.
         form: one of `FORMATS`.
         published: whether published figures for the same networks and data stand beside.
+        failed: whether the runs that failed are named, rather than only counted.
+        per_run: whether CSV has a line per run instead of one per setting.
         to_file: whether the text goes to a file, so that the terminal's width does not matter.
 
     Raises:
-        DataError: there is no run, or a record is damaged.
+        DataError: there is no run that can be read.
     """
-    reports, failures = load_runs(runs)
-    rows = rows_of(reports, failures)
+    found = load_runs(runs)
+    if not failed:
+        found.hide_failures()
+    rows = rows_of(found.reports, found.failures, found.unfinished)
+    if not rows or (per_run and not found.reports):
+        raise DataError(f"no run has finished in {', '.join(map(str, runs))}; --failed lists more")
+    if per_run:
+        return csv_of_runs(rows)
     if published:
         rows += beside(rows, load_published(conf_dir() / "published"))
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
     if form == "csv":
-        return csv_text(rows)
+        return csv_of_settings(rows)
     if form != "rich":
         write = markdown if form == "markdown" else latex
-        return write(tabulate(rows, failures))
+        return write(tabulate(rows, found))
     tall = len(rows) == 1 and rows[0].seeds
-    tables = [single(rows[0], failures)] if tall else panels(rows, failures)
-    fixed = to_file or not sys.stdout.isatty()
-    return rich_text(tables, width=FILE_WIDTH if fixed else None, terminal=False if fixed else None)
+    tables = [single(rows[0], found)] if tall else panels(rows, found)
+    # COLUMNS counts wherever the text goes, since its reader sets it
+    width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+    return rich_text(
+        tables, width=width, styles=None if sys.stdout.isatty() and not to_file else False
+    )
 
 
 def print_table(runs: Sequence[str | os.PathLike[str]]) -> None:
@@ -97,7 +142,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prunebench-table",
         description=(
             "Compares runs: accuracy, parameters, MACs and latency before and after, as mean and "
@@ -113,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="default: rich, or what the suffix of --out says (.md .tex .csv)",
+        help="default: rich, or what the suffix of --out says (.md .tex .csv .txt)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
@@ -121,6 +166,17 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="set published figures for the same networks and data beside the runs",
+    )
+    parser.add_argument(
+        "--failed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="name the runs that failed, rather than only count them",
+    )
+    parser.add_argument(
+        "--per-run",
+        action="store_true",
+        help="CSV with a line per run: seed, path and digest of its report, all figures",
     )
     return parser
 

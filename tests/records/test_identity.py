@@ -81,9 +81,10 @@ def test_one_structure_under_several_seeds_is_a_row_of_its_own(
     assert [(row.seeds, row.details) for row in found] == [(1, ""), (1, "structure of seed 1")]
 
 
-def test_a_run_that_cut_nothing_is_not_named_after_its_criterion(make_report: Maker) -> None:
+def test_a_run_that_cut_nothing_says_so_behind_its_name(make_report: Maker) -> None:
     report = make_report()
-    assert names(replace(report, layers=[layer(100)]))[2] == "not pruned, recipe quick"
+    unchanged = names(replace(report, layers=[layer(100)]))[2]
+    assert unchanged == "foad, own, recipe quick; not pruned"
     assert names(replace(report, layers=[layer(100), layer(99)]))[2] == "foad, own, recipe quick"
 
 

@@ -7,8 +7,9 @@ import yaml
 
 from prunebench.errors import DataError
 from prunebench.options import conf_dir
+from prunebench.reports.figures import Change, Spread
 from prunebench.reports.published import beside, load_published
-from prunebench.reports.rows import Change, Row, Spread
+from prunebench.reports.rows import Row
 
 FOLDER = conf_dir() / "published"
 GOOD = {

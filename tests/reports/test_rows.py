@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from prunebench.records import Report, StepRecord
-from prunebench.reports.cells import notes_of
-from prunebench.reports.rows import Row, Spread, rows_of, spread
+from prunebench.reports.figures import Spread, spread
+from prunebench.reports.notes import notes_of
+from prunebench.reports.rows import Row, rows_of
 
 Maker = Callable[..., Report]
 
@@ -50,9 +51,12 @@ def test_repeated_seed_is_not_another_sample(make_report: Maker) -> None:
     old = make_report(0, last=100, finished_at="2026-01-01T00:00:00+00:00")
     new = make_report(0, last=880, finished_at="2026-01-02T00:00:00+00:00")
     for order in ((old, new), (new, old)):
-        (row,) = rows(*order)
-        assert row.seeds == 1
-        assert row.top1["finetuned_last"] == Spread(88.0, None)
+        (row,) = rows(*order, make_report(1))
+        assert row.seeds == 2
+        assert row.top1["finetuned_last"] == Spread(88.0, 0.0)
+        assert row.repeated == {0: 2}
+        said = "Run more than once, the last one counts: foad, own, recipe quick, seed 0 (2 runs)"
+        assert said in notes_of([row])
 
 
 def test_settings_that_names_hide_split_rows_and_are_named(make_report: Maker) -> None:
@@ -89,9 +93,9 @@ def test_cases_are_summed_over_groups_and_steps_and_averaged_over_seeds(
         replace(make_report(1), steps=[step(a={"case1": 4, "case2": 3})]),
     )
     assert found[0].counted == {"case1": spread([6, 4]), "case2": spread([1, 3])}
-    text = notes_of(found, [])
+    text = notes_of(found)
     assert "Channels by case, foad, own, recipe quick: case1 5.0 ± 1.4, case2 2.0 ± 1.4" in text
-    assert not any("by case" in note for note in notes_of(rows(make_report()), []))
+    assert not any("by case" in note for note in notes_of(rows(make_report())))
 
 
 def test_where_a_run_was_carried_out_is_no_setting(make_report: Maker) -> None:
@@ -150,3 +154,12 @@ def test_times_of_different_machines_have_no_mean(make_report: Maker) -> None:
     assert row.latency == {}
     assert row.hardware == "CPU X, 1 thread; GPU Y, 1 thread"
     assert row.top1["finetuned_last"] == Spread(88.0, 0.0)
+
+
+def test_the_file_of_ones_own_data_is_named(make_report: Maker) -> None:
+    choices = {"dataset": "npz"}
+    found = rows(
+        make_report(choices=choices, config={"dataset": {"path": "/a/long/way/cats.npz"}}),
+        make_report(choices=choices, config={"dataset": {"path": "dogs.npz"}}),
+    )
+    assert [row.dataset for row in found] == ["npz (cats.npz)", "npz (dogs.npz)"]

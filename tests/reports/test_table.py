@@ -1,8 +1,11 @@
 """``prunebench-table``: one golden per format, escapes, and one line for every mistake."""
 
 import csv
+import hashlib
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,11 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from prunebench.errors import DataError
 from prunebench.options import conf_dir
-from prunebench.records import Failure, Report, finish
+from prunebench.records import Failure, Report, finish, write_json
 from prunebench.reports import table
 from prunebench.reports.table import main, print_table, render
+from prunebench.reports.terminal import labels
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -118,16 +124,45 @@ def test_rich_shows_brackets(
     assert "a|b_c on 50%&[x]: [red]$k^2~{}#\\*, own" in render([awkward], "rich")
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_no_figure_is_cut_off(sweep: Path, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    monkeypatch.setattr(table, "FILE_WIDTH", width)
-    text = render([sweep], "rich", to_file=True)
+@pytest.mark.parametrize("width", [60, 80, 140, 220])
+def test_the_table_fits_and_names_what_it_leaves_out(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = render([sweep], "rich")
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for figure in ("91.00 ± 1.00", "88.67 ± 1.15", "2.33 ± 0.58", "2 k → 500 (-75.0 ± 0.0 %)"):
-        assert figure in text
-    for figure in ("2 k → 200 (-90.0 %)", "100 → 40 (2.50x)"):
-        assert figure in text
+    figures = {
+        "fine-tuned %": "88.67 ± 1.15",
+        "drop": "2.33 ± 0.58",
+        "MACs": "-60.0 ± 0.0 %",
+        "baseline %": "91.00 ± 1.00",
+        "params": "-75.0 ± 0.0 %",
+        "pruned %": "20.00 ± 0.00",
+        "best val %": "89.17 ± 1.15",
+        "MACs, counts": "10 k → 4 k",
+        "params, counts": "2 k → 500",
+        "latency ms, batch 1": "4 → 2 (2.00x)",
+        "latency ms, batch 64": "100 → 40 (2.50x)",
+    }
+    table, _, below = text.partition("Left out, as ")
+    below = " ".join(below.split())
+    named = below.partition(": ")[2].partition(" (--format")[0]
+    gone = named.split("; ") if named else []
+    assert gone == list(figures)[len(figures) - len(gone) :]
+    assert all((figure in table) == (title not in gone) for title, figure in figures.items())
+    assert len(gone) == {60: 10, 80: 8, 140: 4, 220: 0}[width]
+
+
+def test_names_that_differ_in_a_long_path_are_cut_in_the_middle() -> None:
+    paths = [f"[dataset.path=/some/where/far/away/{name}.npz]" for name in ("cats", "dogs")]
+    assert labels([f"l1 {path}" for path in paths], 24) == [
+        "l1 [dataset.pa…ay/cats.npz]",
+        "l1 [dataset.pa…ay/dogs.npz]",
+    ]
+    alike = [f"[dataset.path=/some/{name}/far/away/from/here.npz]" for name in ("way", "road")]
+    assert labels(alike, 24) == alike  # cut, they would look the same
+    assert labels(["short", "words only"], 24) == ["short", "words only"]
 
 
 def published_run(folder: Path, make_report: Callable[..., Report], **changes: object) -> Path:
@@ -179,7 +214,13 @@ def test_failed_runs_only(
 
 @pytest.mark.parametrize(
     ("name", "start"),
-    [("t.md", "| model"), ("t.tex", "\\begin{table}"), ("t.csv", "model,dataset"), ("t", "| mod")],
+    [
+        ("t.md", "| model"),
+        ("t.tex", "\\begin{table}"),
+        ("t.csv", "model,dataset"),
+        ("t.txt", "lenet5 on digits"),
+        ("t", "| mod"),
+    ],
 )
 def test_out_file_takes_its_format_from_the_suffix(
     sweep: Path, capsys: pytest.CaptureFixture[str], name: str, start: str
@@ -198,10 +239,15 @@ def test_mistakes_are_one_line_and_exit_2(
     empty.mkdir()
     monkeypatch.chdir(empty)
     for argv, message in (
-        ([str(sweep)], "t2/report.json is not valid JSON"),
+        ([str(sweep / "t2")], "t2/report.json is not valid JSON"),
         ([], "outputs is not there"),
         (["."], "no report.json or failure.json in ."),
         ([str(sweep / "seed0"), "--out", "no/such/t.md"], "--out no/such/t.md cannot be written"),
+        (
+            [str(sweep), "--out", "t.html"],
+            "--out t.html: no format has this suffix; valid: .md .tex",
+        ),
+        ([str(sweep), "--per-run", "--out", "t.md"], "--per-run is for --format csv, not markdown"),
     ):
         assert main(argv) == 2
         captured = capsys.readouterr()
@@ -212,7 +258,10 @@ def test_mistakes_are_one_line_and_exit_2(
     with pytest.raises(SystemExit) as stopped:
         main(["--format", "html"])
     assert stopped.value.code == 2
-    assert "'rich', 'markdown', 'latex', 'csv'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'rich', 'markdown', 'latex', 'csv'" in said
+    assert said.count("\n") == 1
+    assert not list(empty.iterdir())
 
 
 def command(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -247,4 +296,81 @@ def test_a_busy_machine_is_called_one(sweep: Path, capsys: pytest.CaptureFixture
     path = sweep / "seed1" / "report.json"
     path.write_text(path.read_text().replace('"iqr_ms": 0.1', '"iqr_ms": 4.0'))
     print_table([sweep / "seed1"])
-    assert "the machine was busy, so do" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Latency of lenet5 on digits is left out: the machine was busy (interquartile" in text
+    assert "range up to 200% of the median on CPU X, 1 thread)" in text
+    assert "latency ms" not in text
+
+
+def test_one_restless_run_spoils_the_latencies_beside_it(
+    sweep: Path, make_report: Callable[..., Report]
+) -> None:
+    path = sweep / "t2" / "report.json"
+    path.write_text(path.read_text().replace('"iqr_ms": 0.1', '"iqr_ms": 1.0'))
+    finish(sweep / "other", make_report(choices={"model": "vgg16"}))
+    text = render([sweep], "markdown")
+    ours, spoilt, *_ = (line for line in text.splitlines() if line.startswith("| lenet5"))
+    assert ours.endswith("|  |  |")
+    assert spoilt.endswith("|  |  |")
+    assert "| 4 → 2 (2.00x) | 100 → 40 (2.50x) |" in text  # another network's
+    (row, *_) = csv.DictReader(io.StringIO(render([sweep / "t2"], "csv")))
+    assert float(row["latency_ms_batch1_after_mean"]) == 2.0
+    assert float(row["latency_iqr_over_median_max"]) == 0.5
+
+
+def test_damaged_reports_do_not_end_the_table(sweep: Path) -> None:
+    path = sweep / "t2" / "report.json"
+    path.write_text("{")
+    for form in ("markdown", "latex", "rich"):
+        text = " ".join(render([sweep], form).split())
+        assert "88.67" in text
+        assert "damaged: " in text
+        assert "report.json is not valid JSON" in text
+
+
+def test_failed_runs_can_be_left_out(sweep: Path) -> None:
+    text = render([sweep], "markdown", failed=False)
+    assert "failed |" not in text
+    assert "failed: " not in text
+    assert "- Not shown: 1 failed; --failed lists them." in text
+    with pytest.raises(DataError, match="failed"):
+        render([sweep / "t2_failed"], "markdown", failed=False)
+
+
+def test_unfinished_runs_are_counted_and_placed(
+    sweep: Path, make_report: Callable[..., Report]
+) -> None:
+    for name in ("killed", "going"):
+        report = make_report(7)
+        identity = {"digest": "", "config": report.config, "choices": report.choices}
+        write_json(sweep / name / "run.json", identity)
+        row = {"stage": "finetune", "epochs": 25, "epoch": 3}
+        (sweep / name / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    with FileLock(sweep / "going" / ".lock"):
+        text = render([sweep], "markdown")
+    assert "| foad, own, recipe quick [criterion.t=1] | 3 |  | 2 |" in text
+    where = re.escape(str(sweep)).replace("_", r"\\_")
+    place = r"\(finetune, epoch 3/25, last row \d{4}-\d\d-\d\d \d\d:\d\d\)"
+    assert re.search(rf"- unfinished: {where}/killed {place}", text)
+    assert re.search(rf"- running: {where}/going {place}", text)
+    (first, *_) = csv.DictReader(io.StringIO(render([sweep], "csv")))
+    assert first["unfinished"] == "2"
+
+
+def test_csv_per_run(sweep: Path, make_report: Callable[..., Report]) -> None:
+    finish(sweep / "again", make_report(0, last=870, finished_at="2026-01-02T00:00:00+00:00"))
+    found = list(csv.DictReader(io.StringIO(render([sweep], "csv", per_run=True))))
+    read = [(r["seed"], r["counts"], r["finetuned_last_top1_percent"], r["details"]) for r in found]
+    assert read == [
+        ("0", "0", "88.0", "criterion.t=1"),
+        ("0", "1", "87.0", "criterion.t=1"),
+        ("1", "1", "88.0", "criterion.t=1"),
+        ("2", "1", "90.0", "criterion.t=1"),
+        ("0", "1", "85.0", "criterion.t=2"),
+    ]
+    assert len({row["setting"] for row in found}) == 2
+    for row in found:
+        content = Path(row["path"]).read_bytes()
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
+    assert main([str(sweep), "--per-run", "--out", str(sweep / "t.csv")]) == 0
+    assert (sweep / "t.csv").read_text().startswith("model,dataset,method,details,setting,seed,")

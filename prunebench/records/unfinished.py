@@ -1,0 +1,83 @@
+"""A run that has come to no end: still going on in some process, or killed without a word."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from prunebench.errors import DataError
+from prunebench.records.metrics import read_metrics
+
+#: says which run a folder belongs to, from its beginning on
+IDENTITY = "run.json"
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A run that has left neither report nor failure.
+
+    Attributes:
+        config, choices, contents, seed: as in `Report`.
+        running: whether a process works in the folder.
+        stage: of the last row of metrics; ``start`` before the first.
+        epoch: of that row with all there are to be, ``3/25``; "" where none was told.
+        seen: when that row, or before it the run's identity, was written; local time.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    contents: dict[str, str] | None
+    seed: int
+    running: bool
+    stage: str
+    epoch: str
+    seen: datetime
+
+
+def read_unfinished(path: Path) -> Unfinished:
+    """Returns the run without an end whose identity file is `path`.
+
+    Raises:
+        DataError: the identity or the metrics are damaged (the message names the file).
+    """
+    metrics = path.with_name(METRICS)
+    rows = read_metrics(metrics)
+    last = rows[-1] if rows else {"stage": "start"}
+    try:
+        written = (metrics if rows else path).stat().st_mtime
+        identity = json.loads(path.read_text(encoding="utf-8"))
+        return Unfinished(
+            config=identity["config"],
+            choices=identity["choices"],
+            contents=identity.get("contents"),
+            seed=identity["config"]["run"]["seed"],
+            running=in_use(path.parent),
+            stage=str(last["stage"]),
+            epoch=f"{last['epoch']}/{last['epochs']}" if {"epoch", "epochs"} <= last.keys() else "",
+            seen=datetime.fromtimestamp(written, tz=UTC).astimezone(),
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from None
+    except (KeyError, TypeError, AttributeError):
+        raise DataError(f"{path} does not say which run it belongs to") from None
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process works in the run's folder, as far as this machine can tell."""
+    lock = folder / LOCK
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder, where nothing may be locked
+        return False

@@ -1,0 +1,181 @@
+"""Tables before they are drawn: which columns there are, in which order, and the lines below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from prunebench.reports.cells import (
+    amount,
+    cost,
+    ends,
+    percent,
+    plain,
+    points,
+    speed_up,
+    step,
+    times,
+)
+from prunebench.reports.load import Runs
+from prunebench.reports.notes import (
+    busy,
+    label,
+    latency_notes,
+    losses_of,
+    marks_of,
+    notes_of,
+    timed_beside,
+)
+from prunebench.reports.rows import Row
+
+#: how a cell is read off a row
+Column = Callable[[Row], str]
+#: stage -> title
+ACCURACY = {
+    "baseline": "baseline",
+    "pruned": "pruned",
+    "repaired": "repaired",
+    "finetuned_last": "fine-tuned (last)",
+    "finetuned_best_val": "fine-tuned (best val)",
+    "published": "published",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is to be shown: one list of cells per row, and the lines below.
+
+    Attributes:
+        headers: of the columns.
+        rows: cells.
+        notes: lines that must stand below.
+        labels: how many of the first columns hold text; the others hold figures.
+        title: to stand above; "" for none.
+        asides: header -> lines that must stand below while its column is shown.
+    """
+
+    headers: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    labels: int = 1
+    title: str = ""
+    asides: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def first(self, count: int) -> Table:
+        """Returns the first `count` columns."""
+        return replace(self, headers=self.headers[:count], rows=[row[:count] for row in self.rows])
+
+    @property
+    def lines(self) -> list[str]:
+        """All that must stand below the columns there are."""
+        asides = [line for header in self.headers for line in self.asides.get(header, [])]
+        return [*dict.fromkeys(asides), *self.notes]
+
+
+def tabulate(rows: Sequence[Row], runs: Runs) -> Table:
+    """Returns the wide table: a line per row, without columns that would be empty."""
+    latencies = _latencies(rows)
+    columns = _names(rows) | _counts() | _accuracies() | _costs() | latencies
+    asides = dict.fromkeys(latencies, latency_notes(rows))
+    notes = notes_of(rows) + losses_of(runs)
+    return replace(_filled(rows, columns), notes=notes, labels=3, asides=asides)
+
+
+def panels(rows: Sequence[Row], runs: Runs) -> list[Table]:
+    """Returns a table for each network and data set, what matters most in its first columns."""
+    latencies = _latencies(rows)
+    columns = {"method": _names(rows)["method"]} | _counts() | _in_short() | latencies
+    tables = []
+    for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
+        here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+        asides = dict.fromkeys(latencies, latency_notes(here))
+        title = f"{model} on {dataset}"
+        tables.append(replace(_filled(here, columns), title=title, asides=asides))
+    return [*tables[:-1], replace(tables[-1], notes=notes_of(rows) + losses_of(runs))]
+
+
+def single(row: Row, runs: Runs) -> Table:
+    """Returns the tall table of one setting: what was before, what is after, what has changed."""
+    stages = {stage: value for stage, value in row.top1.items() if stage != "baseline"}
+    base = row.top1.get("baseline")
+    lines = [
+        [f"top-1 %, {ACCURACY[stage]}", points(base), points(value), step(base, value)]
+        for stage, value in stages.items()
+    ]
+    for title, value in (("params", row.params), ("MACs", row.macs), ("file size", row.size)):
+        if value:
+            unit = "B" if title == "file size" else ""
+            before, after = amount(value.before, unit), amount(value.after, unit)
+            lines.append([title, before, after, percent(value.reduction)])
+    for batch, value in row.latency.items() if not busy([row]) else ():
+        title = f"latency ms, batch {batch}"
+        lines.append([title, plain(value.before), plain(value.after), speed_up(value)])
+    title = f"{row.model} on {row.dataset}: {label(row, {})}"
+    notes = latency_notes([row]) + notes_of([row]) + losses_of(runs)
+    return Table(["", "before", "after", "change"], lines, notes, title=title)
+
+
+def _filled(rows: Sequence[Row], columns: Mapping[str, Column]) -> Table:
+    """Returns `columns` of `rows`, those left out that are empty throughout."""
+    cells = {title: [read(row) for row in rows] for title, read in columns.items()}
+    shown = [title for title, column in cells.items() if any(column)]
+    return Table(shown, [[cells[title][i] for title in shown] for i in range(len(rows))], [])
+
+
+def _names(rows: Sequence[Row]) -> dict[str, Column]:
+    marks = marks_of(rows)
+    return {
+        "model": lambda row: row.model,
+        "dataset": lambda row: row.dataset,
+        "method": lambda row: label(row, marks),
+    }
+
+
+def _counts() -> dict[str, Column]:
+    return {
+        "seeds": lambda row: "" if row.source else str(row.seeds),
+        "failed": lambda row: str(row.failed or ""),
+        "unfinished": lambda row: str(row.unfinished or ""),
+    }
+
+
+def _accuracies() -> dict[str, Column]:
+    columns = {f"{title} %": _top1(stage) for stage, title in ACCURACY.items()}
+    return columns | {"drop": lambda row: points(row.drop)}
+
+
+def _costs() -> dict[str, Column]:
+    return {"params": lambda row: cost(row.params), "MACs": lambda row: cost(row.macs)}
+
+
+def _in_short() -> dict[str, Column]:
+    """Returns accuracies and costs by weight: a narrow table shows the first of them."""
+    return {
+        "fine-tuned %": lambda row: points(
+            row.top1.get("finetuned_last", row.top1.get("published"))
+        ),
+        "drop": lambda row: points(row.drop),
+        "MACs": lambda row: percent(row.macs.reduction) if row.macs else "",
+        "baseline %": _top1("baseline"),
+        "params": lambda row: percent(row.params.reduction) if row.params else "",
+        "pruned %": _top1("pruned"),
+        "repaired %": _top1("repaired"),
+        "best val %": _top1("finetuned_best_val"),
+        "MACs, counts": lambda row: ends(row.macs),
+        "params, counts": lambda row: ends(row.params),
+    }
+
+
+def _latencies(rows: Sequence[Row]) -> dict[str, Column]:
+    """Returns the latencies of all batch sizes, where the machines allowed a comparison."""
+    spoilt = busy(rows)
+
+    def at(batch: int) -> Column:
+        return lambda row: "" if timed_beside(row) in spoilt else times(row.latency.get(batch))
+
+    batches = sorted({batch for row in rows for batch in row.latency})
+    return {f"latency ms, batch {batch}": at(batch) for batch in batches}
+
+
+def _top1(stage: str) -> Column:
+    return lambda row: points(row.top1.get(stage))

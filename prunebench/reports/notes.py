@@ -1,0 +1,127 @@
+"""The lines that must stand below a table, and what its rows are called in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from prunebench.records import Failure
+from prunebench.records.unfinished import Unfinished
+from prunebench.reports.cells import channels
+from prunebench.reports.load import Runs
+from prunebench.reports.rows import Row
+
+#: interquartile range over median above which a latency says more of the machine than of the net
+BUSY = 0.2
+
+
+def label(row: Row, marks: Mapping[str, str]) -> str:
+    """Returns what a row is called: its method, what sets it apart, the mark of its source."""
+    name = f"{row.method} [{row.details}]" if row.details else row.method
+    return f"{name} {marks[_origin(row)]}" if _origin(row) in marks else name
+
+
+def marks_of(rows: Sequence[Row]) -> dict[str, str]:
+    """Returns source of published rows -> ``[1]``, ``[2]`` and so on."""
+    origins = _unique(_origin(row) for row in rows if row.source)
+    return {origin: f"[{number}]" for number, origin in enumerate(origins, start=1)}
+
+
+def notes_of(rows: Sequence[Row]) -> list[str]:
+    """Returns what must be said with the figures: conventions, data, repetitions, sources."""
+    runs = [row for row in rows if not row.source]
+    notes = []
+    if any(row.seeds for row in runs):
+        notes.append("Top-1 on the test split; drop = baseline minus fine-tuned (last), in points.")
+    if any(row.seeds > 1 for row in runs):
+        notes.append("a ± b: mean and sample standard deviation over the seeds.")
+    notes += [f"Counts: {text}" for text in _unique(row.convention for row in runs)]
+    notes += [
+        f"Data, {name}: {text}"
+        for name, text in dict.fromkeys((row.dataset, row.note) for row in runs if row.note)
+    ]
+    notes += [
+        f"Channels by case, {label(row, {})}: "
+        + ", ".join(f"{key} {channels(value)}" for key, value in row.counted.items())
+        for row in runs
+        if row.counted
+    ]
+    notes += [
+        f"Run more than once, the last one counts: {label(row, {})}, seed {seed} ({times} runs)"
+        for row in runs
+        for seed, times in row.repeated.items()
+    ]
+    notes += _latencies_left_out(runs)
+    return notes + [f"{mark} {text}" for text, mark in marks_of(rows).items()]
+
+
+def latency_notes(rows: Sequence[Row]) -> list[str]:
+    """Returns what the latencies shown were measured on, and how far the passes spread."""
+    spoilt = busy(rows)
+    shown = [row for row in rows if row.latency and timed_beside(row) not in spoilt]
+    return [
+        f"Latency: median per forward pass on {hardware}, interquartile range up to "
+        f"{max(row.restlessness for row in shown if row.hardware == hardware):.0%} of it"
+        for hardware in _unique(row.hardware for row in shown)
+    ]
+
+
+def timed_beside(row: Row) -> tuple[str, str, str]:
+    """Returns what rows have in common whose latencies are to be compared."""
+    return row.model, row.dataset, row.hardware
+
+
+def busy(rows: Sequence[Row]) -> dict[tuple[str, str, str], float]:
+    """Returns which latencies had a busy machine, as `timed_beside` says, and the widest spread.
+
+    One restless row spoils those beside it: nobody can tell when the other work began and ended.
+    """
+    widest: dict[tuple[str, str, str], float] = {}
+    for row in rows:
+        if row.latency and row.restlessness > widest.get(timed_beside(row), BUSY):
+            widest[timed_beside(row)] = row.restlessness
+    return widest
+
+
+def losses_of(runs: Runs) -> list[str]:
+    """Returns a line for each run without a result, and for each file that cannot be read."""
+    lines = [f"failed: {path.parent} ({f.stage}: {_first_line(f)})" for path, f in runs.failures]
+    if runs.hidden:
+        lines.append(f"Not shown: {runs.hidden} failed; --failed lists them.")
+    lines += [
+        f"{'running' if run.running else 'unfinished'}: {path.parent} ({_place(run)})"
+        for path, run in runs.unfinished
+    ]
+    return lines + [f"damaged: {message}" for message in runs.damaged]
+
+
+def _latencies_left_out(runs: Sequence[Row]) -> list[str]:
+    return [
+        f"Latency of {model} on {dataset} is left out: the machine was busy (interquartile range "
+        f"up to {widest:.0%} of the median on {hardware}), so there is nothing to compare."
+        for (model, dataset, hardware), widest in busy(runs).items()
+    ] + [
+        f"Latency of {label(row, {})} is left out, it was measured on different machines: "
+        f"{row.hardware}"
+        for row in runs
+        if row.hardware and not row.latency
+    ]
+
+
+def _place(run: Unfinished) -> str:
+    """Returns how far a run has come: ``finetune, epoch 3/25, last row 2026-01-01 14:59``."""
+    epoch = f"epoch {run.epoch}" if run.epoch else ""
+    seen = f"{'begun' if run.stage == 'start' else 'last row'} {run.seen:%Y-%m-%d %H:%M}"
+    return ", ".join(filter(None, [run.stage, epoch, seen]))
+
+
+def _origin(row: Row) -> str:
+    parts = [row.source, row.convention, row.note]
+    return "; ".join(part for part in parts if part)
+
+
+def _unique(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def _first_line(failure: Failure) -> str:
+    return f"{failure.kind}: {failure.message.strip().partition(chr(10))[0]}"

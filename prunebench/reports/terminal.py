@@ -1,0 +1,92 @@
+"""Tables drawn for a terminal: as many columns as it holds, and a word on those it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prunebench.reports.columns import Table
+
+#: fewest characters per line of the first column; longer names go on below
+LABEL = 20
+#: characters between two columns
+GAP = 2
+
+
+def rich_text(tables: Sequence[Table], *, width: int, styles: bool | None) -> str:
+    """Returns the tables drawn one below the other; brackets in names are shown as they are.
+
+    Args:
+        tables: to draw.
+        width: in characters. Columns that find no room are left out from the right and named.
+        styles: whether to use bold and dim; None = if standard output is a terminal.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as Drawn
+    from rich.text import Text
+
+    console = Console(width=width, force_terminal=styles, markup=False, highlight=False)
+    shown = [table.first(fitting(table, width)) for table in tables]
+    with console.capture() as capture:
+        for table in shown:
+            if table.title:
+                console.print(Text(table.title, style="bold"))
+            room = width - sum(GAP + _width(table, i) for i in range(1, len(table.headers)))
+            drawn = Drawn(
+                box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
+            )
+            drawn.add_column(table.headers[0], max_width=max(room, 1), overflow="fold")
+            for i, header in enumerate(table.headers[1:], start=1):
+                drawn.add_column(Text(header), justify="right", min_width=_width(table, i))
+            names = labels([row[0] for row in table.rows], room)
+            for name, cells in zip(names, table.rows, strict=True):
+                drawn.add_row(*map(Text, [name, *cells[1:]]))
+            console.print(drawn)
+        for note in [*_left_out(tables, shown, width), *_lines(shown)]:
+            console.print(Text(note, style="dim"))
+    return capture.get()
+
+
+def fitting(table: Table, width: int) -> int:
+    """Returns how many of the table's first columns `width` characters hold; two at the least."""
+    room = width - min(LABEL, max(len(row[0]) for row in table.rows))
+    for i in range(1, len(table.headers)):
+        room -= GAP + _width(table, i)
+        if room < 0:
+            return max(i, 2)
+    return len(table.headers)
+
+
+def labels(names: Sequence[str], width: int) -> list[str]:
+    """Returns names whose words, such as paths, are no longer than `width`: cut in the middle.
+
+    Where that would make two of them look the same they are left as they are.
+    """
+    cut = [" ".join(_cut(word, width) for word in name.split(" ")) for name in names]
+    return cut if len({*cut}) == len({*names}) else list(names)
+
+
+def _cut(word: str, width: int) -> str:
+    if len(word) <= width or width < 3:
+        return word
+    head = (width - 1) // 2
+    return f"{word[:head]}…{word[head + 1 - width :]}"
+
+
+def _left_out(tables: Sequence[Table], shown: Sequence[Table], width: int) -> list[str]:
+    pairs = zip(tables, shown, strict=True)
+    gone = dict.fromkeys(header for a, b in pairs for header in a.headers[len(b.headers) :])
+    text = (
+        f"Left out, as {width} characters hold no more: {'; '.join(gone)} (--format markdown: all)."
+    )
+    return [text] if gone else []
+
+
+def _lines(tables: Sequence[Table]) -> list[str]:
+    return list(dict.fromkeys(line for table in tables for line in table.lines))
+
+
+def _width(table: Table, column: int) -> int:
+    """Returns the width of the longest cell; headers may break between words."""
+    words = [*table.headers[column].split(), *(row[column] for row in table.rows)]
+    return max(len(word) for word in words)
