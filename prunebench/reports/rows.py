@@ -87,12 +87,13 @@ def rows_of(
     rows = []
     records: list[Record] = []
     for key in {**done, **lost}:
-        endless = lost.get(key, [])
-        failed = sum(isinstance(record, Failure) for record in endless)
-        counts = {"failed": failed, "unfinished": len(endless) - failed}
+        without = lost.get(key, [])
+        failed = sum(isinstance(record, Failure) for record in without)
         for structure, alike in _by_structure(done.get(key, [])):
-            records.append(alike[0][1] if alike else endless[0])
-            rows.append(replace(_row(records[-1], alike), details=structure, **counts))
+            records.append(alike[0][1] if alike else without[0])
+            row = _row(records[-1], alike)
+            open_ends = len(without) - failed
+            rows.append(replace(row, details=structure, failed=failed, unfinished=open_ends))
     return sorted(_with_details(rows, records), key=_order)
 
 

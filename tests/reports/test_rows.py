@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prunebench.records import Report, StepRecord
-from prunebench.reports.figures import Spread, spread
-from prunebench.reports.notes import notes_of
+from prunebench.reports.figures import Change, Spread, spread
+from prunebench.reports.notes import busy, latency_notes, notes_of
 from prunebench.reports.rows import Row, rows_of
 
 Maker = Callable[..., Report]
@@ -163,3 +163,18 @@ def test_the_file_of_ones_own_data_is_named(make_report: Maker) -> None:
         make_report(choices=choices, config={"dataset": {"path": "dogs.npz"}}),
     )
     assert [row.dataset for row in found] == ["npz (cats.npz)", "npz (dogs.npz)"]
+
+
+def test_what_was_found_in_a_network_is_timed_beside_it() -> None:
+    def timed(model: str, restlessness: float, hardware: str = "X") -> Row:
+        latency = {1: Change(Spread(4.0), Spread(2.0), Spread(50.0))}
+        return Row(
+            model=model, dataset="d", method="m", latency=latency, hardware=hardware,
+            restlessness=restlessness,
+        )  # fmt: skip
+
+    rows = [timed("vgg16", 0.3), timed("vgg16, found", 0.1), timed("vgg16", 0.1, "Y")]
+    assert busy(rows) == {("vgg16", "d", "X"): 0.3}
+    assert latency_notes(rows) == [
+        "Latency: median per forward pass on Y, interquartile range up to 10% of it"
+    ]
