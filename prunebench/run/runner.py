@@ -70,6 +70,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
         context = RunContext(
             run, folder.path, folder.ledger, data, device, metrics, tracker, progress
         )
+        context.replay()
         dense = dense_network(context)
         measured = [context.measure("baseline", dense)]
         pruned = prune(context, dense)
