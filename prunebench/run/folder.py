@@ -22,10 +22,8 @@ from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import write_bytes
+from prunebench.records.unfinished import IDENTITY, LOCK
 from prunebench.run.ledger import Ledger
-
-#: says which configuration a folder belongs to
-IDENTITY = "run.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
     path = find(run, fresh) if run.settings.resume else fresh
     path.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(path / ".lock").acquire(timeout=0)
+        lock = FileLock(path / LOCK).acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"the run in {path} is still going on in another process") from None
     with lock:

@@ -13,6 +13,7 @@ from prunebench import records
 from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
 from prunebench.records.metrics import MetricsLog
+from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
 from prunebench.run import baseline
 from prunebench.run.context import RunContext, pick_device
@@ -62,7 +63,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
     device = pick_device(run.settings.device)
     data = run.dataset.load()
     origin = run.model.origin()
-    metrics = MetricsLog(folder.path / "metrics.jsonl", fresh=folder.fresh)
+    metrics = MetricsLog(folder.path / METRICS, fresh=folder.fresh)
     with (
         further_processes(run, device),
         run.tracker.start(folder.path, run.name, run.config, run.digest[:16]) as tracker,
