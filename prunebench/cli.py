@@ -9,14 +9,16 @@ import errno
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -28,6 +30,16 @@ from prunebench.options import conf_dir
 NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
 #: what the jobs of this process ended with; a sweep goes on after one
 MISTAKES: list[PrunebenchError] = []
+#: the folders of the sweeps of this process
+SWEEPS: list[Path] = []
+
+
+class SweepFolder(Callback):
+    """Remembers the folder of a sweep, which may be refused before its first job."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Is called before Hydra makes the folder."""
+        SWEEPS.append(Path(config.hydra.sweep.dir))
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -43,15 +55,43 @@ def job(cfg: DictConfig) -> None:
 
 
 def hand_over(cfg: DictConfig) -> None:
-    """Checks `cfg` and runs it."""
-    from prunebench.config import load
-
+    """Checks `cfg` and runs it; a folder that Hydra made in vain does not stay."""
     hydra_config = HydraConfig.get()
-    choices = {str(k): str(v) for k, v in hydra_config.runtime.choices.items() if "/" not in str(k)}
-    run = load(cfg, choices, files=True)
-    from prunebench.run import runner
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        from prunebench.config import load
 
-    runner.carry_out(run, Path(hydra_config.runtime.output_dir))
+        chosen = hydra_config.runtime.choices.items()
+        run = load(cfg, {str(k): str(v) for k, v in chosen if "/" not in str(k)}, files=True)
+        from prunebench.run import runner
+
+        runner.carry_out(run, folder, notes_on(cfg))
+    finally:
+        remove_unused(folder, f"{hydra_config.job.name}.log")
+
+
+def notes_on(cfg: DictConfig) -> dict[str, str]:
+    """Returns the files in which Hydra keeps how `cfg` was composed, name -> text."""
+    overrides = HydraConfig.get().overrides.task
+    texts = {"config": cfg, "hydra": HydraConfig.instance().cfg, "overrides": overrides}
+    return {f".hydra/{name}.yaml": OmegaConf.to_yaml(value) for name, value in texts.items()}
+
+
+def remove_unused(folder: Path, note: str) -> None:
+    """Removes a folder that holds nothing, or a file `note` alone, and what it leaves empty above.
+
+    Above it, nothing is removed but what lies below the current folder.
+    """
+    with suppress(OSError):  # other files are in there, or another process was faster
+        here = Path.cwd()
+        if folder.absolute() == here:
+            return
+        if [path.name for path in folder.iterdir()] == [note]:
+            (folder / note).unlink()
+        folder.rmdir()
+        for parent in folder.absolute().parents:
+            if here in parent.parents:
+                parent.rmdir()
 
 
 def in_this_process() -> bool:
@@ -69,12 +109,16 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"prunebench {__version__}\n")
         return
-    if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
-        job()
-        for mistake in MISTAKES:
-            raise mistake
-        return
-    explained()
+    try:
+        if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
+            job()
+            for mistake in MISTAKES:
+                raise mistake
+        else:
+            explained()
+    finally:
+        for sweep in SWEEPS:
+            remove_unused(sweep, "multirun.yaml")
     if MISTAKES:
         raise SystemExit(2)
 

@@ -6,6 +6,7 @@ mistake elsewhere is answered at once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
 from prunebench.options import component, section
 from prunebench.recipes import Recipe
-from prunebench.records.identity import deciding
+from prunebench.records.identity import contents, deciding
 from prunebench.records.jsonfile import digest
 from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
@@ -88,6 +89,11 @@ class Baseline:
             return ""
         return f"baseline.checkpoint: there is no file {self.checkpoint}"
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Field -> file whose contents decide the result."""
+        return {} if self.checkpoint is None else {"checkpoint": Path(self.checkpoint)}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -96,6 +102,8 @@ class Run:
     Attributes:
         config: the resolved configuration as plain values, for the report.
         choices: group -> chosen option.
+        contents: dotted key -> sha256 of the file it names, as `DatasetSpec.files` and its like
+            list them.
     """
 
     settings: Settings
@@ -111,11 +119,12 @@ class Run:
     name: str
     config: dict[str, Any]
     choices: dict[str, str]
+    contents: dict[str, str]
 
     @property
     def digest(self) -> str:
         """Digest of all that decides the result; equal for a run and its resumption."""
-        return digest(deciding(self.config))
+        return digest(deciding(self.config, self.contents))
 
 
 def check_name(name: object) -> None:
@@ -132,17 +141,30 @@ def require_files(*parts: Baseline | DatasetSpec | ModelSpec) -> None:
         require(not part.missing, part.missing)
 
 
+def contents_of(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict[str, str]:
+    """Returns dotted key -> sha256 of every file of `parts` (section -> what it describes)."""
+    return contents(
+        {
+            f"{section}.{field}": path
+            for section, part in parts.items()
+            for field, path in part.files.items()
+        }
+    )
+
+
 def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Run:
     """Returns the Run that `cfg` describes.
 
     Args:
         cfg: as composed.
         choices: group -> chosen option.
-        files: whether the files that the run will read must be there.
+        files: whether the files that the run will read must be there; their contents are part of
+            its identity.
 
     Raises:
         ConfigError: a key is unknown or missing, a value has the wrong type or range, the
             options do not go together, or a file is not there.
+        DataError: a file cannot be read.
     """
     known = {"name", "run", "baseline", *GROUPS, "recipe"}
     for key in cfg:
@@ -168,8 +190,11 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
             if files:
                 require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
+    held = {}
     if files:
         require_files(parts["model"])
+        reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
+        held = contents_of(reading)
     return Run(
         settings=settings,
         baseline=baseline,
@@ -177,6 +202,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
         name=str(plain["name"]),
         config=plain,
         choices=choices,
+        contents=held,
         **parts,
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +61,14 @@ class DatasetSpec(ABC):
     def missing(self) -> str:
         """Which files `load` will not find, and what to do about it; "" if none. Reads none."""
         return ""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Field -> file that `load` will read and check against no published digest.
+
+        What such a file holds tells a run from others, in the place of the field's value.
+        """
+        return {}
 
     @abstractmethod
     def load(self) -> Data:

@@ -58,6 +58,13 @@ class Cifar(InMemory):
             "run with dataset.download=true or set dataset.root"
         )
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The ``.npz`` where it will be read; the published files vouch for themselves."""
+        root = Path(self.root).expanduser()
+        archive = self._archive(root)
+        return {} if archive is None else {"root": archive}
+
     def load(self) -> Data:
         """Reads the splits; every published file is checked against its md5.
 
@@ -67,15 +74,21 @@ class Cifar(InMemory):
         if self.missing:
             raise DataError(self.missing)
         root = Path(self.root).expanduser()
-        archive = root / f"{self.variant}.npz"
+        archive = self._archive(root)
         classes = 10 if self.variant == "cifar10" else 100
         note = ""
-        if archive.is_file() and not _published(self.variant, root).is_dir():
+        if archive is not None:
             train, test, note = _read_npz(archive, _TITLES[self.variant], classes)
         else:
             _fetch(self.variant, root)
             train, test = _read_published(self.variant, root)
         return self.data(self.variant, train, test, classes=classes, note=note)
+
+    def _archive(self, root: Path) -> Path | None:
+        """The ``.npz``, if it is there and the published files are not."""
+        archive = root / f"{self.variant}.npz"
+        published = _published(self.variant, root).is_dir()
+        return archive if archive.is_file() and not published else None
 
 
 def _published(variant: str, root: Path) -> Path:

@@ -99,6 +99,11 @@ class Npz(InMemory):
             return ""
         return f"dataset.path: there is no file {path}; it must hold the arrays {', '.join(KEYS)}"
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The one file."""
+        return {"path": Path(self.path).expanduser()}
+
     def load(self) -> Data:
         """Reads and splits the arrays; the classes are those up to the highest label.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunebench.records import Origin
@@ -29,6 +31,11 @@ class ModelSpec(ABC):
     def missing(self) -> str:
         """Which file `build` will not find; "" if none. Reads none."""
         return ""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Field -> file that `build` will read; what it holds tells a network from others."""
+        return {}
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -50,6 +50,11 @@ class Found(ModelSpec):
             "" if Path(self.report).is_file() else f"model.report: there is no file {self.report}"
         )
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The report."""
+        return {"report": Path(self.report)}
+
     def found(self) -> Report:
         """Returns the record of the run that found the structure.
 

@@ -168,6 +168,9 @@ class Report:
         note: what must be said about the data ("" if nothing).
         finished_at: ISO 8601 time with zone.
         origin: of the network's structure, if a run found it.
+        contents: dotted key of the config -> sha256 of the file it names, for all files that
+            decide the result and are not checked against a published digest; None in reports from
+            before.
     """
 
     config: dict[str, Any]
@@ -184,6 +187,7 @@ class Report:
     note: str
     finished_at: str
     origin: Origin | None = None
+    contents: dict[str, str] | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:
@@ -196,7 +200,7 @@ class Failure:
     """A run that ended early.
 
     Attributes:
-        config, choices, seed, digest, environment, seconds, finished_at: as in `Report`.
+        config, choices, seed, digest, environment, seconds, finished_at, contents: as in `Report`.
         stage: where it stopped.
         kind: the exception's class name.
         message: its text.
@@ -214,6 +218,7 @@ class Failure:
     message: str
     traceback: str
     finished_at: str
+    contents: dict[str, str] | None = None
     schema: int = SCHEMA
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from prunebench.errors import DataError
 from prunebench.options import conf_dir
 from prunebench.records import Failure, Origin, Report
 from prunebench.records.jsonfile import digest
@@ -26,16 +29,45 @@ NOT_DECIDING = (
     "dataset.root",
     "dataset.download",
 )
+#: what settings say of a file: this and so many digits
+SHA256, SHOWN = "sha256 ", 12
 #: options that go without saying
 PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
 
 
-def deciding(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns a resolved config, or the sections of it at `prefix`, without `NOT_DECIDING`."""
+def contents(files: Mapping[str, Path]) -> dict[str, str]:
+    """Returns for every key the sha256, in hex, of its file.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    found = {}
+    for key, path in files.items():
+        try:
+            with path.open("rb") as file:
+                found[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{key}: cannot read {path} ({error.strerror})") from None
+    return found
+
+
+def deciding(
+    config: Mapping[str, Any], contents: Mapping[str, str], prefix: str = ""
+) -> dict[str, Any]:
+    """Returns what of a resolved config decides the result.
+
+    Args:
+        config: the whole, or its sections at `prefix`.
+        contents: dotted key -> what the file named there holds. It takes the place of the name:
+            another file under the same name is another input, the same file elsewhere is not.
+        prefix: dotted key of `config` itself.
+    """
     return {
-        key: deciding(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        key: deciding(value, contents, f"{prefix}{key}.")
+        if isinstance(value, Mapping)
+        else contents.get(f"{prefix}{key}", value)
         for key, value in config.items()
-        if f"{prefix}{key}" not in NOT_DECIDING
+        if f"{prefix}{key}" in contents or f"{prefix}{key}" not in NOT_DECIDING
     }
 
 
@@ -47,22 +79,23 @@ def setting(record: Record) -> str:
 def settings(record: Record) -> dict[str, Any]:
     """Returns dotted key -> value of everything in the config that decides a result, but the seed.
 
-    A structure that another run found goes by that run's settings rather than by its path: so the
-    structures of several seeds are one setting.
+    Files go by what they hold. A structure that another run found goes by that run's settings: so
+    the structures of several seeds are one setting.
     """
-    flat = dict(_dotted(deciding(record.config)))
-    flat.pop("run.seed", None)
+    held = {key: f"{SHA256}{value[:SHOWN]}" for key, value in (record.contents or {}).items()}
     origin = origin_of(record)
     if origin is not None:
-        flat["model.report"] = f"{origin.method} ({origin.setting})"
+        held["model.report"] = f"{origin.method} ({origin.setting})"
+    flat = dict(dotted(deciding(record.config, held)))
+    flat.pop("run.seed", None)
     return flat
 
 
-def _dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields dotted key and value of everything in nested `values`."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _dotted(value, f"{prefix}{key}.")
+            yield from dotted(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -37,8 +37,17 @@ class MetricsLog:
         self._lines = {_key(row): _line(row) for row in rows}
         self._rewrite()  # drops a torn last line
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Writes `row`; an earlier row of the same stage and epoch is replaced."""
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows, those of earlier attempts too, in the order in which they came first."""
+        return [json.loads(line) for line in self._lines.values()]
+
+    def append(self, row: Mapping[str, Any]) -> bool:
+        """Writes `row`; an earlier row of the same stage and epoch is replaced.
+
+        Returns:
+            Whether there was none.
+        """
         key, line = _key(row), _line(row)
         before = self._lines.get(key)
         self._lines[key] = line
@@ -49,6 +58,7 @@ class MetricsLog:
                 os.fsync(file.fileno())
         elif before != line:
             self._rewrite()
+        return before is None
 
     def _rewrite(self) -> None:
         write_bytes(self.path, b"".join(self._lines.values()))

@@ -96,10 +96,11 @@ def entry(run: Run, network: nn.Module) -> Path:
 def identity(run: Run, network: nn.Module) -> dict[str, Any]:
     """Returns what decides a baseline; `network` is on the run's device.
 
-    Model, dataset, recipe, seed, device and the versions of the libraries that compute it.
+    Model, dataset (what its file holds, where it is one of the user's own), recipe, seed, device
+    and the versions of the libraries that compute it.
     """
     return {
-        **deciding({group: run.config[group] for group in ("model", "dataset")}),
+        **deciding({group: run.config[group] for group in ("model", "dataset")}, run.contents),
         "recipe": asdict(run.recipe.baseline),
         "seed": run.settings.seed,
         "device": next(network.parameters()).device.type,

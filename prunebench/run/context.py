@@ -59,10 +59,15 @@ class RunContext:
         """An image [1, C, H, W] to trace and verify with."""
         return tracing_image(self.data.shape).to(self.device)
 
+    def replay(self) -> None:
+        """Gives the mirror, which starts anew in every attempt, the rows of earlier ones."""
+        for row in self.metrics.rows:
+            self.tracker.log(row)
+
     def log(self, row: Mapping[str, Any]) -> None:
-        """Writes one row of metrics, to the log first and then to its mirror."""
-        self.metrics.append(row)
-        self.tracker.log(row)
+        """Writes one row of metrics, to the log first and then to its mirror, once."""
+        if self.metrics.append(row):
+            self.tracker.log(row)
 
     def train(
         self,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -19,10 +20,10 @@ from prunebench import records
 from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records.environment import environment
+from prunebench.records.identity import deciding, dotted
+from prunebench.records.jsonfile import write_bytes
+from prunebench.records.unfinished import IDENTITY, LOCK
 from prunebench.run.ledger import Ledger
-
-#: says which configuration a folder belongs to
-IDENTITY = "run.json"
 
 
 @dataclass(frozen=True)
@@ -32,80 +33,105 @@ class RunFolder:
     Attributes:
         path: of the folder.
         ledger: the stages that are done, in it.
+        fresh: whether no attempt at this run was made before.
         finished: the report an earlier attempt completed, if any.
     """
 
     path: Path
     ledger: Ledger
+    fresh: bool
     finished: Path | None
 
 
 @contextmanager
-def claim(run: Run, fresh: Path) -> Iterator[RunFolder]:
+def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder]:
     """Holds the run's folder: `fresh`, or with ``run.resume`` the one to go on in.
 
+    Args:
+        run: what to do.
+        fresh: a folder for it.
+        notes: file name -> text, left in the folder once it is the run's own.
+
     Raises:
-        ConfigError: another process works in the folder, or it holds a run and ``run.resume``
-            is false.
+        ConfigError: another process works in the folder, or it holds another run, or this one
+            and ``run.resume`` is false.
     """
-    folder = find(run, fresh) if run.settings.resume else fresh
-    if not run.settings.resume and (folder / IDENTITY).exists():
+    path = find(run, fresh) if run.settings.resume else fresh
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path / LOCK).acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"the run in {path} is still going on in another process") from None
+    with lock:
+        begun = (path / IDENTITY).exists()
+        if begun:
+            require_same(run, path)
+            (path / records.FAILURE).unlink(missing_ok=True)  # it is under way again
+        else:
+            describe(run, path, notes)
+        report = path / records.REPORT
+        ledger = Ledger(path, every_seconds=run.settings.checkpoint_seconds)
+        yield RunFolder(path, ledger, not begun, report if report.exists() else None)
+
+
+def require_same(run: Run, folder: Path) -> None:
+    """Raises ConfigError unless `folder`, which holds a run, holds this one to go on with."""
+    if not run.settings.resume:
         raise ConfigError(
             f"{folder} already holds a run; go on with run.resume=true or choose another "
             "hydra.run.dir"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(folder / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(f"the run in {folder} is still going on in another process") from None
-    with lock:
-        if folder != fresh:
-            remove_if_empty(fresh)
-        report = folder / records.REPORT
-        records.write_json(
-            folder / IDENTITY, {"digest": run.digest, "config": run.config, "choices": run.choices}
+    there = recorded(folder / IDENTITY)
+    if there.get("digest") != run.digest:
+        raise ConfigError(
+            f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir"
         )
-        ledger = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
-        yield RunFolder(folder, ledger, report if report.exists() else None)
+
+
+def difference(run: Run, there: Mapping[str, Any]) -> str:
+    """Says in which settings `run` differs from the one recorded `there`."""
+    found = dict(dotted(deciding(there.get("config", {}), there.get("contents", {}))))
+    wanted = dict(dotted(deciding(run.config, run.contents)))
+    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    if not found:
+        return f"its {IDENTITY} is damaged"
+    return f"it differs in {', '.join(keys) or 'the version of prunebench'}"
+
+
+def describe(run: Run, folder: Path, notes: Mapping[str, str]) -> None:
+    """Writes down which run the folder belongs to; what says so comes last."""
+    for name, text in notes.items():
+        write_bytes(folder / name, text.encode())
+    identity = {
+        "digest": run.digest,
+        "config": run.config,
+        "choices": run.choices,
+        "contents": run.contents,
+    }
+    records.write_json(folder / IDENTITY, identity)
 
 
 def find(run: Run, fresh: Path) -> Path:
     """Returns the folder of the newest run of this configuration, an unfinished one first.
 
-    `fresh` is returned where there is none, or where it holds a run itself (a job that a cluster
+    `fresh` is returned where there is none, or where it holds the run itself (a job that a cluster
     started again in its old folder).
     """
-    if (fresh / IDENTITY).exists():
+    places = [fresh / IDENTITY, *Path(run.settings.outputs).rglob(IDENTITY)]
+    same = [path for path in places if recorded(path).get("digest") == run.digest]
+    if not same or same[0] == places[0]:
         return fresh
-    same = [
-        path
-        for path in Path(run.settings.outputs).rglob(IDENTITY)
-        if recorded_digest(path) == run.digest
-    ]
     unfinished = [path for path in same if not (path.parent / records.REPORT).exists()]
-    candidates = unfinished or same
-    if not candidates:
-        return fresh
-    return max(candidates, key=lambda path: path.stat().st_mtime).parent
+    return max(unfinished or same, key=lambda path: path.stat().st_mtime).parent
 
 
-def recorded_digest(path: Path) -> str | None:
-    """Returns the digest in an identity file, or None if the file is damaged."""
+def recorded(path: Path) -> dict[str, Any]:
+    """Returns what an identity file says; nothing if it is damaged or not there."""
     try:
-        found = json.loads(path.read_text())["digest"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(found)
-
-
-def remove_if_empty(folder: Path) -> None:
-    """Removes the folder that Hydra made for a run that goes on elsewhere."""
-    for path in [*folder.glob(".hydra/*"), *folder.glob("*.log")]:
-        path.unlink()
-    with suppress(OSError):  # something of the user's is in there: leave it
-        (folder / ".hydra").rmdir()
-        folder.rmdir()
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -126,6 +152,7 @@ def failure_recorded(run: Run, folder: RunFolder) -> Iterator[None]:
             kind=type(error).__name__,
             message=str(error),
             traceback="" if mistake else traceback.format_exc(),
+            contents=run.contents,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         records.finish(folder.path, failure)

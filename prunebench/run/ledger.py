@@ -57,11 +57,6 @@ class Ledger:
         self.seconds[name] = float(done["seconds"])
         return done
 
-    @property
-    def started(self) -> bool:
-        """Whether an earlier attempt left anything here."""
-        return self.folder.exists() and any(self.folder.iterdir())
-
     def clear(self) -> None:
         """Removes what only a resumption would have needed."""
         for path in self.folder.iterdir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from prunebench import records
 from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
 from prunebench.records.metrics import MetricsLog
+from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
 from prunebench.run import baseline
 from prunebench.run.context import RunContext, pick_device
@@ -24,8 +26,13 @@ from prunebench.run.write_up import summary, write_up
 from prunebench.tracking.progress import Progress
 
 
-def carry_out(run: Run, fresh: Path) -> None:
+def carry_out(run: Run, fresh: Path, notes: Mapping[str, str]) -> None:
     """Carries out `run` in the folder `fresh`, or goes on with it where it was killed.
+
+    Args:
+        run: what to do.
+        fresh: a folder for it.
+        notes: file name -> text, left in the run's folder.
 
     Raises:
         PrunebenchError: a mistake of the user's that only shows while running; it is on record
@@ -38,7 +45,7 @@ def carry_out(run: Run, fresh: Path) -> None:
 
         dry_run(run)
         return
-    with claim(run, fresh) as folder:
+    with claim(run, fresh, notes) as folder:
         progress = Progress()
         if folder.finished is None:
             with failure_recorded(run, folder):
@@ -56,7 +63,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
     device = pick_device(run.settings.device)
     data = run.dataset.load()
     origin = run.model.origin()
-    metrics = MetricsLog(folder.path / "metrics.jsonl", fresh=not folder.ledger.started)
+    metrics = MetricsLog(folder.path / METRICS, fresh=folder.fresh)
     with (
         further_processes(run, device),
         run.tracker.start(folder.path, run.name, run.config, run.digest[:16]) as tracker,
@@ -64,6 +71,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
         context = RunContext(
             run, folder.path, folder.ledger, data, device, metrics, tracker, progress
         )
+        context.replay()
         dense = dense_network(context)
         measured = [context.measure("baseline", dense)]
         pruned = prune(context, dense)

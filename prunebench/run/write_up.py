@@ -30,6 +30,7 @@ def write_up(
         measurements=measured,
         convention=measure.CONVENTION,
         note=context.data.note,
+        contents=run.contents,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -14,7 +14,10 @@ class TrackedRun:
     """A run as its tracker sees it; this one mirrors nothing."""
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Mirrors one row of the metrics log (``stage``, optional ``epoch``, slash names)."""
+        """Mirrors one row of the metrics log (``stage``, optional ``epoch``, slash names).
+
+        Every attempt at a run hands over all its rows, from the first on, each once.
+        """
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Mirrors the figures the run ends with."""

@@ -93,6 +93,7 @@ class WandbRun(TrackedRun):
             places: environment variables to hold until the run ends.
         """
         self._stages: set[str] = set()
+        self._rows = self._mirrored = 0
         self._run: Any = None
         self._on = True
         self._before = {key: os.environ.get(key) for key in places}
@@ -101,7 +102,8 @@ class WandbRun(TrackedRun):
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Logs `row` as ``<stage>/<name>`` over ``<stage>/epoch``."""
-        self._guard(lambda: self._log(row), LOG_SECONDS)
+        step, self._rows = self._rows, self._rows + 1
+        self._guard(lambda: self._log(row, step), LOG_SECONDS)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Writes `values` into the run's summary."""
@@ -145,15 +147,19 @@ class WandbRun(TrackedRun):
         }
         settings = wandb.Settings(**{k: v for k, v in wanted.items() if k in known})
         self._run = wandb.init(**options, settings=settings)
+        # A row's step is its number in the run. An online run goes on where the server's copy
+        # ends, which has the rows before; an offline run is a new one and gets them all.
+        self._mirrored = self._run.starting_step
 
-    def _log(self, row: Mapping[str, Any]) -> None:
+    def _log(self, row: Mapping[str, Any], step: int) -> None:
         stage = str(row["stage"])
         if stage not in self._stages:
-            # W&B's own step starts again at 0 after a resume; epochs do not.
             self._run.define_metric(f"{stage}/epoch", hidden=True)
             self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
             self._stages.add(stage)
-        self._run.log({f"{stage}/{key}": value for key, value in row.items() if key != "stage"})
+        values = {f"{stage}/{key}": value for key, value in row.items() if key != "stage"}
+        if step >= self._mirrored:
+            self._run.log(values, step=step, commit=True)
 
     def _guard(self, call: Callable[[], object], seconds: float, *, always: bool = False) -> None:
         """Carries out `call` beside the run, waits at most `seconds`, and reports one failure.

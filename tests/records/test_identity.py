@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prunebench.records import LayerRow, Report, from_json, to_json
-from prunebench.records.identity import as_origin, names
+from prunebench.records.identity import as_origin, names, setting
 from prunebench.reports.rows import rows_of
 
 Maker = Callable[..., Report]
@@ -93,3 +93,36 @@ def test_the_origin_is_kept_on_disk(
 ) -> None:
     report = trained_anew(0, make_report(0))
     assert from_json(Report, to_json(report), "here").origin == report.origin
+
+
+def test_runs_on_other_data_are_other_settings(make_report: Maker) -> None:
+    def on(seed: int, path: str, held: str | None) -> Report:
+        report = make_report(seed, config={"dataset": {"path": path}})
+        return replace(report, contents=None if held is None else {"dataset.path": held * 64})
+
+    before = on(0, "a.npz", None)
+    assert len(rows(before, on(1, "a.npz", "1"))) == 2
+    (row,) = rows(on(0, "a.npz", "1"), on(1, "elsewhere/a.npz", "1"))
+    assert (row.seeds, row.details) == (2, "")
+    found = rows(on(0, "a.npz", "1"), on(1, "a.npz", "2"), on(1, "b/c.npz", "3"))
+    assert [row.details for row in found] == [
+        "dataset.path=a.npz (sha256 111111111111)",
+        "dataset.path=a.npz (sha256 222222222222)",
+        "dataset.path=c.npz (sha256 333333333333)",
+    ]
+
+
+def test_a_copy_of_the_data_is_not_the_published_set(make_report: Maker) -> None:
+    published = replace(make_report(0, config={"dataset": {"root": "data"}}), contents={})
+    copy = replace(
+        make_report(1, config={"dataset": {"root": "data"}}), contents={"dataset.root": "1" * 64}
+    )
+    assert len(rows(published, copy)) == 2
+    assert len(rows(published, replace(published, seed=1, contents=None))) == 1
+
+
+def test_contents_are_kept_on_disk(make_report: Maker, make_failure: Maker) -> None:
+    report = replace(make_report(0), contents={"dataset.path": "1" * 64})
+    assert from_json(Report, to_json(report), "here") == report
+    failure = replace(make_failure(report), contents=report.contents)
+    assert setting(failure) == setting(report)

@@ -21,7 +21,7 @@ def test_log_keeps_rows_in_order(tmp_path: Path) -> None:
         {"stage": "pruned", "test/top1": 10.0},
     ]
     for number, row in enumerate(rows, start=1):
-        log.append(row)
+        assert log.append(row)
         assert log.path.read_text().count("\n") == number
     assert read_metrics(log.path) == rows
 
@@ -37,9 +37,11 @@ def test_resumed_log_has_no_doubles_and_no_torn_line(tmp_path: Path, torn: bytes
     assert len(read_metrics(path)) == 3
 
     resumed = MetricsLog(path)
-    resumed.append({"stage": "finetune", "epoch": 3, "train/loss": 3.0})  # the very same
-    resumed.append({"stage": "finetune", "epoch": 2, "train/loss": 20.0})  # another value
-    resumed.append({"stage": "finetune", "epoch": 4, "train/loss": 4.0})
+    assert [row["epoch"] for row in resumed.rows] == [1, 2, 3]
+    row = {"stage": "finetune"}
+    assert not resumed.append(row | {"epoch": 3, "train/loss": 3.0})  # the very same
+    assert not resumed.append(row | {"epoch": 2, "train/loss": 20.0})  # another value
+    assert resumed.append(row | {"epoch": 4, "train/loss": 4.0})
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["epoch"], row["train/loss"]) for row in found] == [(1, 1), (2, 20), (3, 3), (4, 4)]
 

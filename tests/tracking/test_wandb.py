@@ -11,7 +11,7 @@ import threading
 import time
 import types
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -74,8 +74,8 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch, breaks: str) -> list[str]:
     calls: list[str] = []
 
     def call(name: str, result: object = None) -> object:
-        def run(*_: object, **__: object) -> object:
-            calls.append(name)
+        def run(*_: object, **named: object) -> object:
+            calls.append(f"log {named['step']}" if name == "log" else name)
             if name == breaks:
                 raise SystemExit("wandb\nsays no")  # worse than an Exception
             if name + " hangs" == breaks:
@@ -85,6 +85,7 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch, breaks: str) -> list[str]:
         return run
 
     run = types.SimpleNamespace(
+        starting_step=2,
         define_metric=call("define_metric"),
         log=call("log"),
         finish=call("finish"),
@@ -207,15 +208,51 @@ def test_broken_wandb_is_reported_once(
 ) -> None:
     calls = fake_wandb(monkeypatch, breaks)
     with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
-        for epoch in (1, 2):
+        for epoch in (1, 2, 3, 4):
             run.log({"stage": "s", "epoch": epoch})
         run.summary({"x": 1})
-    assert calls.count(breaks) == 1
+    assert calls.count("log 2" if breaks == "log" else breaks) == 1
     assert calls[-1] == ("init" if breaks == "init" else "finish")
     (record,) = caplog.records
     assert record.getMessage() == (
         "wandb: tracking is off for the rest of this run (SystemExit: wandb)"
     )
+
+
+def test_rows_that_the_server_has_are_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = fake_wandb(monkeypatch, "")  # its run has two rows already
+    with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
+        for epoch in (1, 2, 3, 4):
+            run.log({"stage": "s", "epoch": epoch})
+    assert [name for name in calls if name.startswith("log")] == ["log 2", "log 3"]
+
+
+def test_a_resumed_run_has_the_rows_of_earlier_attempts(
+    prunebench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    words = [
+        "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
+        "dataset.train_size=64", "criterion=l1", "budget=macs", "recipe=quick",
+        "recipe.baseline.epochs=1", "recipe.finetune.epochs=3", "run.latency_batch=1",
+    ]  # fmt: skip
+    first = prunebench(*words)
+    assert first.returncode == 0, first.stderr
+    [report] = tmp_path.rglob("report.json")
+    report.unlink()  # as if it had been killed before
+    assert prunebench(*words, "tracker=wandb", "run.resume=true").returncode == 0
+    assert report.exists()
+    lines = report.with_name("metrics.jsonl").read_text().splitlines()
+    log = [json.loads(line) for line in lines]
+    [file] = tmp_path.rglob("*.wandb")
+    found = [r.history for r in read_offline_run(file) if r.HasField("history")]
+    assert [history.step.num for history in found] == list(range(len(log)))
+    for row, history in zip(log, found, strict=True):
+        mirrored = values(history.item)
+        if "epoch" in row:
+            assert mirrored[f"{row['stage']}/epoch"] == row["epoch"]
+        assert any(key.startswith(f"{row['stage']}/") for key in mirrored)
 
 
 def test_missing_wandb_is_reported(
@@ -234,8 +271,8 @@ def test_hanging_wandb_is_left_behind(
     monkeypatch.setattr(mirror, "LOG_SECONDS", 0.05)
     started = time.monotonic()
     with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
-        run.log({"stage": "s"})
-        run.log({"stage": "s"})
+        for epoch in (1, 2, 3, 4):
+            run.log({"stage": "s", "epoch": epoch})
     assert time.monotonic() - started < 10
     assert "no answer within 0.05 s" in caplog.text
 
