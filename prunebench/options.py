@@ -5,6 +5,7 @@ The dataclass's fields are the schema: keys, types and ranges are checked here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isabstract
@@ -24,6 +25,18 @@ def conf_dir() -> Path:
     here = Path(__file__).resolve().parent
     packaged = here / "conf"
     return packaged if packaged.is_dir() else here.parent / "conf"
+
+
+def find_option(group: str, name: str, folders: Sequence[Path]) -> Path | None:
+    """Returns the YAML of an option in the first of `folders` that has it; None if none has."""
+    paths = [folder / group / f"{name}.yaml" for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_option(path: Path) -> dict[str, Any]:
+    """Returns what an option's YAML holds, with what it interpolates left as it is written."""
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def option(group: str, name: str, base: type, **changes: Any) -> Any:
