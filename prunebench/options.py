@@ -33,6 +33,21 @@ def find_option(group: str, name: str, folders: Sequence[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def option_groups(folders: Sequence[Path]) -> set[str]:
+    """Returns the groups of which `folders` hold options, ``recipe/phase`` among them."""
+    homes = {
+        path.parent.relative_to(folder).as_posix()
+        for folder in folders
+        for path in folder.rglob("*.yaml")
+    }
+    return homes - {"."}
+
+
+def option_names(group: str, folders: Sequence[Path]) -> list[str]:
+    """Returns the names of all options of `group` in `folders`."""
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
 def read_option(path: Path) -> dict[str, Any]:
     """Returns what an option's YAML holds, with what it interpolates left as it is written."""
     values = OmegaConf.to_container(OmegaConf.load(path))

@@ -1,0 +1,119 @@
+"""The command line: hands the composed configuration over and explains mistakes in one line.
+
+torch is imported only once a job runs, so that --help, --cfg, Tab and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from prunebench import __version__
+from prunebench.cli import sweep
+from prunebench.cli.arguments import flags_first, folders, parsed
+from prunebench.cli.mistakes import explain, explain_os, fail, say
+from prunebench.cli.option_help import option_help
+from prunebench.errors import PrunebenchError
+from prunebench.options import conf_dir
+
+#: a group for which something is typed that cannot be the name of an option
+NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def job(cfg: DictConfig) -> None:
+    """Carries out one run in Hydra's output folder."""
+    sweep.begin()
+    try:
+        hand_over(cfg)
+    except PrunebenchError as error:
+        if not sweep.in_this_process():
+            raise  # a launcher on a cluster learns of the failure by the exception alone
+        sweep.give_up(error)
+
+
+def hand_over(cfg: DictConfig) -> None:
+    """Checks `cfg` and runs it."""
+    from prunebench.config import load
+    from prunebench.config.presets import check_method
+
+    runtime = HydraConfig.get().runtime
+    choices = {str(k): str(v) for k, v in runtime.choices.items() if "/" not in str(k)}
+    check_method(choices, [Path(s.path) for s in runtime.config_sources if s.schema == "file"])
+    run = load(cfg, choices, files=True)
+    from prunebench.run import runner
+
+    runner.carry_out(run, Path(runtime.output_dir))
+
+
+def main() -> None:
+    """Entry point of the ``prunebench`` command; user mistakes exit with 2."""
+    try:
+        answer(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def answer(words: list[str]) -> None:
+    """Does what `words` ask for."""
+    if sys.version_info >= (3, 14):
+        fail(
+            "Python 3.14 is not supported: Hydra 1.3 and fvcore do not run on it; use 3.11 to 3.13"
+        )
+    if "--version" in words:
+        sys.stdout.write(f"prunebench {__version__}\n")
+        return
+    try:
+        args = parsed(words)
+        page = option_help(args.overrides, folders(args)) if args.help else ""
+    except PrunebenchError as error:
+        fail(str(error))
+    if page:
+        sys.stdout.write(f"{page}\n")
+        return
+    sys.argv[1:] = flags_first(words, args)
+    run_jobs()
+
+
+def run_jobs() -> None:
+    """Runs the job, or all of a sweep."""
+    if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
+        job()
+        for mistake in sweep.MISTAKES:
+            raise mistake
+        return
+    explained()
+    if sweep.MISTAKES:
+        raise SystemExit(2)
+
+
+def explained() -> None:
+    """Runs the job, or all of a sweep; what stops it is told in one line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+    try:
+        job()
+    except KeyboardInterrupt:
+        say("interrupted; the same command with run.resume=true goes on")
+        raise SystemExit(130) from None
+    except (PrunebenchError, HydraException, OmegaConfBaseException, YAMLError) as error:
+        fail(explain(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fail(explain_os(error, begun=bool(sweep.BEGUN)))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]
+        fail(f"{', '.join(typed)}: a group needs an option; prunebench --help lists them")

@@ -1,0 +1,61 @@
+"""What a sweep says of itself: which job a message is of, and where its table is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from prunebench.cli.mistakes import say
+from prunebench.errors import PrunebenchError
+from prunebench.records import FAILURE, REPORT
+
+#: the output folders of the jobs that this process has begun
+BEGUN: list[Path] = []
+#: what those of them ended with that failed; a sweep goes on after one
+MISTAKES: list[PrunebenchError] = []
+
+
+def in_this_process() -> bool:
+    """Whether the job runs in the process that was called, alone or one of a sweep in turn."""
+    launcher = str(HydraConfig.get().launcher._target_)
+    return HydraConfig.get().mode is RunMode.RUN or launcher.endswith(".BasicLauncher")
+
+
+def job_name() -> str:
+    """Returns the job's number in its sweep and what tells it from the others; "" if it is alone."""
+    hydra = HydraConfig.get()
+    if hydra.mode is not RunMode.MULTIRUN:
+        return ""
+    own = [str(typed) for typed in hydra.overrides.task if str(typed) not in sys.argv]
+    return f"job {hydra.job.num} ({' '.join(own)})"
+
+
+def begin() -> None:
+    """Counts the job, and says which one of a sweep it is."""
+    BEGUN.append(Path(str(HydraConfig.get().runtime.output_dir)))
+    if job_name():
+        say(f"{job_name()} begins")
+
+
+def give_up(error: PrunebenchError) -> None:
+    """Counts the job as failed and says why."""
+    MISTAKES.append(error)
+    say(": ".join(filter(None, [job_name(), str(error)])))
+
+
+class SweepEnd(Callback):
+    """Says, when a sweep is over, how many of its jobs failed and how to see its table."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra in the process that was called, wherever the jobs ran."""
+        folder = Path(os.path.relpath(str(config.hydra.sweep.dir)))
+        counted = f"{len(MISTAKES)} of {len(BEGUN)} jobs failed" if BEGUN else "the jobs are done"
+        recorded = any(path for name in (REPORT, FAILURE) for path in folder.rglob(name))
+        say(counted + (f"; their table: prunebench-table {folder}" if recorded else ""))
