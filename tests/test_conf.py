@@ -14,10 +14,10 @@ from omegaconf import OmegaConf, open_dict
 
 import prunebench
 from prunebench.config import GROUPS, load
-from prunebench.config.presets import HOW, check_method, choices_of
+from prunebench.config.presets import HOW, check_method
 from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.errors import ConfigError
-from prunebench.options import component, conf_dir, option, read_option, section
+from prunebench.options import choices_of, component, conf_dir, option, read_option, section
 from prunebench.recipes import Phase, Recipe
 
 PACKAGES = {
@@ -165,6 +165,21 @@ def test_the_quickstart_is_there_for_every_method(typed, kept):
         config, choices = with_choices(*typed)
     check_method(choices, [conf_dir()])
     assert (choices["criterion"], choices["recipe"], config.model.width) == kept
+
+
+def test_a_run_holds_values_of_their_fields_types():
+    typed = ("model=resnet20", "criterion=l1", "budget=macs")
+    whole = load(composed(*typed, "model.width=1", "budget.keep=1", "run.checkpoint_seconds=7"), {})
+    real = load(composed(*typed, "model.width=1.0", "budget.keep=1.0"), {})
+    assert str(whole.config["model"]) == str(real.config["model"])
+    assert (str(whole.config["model"]["width"]), str(whole.config["budget"]["keep"])) == (
+        "1.0",
+        "1.0",
+    )
+    assert str(whole.config["run"]["checkpoint_seconds"]) == "7.0"
+    assert whole.digest == real.digest
+    patterns = load(composed(*typed[:2], "budget=per_layer", "budget.keep={conv1: 1}"), {})
+    assert str(patterns.config["budget"]["keep"]) == "{'conv1': 1.0}"
 
 
 def test_the_sweep_over_criteria_leaves_none_out():

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,11 +23,16 @@ from prunebench.cli import sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.mistakes import explain, explain_os, fail, say
 from prunebench.cli.option_help import option_help
-from prunebench.errors import PrunebenchError
+from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.options import conf_dir
+
+if TYPE_CHECKING:
+    from prunebench.config import Run
 
 #: a group for which something is typed that cannot be the name of an option
 NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
+#: how a message about a key begins that is not known
+UNKNOWN = re.compile(r"'([\w.]+)' is not known")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -43,16 +49,37 @@ def job(cfg: DictConfig) -> None:
 
 def hand_over(cfg: DictConfig) -> None:
     """Checks `cfg` and runs it."""
-    from prunebench.config import load
-    from prunebench.config.presets import check_method
-
-    runtime = HydraConfig.get().runtime
-    choices = {str(k): str(v) for k, v in runtime.choices.items() if "/" not in str(k)}
-    check_method(choices, [Path(s.path) for s in runtime.config_sources if s.schema == "file"])
-    run = load(cfg, choices, files=True)
+    run = checked(cfg)
     from prunebench.run import runner
 
-    runner.carry_out(run, Path(runtime.output_dir))
+    runner.carry_out(run, Path(HydraConfig.get().runtime.output_dir))
+
+
+def checked(cfg: DictConfig) -> Run:
+    """Returns the run that `cfg` describes.
+
+    Raises:
+        ConfigError: it describes none; where that is about a key that a method or experiment sets
+            and nobody typed, the message says so.
+    """
+    from prunebench.config import load
+    from prunebench.config.presets import check_method, setter
+
+    hydra_config = HydraConfig.get()
+    runtime = hydra_config.runtime
+    choices = {str(k): str(v) for k, v in runtime.choices.items() if "/" not in str(k)}
+    where = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    check_method(choices, where)
+    try:
+        return load(cfg, choices, files=True)
+    except ConfigError as error:
+        about = UNKNOWN.match(str(error))
+        key = about[1] if about else ""
+        preset = setter(key, choices, where)
+        if not preset or any(f"{key}=" in typed for typed in hydra_config.overrides.task):
+            raise
+        group = key.partition(".")[0]
+        raise ConfigError(f"{error}; {preset} sets it, for another {group}") from error
 
 
 def main() -> None:

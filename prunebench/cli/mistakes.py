@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.errors import unknown
-from prunebench.options import conf_dir, find_option, option_groups
+from prunebench.options import PRESETS, conf_dir, find_option, option_groups
 
 #: what a file system answers that will not, or cannot, take more
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -24,8 +24,6 @@ PLUGINS = {
     "optuna": "prunebench[optuna]",
     "joblib": "hydra-joblib-launcher",
 }
-#: options that the composed configuration shows no section for
-PRESETS = {"method", "experiment"}
 
 
 def fail(message: str) -> NoReturn:
@@ -56,7 +54,7 @@ def explain(error: Exception) -> str:
             valid = {str(key) for key in cause.parent_node} - {"hydra", "_target_"}
             if "not in struct" in str(cause):
                 key = str(cause.full_key)
-                return unknown(key, valid if "." in key else valid | PRESETS)
+                return unknown(key, valid if "." in key else {*valid, *PRESETS})
         cause = cause.__cause__
     return str(error)
 

@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from prunebench.config.presets import choices_of
 from prunebench.errors import ConfigError, unknown
-from prunebench.options import find_option, option_groups, option_names, read_option
+from prunebench.options import (
+    choices_of,
+    find_option,
+    option_groups,
+    option_names,
+    read_option,
+)
 
 
 def option_help(words: Sequence[str], folders: Sequence[Path]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -29,12 +30,20 @@ def in_this_process() -> bool:
 
 
 def job_name() -> str:
-    """Returns the job's number in its sweep and what tells it from the others; "" if it is alone."""
+    """Returns a sweep's job by its number and what tells it from the others; "" if it is alone."""
     hydra = HydraConfig.get()
     if hydra.mode is not RunMode.MULTIRUN:
         return ""
-    own = [str(typed) for typed in hydra.overrides.task if str(typed) not in sys.argv]
+    swept = swept_keys(sys.argv[1:]) | {str(key) for key in hydra.sweeper.get("params") or ()}
+    own = [str(typed) for typed in hydra.overrides.task if str(typed).partition("=")[0] in swept]
     return f"job {hydra.job.num} ({' '.join(own)})"
+
+
+def swept_keys(words: list[str]) -> set[str]:
+    """Returns the keys and groups for which `words` give several values."""
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(settings)
+    return {override.key_or_group for override in parsed if override.is_sweep_override()}
 
 
 def begin() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.errors import require
-from prunebench.options import find_option, read_option
+from prunebench.options import PRESETS, choices_of, find_option, read_option
 
 #: groups that say how to prune; a method chooses all of them
 HOW = ("criterion", "budget", "repair", "schedule")
@@ -45,14 +45,16 @@ def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
     )
 
 
-def choices_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Returns group -> option that the defaults list of a preset's YAML chooses."""
-    chosen = {}
-    for line in values.get("defaults", []):
-        if isinstance(line, Mapping):
-            for key, option in line.items():
-                chosen[str(key).removeprefix("override ").removeprefix("/")] = str(option)
-    return chosen
+def setter(key: str, choices: Mapping[str, str], folders: Sequence[Path]) -> str:
+    """Returns which method or experiment of `choices` sets the dotted `key`; "" if none does."""
+    for group in PRESETS:
+        path = find_option(group, choices.get(group, ""), folders)
+        value: Any = read_option(path) if path else None
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            return f"{group}={choices[group]}"
+    return ""
 
 
 def swept(values: Mapping[str, Any]) -> set[str]:
@@ -75,6 +77,5 @@ def _keys(prefix: str, value: object) -> Iterator[str]:
         for key, inner in value.items():
             yield from _keys(f"{prefix}.{key}", inner)
     else:
-        plain = value is None or isinstance(value, bool)
-        shown = {None: "null", True: "true", False: "false"}[value] if plain else str(value)
+        shown = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
         yield shlex.quote(f"{prefix}={shown}".replace(" ", ""))
