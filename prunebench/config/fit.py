@@ -16,7 +16,10 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
         ConfigError: a batch is larger than the training set, which would be one step per epoch.
     """
     images = len(data.train)
-    for name, phase in vars(run.recipe).items():
+    given = run.baseline.checkpoint is not None or run.model.pretrained
+    trained = {"baseline": not given, "pruning": run.schedule.trains, "finetune": True}
+    for name in (name for name, happens in trained.items() if happens):
+        phase = getattr(run.recipe, name)
         require(
             phase.batch_size <= images or not phase.epochs,
             f"recipe.{name}.batch_size={phase.batch_size} is more than the {images:,} training "
@@ -28,6 +31,5 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
                 f"{group}: asks for {asked.images_needed:,} training images; there are "
                 f"{images:,}, and all are taken"
             )
-    given = run.baseline.checkpoint is not None or run.model.pretrained
     if run.recipe.baseline.epochs == 0 and not given:
         yield "recipe.baseline.epochs=0: the network that is pruned is not trained"

@@ -55,7 +55,9 @@ def test_an_option_misspelt_in_a_sweep_is_one_line(prunebench):
 
 def test_a_job_that_fails_says_which_it_is_and_the_sweep_counts_it(prunebench):
     # flags and settings in whatever order
-    done = prunebench(*TINY[:4], TINY[-3], "run.dry_run=true", "-m", "budget=macs,own", "criterion=l1")
+    done = prunebench(
+        *TINY[:4], TINY[-3], "run.dry_run=true", "-m", "budget=macs,own", "criterion=l1"
+    )
     assert done.returncode == 2
     assert "prunebench: job 1 (budget=own): budget=own takes the criterion's own" in done.stderr
     assert done.stderr.endswith("prunebench: 1 of 2 jobs failed\n")
