@@ -1,5 +1,6 @@
 """User mistakes as one clear line each; everything else keeps its traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from types import NoneType
@@ -12,6 +13,8 @@ WORDS: dict[type, tuple[str, str, object]] = {
     float: ("a number", "numbers", 0.5),
     str: ("a text", "texts", "conv1"),
 }
+#: in a name
+NUMBER = re.compile(r"\d+")
 
 
 class PrunebenchError(Exception):
@@ -42,9 +45,28 @@ def unknown(what: str, valid: Iterable[str]) -> str:
     """Says that `what` (``key=value`` or a dotted key) is not known, and what would be."""
     choices = sorted(valid)
     word = what.rsplit("=", 1)[-1].rsplit(".", 1)[-1]
-    near = get_close_matches(word, choices, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    near = nearest(word, choices)
+    hint = f"; did you mean '{near}'?" if near else ""
     return f"'{what}' is not known; valid: {', '.join(choices) or 'none'}{hint}"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Returns which of `choices` was probably meant by `word`, whatever its case; "" if none.
+
+    Of names that differ in their number alone, the one with the number nearest.
+    """
+    spelt = {choice.lower(): choice for choice in choices}
+    near = get_close_matches(word.lower(), spelt, n=max(1, len(spelt)))
+    numbers = NUMBER.findall(word)
+    alike = [name for name in near if NUMBER.sub("#", name) == NUMBER.sub("#", word.lower())]
+    if alike and numbers:
+        return spelt[min(alike, key=lambda name: _distance(NUMBER.findall(name), numbers))]
+    return spelt[near[0]] if near else ""
+
+
+def _distance(some: Iterable[str], others: Iterable[str]) -> int:
+    """Returns how far the numbers in two names are apart."""
+    return sum(abs(int(a) - int(b)) for a, b in zip(some, others, strict=True))
 
 
 def wrong_type(key: str, value: object, hint: Any) -> str:

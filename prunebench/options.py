@@ -5,9 +5,11 @@ The dataclass's fields are the schema: keys, types and ranges are checked here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isabstract
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -17,6 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from prunebench.errors import ConfigError, require, unknown, wrong_type
 
 Part = TypeVar("Part")
+#: groups whose options choose those of others, for which a run has no part of its own
+PRESETS = ("method", "experiment")
 
 
 def conf_dir() -> Path:
@@ -24,6 +28,43 @@ def conf_dir() -> Path:
     here = Path(__file__).resolve().parent
     packaged = here / "conf"
     return packaged if packaged.is_dir() else here.parent / "conf"
+
+
+def find_option(group: str, name: str, folders: Sequence[Path]) -> Path | None:
+    """Returns the YAML of an option in the first of `folders` that has it; None if none has."""
+    paths = [folder / group / f"{name}.yaml" for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def option_groups(folders: Sequence[Path]) -> set[str]:
+    """Returns the groups of which `folders` hold options, ``recipe/phase`` among them."""
+    homes = {
+        path.parent.relative_to(folder).as_posix()
+        for folder in folders
+        for path in folder.rglob("*.yaml")
+    }
+    return homes - {"."}
+
+
+def option_names(group: str, folders: Sequence[Path]) -> list[str]:
+    """Returns the names of all options of `group` in `folders`."""
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def read_option(path: Path) -> dict[str, Any]:
+    """Returns what an option's YAML holds, with what it interpolates left as it is written."""
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def choices_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns group -> option that the defaults list of a preset's YAML chooses."""
+    chosen = {}
+    for line in values.get("defaults", []):
+        if isinstance(line, Mapping):
+            for key, option in line.items():
+                chosen[str(key).removeprefix("override ").removeprefix("/")] = str(option)
+    return chosen
 
 
 def option(group: str, name: str, base: type, **changes: Any) -> Any:
@@ -85,6 +126,7 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         merged = OmegaConf.merge(OmegaConf.structured(schema), values)
         for key in OmegaConf.missing_keys(merged):
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
+        check_finite(name, OmegaConf.to_container(merged))
     try:
         built: object = schema(**parts) if nested else OmegaConf.to_object(merged)
     except ConfigError as error:
@@ -106,6 +148,18 @@ def check_types(name: str, values: dict[str, Any], schema: type) -> None:
         except OmegaConfBaseException:
             fits = False
         require(fits, wrong_type(f"{name}.{key}", value, hints[key]))
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raises ConfigError if `value` is, or holds, a number that is not finite."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            check_finite(f"{name}.{key}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            check_finite(name, inner)
+    elif isinstance(value, float):
+        require(isfinite(value), f"{name} must be finite, got {value}")
 
 
 def check_keys(name: str, values: object, schema: type) -> None:

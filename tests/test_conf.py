@@ -1,5 +1,6 @@
 """Every shipped option can be composed and built, and every option class has its YAML."""
 
+import shlex
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isabstract
@@ -9,13 +10,14 @@ from pkgutil import iter_modules
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 import prunebench
 from prunebench.config import GROUPS, load
+from prunebench.config.presets import HOW, check_method
 from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.errors import ConfigError
-from prunebench.options import component, conf_dir, option, section
+from prunebench.options import choices_of, component, conf_dir, option, read_option, section
 from prunebench.recipes import Phase, Recipe
 
 PACKAGES = {
@@ -102,6 +104,82 @@ def test_what_is_a_list_says_so(group, option):
 def test_every_preset_makes_a_run(name):
     run = load(composed(name), {})
     assert run.recipe.finetune.epochs > 0
+
+
+EXPERIMENTS, METHODS = (
+    sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    for group in ("experiment", "method")
+)
+METHOD_CHOICES = {
+    method: choices_of(read_option(conf_dir() / "method" / f"{method}.yaml")) for method in METHODS
+}
+
+
+def with_choices(*overrides):
+    """What is composed, and group -> chosen option."""
+    config = compose("config", overrides=["name=test", *overrides], return_hydra_config=True)
+    chosen = config.hydra.runtime.choices
+    with open_dict(config):
+        del config["hydra"]
+    return config, {str(k): str(v) for k, v in chosen.items() if "/" not in str(k)}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_method_over_an_experiment_is_that_method_or_one_line(experiment):
+    assert all(set(HOW) <= chosen.keys() for chosen in METHOD_CHOICES.values())
+    path = conf_dir() / "experiment" / f"{experiment}.yaml"
+    own = choices_of(read_option(path)).get("method")
+    for method in METHODS:
+        typed = [f"experiment={experiment}", f"method={method}"]
+        try:
+            check_method({"experiment": experiment, "method": method}, [conf_dir()])
+        except ConfigError as error:
+            assert method != own
+            assert f"{experiment} has a way to prune of its own" in str(error)
+            typed = shlex.split(str(error).partition("type instead: prunebench ")[2])
+            assert typed[-1] == f"method={method}"
+            if method != "foad":  # what is to be typed differs in its last word alone
+                continue
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            config, choices = with_choices(*typed)
+        if method != own:
+            assert {g: choices[g] for g in HOW} == {g: METHOD_CHOICES[method][g] for g in HOW}
+        told = ""
+        try:
+            load(config, choices)
+        except ConfigError as error:
+            told = str(error)
+        assert "is not known" not in told
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        (["experiment=quickstart", "method=thinet"], ("thinet", "quick", 0.25)),
+        (["experiment=quickstart", "method=thinet", "criterion=l1"], ("l1", "quick", 0.25)),
+        (["experiment=quickstart", "method=sfp", "recipe=sfp"], ("l2", "sfp", 0.25)),
+    ],
+)
+def test_the_quickstart_is_there_for_every_method(typed, kept):
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        config, choices = with_choices(*typed)
+    check_method(choices, [conf_dir()])
+    assert (choices["criterion"], choices["recipe"], config.model.width) == kept
+
+
+def test_a_run_holds_values_of_their_fields_types():
+    typed = ("model=resnet20", "criterion=l1", "budget=macs")
+    whole = load(composed(*typed, "model.width=1", "budget.keep=1", "run.checkpoint_seconds=7"), {})
+    real = load(composed(*typed, "model.width=1.0", "budget.keep=1.0"), {})
+    assert str(whole.config["model"]) == str(real.config["model"])
+    assert (str(whole.config["model"]["width"]), str(whole.config["budget"]["keep"])) == (
+        "1.0",
+        "1.0",
+    )
+    assert str(whole.config["run"]["checkpoint_seconds"]) == "7.0"
+    assert whole.digest == real.digest
+    patterns = load(composed(*typed[:2], "budget=per_layer", "budget.keep={conv1: 1}"), {})
+    assert str(patterns.config["budget"]["keep"]) == "{'conv1': 1.0}"
 
 
 def test_the_sweep_over_criteria_leaves_none_out():

@@ -7,7 +7,7 @@ mistake elsewhere is answered at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
-from prunebench.options import component, section
+from prunebench.options import PRESETS, component, section
 from prunebench.recipes import Recipe
 from prunebench.records.identity import contents, deciding
 from prunebench.records.jsonfile import digest
@@ -100,7 +100,7 @@ class Run:
     """One run, with everything built and checked before anything is trained.
 
     Attributes:
-        config: the resolved configuration as plain values, for the report.
+        config: the resolved configuration as plain values of its fields' types, for the report.
         choices: group -> chosen option.
         contents: dotted key -> sha256 of the file it names, as `DatasetSpec.files` and its like
             list them.
@@ -168,7 +168,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     """
     known = {"name", "run", "baseline", *GROUPS, "recipe"}
     for key in cfg:
-        require(str(key) in known, unknown(str(key), known))
+        require(str(key) in known, unknown(str(key), {*known, *PRESETS}))
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
@@ -181,6 +181,8 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     settings = section("run", plain["run"], Settings)
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
+    # as typed values, so that 1 and 1.0 are one setting
+    plain |= {"run": asdict(settings), "baseline": asdict(baseline), "recipe": asdict(recipe)}
     check_processes(settings.processes, recipe)
     parts: dict[str, Any] = {}
     for group, base in GROUPS.items():
@@ -190,6 +192,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
             if files:
                 require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
+        plain[group] = {"_target_": plain[group]["_target_"], **asdict(parts[group])}
     held = {}
     if files:
         require_files(parts["model"])

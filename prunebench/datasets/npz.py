@@ -72,6 +72,19 @@ def _check(path: Path, part: str, images: Array, labels: Array) -> None:
         raise DataError(f"{path}: {part}_labels must count from 0, got {labels.min()}")
 
 
+def check_labels(path: Path, labels: list[int], classes: int) -> None:
+    """Raises DataError where some of 0..`classes` - 1 label no training image, or 0 alone does."""
+    if classes < 2:
+        raise DataError(f"{path}: all labels are 0; there must be at least two classes")
+    learnt = set(labels)
+    if len(learnt) < classes:
+        absent = next(label for label in range(classes) if label not in learnt)
+        raise DataError(
+            f"{path}: labels go up to {classes - 1}, but no training image has label {absent}; "
+            "number the classes 0, 1, 2 ... without gaps"
+        )
+
+
 def to_split(images: Array, labels: Array) -> Split:
     """Returns uint8 [n, H, W, C] images and integer labels as a split, channels first."""
     import numpy as np
@@ -117,4 +130,5 @@ class Npz(InMemory):
         train = to_split(arrays["train_images"], arrays["train_labels"])
         test = to_split(arrays["test_images"], arrays["test_labels"])
         classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
+        check_labels(path, train.labels.tolist(), classes)
         return self.data(path.stem, train, test, classes=classes)

@@ -13,11 +13,13 @@ from torch import nn
 from prunebench.channels import ChannelMap, Plan, trace
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
+from prunebench.config.fit import check_fit
 from prunebench.measure import CONVENTION
 from prunebench.run import baseline
 from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
+from prunebench.tracking.progress import Progress
 
 
 def dry_run(run: Run) -> None:
@@ -28,6 +30,8 @@ def dry_run(run: Run) -> None:
     """
     device = pick_device(run.settings.device)
     data = run.dataset.load()
+    for line in check_fit(run, data):
+        Progress().note(line)
     network = baseline.build(run, data).to(device).eval()
     origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
     example = tracing_image(data.shape).to(device)

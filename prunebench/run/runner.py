@@ -12,6 +12,7 @@ from torch import nn
 from prunebench import records
 from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
+from prunebench.config.fit import check_fit
 from prunebench.records.metrics import MetricsLog
 from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
@@ -62,6 +63,8 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
     """Returns the report of the whole run: baseline, prune, fine-tune."""
     device = pick_device(run.settings.device)
     data = run.dataset.load()
+    for line in check_fit(run, data):
+        progress.note(line)
     origin = run.model.origin()
     metrics = MetricsLog(folder.path / METRICS, fresh=folder.fresh)
     with (

@@ -47,7 +47,20 @@ TORCH_FREE = [
     (["method=foa"], ["'method=foa' is not known", "did you mean 'foad'?"]),
     (["criterion._target_=os.system"], ["criterion._target_: os.system is not a Criterion"]),
     (["criterion._target_=prunebench.nothing.X"], ["criterion._target_: cannot find"]),
-    (["model=vgg16", "foad"], ["foad"]),
+    (["recipe.baseline.lr=1e400"], ["recipe.baseline.lr must be finite, got inf"]),
+    (["dataset.mean=[nan,0.5,0.5]"], ["dataset.mean must be finite, got nan"]),
+    (["run.outputs=/proc/x"], ["cannot write /proc/x", "choose another run.outputs=FOLDER"]),
+    (["run.outputs=/etc/passwd"], ["cannot write /etc/passwd", "run.outputs=FOLDER"]),
+    (["-m", "run.outputs=/etc/passwd", "run.seed=0,1"], ["cannot write /etc/passwd"]),
+    (
+        ["method=aofp_quick", "criterion=l1"],
+        ["'criterion.theta' is not known", "; method=aofp_quick sets it, for another criterion"],
+    ),
+    (
+        ["experiment=cac_lenet_300_100", "method=sfp"],
+        ["type instead: prunebench model=lenet_300_100 dataset=mnist recipe=mnist method=sfp"],
+    ),
+    (["model=vgg16", "foad"], ["'foad' is not key=value; did you mean criterion=foad"]),
     (["criterion.t="], ["criterion.t"]),
 ]
 

@@ -30,7 +30,14 @@ def test_a_sweep_needs_no_name_and_is_resumed(prunebench, tmp_path):
     assert done.returncode == 0, done.stderr
     made = {"0-mlp_512_512-digits-l1": "l1", "1-mlp_512_512-digits-random": "random"}
     assert jobs(tmp_path) == made
+    begun = [line for line in done.stderr.splitlines() if line.endswith("begins")]
+    assert begun == [
+        "prunebench: job 0 (criterion=l1) begins",
+        "prunebench: job 1 (criterion=random) begins",
+    ]
     [sweep] = (tmp_path / "outputs" / "sweeps").iterdir()
+    table = f"prunebench-table {sweep.relative_to(tmp_path)}"
+    assert done.stderr.endswith(f"prunebench: 0 of 2 jobs failed; their table: {table}\n")
     again = prunebench("-m", *TINY, "criterion=l1,random", "run.resume=true")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished before") == 2
@@ -46,6 +53,16 @@ def test_an_option_misspelt_in_a_sweep_is_one_line(prunebench):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_job_that_fails_says_which_it_is_and_the_sweep_counts_it(prunebench):
+    # flags and settings in whatever order
+    done = prunebench(
+        *TINY[:4], TINY[-3], "run.dry_run=true", "-m", "budget=macs,own", "criterion=l1"
+    )
+    assert done.returncode == 2
+    assert "prunebench: job 1 (budget=own): budget=own takes the criterion's own" in done.stderr
+    assert done.stderr.endswith("prunebench: 1 of 2 jobs failed\n")
+
+
 def test_a_name_may_be_a_path_or_hold_other_characters(prunebench, tmp_path):
     done = prunebench("-m", *TINY, "criterion=l1", "name='study/ä b:*'")
     assert done.returncode == 0, done.stderr
@@ -59,6 +76,6 @@ def test_a_name_that_cannot_be_a_folder_is_one_line(prunebench, tmp_path):
     ):
         done = prunebench("-m", *TINY, "criterion=l1,random", f"name={name}")
         assert done.returncode == 2, done.stderr
-        assert f"prunebench: {answer}" in done.stderr
+        assert f"{answer}" in done.stderr
         assert "Traceback" not in done.stderr
     assert not list(tmp_path.rglob("run.json"))

@@ -1,0 +1,161 @@
+"""The command line: hands the composed configuration over and explains mistakes in one line.
+
+torch is imported only once a job runs, so that --help, --cfg, Tab and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from prunebench import __version__
+from prunebench.cli import sweep
+from prunebench.cli.arguments import flags_first, folders, parsed
+from prunebench.cli.leftovers import notes_on, remove_unused
+from prunebench.cli.mistakes import explain, explain_os, fail, say
+from prunebench.cli.option_help import option_help
+from prunebench.errors import ConfigError, PrunebenchError
+from prunebench.options import conf_dir
+
+if TYPE_CHECKING:
+    from prunebench.config import Run
+
+#: a group for which something is typed that cannot be the name of an option
+NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
+#: how a message about a key begins that is not known
+UNKNOWN = re.compile(r"'([\w.]+)' is not known")
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
+def job(cfg: DictConfig) -> None:
+    """Carries out one run in Hydra's output folder."""
+    sweep.begin()
+    try:
+        hand_over(cfg)
+    except PrunebenchError as error:
+        if not sweep.in_this_process():
+            raise  # a launcher on a cluster learns of the failure by the exception alone
+        sweep.give_up(error)
+
+
+def hand_over(cfg: DictConfig) -> None:
+    """Checks `cfg` and runs it; a folder that Hydra made in vain does not stay."""
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    try:
+        run = checked(cfg)
+        from prunebench.run import runner
+
+        runner.carry_out(run, folder, notes_on(cfg))
+    finally:
+        remove_unused(folder, f"{hydra_config.job.name}.log")
+
+
+def checked(cfg: DictConfig) -> Run:
+    """Returns the run that `cfg` describes.
+
+    Raises:
+        ConfigError: it describes none; where that is about a key that a method or experiment sets
+            and nobody typed, the message says so.
+    """
+    from prunebench.config import load
+    from prunebench.config.presets import check_method, setter
+
+    hydra_config = HydraConfig.get()
+    runtime = hydra_config.runtime
+    choices = {str(k): str(v) for k, v in runtime.choices.items() if "/" not in str(k)}
+    where = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    check_method(choices, where)
+    try:
+        return load(cfg, choices, files=True)
+    except ConfigError as error:
+        about = UNKNOWN.match(str(error))
+        key = about[1] if about else ""
+        preset = setter(key, choices, where)
+        if not preset or any(f"{key}=" in typed for typed in hydra_config.overrides.task):
+            raise
+        group = key.partition(".")[0]
+        raise ConfigError(f"{error}; {preset} sets it, for another {group}") from error
+
+
+def main() -> None:
+    """Entry point of the ``prunebench`` command; user mistakes exit with 2."""
+    try:
+        answer(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def answer(words: list[str]) -> None:
+    """Does what `words` ask for."""
+    if sys.version_info >= (3, 14):
+        fail(
+            "Python 3.14 is not supported: Hydra 1.3 and fvcore do not run on it; use 3.11 to 3.13"
+        )
+    if "--version" in words:
+        sys.stdout.write(f"prunebench {__version__}\n")
+        return
+    try:
+        args = parsed(words)
+        page = option_help(args.overrides, folders(args)) if args.help else ""
+    except PrunebenchError as error:
+        fail(str(error))
+    if page:
+        sys.stdout.write(f"{page}\n")
+        return
+    sys.argv[1:] = flags_first(words, args)
+    run_jobs()
+
+
+def run_jobs() -> None:
+    """Runs the job, or all of a sweep."""
+    try:
+        told_or_raised()
+    finally:
+        for folder in sweep.FOLDERS:
+            remove_unused(folder, "multirun.yaml")
+    if sweep.MISTAKES:
+        raise SystemExit(2)
+
+
+def told_or_raised() -> None:
+    """Runs the job, or all of a sweep, with one line about what stops it or all of Python's."""
+    if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
+        job()
+        for mistake in sweep.MISTAKES:
+            raise mistake
+        return
+    explained()
+
+
+def explained() -> None:
+    """Runs the job, or all of a sweep; what stops it is told in one line."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+    try:
+        job()
+    except KeyboardInterrupt:
+        say("interrupted; the same command with run.resume=true goes on")
+        raise SystemExit(130) from None
+    except (PrunebenchError, HydraException, OmegaConfBaseException, YAMLError) as error:
+        fail(explain(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fail(explain_os(error, begun=bool(sweep.BEGUN)))
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]
+        fail(f"{', '.join(typed)}: a group needs an option; prunebench --help lists them")

@@ -1,0 +1,127 @@
+"""What an error of Hydra, OmegaConf or YAML means for the user, in one line."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+from typing import NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from prunebench.errors import unknown
+from prunebench.options import PRESETS, conf_dir, find_option, option_groups
+
+#: what a file system answers that will not, or cannot, take more
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+#: Hydra plugin -> what to install
+PLUGINS = {
+    "submitit": "prunebench[slurm]",
+    "ray": "prunebench[ray]",
+    "optuna": "prunebench[optuna]",
+    "joblib": "hydra-joblib-launcher",
+}
+
+
+def fail(message: str) -> NoReturn:
+    """Prints `message` as one line and exits with 2."""
+    say(message)
+    raise SystemExit(2)
+
+
+def say(message: str) -> None:
+    """Prints `message` as one line."""
+    sys.stderr.write(f"prunebench: {' '.join(message.split())}\n")
+
+
+def explain(error: Exception) -> str:
+    """Says in one line what `error` means for the user."""
+    if isinstance(error, MissingConfigException):
+        return _missing(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    _, is_merge, typed = str(error).partition("Error merging override ")
+    if is_merge:
+        key, _, value = typed.partition("=")
+        held = f"a list: {key}=[...]" if value.startswith("{") else "keys and values"
+        return f"{typed} does not fit: {key} holds {held}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+            valid = {str(key) for key in cause.parent_node} - {"hydra", "_target_"}
+            if "not in struct" in str(cause):
+                key = str(cause.full_key)
+                return unknown(key, valid if "." in key else {*valid, *PRESETS})
+        cause = cause.__cause__
+    return str(error)
+
+
+def explain_os(error: OSError, *, begun: bool) -> str:
+    """Says why a file or folder cannot be written.
+
+    Args:
+        error: what the operating system answered.
+        begun: whether a job has begun; before, only Hydra makes folders.
+
+    Raises:
+        OSError: `error` itself, where it says nothing about the user's files.
+    """
+    if error.errno == errno.ENAMETOOLONG:
+        return "name is too long for a folder; choose a shorter name="
+    if begun and error.errno not in NOT_WRITABLE:
+        raise error
+    return f"cannot write {error.filename} ({error.strerror}); choose another run.outputs=FOLDER"
+
+
+def _missing(error: MissingConfigException) -> str:
+    """Says which option or file is not known, and which are."""
+    if not error.missing_cfg_file or error.options is None:
+        return str(error)
+    group, _, option = error.missing_cfg_file.rpartition("/")
+    said = unknown(f"{group}={option}", error.options)
+    for plugin, package in PLUGINS.items():
+        if group.startswith("hydra/") and option.startswith(plugin):
+            return f"{said}; it needs a plugin: pip install '{package}'"
+    return said
+
+
+def _unreadable(word: str) -> str:
+    """Says how to type a word that Hydra's parser cannot read."""
+    key, is_setting, value = word.partition("=")
+    if not is_setting or not _readable(f"{key}=x"):
+        return _bare(word)
+    if value[:1] in ("[", "{"):
+        return (
+            f"{word} cannot be read: brackets must be closed, and an entry with = or other signs "
+            f"stands in quotes, such as '{key}=[\"a=b\"]'"
+        )
+    if value.startswith("~"):  # which the shell expands at the beginning of a word only
+        typed = f"\"{key}='$HOME{value[1:]}'\""
+    else:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        typed = shlex.quote(f'{key}="{escaped}"')
+    return f"{word} cannot be read without quotes; type {typed}"
+
+
+def _bare(word: str) -> str:
+    """Says what a word that is not ``key=value`` may have been meant for."""
+    groups = sorted(option_groups([conf_dir()]))
+    if word in groups:
+        return f"'{word}' needs an option: {word}=..., which prunebench {word} --help lists"
+    if word in ("help", "version"):
+        return f"'{word}' is not key=value; did you mean --{word}?"
+    meant = [f"{group}={word}" for group in groups if find_option(group, word, [conf_dir()])]
+    hint = f"did you mean {' or '.join(meant)}?" if meant else "see prunebench --help"
+    return f"'{word}' is not key=value; {hint}"
+
+
+def _readable(word: str) -> bool:
+    """Whether Hydra's parser takes `word`."""
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True

@@ -1,0 +1,76 @@
+"""What a sweep says of itself: which job a message is of, and where its table is."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from prunebench.cli.mistakes import say
+from prunebench.errors import PrunebenchError
+from prunebench.records import FAILURE, REPORT
+
+#: the output folders of the jobs that this process has begun
+BEGUN: list[Path] = []
+#: the folders of the sweeps of this process, which may be refused before their first job
+FOLDERS: list[Path] = []
+#: what those of them ended with that failed; a sweep goes on after one
+MISTAKES: list[PrunebenchError] = []
+
+
+def in_this_process() -> bool:
+    """Whether the job runs in the process that was called, alone or one of a sweep in turn."""
+    launcher = str(HydraConfig.get().launcher._target_)
+    return HydraConfig.get().mode is RunMode.RUN or launcher.endswith(".BasicLauncher")
+
+
+def job_name() -> str:
+    """Returns a sweep's job by its number and what tells it from the others; "" if it is alone."""
+    hydra = HydraConfig.get()
+    if hydra.mode is not RunMode.MULTIRUN:
+        return ""
+    swept = swept_keys(sys.argv[1:]) | {str(key) for key in hydra.sweeper.get("params") or ()}
+    own = [str(typed) for typed in hydra.overrides.task if str(typed).partition("=")[0] in swept]
+    return f"job {hydra.job.num} ({' '.join(own)})"
+
+
+def swept_keys(words: list[str]) -> set[str]:
+    """Returns the keys and groups for which `words` give several values."""
+    settings = [word for word in words if "=" in word and not word.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(settings)
+    return {override.key_or_group for override in parsed if override.is_sweep_override()}
+
+
+def begin() -> None:
+    """Counts the job, and says which one of a sweep it is."""
+    BEGUN.append(Path(str(HydraConfig.get().runtime.output_dir)))
+    if job_name():
+        say(f"{job_name()} begins")
+
+
+def give_up(error: PrunebenchError) -> None:
+    """Counts the job as failed and says why."""
+    MISTAKES.append(error)
+    say(": ".join(filter(None, [job_name(), str(error)])))
+
+
+class SweepFolder(Callback):
+    """Remembers the folder of a sweep; when it is over, says what it holds and how to see it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra before it makes the folder."""
+        FOLDERS.append(Path(str(config.hydra.sweep.dir)))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Called by Hydra in the process that was called, wherever the jobs ran."""
+        folder = Path(os.path.relpath(str(config.hydra.sweep.dir)))
+        counted = f"{len(MISTAKES)} of {len(BEGUN)} jobs failed" if BEGUN else "the jobs are done"
+        recorded = any(path for name in (REPORT, FAILURE) for path in folder.rglob(name))
+        say(counted + (f"; their table: prunebench-table {folder}" if recorded else ""))

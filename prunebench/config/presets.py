@@ -1,0 +1,81 @@
+"""Which ready-made ways of pruning may be put over which experiments.
+
+An experiment says on what and for how long; it names a method, or says itself how to prune. Where
+it says more than that name, another method typed beside it would be mixed with what was meant for
+its own: such a pair is refused, with what to type instead.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import require
+from prunebench.options import PRESETS, choices_of, find_option, read_option
+
+#: groups that say how to prune; a method chooses all of them
+HOW = ("criterion", "budget", "repair", "schedule")
+#: groups that say on what and for how long
+WHAT = ("model", "dataset", "recipe")
+
+
+def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
+    """Raises ConfigError where the method is not the experiment's and cannot take its place.
+
+    Args:
+        choices: group -> chosen option.
+        folders: where options lie.
+    """
+    experiment, method = choices.get("experiment", "None"), choices.get("method", "None")
+    path = find_option("experiment", experiment, folders)
+    if path is None or method == "None":
+        return
+    values = read_option(path)
+    chosen = choices_of(values)
+    if method == chosen.get("method", "None"):
+        return
+    fixed = [group for group in HOW if group in {*values, *chosen, *swept(values)}]
+    typed = " ".join([*_typed(values, chosen), f"method={method}"])
+    require(
+        not fixed,
+        f"experiment={experiment} has a way to prune of its own ({', '.join(fixed)}), which "
+        f"method={method} cannot take over; type instead: prunebench {typed}",
+    )
+
+
+def setter(key: str, choices: Mapping[str, str], folders: Sequence[Path]) -> str:
+    """Returns which method or experiment of `choices` sets the dotted `key`; "" if none does."""
+    for group in PRESETS:
+        path = find_option(group, choices.get(group, ""), folders)
+        value: Any = read_option(path) if path else None
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            return f"{group}={choices[group]}"
+    return ""
+
+
+def swept(values: Mapping[str, Any]) -> set[str]:
+    """Returns the groups that an experiment sweeps over of its own accord."""
+    found = values.get("hydra", {}).get("sweeper", {}).get("params", {})
+    return {str(group) for group in found}
+
+
+def _typed(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Iterator[str]:
+    """Yields, as one would type it, what an experiment prunes and how long it trains."""
+    for group in WHAT:
+        if group in chosen:
+            yield f"{group}={chosen[group]}"
+        yield from _keys(group, values.get(group, {}))
+
+
+def _keys(prefix: str, value: object) -> Iterator[str]:
+    """Yields ``key=value`` for everything in nested `value`."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _keys(f"{prefix}.{key}", inner)
+    else:
+        shown = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+        yield shlex.quote(f"{prefix}={shown}".replace(" ", ""))
