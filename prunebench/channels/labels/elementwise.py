@@ -131,8 +131,8 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
     lives = []
     for shape, labels in padded:
         mine = labels >> 1
-        if any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
-            # one value for all channels: it cannot be cut with any of them
+        if _is_one_for_all(shape, labels, varying, [other for _, other in padded]):
+            # it cannot be cut with any of them
             if labels.numel() > 1 or int(mine.max()) > 0:
                 run.ids.freeze(mine, "broadcast over channels")
             lives.append(torch.ones_like(labels) if labels.numel() == 1 else labels & 1)
@@ -141,12 +141,46 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
             lives.append(torch.ones_like(labels))
             continue
         lives.append(labels & 1 | (mine == 0))
-        if ids is None:
-            ids = mine
-        elif ids is not mine:
-            a, b = torch.broadcast_tensors(ids, mine)  # type: ignore[no-untyped-call]
-            run.ids.tie(a, b)
-            ids = a if a.numel() > mine.numel() else torch.where(b > 0, b, a)
+        ids = mine if ids is None else _tied(run, ids, mine)
     if ids is None:
         ids = padded[0][1] >> 1
-    return ids, lives
+    return ids, [_reduced(live, ids) for live in lives]
+
+
+def _is_one_for_all(
+    shape: list[int], labels: Tensor, varying: list[int], others: list[Tensor]
+) -> bool:
+    """Whether an operand has one value for many channels.
+
+    It has where its size is 1 and labels of others change, unless these change along its own
+    channels as well: then what it is broadcast over are positions.
+    """
+    if not any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
+        return False
+    own = [d for d, size in enumerate(labels.shape) if size > 1]
+    missing = [d for d, size in enumerate(shape) if size == 1 and varying[d] > 1]
+    return not any(
+        any(other.size(d) > 1 for d in own) and all(other.size(d) == varying[d] for d in missing)
+        for other in others
+    )
+
+
+def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
+    """Ties two tensors of ids; returns the one of fewer dimensions that names every element.
+
+    What is tied to one channel at every position goes by the name of that channel.
+    """
+    if ids is more:
+        return ids
+    a, b = torch.broadcast_tensors(ids, more)  # type: ignore[no-untyped-call]
+    run.ids.tie(a, b)
+    for one in sorted((more, ids), key=lambda t: sum(size > 1 for size in t.shape)):
+        if bool((one > 0).all()):
+            return one
+    return torch.where(b > 0, b, a)
+
+
+def _reduced(live: Tensor, ids: Tensor) -> Tensor:
+    """Returns `live` without the dimensions along which `ids` do not change: live anywhere."""
+    dims = [d for d, size in enumerate(live.shape) if size > 1 and ids.size(d) == 1]
+    return live.amax(dims, keepdim=True) if dims else live

@@ -1,0 +1,105 @@
+"""Sums and products of operands whose labels change from position to position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunebench.channels import add_position_bias, trace
+
+
+class Gated(nn.Module):
+    """A map with a number of its own at every position, then one gate per channel."""
+
+    def __init__(self, gate: Callable[[Gated, Tensor], Tensor], *, embedded: bool = True) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 8, 3), head(8)
+        self.place = nn.Parameter(torch.randn(1, 12, 8, 8))
+        self.down, self.up = nn.Conv2d(12, 4, 1), nn.Conv2d(4, 12, 1)
+        self.scale = nn.Parameter(torch.rand(12, 1, 1))
+        self.gate, self.embedded = gate, embedded
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        x = self.place + x if self.embedded else x
+        return self.last(self.b(self.gate(self, x)))
+
+
+def head(channels: int) -> nn.Module:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
+
+
+def squeeze_excite(n: Gated, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(n.up(F.relu(n.down(F.adaptive_avg_pool2d(x, 1)))))
+
+
+def gate_first(n: Gated, x: Tensor) -> Tensor:
+    return torch.sigmoid(n.up(F.relu(n.down(x.mean((2, 3), keepdim=True))))) * x
+
+
+def own_scale(n: Gated, x: Tensor) -> Tensor:
+    return n.scale * F.gelu(x)
+
+
+def scaled_embedding(n: Gated, x: Tensor) -> Tensor:
+    return x + n.scale * n.place
+
+
+def normed_by_statistics(n: Gated, x: Tensor) -> Tensor:
+    return (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 0.1)
+
+
+GATES = [squeeze_excite, gate_first, own_scale, scaled_embedding, normed_by_statistics]
+
+
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: gate.__name__)
+def test_a_gate_per_channel_behind_a_position_embedding(gate, check_exact) -> None:
+    torch.manual_seed(0)
+    check_exact(Gated(gate), (2, 3, 8, 8), most_kept=0.9)
+
+
+def test_a_gate_behind_our_own_position_bias(check_exact) -> None:
+    net = Gated(squeeze_excite, embedded=False)
+    add_position_bias(net.a, torch.randn(12, 8, 8))
+    check_exact(net, (2, 3, 8, 8), most_kept=0.9)
+
+
+class Tokens(nn.Module):
+    """Patches behind a class token, positions of their own, and one scale per channel."""
+
+    def __init__(self, *, place_first: bool) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 12, 4, stride=4)
+        self.first = nn.Parameter(torch.randn(1, 1, 12))
+        self.place = nn.Parameter(torch.randn(1, 5, 12))
+        self.scale = nn.Parameter(torch.rand(12))
+        self.up, self.down = nn.Linear(12, 20), nn.Linear(20, 12)
+        self.last, self.place_first = nn.Linear(12, 5), place_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        x = self.place + x if self.place_first else x + self.place
+        x = x + self.scale * self.down(F.gelu(self.up(x * self.scale)))
+        return self.last(x[:, 0])
+
+
+@pytest.mark.parametrize("place_first", [True, False])
+def test_a_class_token_has_channels_like_the_others(place_first: bool, check_exact) -> None:
+    torch.manual_seed(0)
+    check_exact(Tokens(place_first=place_first), (2, 3, 8, 8), most_kept=0.9)
+
+
+def test_one_value_for_all_channels_stays_whole() -> None:
+    def spatial(n: Gated, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(n.one(x))
+
+    net = Gated(spatial)
+    net.one = nn.Conv2d(12, 1, 1)
+    cmap = trace(net, torch.randn(1, 3, 8, 8))
+    assert cmap.frozen["one"] == "broadcast over channels"
+    assert [(g.name, g.size) for g in cmap.groups] == [("a", 12), ("b", 8)]
