@@ -79,12 +79,12 @@ def reduction(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
     labels = run.labels(x)
     result = run.run(func, args, kwargs)
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
-    if isinstance(dim, Tensor):
+    if isinstance(dim, Tensor) or "other" in kwargs:  # the larger of two tensors
         return elementwise(run, name, func, args, kwargs)
-    keepdim = kwargs.get("keepdim", bool(len(args) > 2 and args[2] is True))
     dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
     dims = sorted({d % x.dim() for d in dims})
     outs = list(tensors_in(result))
+    keepdim = outs[0].dim() == x.dim()
     labels = _across(run, labels, dims, name)
     for d in reversed(dims):
         labels = labels.narrow(d, 0, 1) if keepdim else labels.select(d, 0)

@@ -53,12 +53,13 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
 
 def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, NDArray[np.int64]]]:
-    """Lists the dimensions along which channels are made, normed or passed on."""
-    readers = {
-        (call.weight, 0 if call.turned else 1)
-        for call in cmap.tape.calls
-        if call.kind in ("conv", "linear")
-    }
+    """Lists the dimensions along which channels are made, normed or passed on.
+
+    A weight that one call turns and another does not makes channels along both.
+    """
+    layers = [call for call in cmap.tape.calls if call.kind in ("conv", "linear")]
+    makers = {(call.weight, 1 if call.turned else 0) for call in layers}
+    readers = {(call.weight, 0 if call.turned else 1) for call in layers} - makers
     gathers = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
     keep_as_is = ("running_mean", "running_var", "num_batches_tracked")
     return [

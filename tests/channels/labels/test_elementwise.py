@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunebench.channels import add_position_bias, trace
+from prunebench.channels import add_position_bias, capture, trace
 
 
 class Gated(nn.Module):
@@ -103,3 +103,38 @@ def test_one_value_for_all_channels_stays_whole() -> None:
     cmap = trace(net, torch.randn(1, 3, 8, 8))
     assert cmap.frozen["one"] == "broadcast over channels"
     assert [(g.name, g.size) for g in cmap.groups] == [("a", 12), ("b", 8)]
+
+
+class ByName(nn.Module):
+    """Functions and layers that are given their tensors by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(3, 12, 3), nn.Conv2d(24, 8, 3)
+        self.slope, self.last = nn.Parameter(torch.rand(8)), head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.a(input=x), self.b(input=x)
+        larger = torch.max(a, other=b)
+        ratio = torch.div(input=torch.relu(input=a), other=torch.exp(input=b))
+        spread = torch.var(input=torch.cat(tensors=[larger, ratio], dim=1), dim=3, keepdim=True)
+        pooled = F.avg_pool2d(input=larger.add(ratio), kernel_size=2)
+        x = torch.cat([pooled, pooled * spread.mean(dim=2, keepdim=True)[:, :12]], dim=1)
+        x = F.conv2d(weight=self.c.weight, bias=self.c.bias, input=torch.clone(input=x))
+        return self.last(F.prelu(input=x, weight=self.slope))
+
+
+def test_tensors_given_by_name(check_exact) -> None:
+    torch.manual_seed(0)
+    net = ByName()
+    check_exact(net, (2, 3, 10, 10), most_kept=0.9)
+    cmap = trace(net, torch.randn(1, 3, 10, 10, dtype=torch.float64))
+    images = torch.randn(2, 3, 10, 10, dtype=torch.float64)
+    for group in cmap.groups:
+        assert capture(net, cmap, images, [group], "consumer")[group.name].any()
+
+
+def test_a_reduction_keeps_what_its_result_keeps(check_exact) -> None:
+    """The third argument of `var` is not `keepdim`."""
+    net = Gated(lambda n, x: x * x.flatten(2).var(2, True)[..., None, None])
+    check_exact(net, (2, 3, 8, 8), most_kept=0.9)
