@@ -117,9 +117,9 @@ class ByName(nn.Module):
         a, b = self.a(input=x), self.b(input=x)
         larger = torch.max(a, other=b)
         ratio = torch.div(input=torch.relu(input=a), other=torch.exp(input=b))
-        spread = torch.var(input=torch.cat(tensors=[larger, ratio], dim=1), dim=3, keepdim=True)
+        spread = torch.var(input=larger, dim=3, keepdim=True)
         pooled = F.avg_pool2d(input=larger.add(ratio), kernel_size=2)
-        x = torch.cat([pooled, pooled * spread.mean(dim=2, keepdim=True)[:, :12]], dim=1)
+        x = torch.cat(tensors=[pooled, pooled * spread.mean(dim=2, keepdim=True)], dim=1)
         x = F.conv2d(weight=self.c.weight, bias=self.c.bias, input=torch.clone(input=x))
         return self.last(F.prelu(input=x, weight=self.slope))
 
