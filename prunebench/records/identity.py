@@ -52,6 +52,8 @@ def settings(record: Record) -> dict[str, Any]:
     """
     flat = dict(_dotted(deciding(record.config)))
     flat.pop("run.seed", None)
+    if flat.get("budget.allocation") == "uniform" or not flat.get("budget.floor_share"):
+        flat.pop("budget.floor_share", None)  # decides nothing, and earlier reports lack it
     origin = origin_of(record)
     if origin is not None:
         flat["model.report"] = f"{origin.method} ({origin.setting})"
