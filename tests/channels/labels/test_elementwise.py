@@ -105,6 +105,55 @@ def test_one_value_for_all_channels_stays_whole() -> None:
     assert [(g.name, g.size) for g in cmap.groups] == [("a", 12), ("b", 8)]
 
 
+class LargeMap(nn.Module):
+    """A position embedding of more elements than are labelled one by one."""
+
+    def __init__(self, use: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Conv2d(1, 12, 1), nn.Conv2d(12, 8, 1), head(8)
+        self.place, self.use = nn.Parameter(torch.randn(12, 80, 80)), use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.b(F.relu(self.use(self.a(x), self.place)))))
+
+
+USES = [torch.add, lambda x, place: place - x, lambda x, place: x * place + place]
+
+
+@pytest.mark.parametrize("use", USES, ids=["sum", "difference", "both"])
+def test_large_position_embeddings_are_cut(use, check_exact) -> None:
+    torch.manual_seed(0)
+    slimmed = check_exact(LargeMap(use), (2, 1, 80, 80), most_kept=0.8)
+    assert slimmed.place.size(0) == slimmed.a.out_channels < 12
+
+
+def test_a_large_embedding_that_is_used_otherwise_as_well_stays_whole() -> None:
+    cmap = trace(LargeMap(lambda x, p: (x + p) * p.roll(1, 0)), torch.randn(1, 1, 80, 80))
+    assert "a" in cmap.frozen
+
+
+class LargeTokens(nn.Module):
+    """A vision transformer's stem: a class token, and positions of more than 65,536 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 160, 1)
+        self.first = nn.Parameter(torch.randn(1, 1, 160))
+        self.place = nn.Parameter(torch.randn(1, 442, 160))
+        self.last = nn.Linear(160, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        return self.last(F.gelu(x + self.place).mean(1))
+
+
+def test_large_positions_of_tokens_are_cut(check_exact) -> None:
+    torch.manual_seed(0)
+    slimmed = check_exact(LargeTokens(), (2, 3, 21, 21), most_kept=0.8)
+    assert slimmed.place.shape == (1, 442, slimmed.patches.out_channels)
+
+
 class ByName(nn.Module):
     """Functions and layers that are given their tensors by name."""
 
