@@ -11,6 +11,7 @@ from prunebench.channels.labels import norms, weights
 from prunebench.channels.labels.elementwise import elementwise, unary
 from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
+from prunebench.channels.labels.recurrent import recurrent
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
 from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
 from prunebench.channels.labels.unknown import unknown_function
@@ -163,6 +164,7 @@ _FUNCTIONS: dict[Rule, str] = {
     softmax: "softmax log_softmax _softmax",
     weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     weights.linear: "linear",
+    recurrent: "lstm gru rnn_tanh rnn_relu",
     norms.batch_norm: "batch_norm instance_norm",
     norms.layer_norm: "layer_norm rms_norm",
     norms.group_norm: "group_norm",

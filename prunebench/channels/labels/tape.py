@@ -35,7 +35,7 @@ class Call:
     """One use of weights in the forward.
 
     Attributes:
-        kind: ``conv``, ``linear``, ``depthwise``, ``norm`` or ``gather``.
+        kind: ``conv``, ``linear``, ``depthwise``, ``norm``, ``recurrent`` or ``gather``.
         module: qualified name of the module that owns the weight.
         weight: full name of the weight.
         inputs: label ids [in] along the channel dimension.

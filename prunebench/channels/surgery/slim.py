@@ -144,6 +144,8 @@ def _fit_attributes(module: nn.Module) -> None:
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = len(module.weight)
+    elif isinstance(module, nn.RNNBase):
+        module.input_size = module.all_weights[0][0].size(1)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 
