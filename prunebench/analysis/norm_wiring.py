@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from prunebench.contracts import Evidence
 
 #: functions that hand channels on one by one and keep zeros zero
-PASSING = ("gather_channels", "dropout", "dropout2d", "contiguous", "clone", "detach", "to")
+PASSING = (
+    *("gather_channels", "dropout", "dropout2d", "contiguous", "clone", "detach", "to"),
+    "zero padding",
+)
 CLIPPING = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
 
 
@@ -122,6 +125,7 @@ def _follow(network: nn.Module, example: Tensor) -> list[_Value]:
             outs = [t for t in _tensors(result) if t.is_floating_point()]
             if outs:
                 name = getattr(func, "__name__", "")
+                name = "zero padding" if _pads_maps_with_zeros(name, args, kwargs) else name
                 owner = next((names[id(t)] for t in given if id(t) in names), "")
                 known = [value for value in data if value is not None]
                 maker = known[0] if len(data) == len(known) == 1 else None
@@ -149,6 +153,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)
+
+
+def _pads_maps_with_zeros(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call does what the padding of a convolution does, in front of it."""
+    if name not in ("pad", "constant_pad_nd"):
+        return False
+    names = ("input", "pad", "mode", "value") if name == "pad" else ("input", "pad", "value")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    on_maps = len(given["pad"]) <= 2 * (given["input"].dim() - 2) and min(given["pad"]) >= 0
+    return on_maps and given.get("mode", "constant") == "constant" and not given.get("value")
 
 
 def _ceiling(name: str, args: Any, kwargs: Any) -> float | None:

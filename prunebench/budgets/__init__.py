@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,12 +36,22 @@ class Budget(ABC):
     needs_decision = False  # uses GroupRank.kept
     needs_comparable = False  # ranks channels of different groups against each other
     limits_training = False  # `limits` says when pruning during training is done
+    #: least share of its dense channels that a group keeps, whatever the scores say; budgets that
+    #: compare scores of different groups make it a setting
+    floor_share = 0.0
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         require_choice("scope", self.scope, ("inner", "all"))
         require(self.floor >= 1, f"floor must be at least 1, got {self.floor}")
         require(self.divisor >= 1, f"divisor must be at least 1, got {self.divisor}")
+        share = self.floor_share
+        require(0 <= share <= 1, f"floor_share must lie in [0, 1], got {share}")
+
+    def least(self, size: int) -> int:
+        """Returns the fewest channels that a group with `size` dense ones may keep."""
+        share = self.floor_share if self.needs_comparable else 0.0
+        return min(max(self.floor, math.ceil(share * size - 1e-9)), size)
 
     def select(self, cmap: ChannelMap) -> tuple[ChannelGroup, ...]:
         """Returns the groups this budget may prune.
@@ -102,4 +113,4 @@ class Budget(ABC):
 
     def floors(self, cmap: ChannelMap) -> dict[str, int]:
         """Returns group name -> fewest channels, of the groups this budget may prune."""
-        return {group.name: min(self.floor, group.size) for group in self.select(cmap)}
+        return {group.name: self.least(group.size) for group in self.select(cmap)}

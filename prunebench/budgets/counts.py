@@ -20,7 +20,7 @@ def step_keep(keep: float, share: float) -> float:
     return 1 - share * (1 - keep)
 
 
-def kept_count(budget: Budget, wanted: float, size: int) -> int:
+def kept_count(budget: Budget, wanted: float, size: int, dense: int | None = None) -> int:
     """Returns how many of `size` channels stay when `wanted` of them should.
 
     Fractions are cut off, after adding 1e-9: 0.29 * 100 is 28.999999999999996. The floor comes
@@ -30,8 +30,9 @@ def kept_count(budget: Budget, wanted: float, size: int) -> int:
         budget: for its floor and divisor.
         wanted: channels, such as dense size times keep ratio.
         size: of the group now; never exceeded.
+        dense: size of the group in the dense network, if it differs.
     """
-    count = max(int(wanted + 1e-9), budget.floor)
+    count = max(int(wanted + 1e-9), budget.least(size if dense is None else dense))
     return min(-(-count // budget.divisor) * budget.divisor, size)
 
 

@@ -23,9 +23,12 @@ class GlobalRanking(Budget):
 
     Attributes:
         keep: fraction of the dense channels of all groups kept, in (0, 1].
+        floor_share: least share of its dense channels that a group keeps, in [0, 1]; without it
+            scores may empty a layer of all but one channel.
     """
 
     keep: float
+    floor_share: float = 0.0
 
     needs_comparable = True
     limits_training = True
@@ -51,15 +54,16 @@ class GlobalRanking(Budget):
         sizes = {name: len(rank.scores) for name, rank in ranks.items()}
 
         def amount(count: int) -> int:
-            return sum(leading(self, order, count, sizes).values())
+            return sum(leading(self, order, count, sizes, dense.sizes).values())
 
         found = largest_within(target, len(order) + 1, amount)
         if found < 0:
             raise PruningError(
                 f"budget.keep={self.keep:g} asks for at most {target} of {total} channels, and "
-                f"budget.floor={self.floor} with budget.divisor={self.divisor} keeps {amount(0)}"
+                f"budget.floor={self.floor} and budget.floor_share={self.floor_share:g} with "
+                f"budget.divisor={self.divisor} keep {amount(0)}"
             )
-        counts = leading(self, order, found, sizes)
+        counts = leading(self, order, found, sizes, dense.sizes)
         return Plan({name: best(rank.scores, counts[name]) for name, rank in ranks.items()})
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:

@@ -26,11 +26,14 @@ class MacsParams(Budget):
         macs, params: up to 1 the fraction of the dense network's count, above 1 the count itself.
         allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
             keeps the best-scored channels wherever they are.
+        floor_share: least share of its dense channels that a group keeps under ``global``, in
+            [0, 1].
     """
 
     macs: float
     params: float
     allocation: str
+    floor_share: float = 0.0
 
     limits_training = True
 
@@ -77,5 +80,6 @@ class MacsParams(Budget):
             scope=self.scope,
             exclude=self.exclude,
             floor=self.floor,
+            floor_share=self.floor_share,
             divisor=self.divisor,
         )

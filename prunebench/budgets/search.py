@@ -60,7 +60,11 @@ def global_order(ranks: Mapping[str, GroupRank]) -> list[str]:
 
 
 def leading(
-    budget: Budget, order: Sequence[str], count: int, sizes: Mapping[str, int]
+    budget: Budget,
+    order: Sequence[str],
+    count: int,
+    sizes: Mapping[str, int],
+    dense: Mapping[str, int],
 ) -> dict[str, int]:
     """Returns how many channels each group keeps when the first `count` of `order` stay.
 
@@ -69,6 +73,9 @@ def leading(
         order: group names.
         count: channels that stay.
         sizes: group name -> size now, which caps the count.
+        dense: group name -> size in the dense network, which a floor may be a share of.
     """
     wanted = Counter(order[:count])
-    return {name: kept_count(budget, wanted[name], size) for name, size in sizes.items()}
+    return {
+        name: kept_count(budget, wanted[name], size, dense[name]) for name, size in sizes.items()
+    }

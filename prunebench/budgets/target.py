@@ -33,10 +33,13 @@ class Target(Budget):
         keep: up to 1 the fraction of the dense network's count, above 1 the count itself.
         allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
             keeps the best-scored channels wherever they are.
+        floor_share: least share of its dense channels that a group keeps under
+            ``global``, in [0, 1]; without it scores may empty a layer of all but one channel.
     """
 
     keep: float
     allocation: str
+    floor_share: float = 0.0
 
     #: what is counted, for messages
     unit: ClassVar[str]
@@ -80,7 +83,7 @@ class Target(Budget):
             return {
                 # groups of later steps have no scores yet, and only their widths matter
                 name: best(ranks[name].scores, n) if name in ranks else tuple(range(n))
-                for name, n in leading(self, order, count, sizes).items()
+                for name, n in leading(self, order, count, sizes, dense.sizes).items()
             }
 
         def amount(count: int) -> int:
@@ -92,8 +95,8 @@ class Target(Budget):
             raise PruningError(
                 f"budget.keep={self.keep:g} asks for at most {target:,} {self.unit}, and the least "
                 f"that can be reached is {least:,} ({least / whole:.1%}) with budget.scope="
-                f"{self.scope}, budget.exclude={self.exclude}, budget.floor={self.floor} and "
-                f"budget.divisor={self.divisor}"
+                f"{self.scope}, budget.exclude={self.exclude}, budget.floor={self.floor}, "
+                f"budget.floor_share={self.floor_share:g} and budget.divisor={self.divisor}"
             )
         return Plan({name: stays for name, stays in kept(found).items() if name in ranks})
 

@@ -174,6 +174,15 @@ class _EditedPlace:
                 x = layout.put_back(x, changed)
         return x
 
+    def apply_to(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Returns arguments whose first one, which may be given by name, is changed."""
+        if args:
+            return (self.apply(args[0]), *args[1:]), kwargs
+        first = "input" if "input" in kwargs else next(iter(kwargs))
+        return args, {**kwargs, first: self.apply(kwargs[first])}
+
 
 class _CallCounter(TorchFunctionMode):
     """Knows how often each function and module has been called in the running forward."""
@@ -200,16 +209,19 @@ class _CallCounter(TorchFunctionMode):
         given = {s.place.call: s for s in places if s.place.takes}
         made = {s.place.call: s for s in places if not s.place.takes}
 
-        def before(_: nn.Module, args: Any) -> Any:
+        def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
             call = self.modules[name] = self.modules.get(name, -1) + 1
             edited = given.get(call)
-            return (edited.apply(args[0]), *args[1:]) if edited is not None else None
+            return None if edited is None else edited.apply_to(args, kwargs)
 
         def after(_: nn.Module, args: Any, result: Any) -> Any:
             edited = made.get(self.modules[name])
             return edited.apply(result) if edited is not None else None
 
-        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        return [
+            module.register_forward_pre_hook(before, with_kwargs=True),
+            module.register_forward_hook(after),
+        ]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -222,7 +234,7 @@ class _CallCounter(TorchFunctionMode):
         nth = self.functions[name] = self.functions.get(name, -1) + 1
         taken = self.places.get((name, nth, True))
         if taken is not None:
-            args = (taken.apply(args[0]), *args[1:])
+            args, kwargs = taken.apply_to(args, kwargs)
         result = func(*args, **kwargs)
         made = self.places.get((name, nth, False))
         return result if made is None else made.apply(result)

@@ -41,6 +41,7 @@ def build_map(
         found = class_of[as_array(call.outputs)]
         if (locate[0, found] < 0).all():
             frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
+    frozen |= _sharers(model, frozen)
     sites = Sites(tape, class_of, dims, locate, len(groups))
     described = [sites.describe(number, *group) for number, group in enumerate(groups)]
     return ChannelMap(
@@ -54,6 +55,21 @@ def build_map(
         parameters=tuple(parameters),
         tape=tape,
     )
+
+
+def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
+    """Returns why modules cannot be cut whose weight belongs to one in `frozen` as well."""
+    owners = {id(p): name.rpartition(".")[0] for name, p in model.named_parameters()}
+    shared = {
+        name: owners[id(p)]
+        for name, module in model.named_modules()
+        if (p := module._parameters.get("weight")) is not None and owners[id(p)] != name
+    }
+    return {
+        name: f"it shares the weight of {owner}"
+        for name, owner in shared.items()
+        if owner in frozen and name not in frozen
+    }
 
 
 def _freeze_groups(
@@ -78,10 +94,11 @@ def _freeze_groups(
 
 def _components(tape: Tape) -> Ids:
     """Returns the class number of every label id."""
-    if not tape.ties:
+    ties = [*tape.ties, *_data_ties(tape)]
+    if not ties:
         return np.arange(tape.count)
-    a = torch.cat([pair[0] for pair in tape.ties]).numpy()
-    b = torch.cat([pair[1] for pair in tape.ties]).numpy()
+    a = torch.cat([pair[0] for pair in ties]).numpy()
+    b = torch.cat([pair[1] for pair in ties]).numpy()
     differ = a != b
     a, b = a[differ], b[differ]
     graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(tape.count, tape.count))
@@ -89,10 +106,39 @@ def _components(tape: Tape) -> Ids:
     return np.asarray(labels, dtype=np.int64)
 
 
+def _two_uses(tape: Tape) -> dict[str, dict[int, torch.Tensor]]:
+    """Returns the weights of layers that the forward uses directly, too: dimension -> its ids."""
+    found: dict[str, dict[int, torch.Tensor]] = {}
+    for (name, dim), ids in tape.reads.items():
+        if name in tape.data:
+            found.setdefault(name, {})[dim] = ids
+    return found
+
+
+def _data_ties(tape: Tape) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Ties the elements of a vector, say, to the channels that its layer takes them for."""
+    ties = []
+    for name, dims in _two_uses(tape).items():
+        if name in tape.free and len(dims) == 1:
+            [(dim, ids)] = dims.items()
+            elements = tape.free[name].movedim(dim, -1)
+            ties.append((elements.reshape(-1), ids.expand_as(elements).reshape(-1)))
+    return ties
+
+
 def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
-    """Returns class number -> why it is frozen."""
+    """Returns class number -> why it is frozen.
+
+    A weight with rows and columns that is used directly, too, stays whole.
+    """
     reasons: dict[int, str] = {}
-    for ids, reason in tape.frozen:
+    whole = []
+    for name, dims in _two_uses(tape).items():
+        if name not in tape.free or len(dims) > 1:
+            reason = f"the weight of {name.rpartition('.')[0]} is used as data, too"
+            elements = [tape.free[name]] if name in tape.free else []
+            whole += [(ids, reason) for ids in [*dims.values(), *elements]]
+    for ids, reason in [*whole, *tape.frozen]:
         for number in np.unique(class_of[as_array(ids)]).tolist():
             reasons.setdefault(number, reason)
     reasons[int(class_of[0])] = TIED

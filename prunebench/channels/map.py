@@ -197,6 +197,14 @@ class ChannelMap:
                 uses.append((constant, *[*reads, one, one][:2]))
         return _columns(params), _columns(uses)
 
+    @cached_property
+    def _spread_macs(self) -> Ids:
+        """The multiply-adds of each class that are no matter of weights."""
+        costs = np.zeros(self.locate.shape[1], dtype=np.int64)
+        for macs, ids in self.tape.spread_macs:
+            np.add.at(costs, self.class_of[as_array(ids)], macs)
+        return costs
+
     def _count(self, plan: Plan, what: int) -> int:
         self.check(plan)
         matrix, _ = self._counter
@@ -210,7 +218,8 @@ class ChannelMap:
         Raises:
             PruningError: the plan does not fit this network.
         """
-        return self._count(plan, 1) + self.tape.fixed_macs
+        spread = int(self._spread_macs[self.keeps(plan)].sum())
+        return self._count(plan, 1) + spread + self.tape.fixed_macs
 
     def params(self, plan: Plan) -> int:
         """Returns the number of parameters of the slimmed network.

@@ -34,7 +34,7 @@ class Sites:
             if call.kind in ("conv", "linear"):
                 for number in readers:
                     self.first_call[number] = self.first_call[number] or call
-            if call.weight not in seen and call.kind != "gather":
+            if call.weight not in seen and call.kind not in ("gather", "recurrent"):
                 seen.add(call.weight)
                 self._sort(call)
 

@@ -39,19 +39,29 @@ def trace(model: nn.Module, example: Tensor) -> ChannelMap:
     if _unused(model, tape):
         _follow_training(labeller, model, image)
     for module in _unused(model, tape):
-        tape.refused.setdefault(module, "it is not used in the forward")
+        tape.refused.setdefault(module, _why_unused(model, module, tape))
     return map_after_trial(model, tape)
 
 
 def _unused(model: nn.Module, tape: Tape) -> list[str]:
-    """Returns the convolutions and linear layers that no forward has used yet."""
+    """Returns the convolutions and linear layers whose weights no forward has read yet."""
     used = {name for name, _ in tape.reads}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
-        and (f"{name}.weight" if name else "weight") not in used
+        and names.get(id(module.weight)) not in used  # the name of the first that shares it
     ]
+
+
+def _why_unused(model: nn.Module, module: str, tape: Tape) -> str:
+    """Says why the weight of `module` was not read by a layer."""
+    own = {id(parameter) for parameter in model.get_submodule(module).parameters()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in own and name in tape.data:
+            return "its weight is used as data"
+    return "it is not used in the forward"
 
 
 def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.criteria import Criterion, Evidence, GroupRank
-from prunebench.errors import require
+from prunebench.errors import PruningError, require
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from prunebench.channels import ChannelGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,17 @@ class Hrank(Criterion):
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Averages ranks over images."""
+        """Averages ranks over images.
+
+        Raises:
+            PruningError: the channels of a group hold no maps of two dimensions.
+        """
         import torch
 
         from prunebench.channels import capture
 
+        for group in evidence.groups:
+            _require_maps(group)
         images = evidence.images[: self.num_samples]
         total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
         for some in torch.split(images, self.chunk):
@@ -54,6 +62,17 @@ class Hrank(Criterion):
             for name, features in maps.items():
                 total[name] += ranks(features).sum(0).cpu()
         return {name: GroupRank(ranked / len(images)) for name, ranked in total.items()}
+
+
+def _require_maps(group: ChannelGroup) -> None:
+    """Refuses the channels of 1-d and 3-d convolutions and of tokens, whose ranks would all tie."""
+    dims = 4 if group.activation is None else len(group.activation.shape)
+    if dims not in (2, 4):
+        raise PruningError(
+            f"criterion=hrank takes the rank of maps of two dimensions, and the channels of "
+            f"{group.name} hold {dims - 2}-d ones; leave the group out with budget.exclude, or "
+            "choose another criterion"
+        )
 
 
 def ranks(features: Tensor) -> Tensor:

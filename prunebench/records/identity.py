@@ -88,6 +88,8 @@ def settings(record: Record) -> dict[str, Any]:
         held["model.report"] = f"{origin.method} ({origin.setting})"
     flat = dict(dotted(deciding(record.config, held)))
     flat.pop("run.seed", None)
+    if flat.get("budget.allocation") == "uniform" or not flat.get("budget.floor_share"):
+        flat.pop("budget.floor_share", None)  # decides nothing, and earlier reports lack it
     return flat
 
 

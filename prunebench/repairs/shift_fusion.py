@@ -28,7 +28,7 @@ from prunebench.repairs import Repair
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prunebench.channels import Plan
+    from prunebench.channels import ChannelMap, Plan
     from prunebench.contracts import Evidence
 
 BORDERS = ("mean", "interior", "map", "refuse")
@@ -138,14 +138,17 @@ class ShiftFusion(Repair):
         import torch
 
         gone: dict[str, Tensor] = {}
-        for group in evidence.cmap.groups:
+        folded = []
+        for number, group in enumerate(evidence.cmap.groups):
             if not any(site.module in held for site in group.norms):
                 continue  # nothing is known of channels without a batch norm
+            folded.append(number)
             cut = cut_classes(group.size, plan.kept.get(group.name))
             for site in group.consumers:
                 classes = site.classes.cpu()
                 mine = cut[classes] & (classes >= 0)
                 gone[site.module] = gone.get(site.module, torch.zeros_like(mine)) | mine
+        _require_no_recurrent_reader(evidence.cmap, plan, folded)
         example = empty_image(evidence)
         images = evidence.images[: self.images].to(example)
         shifts: dict[str, Tensor] = {}
@@ -199,6 +202,21 @@ class ShiftFusion(Repair):
         kernel = module.weight.flatten(2).sum(2)
         inputs = middle.view(module.groups, -1, 1)
         return torch.bmm(kernel.view(module.groups, -1, kernel.shape[1]), inputs).flatten()
+
+
+def _require_no_recurrent_reader(cmap: ChannelMap, plan: Plan, folded: list[int]) -> None:
+    """Refuses to leave the constants of the groups `folded` out of what a recurrent layer reads."""
+    import numpy as np
+
+    kept = cmap.keeps(plan)
+    for call in cmap.tape.calls:
+        inputs = cmap.class_of[call.inputs.numpy()]
+        mine = np.isin(cmap.locate[0, inputs], folded)
+        if call.kind == "recurrent" and (mine & ~kept[inputs]).any():
+            raise PruningError(
+                f"repair=shift_fusion cannot fold what is cut into {call.module}, a recurrent "
+                "layer; leave its input alone with budget.exclude"
+            )
 
 
 def _centre(shape: Sequence[int]) -> int:

@@ -84,7 +84,15 @@ def take(
     error = made.record.surgery_error
     context.log({"stage": name, "surgery_error": error})
     context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative)")
+    if thin := nearly_gone(made.record.kept, counts.sizes):
+        context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
     return made
+
+
+def nearly_gone(kept: Mapping[str, int], dense: Mapping[str, int]) -> str:
+    """Lists the groups that keep less than a tenth of their dense channels; empty if none does."""
+    thin = [name for name, count in kept.items() if 10 * count < dense[name]]
+    return ", ".join(f"{name} ({kept[name]} of {dense[name]})" for name in thin)
 
 
 def compute(

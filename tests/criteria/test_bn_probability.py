@@ -105,6 +105,29 @@ def test_the_threshold_is_a_probability(tau):
     assert list(kept) == plain
 
 
+def test_padding_in_front_of_a_convolution_is_its_own_padding():
+    """As TensorFlow's networks come: zeros are put around the maps by a function of its own."""
+    network = separable()
+    put(network[1], z=IN)
+    put(network[4], z=OUT, rho=[0.05] * 4)
+    own = criterion().rank(evidence(network))["0"]
+    network[3] = nn.Sequential(nn.ZeroPad2d(1), network[3])
+    network[3][1].padding = (0, 0)
+    apart = criterion().rank(evidence(network))["0"]
+    assert apart.scores.tolist() == own.scores.tolist()
+    assert (apart.kept, apart.counts) == (own.kept, own.counts)
+    norms = wiring(network, torch.zeros(1, 3, 8, 8, dtype=torch.float64))
+    assert (norms["4"].source, norms["1"].reader) == ("1", "3.1")
+
+
+@pytest.mark.parametrize("pad", [nn.ConstantPad2d(1, 0.5), nn.ReflectionPad2d(1)])
+def test_other_padding_is_none_of_the_convolution(pad):
+    network = separable()
+    network[3] = nn.Sequential(pad, network[3])
+    norms = wiring(network, torch.zeros(1, 3, 8, 8, dtype=torch.float64))
+    assert (norms["4"].source, norms["1"].reader) == (None, None)
+
+
 class Read(nn.Module):
     """A depthwise layer whose input has another reader: as in a ghost module."""
 

@@ -10,7 +10,7 @@ from torch import nn
 import prunebench.channels
 from prunebench.contracts import Evidence
 from prunebench.criteria.hrank import Hrank, ranks
-from prunebench.errors import ConfigError
+from prunebench.errors import ConfigError, PruningError
 
 
 def test_maps_of_known_rank():
@@ -42,13 +42,23 @@ def test_mean_over_the_first_images_equals_one_by_one(monkeypatch):
     monkeypatch.setattr(prunebench.channels, "capture", capture, raising=False)
     noise = torch.Generator().manual_seed(1)
     features = (torch.randn(6, 7, 4, 4, generator=noise) - 1).relu()
-    group = SimpleNamespace(name="conv1", size=7)
+    group = SimpleNamespace(name="conv1", size=7, activation=None)
     facts = Evidence(nn.Identity(), SimpleNamespace(), (group,), features, torch.zeros(6).long(), 0)
     scores = Hrank(num_samples=5, chunk=2).rank(facts)["conv1"].scores
     for channel in range(7):
         expected = np.mean([np.linalg.matrix_rank(m.numpy()) for m in features[:5, channel]])
         assert scores[channel].item() == pytest.approx(expected)
     assert scores.unique().numel() > 2
+
+
+@pytest.mark.parametrize(("conv", "shape"), [(nn.Conv1d, (8,)), (nn.Conv3d, (2, 4, 4))])
+def test_maps_of_one_or_three_dimensions_are_refused(conv, shape):
+    net = nn.Sequential(conv(3, 6, 1), nn.ReLU(), conv(6, 2, 1))
+    images = torch.randn(2, 3, *shape)
+    cmap = prunebench.channels.trace(net, images)
+    facts = Evidence(net, cmap, tuple(cmap.groups), images, torch.zeros(2).long(), 0)
+    with pytest.raises(PruningError, match=f"channels of 0 hold {len(shape)}-d ones"):
+        Hrank(num_samples=2, chunk=2).rank(facts)
 
 
 def test_ranges():

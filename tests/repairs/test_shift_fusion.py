@@ -383,6 +383,31 @@ def test_channels_without_a_batch_norm_leave_nothing(norm):
     assert torch.equal(folded[3].bias, network[3].bias)
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer behind a norm and a ReLU."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.a, self.norm, self.rnn = nn.Conv1d(3, 4, 1), norm, nn.GRU(4, 2)
+
+    def forward(self, x):
+        return self.rnn(self.norm(self.a(x)).relu().permute(2, 0, 1))[0]
+
+
+def test_a_recurrent_reader_is_refused():
+    for norm in (nn.BatchNorm1d(4), nn.Identity()):
+        network = Recurrent(norm).eval()
+        images = torch.zeros(1, 3, 6)
+        cmap = trace(network, images)
+        facts = Evidence(network, cmap, tuple(cmap.groups), images, torch.zeros(1).long(), 0)
+        if isinstance(norm, nn.BatchNorm1d):
+            with pytest.raises(PruningError, match="cannot fold what is cut into rnn, a recurrent"):
+                fusion().fold(facts, Plan({"a": [0, 2]}))
+            fusion().fold(facts, Plan({}))
+        else:  # there is nothing to fold
+            fusion().fold(facts, Plan({"a": [0, 2]}))
+
+
 def leak(z, gamma):
     """Error left by folding act(beta) for a channel of spread gamma, z deviations below zero.
 

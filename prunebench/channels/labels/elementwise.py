@@ -10,7 +10,14 @@ from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import is_labelled, map_tensors, put, tensors_in
+from prunebench.channels.labels.tensors import (
+    along,
+    is_labelled,
+    labels_of,
+    map_tensors,
+    put,
+    tensors_in,
+)
 
 #: functions whose result has the type of their operands
 _SAME_TYPE = (
@@ -78,10 +85,11 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
         result = torch.empty(shape, dtype=operands[0].dtype, device="meta")
     else:
         result = run.run(func, args, kwargs)
-    ids, live = _tie_operands(run, operands, len(shape))
+    labels = [_labels_beside(run, t, operands) for t in operands]
+    ids, live = _tie_operands(run, operands, labels, len(shape))
     if any(key in name for key in ("mul", "div")):
         flags = live[:1] if "div" in name and operands[0] is args[0] else live
-        _note_gates(run, operands, live)
+        _note_gates(run, labels, live)
         flag = flags[0]
         for other in flags[1:]:
             flag = flag & other
@@ -96,11 +104,39 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     return result
 
 
-def _note_gates(run: Labeller, operands: list[Tensor], live: list[Tensor]) -> None:
+def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
+    """Returns the labels of `t`, one of `operands`.
+
+    A parameter of any size (a scale, a position embedding) takes those of the other operand along
+    its one dimension of channels: the one where no neighbours are alike.
+    """
+    if id(t) not in run.names or len(operands) != 2:
+        return run.labels(t)
+    other = operands[1] if t is operands[0] else operands[0]
+    labels = labels_of(other)
+    dims = [d for d in range(labels.dim()) if labels.size(d) > 1 and not _alike(labels, d)]
+    if id(other) in run.names or len(dims) != 1:
+        return run.labels(t)
+    dim = dims[0] - other.dim() + t.dim()
+    if dim < 0 or t.size(dim) != labels.size(dims[0]):
+        return run.labels(t)
+    row = run.row(labels, dims[0], other.size(dims[0]))
+    assert row is not None
+    run.ids.read(run.names[id(t)], dim, row >> 1)
+    return along(row >> 1 << 1, dim, t.dim())
+
+
+def _alike(labels: Tensor, dim: int) -> bool:
+    """Whether labels are the same at two neighbouring places of dimension `dim`."""
+    rows = (labels >> 1).movedim(dim, 0).flatten(1)
+    return bool((rows[1:] == rows[:-1]).all(1).any())
+
+
+def _note_gates(run: Labeller, labels: list[Tensor], live: list[Tensor]) -> None:
     """Notes which operands only scale the others: they do not vanish by themselves."""
-    if len(operands) == 2 and bool(live[0].all()) != bool(live[1].all()):
-        gate = operands[0] if bool(live[0].all()) else operands[1]
-        run.tape.gates.append(run.labels(gate).reshape(-1) >> 1)
+    if len(labels) == 2 and bool(live[0].all()) != bool(live[1].all()):
+        gate = labels[0] if bool(live[0].all()) else labels[1]
+        run.tape.gates.append(gate.reshape(-1) >> 1)
 
 
 def _fixed(run: Labeller, t: Tensor) -> bool:
@@ -119,20 +155,21 @@ def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor
         leave_trail(result, None)
 
 
-def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Tensor, list[Tensor]]:
+def _tie_operands(
+    run: Labeller, operands: list[Tensor], given: list[Tensor], dims: int
+) -> tuple[Tensor, list[Tensor]]:
     """Ties broadcast operands; returns the ids of the result and each operand's live bits."""
     padded: list[tuple[list[int], Tensor]] = []
-    for t in operands:
+    for t, labels in zip(operands, given, strict=True):
         lead = [1] * (dims - t.dim())
-        labels = run.labels(t)
         padded.append(([*lead, *t.shape], labels.reshape(lead + list(labels.shape))))
     varying = [max(labels.size(d) for _, labels in padded) for d in range(dims)]
     ids: Tensor | None = None
     lives = []
     for shape, labels in padded:
         mine = labels >> 1
-        if any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
-            # one value for all channels: it cannot be cut with any of them
+        if _is_one_for_all(shape, labels, varying, [other for _, other in padded]):
+            # it cannot be cut with any of them
             if labels.numel() > 1 or int(mine.max()) > 0:
                 run.ids.freeze(mine, "broadcast over channels")
             lives.append(torch.ones_like(labels) if labels.numel() == 1 else labels & 1)
@@ -141,12 +178,46 @@ def _tie_operands(run: Labeller, operands: list[Tensor], dims: int) -> tuple[Ten
             lives.append(torch.ones_like(labels))
             continue
         lives.append(labels & 1 | (mine == 0))
-        if ids is None:
-            ids = mine
-        elif ids is not mine:
-            a, b = torch.broadcast_tensors(ids, mine)  # type: ignore[no-untyped-call]
-            run.ids.tie(a, b)
-            ids = a if a.numel() > mine.numel() else torch.where(b > 0, b, a)
+        ids = mine if ids is None else _tied(run, ids, mine)
     if ids is None:
         ids = padded[0][1] >> 1
-    return ids, lives
+    return ids, [_reduced(live, ids) for live in lives]
+
+
+def _is_one_for_all(
+    shape: list[int], labels: Tensor, varying: list[int], others: list[Tensor]
+) -> bool:
+    """Whether an operand has one value for many channels.
+
+    It has where its size is 1 and labels of others change, unless these change along its own
+    channels as well: then what it is broadcast over are positions.
+    """
+    if not any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
+        return False
+    own = [d for d, size in enumerate(labels.shape) if size > 1]
+    missing = [d for d, size in enumerate(shape) if size == 1 and varying[d] > 1]
+    return not any(
+        any(other.size(d) > 1 for d in own) and all(other.size(d) == varying[d] for d in missing)
+        for other in others
+    )
+
+
+def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
+    """Ties two tensors of ids; returns the one of fewer dimensions that names every element.
+
+    What is tied to one channel at every position goes by the name of that channel.
+    """
+    if ids is more:
+        return ids
+    a, b = torch.broadcast_tensors(ids, more)  # type: ignore[no-untyped-call]
+    run.ids.tie(a, b)
+    for one in sorted((more, ids), key=lambda t: sum(size > 1 for size in t.shape)):
+        if bool((one > 0).all()):
+            return one
+    return torch.where(b > 0, b, a)
+
+
+def _reduced(live: Tensor, ids: Tensor) -> Tensor:
+    """Returns `live` without the dimensions along which `ids` do not change: live anywhere."""
+    dims = [d for d, size in enumerate(live.shape) if size > 1 and ids.size(d) == 1]
+    return live.amax(dims, keepdim=True) if dims else live

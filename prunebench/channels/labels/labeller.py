@@ -21,7 +21,6 @@ from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
 from prunebench.channels.labels.tensors import labels_of, map_tensors
 
 FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
-
 #: what a torch function does to labels: (labeller, function's name, function, args, kwargs)
 #: -> result; the rules by name of the function, and under "" the one for all others
 Rule = Callable[["Labeller", str, Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -97,6 +96,9 @@ class Labeller(TorchFunctionMode):
         """Runs `func` without data and carries the labels along."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
+        for first in () if args else ("input", "tensors"):
+            if first in kwargs:
+                args, kwargs = (kwargs[first],), {k: v for k, v in kwargs.items() if k != first}
         self.seen[name] = self.seen.get(name, -1) + 1
         rule = self._rules.get(name, self._rules[""])
         return rule(self, name, func, args, kwargs)
@@ -168,6 +170,11 @@ class Labeller(TorchFunctionMode):
             call.macs = 0
         self.tape.calls.append(call)
 
+    def spread(self, macs: int, labels: Tensor) -> None:
+        """Notes multiply-adds that all channels of `labels` cost alike."""
+        if self.counting:
+            self.tape.spread_macs.append((macs // labels.numel(), labels.reshape(-1) >> 1))
+
     def row(self, labels: Tensor, dim: int, size: int) -> Tensor | None:
         """Returns the labels [size] along `dim`; None where only other dimensions hold channels.
 
@@ -189,7 +196,10 @@ class Labeller(TorchFunctionMode):
     def labels(self, t: Tensor) -> Tensor:
         """Returns the labels of `t`; a parameter used directly gets one label per element."""
         name = self.names.get(id(t))
-        if name is None or t.numel() > FREE_LIMIT or t.numel() == 1 or t.dim() == 0:
+        if name is None or t.numel() == 1 or t.dim() == 0:
+            return labels_of(t)
+        self.tape.data.add(name)
+        if t.numel() > FREE_LIMIT:
             return labels_of(t)
         known = self.tape.free.get(name)
         if known is None:

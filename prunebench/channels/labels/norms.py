@@ -30,6 +30,8 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
         place = run.place(name, x, takes=True)
         live = row & 1
         run.note(Call("norm", owner(named[0]), named[0], ids, live, ids, 0, groups, place))
+    elif run.stack:
+        run.tape.unweighted.append((run.stack[-1], ids, groups))
     return labels
 
 
@@ -80,6 +82,9 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     a = bind("input num_groups weight bias", args, kwargs)
     x, groups, weight = a["input"], a["num_groups"], a.get("weight")
     row = run.row(run.labels(x), 1, x.size(1))
+    if weight is None and groups < x.size(1):
+        refuse(run, run.labels(x), run.stack[-1], "a group norm without one weight per channel")
+        return torch.empty(x.shape, dtype=x.dtype, device="meta")
     noted = "" if weight is None else run.grouped.get(owner(run.names.get(id(weight), "")), "")
     if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
         ids = (row >> 1).reshape(groups, -1)
@@ -90,7 +95,8 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 
 def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """An activation with one slope per channel, or one for all."""
-    x, slope = args
+    a = bind("input weight", args, kwargs)
+    x, slope = a["input"], a["weight"]
     if slope.numel() > 1:
         labels = _norm(run, name, x, 1, [slope], 1)
         put(x, labels)

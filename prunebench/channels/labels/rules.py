@@ -11,6 +11,7 @@ from prunebench.channels.labels import norms, weights
 from prunebench.channels.labels.elementwise import elementwise, unary
 from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
+from prunebench.channels.labels.recurrent import recurrent
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
 from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
 from prunebench.channels.labels.unknown import unknown_function
@@ -79,12 +80,12 @@ def reduction(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
     labels = run.labels(x)
     result = run.run(func, args, kwargs)
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
-    if isinstance(dim, Tensor):
+    if isinstance(dim, Tensor) or "other" in kwargs:  # the larger of two tensors
         return elementwise(run, name, func, args, kwargs)
-    keepdim = kwargs.get("keepdim", bool(len(args) > 2 and args[2] is True))
     dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
     dims = sorted({d % x.dim() for d in dims})
     outs = list(tensors_in(result))
+    keepdim = outs[0].dim() == x.dim()
     labels = _across(run, labels, dims, name)
     for d in reversed(dims):
         labels = labels.narrow(d, 0, 1) if keepdim else labels.select(d, 0)
@@ -163,6 +164,7 @@ _FUNCTIONS: dict[Rule, str] = {
     softmax: "softmax log_softmax _softmax",
     weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     weights.linear: "linear",
+    recurrent: "lstm gru rnn_tanh rnn_relu",
     norms.batch_norm: "batch_norm instance_norm",
     norms.layer_norm: "layer_norm rms_norm",
     norms.group_norm: "group_norm",

@@ -35,7 +35,7 @@ class Call:
     """One use of weights in the forward.
 
     Attributes:
-        kind: ``conv``, ``linear``, ``depthwise``, ``norm`` or ``gather``.
+        kind: ``conv``, ``linear``, ``depthwise``, ``norm``, ``recurrent`` or ``gather``.
         module: qualified name of the module that owns the weight.
         weight: full name of the weight.
         inputs: label ids [in] along the channel dimension.
@@ -108,9 +108,12 @@ class Tape:
         frozen: ids that can never be cut, and why.
         reads: (parameter or buffer, dimension) -> the id that each index belongs to.
         free: name of a parameter that is used directly -> one id per element.
+        data: names of all parameters that are used directly.
+        unweighted: (module, ids, groups) of every norm without a weight.
         calls: every use of weights.
         refused: module -> why its channels cannot be cut.
         fixed_macs: multiply-adds that no cut changes.
+        spread_macs: multiply-adds that each of some ids costs, and these ids.
         example: an input without data.
         fragile: whether the code of the network moves channels by numbers that a cut may belie.
         activations, blocks: weight -> where its channels are activated, and where a max pool
@@ -126,9 +129,12 @@ class Tape:
     frozen: list[tuple[Tensor, str]] = field(default_factory=list)
     reads: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     free: dict[str, Tensor] = field(default_factory=dict)
+    data: set[str] = field(default_factory=set)
+    unweighted: list[tuple[str, Tensor, int]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     fixed_macs: int = 0
+    spread_macs: list[tuple[int, Tensor]] = field(default_factory=list)
     example: Tensor = field(default_factory=lambda: torch.empty(0, device="meta"))
     fragile: bool = False
     activations: dict[str, Place] = field(default_factory=dict)

@@ -8,17 +8,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tensors import labels_of, put, tensors_in
+from prunebench.channels.labels.tensors import put, tensors_in
 
 
 def unknown_function(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Freezes every channel that goes in: what cannot be followed is never guessed."""
     for t in tensors_in([args, kwargs]):
-        if id(t) in run.names:
-            if run.names[id(t)] in run.tape.free:
-                run.ids.freeze(run.tape.free[run.names[id(t)]], f"unknown operation {name}")
-        else:
-            run.ids.freeze(labels_of(t) >> 1, f"unknown operation {name}")
+        run.ids.freeze(run.labels(t) >> 1, f"unknown operation {name}")
+        if id(t) not in run.names:
             put(t, torch.zeros([1] * t.dim(), dtype=torch.int64))  # it may be changed in place
     with FlopCounterMode(display=False) as counter:
         result = run.run(func, args, kwargs)

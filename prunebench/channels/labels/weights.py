@@ -51,6 +51,14 @@ def refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
     run.tape.refused[module] = reason  # the convolution itself has the last word
 
 
+def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
+    """Refuses the running layer, for `w` is no parameter or meets no channels."""
+    if weight is None:
+        run.ids.freeze(run.labels(w) >> 1, "a weight is computed from it")
+    reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
+    refuse(run, labels, run.stack[-1], reason)
+
+
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the input channels and makes new ones for the output."""
     a = bind("input weight bias stride padding", args, kwargs)
@@ -65,8 +73,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     spots = (x if turned else result).shape[dim + 1 :].numel() * math.prod(result.shape[:dim])
     macs = spots * w.shape[2:].numel()
     if weight is None or row is None:
-        reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-        refuse(run, labels, run.stack[-1], reason)
+        _refuse_weight(run, labels, w, weight)
         run.tape.fixed_macs += macs * w.size(0) * w.size(1)
         return result
     out = _conv_labels(run, weight, w, row >> 1, groups, turned)
@@ -127,12 +134,12 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     macs = math.prod(x.shape[:-1])
     row = run.row(labels, x.dim() - 1, x.size(-1))
     if weight is None or row is None:
-        run.tape.fixed_macs += macs * w.numel()
         if weight is not None and labels.size(-1) == 1:
+            run.spread(macs * w.numel(), labels)
             run.tape.refused.setdefault(owner(weight), "it mixes positions, not channels")
             return put(result, labels | (bias is not None))
-        reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-        refuse(run, labels, run.stack[-1], reason)
+        run.tape.fixed_macs += macs * w.numel()
+        _refuse_weight(run, labels, w, weight)
         return result
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)

@@ -70,7 +70,7 @@ class _Rewriter(fx.Interpreter):
         for source in n.all_input_nodes:
             for labels in tensors_in(self.dense.labels.get(source.name)):
                 held |= self.recheck.groups([put(torch.empty(labels.shape, device="meta"), labels)])
-        return StuckError(str(n.target), why.split("\n")[0], held)
+        return StuckError(getattr(n.target, "__name__", str(n.target)), why.split("\n")[0], held)
 
     def _mend(self, n: fx.Node, source: fx.Node) -> None:
         """Replaces `source` by a gather as an input of `n`, if it does not hold what it should."""

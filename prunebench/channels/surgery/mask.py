@@ -18,6 +18,7 @@ from prunebench.channels.mode import in_mode
 from prunebench.channels.plan import Plan
 
 Kept = NDArray[np.bool_]
+READERS = ("conv", "linear", "recurrent")
 
 
 def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -44,7 +45,7 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     for call in cmap.tape.calls:
         stays = kept[cmap.class_of[as_array(call.inputs)]]
         dim = 0 if call.turned else 1
-        if call.kind in ("conv", "linear") and (~stays & as_array(call.live).astype(bool)).any():
+        if call.kind in READERS and (~stays & as_array(call.live).astype(bool)).any():
             gone = ~stays & as_array(call.live).astype(bool)
             _zero(named[call.weight], dim, gone.reshape(call.groups, -1)[0])
         if call.kind == "norm" and not stays.all():
@@ -53,12 +54,13 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
 
 def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, NDArray[np.int64]]]:
-    """Lists the dimensions along which channels are made, normed or passed on."""
-    readers = {
-        (call.weight, 0 if call.turned else 1)
-        for call in cmap.tape.calls
-        if call.kind in ("conv", "linear")
-    }
+    """Lists the dimensions along which channels are made, normed or passed on.
+
+    A weight that one call turns and another does not makes channels along both.
+    """
+    layers = [call for call in cmap.tape.calls if call.kind in READERS]
+    makers = {(call.weight, 1 if call.turned else 0) for call in layers}
+    readers = {(call.weight, 0 if call.turned else 1) for call in layers} - makers
     gathers = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
     keep_as_is = ("running_mean", "running_var", "num_batches_tracked")
     return [

@@ -84,6 +84,8 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
             _cut_gather(modules[call.module], call, cmap, kept)
     for owner in {name.rpartition(".")[0] for name in positions}:
         _fit_attributes(modules[owner])
+    for owner, ids, groups in cmap.tape.unweighted:
+        _fit_unweighted(modules[owner], int(kept[cmap.class_of[as_array(ids)]].sum()), groups)
     for call in cmap.tape.calls:
         if call.kind == "depthwise" or (call.groups > 1 and call.kind in ("conv", "norm")):
             _fit_groups(modules[call.module], call, cmap, kept)
@@ -142,6 +144,8 @@ def _fit_attributes(module: nn.Module) -> None:
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = len(module.weight)
+    elif isinstance(module, nn.RNNBase):
+        module.input_size = module.all_weights[0][0].size(1)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 
@@ -162,6 +166,15 @@ def _fit_groups(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> 
         )
     elif isinstance(module, nn.GroupNorm):
         module.num_groups = groups
+
+
+def _fit_unweighted(module: nn.Module, channels: int, groups: int) -> None:
+    """Tells a norm without weights how many channels are left."""
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = channels
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = channels
+        module.num_groups = channels if groups > 1 else 1
 
 
 def _cut_gather(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:

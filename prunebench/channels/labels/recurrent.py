@@ -1,0 +1,49 @@
+"""What recurrent layers do to channel labels: they read some; their state is their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Call
+from prunebench.channels.labels.tensors import tensors_in
+from prunebench.channels.labels.unknown import unknown_function
+from prunebench.channels.labels.weights import owner
+
+#: the weights that read the input, forwards and backwards in time
+_READERS = ("weight_ih_l0", "weight_ih_l0_reverse")
+
+
+def recurrent(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Reads labels on the last dimension of the input; what comes out is never cut."""
+    x, state, weights = args[:3]
+    readers = [w for w in tensors_in(weights) if _leaf(run.names.get(id(w), "")) in _READERS]
+    row = run.row(run.labels(x), x.dim() - 1, x.size(-1)) if readers else None
+    if row is None:  # packed sequences, weights that are computed
+        return unknown_function(run, name, func, args, kwargs)
+    for t in tensors_in(state):
+        run.ids.freeze(run.labels(t) >> 1, f"the state of {run.stack[-1]}")
+    for w in readers:
+        _read(run, name, x, row, w)
+    with FlopCounterMode(display=False) as counter:
+        result = run.run(func, args, kwargs)
+    read = sum(x.shape[:-1].numel() * w.numel() for w in readers)
+    run.tape.fixed_macs += counter.get_total_flops() // 2 - read
+    return result
+
+
+def _read(run: Labeller, name: str, x: Tensor, row: Tensor, w: Tensor) -> None:
+    """Notes that the columns of `w` read the channels of `row` in every step of `x`."""
+    weight, steps = run.names[id(w)], x.shape[:-1].numel()
+    run.ids.read(weight, 1, row >> 1)
+    place = run.place(name, x, takes=True)
+    outputs = torch.zeros(w.size(0), dtype=torch.int64)
+    run.note(Call("recurrent", owner(weight), weight, row >> 1, row & 1, outputs, steps, 1, place))
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
