@@ -22,8 +22,8 @@ torch.set_num_threads(1)
 Completed = subprocess.CompletedProcess[str]
 #: what every run imports, sooner or later
 OF_A_RUN = [
-    "prunebench.run.runner", "prunebench.run.dry_run", "torch.utils.benchmark",
-    "sklearn.datasets", "fvcore.nn", "wandb",
+    "prunebench.cli", "prunebench.run.runner", "prunebench.run.dry_run", "torch.utils.benchmark",
+    "sklearn.datasets", "fvcore.nn",
 ]  # fmt: skip
 
 
@@ -33,7 +33,7 @@ class Forked:
     def __init__(self, requests: socket.socket, words: tuple[str, ...], cwd: Path, env: Any):
         self.args = words
         self.returncode: int | None = None
-        self.files = [tempfile.TemporaryFile() for _ in range(2)]
+        self.files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - in __exit__
         self.connection, theirs = multiprocessing.Pipe()
         given = [theirs.fileno(), *(file.fileno() for file in self.files)]
         socket.send_fds(requests, [b"."], given)
@@ -109,7 +109,7 @@ class WarmPython:
 
     def start(self, *words: str, cwd: Path, **variables: str) -> Forked:
         """Starts ``python WORDS`` in the folder `cwd`, with `variables` beside today's."""
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **variables}
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
         return Forked(self.requests, words, cwd, env)
 
     def run(self, *words: str, cwd: Path, timeout: float = 240, **variables: str) -> Completed:
@@ -142,11 +142,13 @@ class Command:
         self.python, self.folder = python, folder
 
     def __call__(self, *arguments: str, timeout: float = 240) -> Completed:
-        return self.python.run("-m", "prunebench", *arguments, cwd=self.folder, timeout=timeout)
+        words = ("-m", "prunebench", *arguments)
+        return self.python.run(*words, cwd=self.folder, timeout=timeout, WANDB_MODE="offline")
 
     def start(self, *arguments: str) -> Forked:
         """Returns the process at once."""
-        return self.python.start("-m", "prunebench", *arguments, cwd=self.folder)
+        words = ("-m", "prunebench", *arguments)
+        return self.python.start(*words, cwd=self.folder, WANDB_MODE="offline")
 
 
 @pytest.fixture

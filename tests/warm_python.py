@@ -105,9 +105,9 @@ def end(words):
     except SystemExit as stopped:
         code = stopped.code or 0
         if not isinstance(code, int):
-            print(code, file=sys.stderr)
+            sys.stderr.write(f"{code}\n")
             code = 1
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, it ends the process
         sys.excepthook(*sys.exc_info())
         code = 1
     threading._shutdown()
