@@ -1,5 +1,6 @@
 """Fixtures for all tests: one thread, the command line as a user runs it, and small reports."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -73,7 +74,9 @@ class Forked:
             time.sleep(0.02)
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
 
     @property
     def stdout(self) -> str:
