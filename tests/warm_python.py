@@ -35,12 +35,10 @@ def prepare(modules):
     """Imports all that shall be there; none of it may start a thread, which no fork would have."""
     if not modules:
         sys.meta_path.insert(0, Refuse())
-        modules = ["prunebench.cli"]
-    for name in modules:
+    for name in modules or ["prunebench.cli"]:
         importlib.import_module(name)
-    with contextlib.suppress(ModuleNotFoundError if "torch" in sys.modules else AssertionError):
-        from prunebench.measure import latency
-
+    if modules:
+        latency = importlib.import_module("prunebench.measure.latency")
         latency._LATENCY_SECONDS = 0.01  # two thirds of the time of runs so small
     gc.freeze()  # what is never looked at again stays shared
 
