@@ -1,10 +1,17 @@
 """Fixtures for all tests: one thread, the command line as a user runs it, and small reports."""
 
+import contextlib
+import multiprocessing
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 import torch
@@ -13,25 +20,144 @@ from prunebench.records import Failure, Latency, Measurement, Report, Score, fin
 
 torch.set_num_threads(1)
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+Completed = subprocess.CompletedProcess[str]
+#: what every run imports, sooner or later
+OF_A_RUN = [
+    "prunebench.cli", "prunebench.run.runner", "prunebench.run.dry_run", "torch.utils.benchmark",
+    "sklearn.datasets", "fvcore.nn",
+]  # fmt: skip
+
+
+class Forked:
+    """A process of the warm python: a `subprocess.Popen` whose output can be read at any time."""
+
+    def __init__(self, requests: socket.socket, words: tuple[str, ...], cwd: Path, env: Any):
+        self.args = words
+        self.returncode: int | None = None
+        self.files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - in __exit__
+        self.connection, theirs = multiprocessing.Pipe()
+        given = [theirs.fileno(), *(file.fileno() for file in self.files)]
+        socket.send_fds(requests, [b"."], given)
+        theirs.close()
+        self.connection.send((list(words), str(cwd), env))
+        self.pid: int = self.connection.recv()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.poll() is None:
+            self.send_signal(signal.SIGKILL)
+            self.wait()
+        self.connection.close()
+        for file in self.files:
+            file.close()
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self.connection.poll():
+            self.returncode = self.connection.recv()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None and not self.connection.poll(timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0, self.stdout, self.stderr)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def wait_for(self, text: str, timeout: float = 120) -> None:
+        """Waits until it has said `text` on stderr."""
+        deadline = time.monotonic() + timeout
+        while text not in self.stderr:
+            assert self.poll() is None, self.stderr
+            assert time.monotonic() < deadline, self.stderr
+            time.sleep(0.02)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.pid, number)
+
+    @property
+    def stdout(self) -> str:
+        """All it has printed until now."""
+        return self._said(0)
+
+    @property
+    def stderr(self) -> str:
+        return self._said(1)
+
+    def _said(self, index: int) -> str:
+        place = self.files[index].fileno()  # whose offset is the process's
+        return os.pread(place, os.fstat(place).st_size, 0).decode()
+
+
+class WarmPython:
+    """Runs command lines in forks of one process, see ``warm_python.py``."""
+
+    def __init__(self, *modules: str):
+        self.requests, theirs = socket.socketpair()
+        script = Path(__file__).with_name("warm_python.py")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", script, *modules],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def close(self) -> None:
+        self.requests.close()
+        self.process.wait()
+
+    def start(self, *words: str, cwd: Path, **variables: str) -> Forked:
+        """Starts ``python WORDS`` in the folder `cwd`, with `variables` beside today's."""
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        return Forked(self.requests, words, cwd, env)
+
+    def run(self, *words: str, cwd: Path, timeout: float = 240, **variables: str) -> Completed:
+        """Returns what it printed and its exit code."""
+        with self.start(*words, cwd=cwd, **variables) as process:
+            code = process.wait(timeout)
+            return Completed(process.args, code, process.stdout, process.stderr)
+
+
+@pytest.fixture(scope="session")
+def python() -> Iterator[WarmPython]:
+    """A python that has imported all that a run needs."""
+    host = WarmPython(*OF_A_RUN)
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="session")
+def torch_free() -> Iterator[WarmPython]:
+    """A python that has imported prunebench and refuses to import torch."""
+    host = WarmPython()
+    yield host
+    host.close()
+
+
+class Command:
+    """``prunebench`` in a folder: called, it returns what was printed and the exit code."""
+
+    def __init__(self, python: WarmPython, folder: Path):
+        self.python, self.folder = python, folder
+
+    def __call__(self, *arguments: str, timeout: float = 240) -> Completed:
+        words = ("-m", "prunebench", *arguments)
+        return self.python.run(*words, cwd=self.folder, timeout=timeout, WANDB_MODE="offline")
+
+    def start(self, *arguments: str) -> Forked:
+        """Returns the process at once."""
+        words = ("-m", "prunebench", *arguments)
+        return self.python.start(*words, cwd=self.folder, WANDB_MODE="offline")
 
 
 @pytest.fixture
-def prunebench(tmp_path: Path) -> Command:
-    """Runs the command in an empty folder of its own; returns what it printed and its exit code."""
-
-    def command(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "prunebench", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    return command
+def prunebench(python: WarmPython, tmp_path: Path) -> Command:
+    """Runs the command in an empty folder of its own."""
+    return Command(python, tmp_path)
 
 
 def measured(

@@ -2,12 +2,13 @@
 
 import pytest
 
-#: what is typed, and what the answer must contain; none of these may import torch
+#: what is typed, and what the answer must contain; torch cannot be imported meanwhile
 TORCH_FREE = [
     (["criterion=foda"], ["'criterion=foda' is not known", "foad", "did you mean 'foad'?"]),
     (["critrion=foad"], ["'critrion' is not known", "did you mean 'criterion'?"]),
     (["criterion.tt=1"], ["'criterion.tt' is not known", "valid: ", "rule"]),
     (["+criterion.tt=1"], ["'criterion.tt' is not known", "valid: ", "rule"]),
+    (["+budget.x=1"], ["'budget.x' is not known"]),
     (["+nonsense=1"], ["'nonsense' is not known", "criterion"]),
     (["run.sed=1"], ["'run.sed' is not known", "did you mean 'seed'?"]),
     (["+recipe.finetune.epoch=1"], ["'recipe.finetune.epoch' is not known", "epochs"]),
@@ -28,6 +29,7 @@ TORCH_FREE = [
     (["budget=per_layer", "budget.keep=0.25"], ["names with numbers", "keep={conv1:0.25}; got"]),
     (["name=[a]"], ["name must be a text"]),
     (["dataset.root=/nowhere"], ["/nowhere", "dataset.download=true", "dataset.root"]),
+    (["dataset.root=data"], ["is not in data", "dataset.download=true", "dataset.root"]),
     (["dataset=mnist"], ["mnist is not in data", "dataset.download=true", "dataset.root"]),
     (["dataset=npz", "dataset.path=no.npz"], ["dataset.path: there is no file no.npz"]),
     (["dataset=digits", "model=found", "model.report=no.json"], ["model.report: there is no file"]),
@@ -66,8 +68,9 @@ TORCH_FREE = [
 
 
 @pytest.mark.parametrize(("typed", "parts"), TORCH_FREE, ids=lambda value: " ".join(value))
-def test_a_mistake_is_one_line(prunebench, typed, parts):
-    done = prunebench(*typed)
+def test_a_mistake_is_one_line(torch_free, tmp_path, typed, parts):
+    (tmp_path / "data").mkdir()
+    done = torch_free.run("-m", "prunebench", *typed, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("prunebench: ")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -97,8 +100,7 @@ def test_a_mistake_that_shows_later_is_one_line_too(prunebench, tmp_path, typed,
 
 
 @pytest.mark.parametrize("typed", ["criterion=foda", "criterion.t=-1"])
-def test_full_errors_keep_their_traceback(prunebench, monkeypatch, typed):
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    done = prunebench(typed)
+def test_full_errors_keep_their_traceback(torch_free, tmp_path, typed):
+    done = torch_free.run("-m", "prunebench", typed, cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert done.returncode != 0
     assert "Traceback" in done.stderr

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -59,26 +58,17 @@ def test_a_run_by_two_processes_that_prunes_while_training(prunebench, tmp_path)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench, tmp_path):
     command = [*WHILE_TRAINING, "recipe.baseline.epochs=12", "run.checkpoint_seconds=0"]
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "prunebench", *command],
-            cwd=tmp_path, stderr=file, stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while "baseline  epoch 2/12" not in log.read_text():
-        assert run.poll() is None, log.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    spawned = [
-        pid for pid in children(run.pid)
-        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
-    ]  # fmt: skip
-    os.kill(spawned[0], signal.SIGKILL)
-    assert run.wait(timeout=60) == 2
-    assert "Traceback" not in log.read_text()
-    assert "process 1 of the run was ended from outside (SIGKILL)" in log.read_text()
+    with prunebench.start(*command) as run:
+        run.wait_for("baseline  epoch 2/12")
+        spawned = [
+            pid for pid in children(run.pid)
+            if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+        ]  # fmt: skip
+        os.kill(spawned[0], signal.SIGKILL)
+        assert run.wait(timeout=60) == 2
+        said = run.stderr
+    assert "Traceback" not in said
+    assert "process 1 of the run was ended from outside (SIGKILL)" in said
     [failure] = tmp_path.rglob("failure.json")
     assert json.loads(failure.read_text())["stage"] == "baseline"
     done = prunebench(*command, "run.resume=true")
@@ -89,23 +79,14 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_an_interrupted_run_leaves_no_process_behind(tmp_path):
-    with (tmp_path / "log").open("w") as log:
-        run = subprocess.Popen(
-            [sys.executable, "-m", "prunebench", *WHILE_TRAINING, "recipe.baseline.epochs=40"],
-            cwd=tmp_path, stderr=log, stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while "baseline  epoch 1/40" not in (tmp_path / "log").read_text():
-        assert run.poll() is None, (tmp_path / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    others = children(run.pid)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(timeout=60) == 130
-    said = (tmp_path / "log").read_text()
+def test_an_interrupted_run_leaves_no_process_behind(prunebench):
+    with prunebench.start(*WHILE_TRAINING, "recipe.baseline.epochs=40") as run:
+        run.wait_for("baseline  epoch 1/40")
+        others = children(run.pid)
+        assert others
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=60) == 130
+        said = run.stderr
     assert "interrupted; the same command with run.resume=true goes on" in said
     assert "Traceback" not in said
     deadline = time.monotonic() + 20

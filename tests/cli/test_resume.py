@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -32,17 +33,6 @@ SMALL = [
 KILLS = 5
 
 
-def start(folder, *more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "prunebench", *SMALL, "run.resume=true", *more],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 def state(folder):
     """Everything on disk that tells how far the run is."""
     found = set()
@@ -66,8 +56,7 @@ def follow(process, folder, stop_after):
         if stop_after is not None and len(seen) - first >= stop_after:
             process.send_signal(signal.SIGKILL)
         time.sleep(0.004)
-    output = process.communicate()[0]
-    assert process.returncode in (0, -signal.SIGKILL), output
+    assert process.wait() in (0, -signal.SIGKILL), process.stderr
     return len(seen) - first
 
 
@@ -89,19 +78,24 @@ def outcome(folder):
 
 
 @pytest.mark.timeout(600)
-def test_killed_five_times_equals_uninterrupted(tmp_path):
+def test_killed_five_times_equals_uninterrupted(python, tmp_path):
+    words = ["-m", "prunebench", *SMALL, "run.resume=true"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    changes = follow(start(whole), whole, None)
+    # a python of its own: with other hashes, what rests on the order of a set ends differently
+    with subprocess.Popen([sys.executable, *words], cwd=whole) as process:
+        changes = follow(process, whole, None)
     moments = random.Random(20240601)
     killed = 0
     for _ in range(KILLS):
-        process = start(broken)
-        follow(process, broken, moments.randint(1, changes // (KILLS + 1)))
-        killed += process.returncode == -signal.SIGKILL
+        with python.start(*words, cwd=broken) as process:
+            follow(process, broken, moments.randint(1, changes // (KILLS + 1)))
+            killed += process.returncode == -signal.SIGKILL
     assert killed == KILLS
-    follow(start(broken), broken, None)
+    with python.start(*words, cwd=broken) as process:
+        follow(process, broken, None)
+        assert process.returncode == 0
 
     weights, record, rows = outcome(whole)
     resumed_weights, resumed_record, resumed_rows = outcome(broken)
@@ -138,11 +132,16 @@ def test_a_second_run_takes_the_stored_baseline(prunebench, tmp_path):
     assert first == second
 
 
-def test_two_jobs_at_once_train_one_baseline(tmp_path):
-    shorter = ["recipe.finetune.epochs=0", "schedule.epochs=0"]
-    jobs = [start(tmp_path, *shorter, f"budget.keep={keep}") for keep in (0.5, 0.6)]
-    outputs = [job.communicate(timeout=240)[0] for job in jobs]
-    assert [job.returncode for job in jobs] == [0, 0], outputs
+def test_two_jobs_at_once_train_one_baseline(prunebench, tmp_path):
+    shorter = [*SMALL, "run.resume=true", "recipe.finetune.epochs=0", "schedule.epochs=0"]
+    with ExitStack() as stack:
+        jobs = [
+            stack.enter_context(prunebench.start(*shorter, f"budget.keep={keep}"))
+            for keep in (0.5, 0.6)
+        ]
+        codes = [job.wait(240) for job in jobs]
+        outputs = [job.stderr for job in jobs]
+    assert codes == [0, 0], outputs
     trained = ["trained, now in the baseline store" in output for output in outputs]
     assert sorted(trained) == [False, True], outputs
     assert len(list((tmp_path / "outputs" / "baselines").iterdir())) == 1

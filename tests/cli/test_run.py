@@ -93,16 +93,13 @@ def test_the_tracker_left_its_files_in_the_run(finished):
     assert list(path.parent.rglob("*.wandb"))
 
 
-def test_the_slim_network_reloads_in_a_fresh_process(finished):
+def test_the_slim_network_reloads_in_a_fresh_process(finished, python, tmp_path):
     folder, _ = finished
     path, report = report_of(folder)
     outcomes = []
     for file, stage in (("slim.pt", -2), ("slim_best_val.pt", -1)):
         torch.load(path.parent / file, weights_only=True)
-        done = subprocess.run(
-            [sys.executable, "-c", RELOAD, str(path.parent / file)],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = python.run("-c", RELOAD, str(path.parent / file), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         correct, loss = done.stdout.split()
         measured = report["measurements"][stage]["test"]
@@ -177,19 +174,13 @@ def test_options_of_ones_own(prunebench, tmp_path):
     assert all(kept == list(range(len(kept))) for kept in plan.values())
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-m", "prunebench", *SMALL, "recipe.baseline.epochs=500"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        # what runs in the background has been told to ignore it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        assert "epoch 1/500" in process.stderr.readline()
+def test_an_interrupted_run_says_how_to_go_on(prunebench, tmp_path):
+    with prunebench.start(*SMALL, "recipe.baseline.epochs=500") as process:
+        process.wait_for("epoch 1/500")
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
         assert process.wait(60) == 130
-    assert rest.splitlines()[-1].endswith("run.resume=true goes on")
-    assert "Traceback" not in rest
+        said = process.stderr
+    assert said.splitlines()[-1].endswith("run.resume=true goes on")
+    assert "Traceback" not in said
     [path] = (tmp_path / "outputs").rglob("failure.json")
     assert json.loads(path.read_text())["kind"] == "KeyboardInterrupt"

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ import types
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -148,37 +148,29 @@ except ZeroDivisionError:
 """
 
 
-def run_watched(folder: Path, mode: str, **environment: str) -> tuple[str, int]:
+def run_watched(python: Any, folder: Path, mode: str, **environment: str) -> tuple[str, int]:
     """Runs SCRIPT with a proxy of ours; returns its output and how often the proxy was called."""
     calls = 0
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
-        variables = os.environ | {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy} | environment
-        variables |= {"HOME": str(folder / "home"), "PYTHONPATH": str(conf_dir().parent)}
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder / "run"), mode],
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=folder,
-        )
-        while process.poll() is None:
-            try:
-                server.accept()[0].close()
-                calls += 1
-            except TimeoutError:
-                continue
-        output = process.communicate()[0]
-        assert process.returncode == 0, output
+        variables = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "HOME": str(folder / "home")}
+        words = ["-c", SCRIPT, str(folder / "run"), mode]
+        with python.start(*words, cwd=folder, **variables, **environment) as process:
+            while process.poll() is None:
+                try:
+                    server.accept()[0].close()
+                    calls += 1
+                except TimeoutError:
+                    continue
+            output = process.stderr + process.stdout
+            assert process.returncode == 0, output
     return output, calls
 
 
-def test_offline_stays_in_the_folder_and_off_the_network(tmp_path: Path) -> None:
+def test_offline_stays_in_the_folder_and_off_the_network(python: Any, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
-    output, calls = run_watched(tmp_path, "auto")  # no login: auto is offline
+    output, calls = run_watched(python, tmp_path, "auto")  # no login: auto is offline
     assert output == "the run ended by itself\n"
     assert calls == 0
     assert {path.name for path in tmp_path.iterdir()} == {"home", "run"}
@@ -189,10 +181,10 @@ def test_offline_stays_in_the_folder_and_off_the_network(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_unreachable_server_costs_seconds_not_the_run(tmp_path: Path) -> None:
+def test_unreachable_server_costs_seconds_not_the_run(python: Any, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     started = time.monotonic()
-    output, calls = run_watched(tmp_path, "auto", WANDB_API_KEY="0" * 40)
+    output, calls = run_watched(python, tmp_path, "auto", WANDB_API_KEY="0" * 40)
     assert time.monotonic() - started < 120
     assert calls > 0  # so the proxy of the test above would have seen a connection
     assert "tracking is off" in output

@@ -1,8 +1,7 @@
 """Training by two processes: against one process, against each other, and after a kill."""
 
-import os
-import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,18 @@ Found = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def ranks(python: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the two processes left."""
     folder = tmp_path_factory.mktemp("two")
-    begun = [
-        subprocess.Popen(
-            [sys.executable, script.__file__, str(folder), str(rank)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=240)[1] for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], said
+    with ExitStack() as stack:
+        begun = [
+            stack.enter_context(
+                python.start(str(script.__file__), str(folder), str(rank), cwd=folder)
+            )
+            for rank in range(2)
+        ]
+        codes = [process.wait(240) for process in begun]
+        assert codes == [0, 0], [process.stderr for process in begun]
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -1,0 +1,37 @@
+"""The house stays small: files and functions that fit in a head, none called after nothing."""
+
+import ast
+from pathlib import Path
+from statistics import median
+
+import prunebench
+
+PACKAGE = Path(prunebench.__file__).parent
+#: every file of the package, with its text
+FILES = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def lines_of_functions():
+    """Yields name and lines, docstring included, of every function and method."""
+    for file, text in FILES.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                yield f"{file}: {node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_files_are_short():
+    lines = {file: text.count("\n") for file, text in FILES.items()}
+    assert {file: n for file, n in lines.items() if n > 300} == {}
+    assert median(lines.values()) <= 120
+
+
+def test_functions_fit_on_a_screen():
+    found = dict(lines_of_functions())
+    assert len(found) > len(FILES)
+    assert {name: n for name, n in found.items() if n > 50} == {}
+
+
+def test_names_say_something():
+    nothing = {"utils", "util", "helpers", "common", "misc"}
+    assert not [file for file in FILES if nothing & {*Path(file).with_suffix("").parts}]

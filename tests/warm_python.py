@@ -1,0 +1,120 @@
+"""A python that has imported what a run needs, and forks for every command line it is sent.
+
+Those imports take seconds, and the tests start a hundred processes. What is forked is a process
+like any other: pid, signals, folder, variables, output and exit code are its own.
+
+``python warm_python.py MODULE ...`` imports the modules; ``python warm_python.py`` refuses torch
+and its like from then on. ``conftest.py`` sends three descriptors per command over the standard
+input: a connection on which it tells what to run and is told pid and exit code, and two files.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+HEAVY = {"torch", "torchvision", "wandb", "matplotlib", "pandas"}
+
+
+class Refuse:
+    """Lets nothing heavy be imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in HEAVY:
+            raise AssertionError("imported " + name)
+
+
+def prepare(modules):
+    """Imports all that shall be there; none of it may start a thread, which no fork would have."""
+    if not modules:
+        sys.meta_path.insert(0, Refuse())
+    for name in modules or ["prunebench.cli"]:
+        importlib.import_module(name)
+    if modules:
+        latency = importlib.import_module("prunebench.measure.latency")
+        latency._LATENCY_SECONDS = 0.01  # two thirds of the time of runs so small
+    gc.freeze()  # what is never looked at again stays shared
+
+
+def next_command():
+    """Returns in a forked process only, with the words after ``python`` that it shall run."""
+    requests = socket.socket(fileno=0)
+    while True:
+        sent, descriptors, *_ = socket.recv_fds(requests, 1, 3)
+        if not sent:  # the tests are over
+            with contextlib.suppress(ChildProcessError):
+                while os.wait():
+                    pass
+            raise SystemExit
+        if not os.fork():
+            return watched(requests, *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def watched(requests, connection, out, err):
+    """Forks once more: the child returns what to run, this process tells how it ends."""
+    connection = Connection(connection)
+    words, folder, variables = connection.recv()
+    if pid := os.fork():
+        connection.send(pid)
+        connection.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        os._exit(0)
+    connection.close()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    requests.detach()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return words
+
+
+def run(words):
+    """Does what ``python WORDS`` does."""
+    if words[0] == "-m":
+        sys.argv, sys.path[:0] = words[1:], [os.getcwd()]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        sys.argv, sys.path[:0] = ["-c", *words[2:]], [os.getcwd()]
+        exec(words[1], {"__name__": "__main__"})
+    else:
+        sys.argv, sys.path[:0] = words, [os.path.dirname(words[0])]
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def end(words):
+    """Runs `words` and ends as the interpreter does, but for taking every module apart."""
+    code = 0
+    try:
+        run(words)
+    except SystemExit as stopped:
+        code = stopped.code or 0
+        if not isinstance(code, int):
+            sys.stderr.write(f"{code}\n")
+            code = 1
+    except BaseException:  # noqa: BLE001 - whatever it is, it ends the process
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare(sys.argv[1:])
+    end(next_command())
