@@ -57,6 +57,8 @@ class Labeller(TorchFunctionMode):
         counting: whether multiply-adds count (they do in eval mode).
         stuck: name of the innermost module whose forward failed.
         stuck_args: what it was called with.
+        strangers: ids of the weights of another network, which this one has no business with.
+        borrowed: names of the modules that used them all the same.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Labeller(TorchFunctionMode):
         self.stack: list[str] = []
         self.stuck = ""
         self.stuck_args: Any = ()
+        self.strangers: frozenset[int] = frozenset()
+        self.borrowed: set[str] = set()
         self.counting = True
         self.seen: dict[str, int] = {}
         self.calls: dict[str, int] = {}
@@ -98,6 +102,8 @@ class Labeller(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", str(func))
         self.seen[name] = self.seen.get(name, -1) + 1
+        if name[-1] == "_" and name[-2:] != "__" and args:
+            self.writes(args[0])
         rule = self._rules.get(name, self._rules[""])
         return rule(self, name, func, args, kwargs)
 
@@ -107,13 +113,25 @@ class Labeller(TorchFunctionMode):
 
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""
-        if t.is_meta and id(t) not in self.names:
+        name = self.names.get(id(t))
+        if name is not None:
+            self.tape.used.add(name)
+        elif t.is_meta:
             return t
         known = self._meta.get(id(t))
         if known is None:
             known = (t, torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"))
             self._meta[id(t)] = known  # holds t, so that its id stays its own
+            if id(t) in self.strangers:
+                self.borrowed.add(self.stack[-1] if self.stack else "")
         return known[1]
+
+    def writes(self, t: Any) -> None:
+        """Notes that the forward may write to `t`, should it be a parameter or buffer."""
+        name = self.names.get(id(t))
+        if name is not None:
+            self.tape.used.add(name)
+            self.tape.written.add(name)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

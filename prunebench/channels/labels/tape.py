@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,7 +112,9 @@ class Tape:
         calls: every use of weights.
         refused: module -> why its channels cannot be cut.
         fixed_macs: multiply-adds that no cut changes.
-        example: an input without data.
+        example: an input, or several (`Example`), without data.
+        used: names of the parameters and buffers that the forward computes with.
+        written: names of those that it may write to.
         fragile: whether the code of the network moves channels by numbers that a cut may belie.
         activations, blocks: weight -> where its channels are activated, and where a max pool
             follows.
@@ -129,7 +132,9 @@ class Tape:
     calls: list[Call] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     fixed_macs: int = 0
-    example: Tensor = field(default_factory=lambda: torch.empty(0, device="meta"))
+    example: Any = None
+    used: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
     fragile: bool = False
     activations: dict[str, Place] = field(default_factory=dict)
     blocks: dict[str, Place] = field(default_factory=dict)
