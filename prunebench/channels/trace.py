@@ -118,6 +118,7 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Example) -> No
     """
     tape = labeller.tape
     counted, known = tape.fixed_macs, {call.weight for call in tape.calls}
+    used = set(tape.used)
     labeller.counting = False
     result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
@@ -126,4 +127,4 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Example) -> No
     for call in tape.calls:
         if call.weight not in known:
             labeller.ids.freeze(call.outputs, "it is used in training only")
-    tape.fixed_macs = counted
+    tape.fixed_macs, tape.used = counted, used

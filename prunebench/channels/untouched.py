@@ -17,11 +17,11 @@ import torch
 from torch import fx, nn
 
 #: classes of what cannot be changed, or is none of the network's business
-_LEFT_ALONE = {
+LEFT_ALONE = {
     str, bytes, int, float, bool, complex, type(None), type, torch.dtype, torch.device, torch.Size,
     ModuleType, BuiltinFunctionType, np.ndarray, fx.Graph,
 }  # fmt: skip
-_CONTAINERS = (dict, list, set, deque)
+CONTAINERS = (dict, list, set, deque)
 _PLAIN = {dict, OrderedDict, list, set}
 
 
@@ -57,8 +57,8 @@ def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        parts = _inside(value)
-        if isinstance(value, _CONTAINERS):
+        parts = inside(value)
+        if isinstance(value, CONTAINERS):
             saved.append((value, dict(value) if isinstance(value, dict) else list(value)))
         elif isinstance(value, CellType):
             saved.append((value, parts))
@@ -66,12 +66,12 @@ def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
             kind = type(part)
             if kind in _PLAIN and not part:  # nine of ten: a module's many places for hooks
                 saved.append((part, ()))
-            elif kind not in _LEFT_ALONE:
+            elif kind not in LEFT_ALONE:
                 todo.append(part)
     return saved
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def inside(value: Any) -> Iterable[Any]:
     """Returns what `value` holds."""
     if isinstance(value, dict):
         return list(value.values()) if value else ()
@@ -96,7 +96,7 @@ def _inside(value: Any) -> Iterable[Any]:
 def _global_containers(function: FunctionType) -> list[Any]:
     """Returns the global dicts, lists and sets that `function` names."""
     found = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [value for value in found if isinstance(value, _CONTAINERS)]
+    return [value for value in found if isinstance(value, CONTAINERS)]
 
 
 def _put_back(held: Any, before: Any) -> None:
