@@ -27,7 +27,7 @@ def require_followable(model: Any) -> None:
             parameters that are not there yet.
     """
     if not isinstance(model, nn.Module):
-        raise PruningError(f"a model must be a torch.nn.Module; got a {type(model).__name__}")
+        raise PruningError(f"a model must be a torch.nn.Module; got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise PruningError(
             "a TorchScript model cannot be followed; give the module that it was made from, and "
@@ -59,11 +59,7 @@ def scripted_parts(model: nn.Module) -> list[str]:
 
 def _is_exported(module: nn.Module) -> bool:
     """Whether `module` runs a graph of operators below those of Python (``torch.export``)."""
-    graph = getattr(module, "graph", None) if not _scripted(module) else None
+    graph = None if isinstance(module, torch.jit.ScriptModule) else getattr(module, "graph", None)
     return isinstance(graph, fx.Graph) and any(
         isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes
     )
-
-
-def _scripted(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule)

@@ -13,6 +13,7 @@ from prunebench.channels.followable import plain, require_followable, scripted_p
 from prunebench.channels.labels.forward import following, freeze_outputs, labelled_input
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.scripted import REASON
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.labels.tensors import tensors_in
 from prunebench.channels.map import ChannelMap
@@ -49,7 +50,7 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
     if _unused(model, tape):
         _follow_training(labeller, model, image)
     for name in scripted_parts(model):
-        tape.refused[name] = "it is TorchScript, which cannot be followed"
+        tape.refused[name] = REASON
     for module in _unused(model, tape):
         tape.refused.setdefault(module, "it is not used in the forward")
     for weight in tape.written:

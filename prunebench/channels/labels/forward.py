@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunebench.channels.example import Example, changed, one_image
 from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.scripted import scripts_freeze
 from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
 from prunebench.channels.mode import in_mode
 from prunebench.channels.untouched import untouched
@@ -49,6 +50,7 @@ def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -
             torch.no_grad(),
             torch.compiler.set_stance("force_eager"),
             labeller.watching(),
+            scripts_freeze(labeller),
             labeller,
         ):
             yield

@@ -1,4 +1,4 @@
-"""A deep copy of a network, with other tensors in it; as `copy.deepcopy`, and three times as fast."""
+"""A deep copy of a network, with other tensors in it; twice as fast as `copy.deepcopy`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         for name, value in vars(module).items():
             if name != "_compiled_call_impl":
                 held[name] = _copied(value, memo)
-    return _copied(model, memo)
+    made: nn.Module = _copied(model, memo)
+    return made
+
+
+def full_copy(model: nn.Module) -> nn.Module:
+    """Returns a deep copy of `model` with tensors of its own."""
+    return copied(model, {})
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:

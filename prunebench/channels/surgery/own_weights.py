@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from types import FunctionType, MethodType
 from typing import Any
-from weakref import CallableProxyType, ProxyType, WeakKeyDictionary, WeakSet, WeakValueDictionary, ref
+from weakref import (
+    CallableProxyType,
+    ProxyType,
+    WeakKeyDictionary,
+    WeakSet,
+    WeakValueDictionary,
+    ref,
+)
 
 from torch import Tensor, fx, nn
 
@@ -88,9 +95,11 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -
     try:
         with following(labeller, copied):
             run_on(copied, one_image(cmap.tape.example))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (the code of a network may raise anything)
         failure = error
-    missing = [] if isinstance(copied, fx.GraphModule) else sorted(cmap.tape.used - labeller.tape.used)
+    missing = (
+        [] if isinstance(copied, fx.GraphModule) else sorted(cmap.tape.used - labeller.tape.used)
+    )
     foreign = sorted(labeller.borrowed)
     if foreign or (missing and failure is None):
         weight = (foreign or missing)[0]
