@@ -31,6 +31,10 @@ class GatherChannels(nn.Module):
     rule as one of these, so that surgery only has to rewrite a buffer. Surgery also inserts them
     where the code of a network assumes channel positions that no longer hold.
 
+    A network that holds one can be scripted and exported. To unpickle it as a whole
+    (``torch.save(network)``) prunebench must be importable, since the class is found there;
+    TorchScript, an exported program or ONNX need nothing but their runtime.
+
     Attributes:
         index: int64 buffer [out]; the input channel of each output channel, or -1.
         positions: the same as a tuple, known even while the buffer lies on the meta device.

@@ -12,7 +12,7 @@ def test_a_gather_gives_zeros_for_missing_channels() -> None:
     assert GatherChannels([-1, 2, 1])(x).tolist() == [[0.0, 3.0, 2.0]]
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:The TorchScript type system")
 def test_a_slim_network_with_gathers_can_be_scripted() -> None:
     network, images = shufflenet_v2_x0_5(weights=None).eval(), torch.randn(2, 3, 32, 32)
     cmap = trace(network, images)

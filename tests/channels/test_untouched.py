@@ -165,7 +165,7 @@ def test_what_a_forward_with_gradients_left_behind_is_copied() -> None:
     network(images)
     assert network.last.grad_fn is not None
     cmap = trace(network, images)
-    slimmed = slim(network, cmap, Plan({"a": [0, 1]}))
+    slimmed = slim(network, cmap, Plan({"b": [0, 1]}))
     assert slimmed.last.grad_fn is None
     assert torch.equal(slimmed.last, network.last)
 

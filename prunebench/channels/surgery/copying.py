@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunebench.errors import PruningError
+
 _IMMUTABLE = {str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device}
 _PLAIN = {dict, OrderedDict, list, set}
 _STATE = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__deepcopy__")
@@ -24,6 +26,9 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         model: any network.
         tensors: id of a parameter or buffer -> what stands for it in the copy. Caches that a
             forward with gradients left in the model are cut off from their graph.
+
+    Raises:
+        PruningError: something in it cannot be copied.
     """
     memo: dict[int, Any] = dict(tensors)
     shells = []
@@ -32,11 +37,17 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         if all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in _STATE):
             memo[id(module)] = shell = kind.__new__(kind)
             shells.append((module, vars(shell)))
-    for module, held in shells:
-        for name, value in vars(module).items():
-            if name != "_compiled_call_impl":
-                held[name] = _copied(value, memo)
-    made: nn.Module = _copied(model, memo)
+    where = "it"
+    try:
+        for module, held in shells:
+            for name, value in vars(module).items():
+                if name != "_compiled_call_impl":
+                    where = f"attribute {name} of a {type(module).__name__}"
+                    held[name] = _copied(value, memo)
+        made: nn.Module = _copied(model, memo)
+    except Exception as error:
+        why = str(error).split("\n")[0] or type(error).__name__
+        raise PruningError(f"the network cannot be copied, for {where} cannot: {why}") from error
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -64,14 +65,6 @@ def hooked() -> nn.Module:
     return network
 
 
-def weak_method() -> nn.Module:
-    network = Net()
-    method = weakref.WeakMethod(network.b.forward)
-    network.b.forward = partial(lambda method, x: method()(x), method)
-    network.held = method()
-    return network
-
-
 def shelved() -> nn.Module:
     network = OffTheShelf()
     SHELF["b"] = network.b
@@ -83,7 +76,6 @@ LEADS_OUT: dict[str, Callable[[], nn.Module]] = {
     "patched": patched,
     "hooked": hooked,
     "weak": Parental,
-    "weak method": weak_method,
     "global": shelved,
 }
 
@@ -98,6 +90,15 @@ def test_a_copy_that_runs_the_original_is_refused(name: str) -> None:
             surgery(network, cmap, plan)
     with pytest.raises(PruningError, match=r"a copy of the network does not run"):
         prunebench.prune(network, IMAGES)
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    network = Net().eval()
+    network.lock = threading.Lock()
+    plan = Plan({"a": [0, 1]})
+    for surgery in (slim, mask):
+        with pytest.raises(PruningError, match="for attribute lock of a Net cannot: cannot pickle"):
+            surgery(network, trace(network, IMAGES), plan)
 
 
 def collects(found: list[int], module: nn.Module, args: object, result: Tensor) -> None:
