@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.budgets import Budget
-from prunebench.channels import in_mode, match_modes, trace
+from prunebench.channels import Example, in_mode, match_modes, trace
+from prunebench.channels.followable import plain, require_followable
+from prunebench.channels.untouched import untouched
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError
 from prunebench.options import option
@@ -19,7 +21,7 @@ from prunebench.schedules.oneshot import OneShot
 
 def prune(
     model: nn.Module,
-    example: Tensor,
+    example: Example,
     *,
     criterion: str = "l1",
     images: tuple[Tensor, Tensor] | None = None,
@@ -30,7 +32,8 @@ def prune(
 
     Args:
         model: any CNN that the channel map can trace.
-        example: an input [1, C, H, W], as the model expects it.
+        example: an input [1, C, H, W], as the model expects it; where it takes several, a tuple
+            or list of them, or a dict by name of the argument.
         criterion: an option of ``conf/criterion`` with its shipped settings.
         images: inputs [n, C, H, W] and labels [n] for criteria that look at data.
         seed: for criteria that draw at random.
@@ -52,8 +55,11 @@ def prune(
             "give images=(inputs, labels)"
         )
     if images is None:
-        images = example[:0], torch.empty(0, dtype=torch.int64)
-    with in_mode(model):
+        none = example[:0] if isinstance(example, Tensor) else torch.empty(0)
+        images = none, torch.empty(0, dtype=torch.int64)
+    require_followable(model)
+    model = plain(model)
+    with in_mode(model), untouched(model):
         cmap = trace(model, example)
         names = [group.name for group in method.budget.select(cmap)]
         [step] = OneShot().steps(names)

@@ -102,3 +102,29 @@ def test_budgets(budget: dict[str, float]) -> None:
 def test_mistakes_are_one_sentence(arguments: dict[str, object], says: str) -> None:
     with pytest.raises((ConfigError, PruningError), match=says):
         prunebench.prune(own(), torch.randn(IMAGE), **arguments)  # type: ignore[arg-type]
+
+
+class Residual(nn.Module):
+    """All of its channels are added up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.a(x) + self.b(x)))
+
+
+def test_residual_streams_are_named_with_what_prunes_them() -> None:
+    with pytest.raises(PruningError, match=r'lie on residual streams.*scope="all"'):
+        prunebench.prune(Residual(), torch.randn(IMAGE))
+    assert prunebench.prune(Residual(), torch.randn(IMAGE), scope="all").a.out_channels == 4
+
+
+def test_where_nothing_or_too_little_can_be_cut_the_reasons_are_told() -> None:
+    with pytest.raises(PruningError, match="no channel .* can be cut; 0: the output of the netw"):
+        prunebench.prune(nn.Sequential(nn.Conv2d(3, 8, 1)), torch.randn(IMAGE))
+    with pytest.raises(PruningError, match="there is no convolution and no linear layer"):
+        prunebench.prune(nn.Sequential(nn.ReLU()), torch.randn(IMAGE))
+    with pytest.raises(PruningError, match="what cannot be cut: 6: the output of the network"):
+        prunebench.prune(own(), torch.randn(IMAGE), macs=0.0001)

@@ -64,10 +64,20 @@ def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
 
 
 def empty_image(evidence: Evidence) -> Tensor:
-    """Returns one empty image that the network takes."""
+    """Returns one empty image that the network takes.
+
+    Raises:
+        PruningError: it takes several inputs.
+    """
     import torch
 
     seen, weight = evidence.cmap.tape.example, next(evidence.network.parameters())
+    if not isinstance(seen, torch.Tensor):
+        raise PruningError(
+            "this criterion or repair follows one image tensor, and the network was given "
+            f"{'a dict' if isinstance(seen, dict) else 'a tuple or list'} of inputs; choose "
+            "another (criterion=l1, repair=none)"
+        )
     return torch.zeros((1, *seen.shape[1:]), dtype=weight.dtype, device=weight.device)
 
 

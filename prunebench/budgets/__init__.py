@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from prunebench.contracts import Dense, GroupRank, Limit
 
 
+def not_cut(cmap: ChannelMap) -> str:
+    """Says which layers stay whole and why, the first few of each reason."""
+    layers: dict[str, list[str]] = {}
+    for name, reason in cmap.frozen.items():
+        layers.setdefault(reason, []).append(name or "the network itself")
+    told = [
+        f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}: {reason}"
+        for reason, names in layers.items()
+    ]
+    return "; ".join(told) or "there is no convolution and no linear layer in its forward"
+
+
 @dataclass(frozen=True)
 class Budget(ABC):
     """How many channels go and where; the schema of ``conf/budget/*.yaml``.
@@ -72,11 +84,24 @@ class Budget(ABC):
             and not any(fnmatchcase(group.name, pattern) for pattern in self.exclude)
         )
         if not chosen:
-            raise PruningError(
-                f"no group is left to prune with budget.scope={self.scope} and "
-                f"budget.exclude={self.exclude}; groups: {', '.join(names)}"
-            )
+            raise PruningError(self._nothing_left(cmap))
         return chosen
+
+    def _nothing_left(self, cmap: ChannelMap) -> str:
+        """Says why no group may be pruned, and what would help."""
+        if not cmap.groups:
+            return f"no channel of this network can be cut; {not_cut(cmap)}"
+        names = ", ".join(group.name for group in cmap.groups)
+        if self.scope == "inner" and all(group.residual for group in cmap.groups):
+            return (
+                f"all groups ({names}) lie on residual streams, which budget.scope=inner leaves "
+                'alone; use budget.scope=all (in Python, scope="all") to prune them too'
+            )
+        hint = ", or budget.scope=all" if self.scope == "inner" else ""
+        return (
+            f"no group is left to prune with budget.scope={self.scope} and "
+            f"budget.exclude={self.exclude}; exclude less{hint}; groups: {names}"
+        )
 
     @abstractmethod
     def choose(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from prunebench.budgets import Budget
+from prunebench.budgets import Budget, not_cut
 from prunebench.budgets.counts import best, step_keep
 from prunebench.budgets.search import global_order, largest_within, leading, uniform_order
 from prunebench.contracts import Dense, Limit
@@ -96,7 +96,8 @@ class Target(Budget):
                 f"budget.keep={self.keep:g} asks for at most {target:,} {self.unit}, and the least "
                 f"that can be reached is {least:,} ({least / whole:.1%}) with budget.scope="
                 f"{self.scope}, budget.exclude={self.exclude}, budget.floor={self.floor}, "
-                f"budget.floor_share={self.floor_share:g} and budget.divisor={self.divisor}"
+                f"budget.floor_share={self.floor_share:g} and budget.divisor={self.divisor}; "
+                f"what cannot be cut: {not_cut(cmap)}"
             )
         return Plan({name: stays for name, stays in kept(found).items() if name in ranks})
 

@@ -1,18 +1,22 @@
 """Channels: which of them live and die together, and how they are taken out of a network."""
 
 from prunebench.channels.capture import capture, edit
+from prunebench.channels.example import Example
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
 from prunebench.channels.mode import in_mode, match_modes
 from prunebench.channels.plan import Plan
 from prunebench.channels.position_bias import add_position_bias, add_position_biases_as_in
-from prunebench.channels.surgery.mask import mask, verify
+from prunebench.channels.surgery.mask import mask
 from prunebench.channels.surgery.slim import slim
+from prunebench.channels.surgery.verify import Agreement, agreement, verify
 from prunebench.channels.trace import trace
 
 __all__ = [
+    "Agreement",
     "ChannelGroup",
     "ChannelMap",
+    "Example",
     "GatherChannels",
     "Plan",
     "Site",
@@ -21,6 +25,7 @@ __all__ = [
     "in_mode",
     "mask",
     "add_position_bias",
+    "agreement",
     "add_position_biases_as_in",
     "slim",
     "match_modes",

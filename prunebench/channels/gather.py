@@ -1,6 +1,7 @@
-"""A channel selection whose index surgery can rewrite."""
+"""A channel selection whose index surgery can rewrite.
 
-from __future__ import annotations
+No ``from __future__ import annotations`` here: TorchScript reads the annotations as they are.
+"""
 
 from collections.abc import Sequence
 
@@ -15,8 +16,7 @@ def gather_channels(x: Tensor, index: Tensor, dim: int) -> Tensor:
     The tracer sees this as one operation, which is why it is a function of its own.
     """
     if has_torch_function_unary(x):
-        picked: Tensor = handle_torch_function(gather_channels, (x,), x, index, dim)
-        return picked
+        return handle_torch_function(gather_channels, (x,), x, index, dim)
     picked = x.index_select(dim, index.clamp(min=0))
     shape = [1] * x.dim()
     shape[dim] = -1
@@ -30,6 +30,10 @@ class GatherChannels(nn.Module):
     Networks that move channels by a fixed rule (zero-padded shortcuts, channel shuffles) write the
     rule as one of these, so that surgery only has to rewrite a buffer. Surgery also inserts them
     where the code of a network assumes channel positions that no longer hold.
+
+    A network that holds one can be scripted and exported. To unpickle it as a whole
+    (``torch.save(network)``) prunebench must be importable, since the class is found there;
+    TorchScript, an exported program or ONNX need nothing but their runtime.
 
     Attributes:
         index: int64 buffer [out]; the input channel of each output channel, or -1.

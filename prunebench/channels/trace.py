@@ -3,44 +3,101 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunebench.channels.example import Example, changed, described, run_on
+from prunebench.channels.followable import plain, require_followable, scripted_parts
 from prunebench.channels.labels.forward import following, freeze_outputs, labelled_input
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.scripted import REASON
 from prunebench.channels.labels.tape import Tape
+from prunebench.channels.labels.tensors import tensors_in
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.surgery.trial_cut import map_after_trial
 from prunebench.errors import PruningError
 
 
-def trace(model: nn.Module, example: Tensor) -> ChannelMap:
+def trace(model: nn.Module, example: Example) -> ChannelMap:
     """Returns which channels of `model` live and die together.
 
-    Runs the forward once on tensors without data, in eval mode; the model, its statistics and the
-    random number generators are left as they are.
+    Runs the forward once on tensors without data, in eval mode; the model, its statistics and
+    attributes and the random number generators are left as they are. Of a model out of
+    ``torch.compile`` the network inside is traced.
 
     Args:
         model: any network whose forward does not depend on tensor values.
-        example: an input [N, C, ...]; its values do not matter, its shape does. One image of it
+        example: an input [N, C, ...]; its values do not matter, its shape does. Where the model
+            takes several, a tuple or list of them, or a dict by name of the argument. One image
             is used.
 
     Raises:
-        PruningError: the forward cannot be followed.
+        PruningError: the forward cannot be followed, the example does not fit it, or what it
+            returns holds no tensor.
     """
-    tape = Tape(example=torch.empty(example.shape, dtype=example.dtype, device="meta"))
+    require_followable(model)
+    model = plain(model)
+    require_followable(model)
+    tape = Tape(example=changed(example, lambda t: torch.empty_like(t, device="meta")))
     labeller = Labeller(model, tape, RULES)
     image = labelled_input(labeller, example)
     with following(labeller, model):
-        result = model(image)
+        result = _result(labeller, model, image, example)
     freeze_outputs(labeller, result)
     if _unused(model, tape):
         _follow_training(labeller, model, image)
+    for name in scripted_parts(model):
+        tape.refused[name] = REASON
     for module in _unused(model, tape):
         tape.refused.setdefault(module, _why_unused(model, module, tape))
+    for weight in tape.written:
+        _freeze(tape, weight, f"{weight} is written to in the forward")
     return map_after_trial(model, tape)
+
+
+def _result(labeller: Labeller, model: nn.Module, image: Example, example: Example) -> Any:
+    """Returns what `model` returns for `image`.
+
+    Raises:
+        PruningError: its forward fails, or no tensor is in its result.
+    """
+    try:
+        result = run_on(model, image)
+    except (PruningError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise PruningError(_misfit(labeller, model, example, error)) from error
+    if not any(True for _ in tensors_in(result)):
+        raise PruningError(
+            f"the forward of the network returns no tensor but a {type(result).__name__}, so "
+            "nothing says which channels must stay; return a tensor, or an object that holds them"
+        )
+    return result
+
+
+def _misfit(labeller: Labeller, model: nn.Module, example: Example, error: Exception) -> str:
+    """Says which module failed on `example`, what it was given and what it has."""
+    name, args = labeller.stuck, labeller.stuck_args
+    module = model.get_submodule(name)
+    weight = getattr(module, "weight", None)
+    has = f", has a weight {described(weight)}" if isinstance(weight, Tensor) else ""
+    why = str(error).split("\n")[0] or type(error).__name__
+    return (
+        f"the forward fails on the example ({described(example)}): "
+        f"{name or 'the network'} ({type(module).__name__}) is given {described(args)}{has}: {why}"
+    )
+
+
+def _freeze(tape: Tape, weight: str, reason: str) -> None:
+    """Keeps all dimensions of `weight` whole."""
+    for (name, _), ids in tape.reads.items():
+        if name == weight:
+            tape.freeze(ids, reason)
+    if weight in tape.free:
+        tape.freeze(tape.free[weight], reason)
 
 
 def _unused(model: nn.Module, tape: Tape) -> list[str]:
@@ -64,7 +121,7 @@ def _why_unused(model: nn.Module, module: str, tape: Tape) -> str:
     return "it is not used in the forward"
 
 
-def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> None:
+def _follow_training(labeller: Labeller, model: nn.Module, image: Example) -> None:
     """Follows the forward in training mode as well, for heads that exist only there.
 
     Their inputs are cut along with the rest; what they make themselves stays whole, since no
@@ -72,12 +129,13 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Tensor) -> Non
     """
     tape = labeller.tape
     counted, known = tape.fixed_macs, {call.weight for call in tape.calls}
+    used = set(tape.used)
     labeller.counting = False
     result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
-        result = model(image)
+        result = run_on(model, image)
     freeze_outputs(labeller, result)
     for call in tape.calls:
         if call.weight not in known:
             labeller.ids.freeze(call.outputs, "it is used in training only")
-    tape.fixed_macs = counted
+    tape.fixed_macs, tape.used = counted, used

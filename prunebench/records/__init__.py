@@ -117,6 +117,8 @@ class StepRecord:
         criterion_seconds: time spent ranking.
         seconds: of the whole step, without its short fine-tuning.
         surgery_error: largest relative difference between the masked and the slimmed network.
+        surgery_tolerance, surgery_dtype: the most that rounding explains, and the type that they
+            were compared in (reports of version 1.0 had one bound for all).
         unprunable: name -> why it was left alone.
         counts: group name -> what the criterion counted there (probability's cases, say).
     """
@@ -129,6 +131,8 @@ class StepRecord:
     seconds: float
     surgery_error: float
     unprunable: dict[str, str]
+    surgery_tolerance: float = 1e-4
+    surgery_dtype: str = "float32"
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 

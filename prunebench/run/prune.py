@@ -81,9 +81,9 @@ def take(
     counts = dense_counts(cmap)
     done = context.ledger.do(name, lambda _: pack(compute(context, step, network, counts, decided)))
     made = unpack(done, network, context.example)
-    error = made.record.surgery_error
+    error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
-    context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative)")
+    context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative, {dtype})")
     if thin := nearly_gone(made.record.kept, counts.sizes):
         context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
     return made

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.budgets import Budget
-from prunebench.channels import ChannelMap, Plan, slim, trace, verify
+from prunebench.channels import ChannelMap, Example, Plan, agreement, slim, trace
 from prunebench.config import Run
 from prunebench.contracts import Dense, Evidence
 from prunebench.criteria import Criterion
@@ -21,9 +21,6 @@ from prunebench.repairs import Repair
 from prunebench.reproducibility import cuda_math, seed_for
 from prunebench.schedules import Step
 from prunebench.training.batches import DeviceSplit
-
-#: largest relative difference between masked and slimmed network that float32 rounding explains
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def cut(
     dense: Dense,
     *,
     sample: Sample,
-    example: Tensor,
+    example: Example,
 ) -> Cut:
     """Prunes the step's groups of `network`, which is left unchanged.
 
@@ -101,7 +98,7 @@ def cut(
         step: which groups to rank and prune now, and how far.
         dense: counts of the unpruned network.
         sample: what criterion and repair may look at.
-        example: input [1, C, H, W] to trace and verify with.
+        example: input [1, C, H, W], or several as for `trace`, to trace and verify with.
 
     Raises:
         PruningError: the criterion or budget cannot serve this network, or the slimmed network
@@ -122,14 +119,14 @@ def cut(
     return replace(made, record=record)
 
 
-def evidence(network: nn.Module, step: Step, sample: Sample, example: Tensor) -> Evidence:
+def evidence(network: nn.Module, step: Step, sample: Sample, example: Example) -> Evidence:
     """Returns what criterion and repair may look at in `step`."""
     cmap = trace(network, example)
     groups = tuple(group for group in cmap.groups if group.name in step.groups)
     return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
 
 
-def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: Tensor) -> Cut:
+def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: Example) -> Cut:
     """Prunes the network of `facts` by a plan that is made already.
 
     Raises:
@@ -142,11 +139,12 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):
-        error = verify(folded, slimmed, cmap, plan, example)
-    if not error <= TOLERANCE:
+        found = agreement(folded, slimmed, cmap, plan, example)
+    if not found.exact:
         raise PruningError(
-            f"the slimmed network differs from the masked one by {error:.1e} (relative), more "
-            f"than rounding explains ({TOLERANCE:.0e}); this network cannot be trusted to surgery"
+            f"the slimmed network differs from the masked one by {found.error:.1e} (relative), "
+            f"more than rounding in {found.dtype} explains ({found.tolerance:.0e}); this network "
+            "cannot be trusted to surgery"
         )
     repair.settle(slimmed, facts, plan)
     record = StepRecord(
@@ -156,7 +154,9 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
         kept={name: len(kept) for name, kept in plan.kept.items()},
         criterion_seconds=0.0,
         seconds=perf_counter() - start,
-        surgery_error=error,
+        surgery_error=found.error,
+        surgery_tolerance=found.tolerance,
+        surgery_dtype=found.dtype,
         unprunable=dict(cmap.frozen),
     )
     return Cut(slimmed, plan, record)

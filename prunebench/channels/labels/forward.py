@@ -9,18 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunebench.channels.example import Example, changed, one_image
 from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.scripted import scripts_freeze
 from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
 from prunebench.channels.mode import in_mode
+from prunebench.channels.untouched import untouched
 from prunebench.errors import PruningError
 
 
-def labelled_input(labeller: Labeller, example: Tensor) -> Tensor:
+def labelled_input(labeller: Labeller, example: Example) -> Any:
     """Returns one image of `example` without data, its channels labelled and frozen."""
-    x = torch.empty((1, *example.shape[1:]), dtype=example.dtype, device="meta")
-    ids = labeller.ids.new(x.size(1))
-    labeller.ids.freeze(ids, "tied to the input of the network")
-    return put(x, along(ids * 2, 1, x.dim()))
+
+    def label(t: Tensor) -> Tensor:
+        if t.dim() < 2:
+            return t
+        ids = labeller.ids.new(t.size(1))
+        labeller.ids.freeze(ids, "tied to the input of the network")
+        return put(t, along(ids * 2, 1, t.dim()))
+
+    return changed(one_image(example), label)
 
 
 def freeze_outputs(labeller: Labeller, result: Any) -> None:
@@ -31,9 +39,20 @@ def freeze_outputs(labeller: Labeller, result: Any) -> None:
 
 @contextmanager
 def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Follows forwards of `model`, by default in eval mode; puts every training flag back."""
+    """Follows forwards of `model`, by default in eval mode; leaves the model as it was.
+
+    What ``torch.compile`` made runs as the Python it was made from.
+    """
     try:
-        with in_mode(model, training=training), torch.no_grad(), labeller.watching(), labeller:
+        with (
+            untouched(model),
+            in_mode(model, training=training),
+            torch.no_grad(),
+            torch.compiler.set_stance("force_eager"),
+            labeller.watching(),
+            scripts_freeze(labeller),
+            labeller,
+        ):
             yield
     except (NotImplementedError, TypeError) as error:
         where = labeller.stuck or "the forward of the network"

@@ -56,6 +56,8 @@ class Labeller(TorchFunctionMode):
         counting: whether multiply-adds count (they do in eval mode).
         stuck: name of the innermost module whose forward failed.
         stuck_args: what it was called with.
+        strangers: id -> name of the weights of another network, which are not for this one.
+        borrowed: names of those that it uses all the same.
     """
 
     def __init__(
@@ -83,6 +85,8 @@ class Labeller(TorchFunctionMode):
         self.stack: list[str] = []
         self.stuck = ""
         self.stuck_args: Any = ()
+        self.strangers: Mapping[int, str] = {}
+        self.borrowed: set[str] = set()
         self.counting = True
         self.seen: dict[str, int] = {}
         self.calls: dict[str, int] = {}
@@ -100,6 +104,10 @@ class Labeller(TorchFunctionMode):
             if first in kwargs:
                 args, kwargs = (kwargs[first],), {k: v for k, v in kwargs.items() if k != first}
         self.seen[name] = self.seen.get(name, -1) + 1
+        for t in (*args, *kwargs.values()):
+            self.use(t)
+        if name[-1] == "_" and name[-2:] != "__" and args:
+            self.writes(args[0])
         rule = self._rules.get(name, self._rules[""])
         return rule(self, name, func, args, kwargs)
 
@@ -109,6 +117,7 @@ class Labeller(TorchFunctionMode):
 
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""
+        self.use(t)
         if t.is_meta and id(t) not in self.names:
             return t
         known = self._meta.get(id(t))
@@ -116,6 +125,19 @@ class Labeller(TorchFunctionMode):
             known = (t, torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"))
             self._meta[id(t)] = known  # holds t, so that its id stays its own
         return known[1]
+
+    def use(self, t: Any) -> None:
+        """Notes that the forward computes with `t`, should it be a parameter or buffer."""
+        if id(t) in self.names:
+            self.tape.used.add(self.names[id(t)])
+        elif id(t) in self.strangers:
+            self.borrowed.add(self.strangers[id(t)])
+
+    def writes(self, t: Any) -> None:
+        """Notes that the forward may write to `t`, should it be a parameter or buffer."""
+        name = self.names.get(id(t))
+        if name is not None:
+            self.tape.written.add(name)
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
 from prunebench.channels.labels.recurrent import recurrent
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
+from prunebench.channels.labels.tensors import along, labels_of, map_tensors, put, tensors_in
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.errors import PruningError
 
@@ -22,8 +22,35 @@ def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
     """Asks a tensor for something that is no tensor (its shape, say)."""
     result = func(*args, **kwargs)
     if isinstance(result, Tensor):  # x.T, x.data
+        if id(args[0]) in run.names and _attribute(func) == "data":
+            run.writes(args[0])
         return movement(run, name, func, args, kwargs)
     return result
+
+
+def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Sets an attribute of a tensor (``x.data = y``), but of none that the network holds.
+
+    Raises:
+        PruningError: the forward exchanges the data of a parameter or buffer.
+    """
+    x = args[0]
+    weight = run.names.get(id(x))
+    if weight is not None and _attribute(func) == "data":
+        raise PruningError(
+            f"the forward of {run.stack[-1] or 'the network'} exchanges the data of {weight}, "
+            "and what it puts there does not know of a cut; do so once, before pruning"
+        )
+    if x.is_meta and weight is None:
+        func(x, *map_tensors(args[1:], run.meta), **kwargs)
+        if isinstance(args[-1], Tensor) and name == "__set__":
+            put(x, run.labels(args[-1]))
+    return x if name != "__set__" else None
+
+
+def _attribute(func: Any) -> str:
+    """Returns the name of the attribute that a ``__get__`` or ``__set__`` is about."""
+    return str(getattr(getattr(func, "__self__", None), "__name__", ""))
 
 
 def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -126,10 +153,10 @@ def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 _FUNCTIONS: dict[Rule, str] = {
     no_tensor: "__get__ size dim numel stride is_floating_point is_contiguous __len__"
     " ndimension element_size get_device is_complex nelement data_ptr __hash__ _is_view"
-    " storage_offset __repr__ __format__ is_same_size is_tensor __set__ result_type"
-    " requires_grad_",
+    " storage_offset __repr__ __format__ is_same_size is_tensor result_type",
     decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
     " __contains__",
+    assignment: "__set__ requires_grad_",
     same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
     " alias_copy dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
     " feature_alpha_dropout stochastic_depth to_memory_format _assert",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,9 @@ class Tape:
         refused: module -> why its channels cannot be cut.
         fixed_macs: multiply-adds that no cut changes.
         spread_macs: multiply-adds that each of some ids costs, and these ids.
-        example: an input without data.
+        example: an input, or several (`Example`), without data.
+        used: names of the parameters and buffers that the forward computes with.
+        written: names of those that it may write to.
         fragile: whether the code of the network moves channels by numbers that a cut may belie.
         activations, blocks: weight -> where its channels are activated, and where a max pool
             follows.
@@ -135,7 +138,9 @@ class Tape:
     refused: dict[str, str] = field(default_factory=dict)
     fixed_macs: int = 0
     spread_macs: list[tuple[int, Tensor]] = field(default_factory=list)
-    example: Tensor = field(default_factory=lambda: torch.empty(0, device="meta"))
+    example: Any = None
+    used: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
     fragile: bool = False
     activations: dict[str, Place] = field(default_factory=dict)
     blocks: dict[str, Place] = field(default_factory=dict)

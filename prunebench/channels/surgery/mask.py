@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, cast
 
 import numpy as np
@@ -12,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from prunebench.channels.labels.tensors import along, tensors_in
+from prunebench.channels.followable import plain
+from prunebench.channels.labels.tensors import along
 from prunebench.channels.map import ChannelMap, as_array
-from prunebench.channels.mode import in_mode
 from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.copying import full_copy
+from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
 
 Kept = NDArray[np.bool_]
 READERS = ("conv", "linear", "recurrent")
@@ -31,11 +32,15 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     norms take their statistics over the surviving channels only.
 
     Raises:
-        PruningError: the plan does not fit this network.
+        PruningError: the plan does not fit this network, or the copy would run the weights of
+            `model`.
     """
+    model = plain(model)
     cmap.check(plan)
     kept = cmap.keeps(plan)
-    masked: nn.Module = copy.deepcopy(model)
+    masked = full_copy(model)
+    if leads_out(model):
+        require_own_weights(masked, model, cmap)
     named = {**dict(masked.named_parameters()), **dict(masked.named_buffers())}
     for name, dim, classes in _zeroed(cmap):
         gone = ~kept[classes]
@@ -157,36 +162,3 @@ def _within(
     if weight is not None:
         out = out * along(weight, dim, x.dim())
     return out if bias is None else out + along(bias, dim, x.dim())
-
-
-def verify(
-    model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
-) -> float:
-    """Returns how far the slimmed network is from the masked one: two forwards in eval mode.
-
-    Args:
-        model: the dense network, as it was cut.
-        slimmed: the network to check.
-        cmap: the channel map of `model`.
-        plan: what was kept.
-        example: input images [N, C, H, W]; two or more and not all zero make a good check.
-
-    Returns:
-        The largest absolute difference of any output, divided by the largest absolute value of
-        the masked output (nan if either is not finite).
-    """
-    masked = mask(model, cmap, plan)
-    worst = 0.0
-    for want, have in zip(_outputs(masked, example), _outputs(slimmed, example), strict=True):
-        scale = float(want.abs().max())
-        gap = float((want - have).abs().max())
-        if not np.isfinite(scale) or not np.isfinite(gap):
-            return float("nan")
-        worst = max(worst, gap / scale if scale else gap)
-    return worst
-
-
-def _outputs(network: nn.Module, example: Tensor) -> list[Tensor]:
-    """Returns every output of `network` in eval mode."""
-    with in_mode(network), torch.no_grad():
-        return [out.double() for out in tensors_in(network(example))]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prunebench.channels.example import run_on
 from prunebench.channels.labels.forward import following, labelled_input
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
@@ -114,7 +115,7 @@ def misplaced(slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> StuckError | 
     image = labelled_input(labeller, cmap.tape.example)
     try:
         with following(labeller, slimmed):
-            slimmed(image)
+            run_on(slimmed, image)
     except (MisplacedError, PruningError, RuntimeError, ValueError, IndexError) as error:
         touched = recheck.groups(tensors_in(labeller.stuck_args))
         return StuckError(labeller.stuck or "the forward", str(error).split("\n")[0], touched)

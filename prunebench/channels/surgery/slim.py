@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.tape import Call
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.insert_gathers import insert_gathers
+from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
 from prunebench.channels.surgery.recheck import misplaced
 from prunebench.errors import PruningError
 
@@ -36,12 +37,16 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
     Raises:
         PruningError: the plan does not fit, a layer would be left without inputs (one that reads a
-            part of several groups), or the network moves channels in a way that cannot follow the
-            cut.
+            part of several groups), the network moves channels in a way that cannot follow the cut,
+            or the copy would run the weights of `model`.
     """
+    model = plain(model)
     cmap.check(plan)
     _require_channels(cmap, cmap.keeps(plan))
-    return reduced(model, cmap, plan)
+    slimmed = reduced(model, cmap, plan)
+    if leads_out(model):
+        require_own_weights(slimmed, model, cmap)
+    return slimmed
 
 
 def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -77,7 +82,7 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in named:
         memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
-    slimmed: nn.Module = copy.deepcopy(model, memo)
+    slimmed = copied(model, memo)
     modules = dict(slimmed.named_modules())
     for call in cmap.tape.calls:
         if call.kind == "gather":

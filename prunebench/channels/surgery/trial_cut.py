@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -12,6 +10,7 @@ from prunebench.channels.groups import build_map
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.recheck import StuckError
 from prunebench.channels.surgery.slim import reduced
 
@@ -52,8 +51,7 @@ def _without_data(model: nn.Module) -> nn.Module:
         empty = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
-    copied: nn.Module = copy.deepcopy(model, memo)
-    return copied
+    return copied(model, memo)
 
 
 def _trial_plan(cmap: ChannelMap) -> Plan:

@@ -1,0 +1,65 @@
+"""Which models can be followed: not those that are compiled to something else than Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._dynamo.eval_frame import OptimizedModule
+from torch.nn.parameter import is_lazy
+
+from prunebench.errors import PruningError
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Returns the network inside ``torch.compile(network)``; any other as it is."""
+    while isinstance(model, OptimizedModule):
+        model = model._orig_mod
+    return model
+
+
+def require_followable(model: Any) -> None:
+    """Refuses what no forward without data can follow.
+
+    Raises:
+        PruningError: `model` is no module, is TorchScript, holds an exported program, or has
+            parameters that are not there yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise PruningError(f"a model must be a torch.nn.Module; got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise PruningError(
+            "a TorchScript model cannot be followed; give the module that it was made from, and "
+            "script the slim one"
+        )
+    for name, module in model.named_modules():
+        if _is_exported(module):
+            raise PruningError(
+                f"{name or 'the model'} is an exported program, whose forward cannot be followed; "
+                "give the module that it was exported from, and export the slim one"
+            )
+        own = [*module._parameters.values(), *module._buffers.values()]
+        if any(tensor is not None and is_lazy(tensor) for tensor in own):
+            raise PruningError(
+                f"{name or 'the model'} ({type(module).__name__}) has no weights yet; run the "
+                "model once on an input, model(example), and then prune it"
+            )
+
+
+def scripted_parts(model: nn.Module) -> list[str]:
+    """Returns the names of the outermost modules of `model` that are TorchScript."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inner = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, torch.jit.ScriptModule) and not inner:
+            found.append(name)
+    return found
+
+
+def _is_exported(module: nn.Module) -> bool:
+    """Whether `module` runs a graph of operators below those of Python (``torch.export``)."""
+    graph = None if isinstance(module, torch.jit.ScriptModule) else getattr(module, "graph", None)
+    return isinstance(graph, fx.Graph) and any(
+        isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes
+    )

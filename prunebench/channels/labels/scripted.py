@@ -1,0 +1,43 @@
+"""TorchScript inside a network: no function of it is seen, so what goes in is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tensors import labels_of, map_tensors, tensors_in
+
+REASON = "TorchScript cannot be followed"
+
+
+@contextmanager
+def scripts_freeze(labeller: Labeller) -> Iterator[None]:
+    """While it is open, a scripted module or function freezes the channels that it is given."""
+
+    def freezing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(script: Any, *args: Any, **kwargs: Any) -> Any:
+            with FlopCounterMode(display=False) as counter, torch._C.DisableTorchFunction():
+                for t in tensors_in([args, kwargs]):
+                    labeller.ids.freeze(labels_of(t) >> 1, REASON)
+                args = map_tensors(args, labeller.meta)
+                result = original(script, *args, **map_tensors(kwargs, labeller.meta))
+            labeller.tape.fixed_macs += counter.get_total_flops() // 2
+            return result
+
+        return call
+
+    function = torch.jit.ScriptFunction
+    original = function.__call__
+    function.__call__ = freezing(original)  # type: ignore[method-assign]
+    torch.jit.ScriptModule.__call__ = freezing(nn.Module.__call__)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        function.__call__ = original  # type: ignore[method-assign]
+        del torch.jit.ScriptModule.__call__

@@ -1,0 +1,116 @@
+"""Checks that a copy of a network computes with its own weights."""
+
+from __future__ import annotations
+
+from types import FunctionType, MethodType
+from typing import Any
+from weakref import (
+    CallableProxyType,
+    ProxyType,
+    WeakKeyDictionary,
+    WeakSet,
+    WeakValueDictionary,
+    ref,
+)
+
+from torch import Tensor, fx, nn
+
+from prunebench.channels.example import one_image, run_on
+from prunebench.channels.labels.elementwise import elementwise, unary
+from prunebench.channels.labels.forward import following
+from prunebench.channels.labels.labeller import Labeller, Rules
+from prunebench.channels.labels.norms import batch_norm
+from prunebench.channels.labels.rules import RULES, assignment, decision, no_tensor
+from prunebench.channels.labels.tape import Tape
+from prunebench.channels.map import ChannelMap
+from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, inside
+from prunebench.errors import PruningError
+
+_WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictionary, WeakSet)
+
+
+def _run(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Runs a function without data; labels are of no interest."""
+    return run.run(func, args, kwargs)
+
+
+#: rules that ask tensors for something, and those that know the shape of a result faster than torch
+_KEPT = (no_tensor, decision, assignment, unary, elementwise, batch_norm)
+_UNLABELLED: Rules = {"": _run, **{name: rule for name, rule in RULES.items() if rule in _KEPT}}
+
+
+def leads_out(model: nn.Module) -> bool:
+    """Whether anything that a deep copy would share with `model` may lead back to it.
+
+    That is a function kept in an attribute or among the hooks, a weak reference, or a method that
+    names a global or an outer variable which may hold modules. Hardly any network has one.
+    """
+    todo: list[Any] = [model]
+    seen: set[int] = set()
+    classes: set[type] = set()
+    while todo:
+        value = todo.pop()
+        kind = type(value)
+        if kind in LEFT_ALONE or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if kind in _WEAK or (kind is FunctionType and not _of_torch(value)):
+            return True
+        if isinstance(value, nn.Module):
+            classes.update(one for one in kind.__mro__ if not _of_torch(one))
+        todo += (value.__self__,) if kind is MethodType else inside(value)
+    methods = [one for kind in classes for one in vars(kind).values()]
+    return any(isinstance(one, FunctionType) and _names_modules(one) for one in methods)
+
+
+def _of_torch(named: Any) -> bool:
+    return str(named.__module__).split(".")[0] in ("torch", "builtins")
+
+
+def _names_modules(method: FunctionType) -> bool:
+    """Whether `method` has globals or outer variables that may hold modules."""
+    cells = [part for cell in method.__closure__ or () for part in inside(cell)]
+    named = [method.__globals__.get(name) for name in method.__code__.co_names]
+    return any(
+        isinstance(value, (nn.Module, Tensor, MethodType, *_WEAK))
+        or (isinstance(value, (*CONTAINERS, WeakValueDictionary)) and len(value) > 0)
+        for value in [*cells, *named]
+    )
+
+
+def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -> None:
+    """Refuses a copy of `model` whose forward does not compute with the copy's weights.
+
+    A deep copy takes neither closures along nor weak references nor globals: a patched forward or
+    a hook that is one goes on to run the network it was written for. One forward without data
+    must use every weight of the copy that the dense forward uses, and none of `model`.
+
+    Raises:
+        PruningError: it does not, or the copy does not run.
+    """
+    labeller = Labeller(copied, Tape(), _UNLABELLED)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    labeller.strangers = {id(tensor): name for name, tensor in tensors}
+    failure: Exception | None = None
+    try:
+        with following(labeller, copied):
+            run_on(copied, one_image(cmap.tape.example))
+    except Exception as error:  # noqa: BLE001  (the code of a network may raise anything)
+        failure = error
+    missing = (
+        [] if isinstance(copied, fx.GraphModule) else sorted(cmap.tape.used - labeller.tape.used)
+    )
+    foreign = sorted(labeller.borrowed)
+    if foreign or (missing and failure is None):
+        weight = (foreign or missing)[0]
+        raise PruningError(
+            f"a copy of the network does not run its own {weight} but that of the original: a "
+            "closure, hook, weak reference or global in the forward leads there; make what it "
+            f"does a method of a module, so that {weight.rpartition('.')[0] or 'it'} is copied"
+        )
+    if failure is not None:
+        why = str(failure).split("\n")[0] or type(failure).__name__
+        raise PruningError(
+            f"a copy of the network does not run, {labeller.stuck or 'its forward'} fails: {why}; "
+            "a hook or closure in the forward may still work on the original"
+        ) from failure

@@ -1,0 +1,119 @@
+"""Takes out again what a forward leaves behind in a network, and around it."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from operator import is_
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any
+from weakref import ref
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+#: classes of what cannot be changed, or is none of the network's business
+LEFT_ALONE = {
+    str, bytes, int, float, bool, complex, type(None), type, torch.dtype, torch.device, torch.Size,
+    ModuleType, BuiltinFunctionType, np.ndarray, fx.Graph,
+}  # fmt: skip
+CONTAINERS = (dict, list, set, deque)
+_PLAIN = {dict, OrderedDict, list, set}
+
+
+@contextmanager
+def untouched(network: nn.Module) -> Iterator[None]:
+    """Puts back, at the end of the block, whatever forwards of `network` exchanged in it.
+
+    That is every attribute, parameter, buffer and container of its modules and of the objects that
+    these hold: caches, counters, what hooks collect, also through closures, weak references and
+    the global containers that such functions name. The random number generators are put back, too.
+    Tensors whose numbers are changed in place stay changed; without data there is nothing to write.
+    """
+    draws = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    saved = _saved(network)
+    try:
+        yield
+    finally:
+        for held, before in saved:
+            if held or before:
+                _put_back(held, before)
+        torch.set_rng_state(draws[0])
+        random.setstate(draws[1])
+        np.random.set_state(draws[2])  # noqa: NPY002
+
+
+def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
+    """Returns every container that `network` holds, directly or not, with a copy of it."""
+    saved: list[tuple[Any, Any]] = []
+    todo: list[Any] = [network]
+    seen: set[int] = set()
+    while todo:
+        value = todo.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        parts = inside(value)
+        if isinstance(value, CONTAINERS):
+            saved.append((value, dict(value) if isinstance(value, dict) else list(value)))
+        elif isinstance(value, CellType):
+            saved.append((value, parts))
+        for part in parts:
+            kind = type(part)
+            if kind in _PLAIN and not part:  # nine of ten: a module's many places for hooks
+                saved.append((part, ()))
+            elif kind not in LEFT_ALONE:
+                todo.append(part)
+    return saved
+
+
+def inside(value: Any) -> Iterable[Any]:
+    """Returns what `value` holds."""
+    if isinstance(value, dict):
+        return list(value.values()) if value else ()
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return list(value)
+    if isinstance(value, CellType):
+        try:
+            return [value.cell_contents]
+        except ValueError:  # no value yet
+            return ()
+    if isinstance(value, FunctionType):
+        return [*(value.__closure__ or ()), value.__defaults__, *_global_containers(value)]
+    if isinstance(value, MethodType):
+        return value.__self__, value.__func__
+    if isinstance(value, partial):
+        return value.func, value.args, value.keywords
+    if isinstance(value, ref):
+        return (value(),)
+    return (getattr(value, "__dict__", None),)
+
+
+def _global_containers(function: FunctionType) -> list[Any]:
+    """Returns the global dicts, lists and sets that `function` names."""
+    found = [function.__globals__.get(name) for name in function.__code__.co_names]
+    return [value for value in found if isinstance(value, CONTAINERS)]
+
+
+def _put_back(held: Any, before: Any) -> None:
+    """Gives a container its contents back, unless it still has them."""
+    if isinstance(held, CellType):
+        for value in before:
+            held.cell_contents = value
+    elif isinstance(held, set):
+        held.intersection_update(before)
+        held.update(before)
+    elif not before:
+        held.clear()
+    elif isinstance(held, dict):
+        same = len(held) == len(before) and all(map(is_, held.values(), before.values()))
+        if not (same and all(map(is_, held, before))):
+            held.clear()
+            held.update(before)
+    elif not (len(held) == len(before) and all(map(is_, held, before))):
+        held.clear()
+        held.extend(before)
