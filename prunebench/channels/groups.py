@@ -61,9 +61,10 @@ def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
     """Returns why modules cannot be cut whose weight belongs to one in `frozen` as well."""
     owners = {id(p): name.rpartition(".")[0] for name, p in model.named_parameters()}
     shared = {
-        name: owners[id(p)]
+        name: owners.get(id(parameter), name)
         for name, module in model.named_modules()
-        if (p := module._parameters.get("weight")) is not None and owners[id(p)] != name
+        for own, parameter in module.named_parameters(recurse=False)
+        if own == "weight"
     }
     return {
         name: f"it shares the weight of {owner}"
