@@ -12,6 +12,9 @@ from prunebench.channels.surgery.slim import slim
 from prunebench.channels.surgery.verify import Agreement, agreement, verify
 from prunebench.channels.trace import trace
 
+#: the name it had at first
+place = add_position_bias
+
 __all__ = [
     "Agreement",
     "ChannelGroup",
@@ -27,6 +30,7 @@ __all__ = [
     "add_position_bias",
     "agreement",
     "add_position_biases_as_in",
+    "place",
     "slim",
     "match_modes",
     "trace",
