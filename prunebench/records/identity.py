@@ -29,8 +29,8 @@ NOT_DECIDING = (
     "dataset.root",
     "dataset.download",
 )
-#: what settings say of a file: this and so many digits
-SHA256, SHOWN = "sha256 ", 12
+#: digits of a file's sha256 that tell settings apart
+SHOWN = 12
 #: options that go without saying
 PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
 
@@ -82,7 +82,7 @@ def settings(record: Record) -> dict[str, Any]:
     Files go by what they hold. A structure that another run found goes by that run's settings: so
     the structures of several seeds are one setting.
     """
-    held = {key: f"{SHA256}{value[:SHOWN]}" for key, value in (record.contents or {}).items()}
+    held = {key: f"sha256 {value[:SHOWN]}" for key, value in (record.contents or {}).items()}
     origin = origin_of(record)
     if origin is not None:
         held["model.report"] = f"{origin.method} ({origin.setting})"

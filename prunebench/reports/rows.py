@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.records import STAGES, Failure, Latency, Measurement, Report
-from prunebench.records.identity import SHA256, Record, dotted, names, setting, settings
+from prunebench.records.identity import Record, names, setting, settings
 from prunebench.records.unfinished import Unfinished
 from prunebench.reports.figures import Change, Spread, change, spread
 
@@ -145,19 +145,15 @@ def _with_details(rows: list[Row], records: Sequence[Record]) -> list[Row]:
             key for key in keys if any(f.get(key, absent) != flat[0].get(key, absent) for f in flat)
         ]
         for i, values in zip(places, flat, strict=True):
-            named = [
-                f"{key}={_value(records[i], key, values[key])}" for key in telling if key in values
-            ]
+            named = [f"{key}={_value(values[key])}" for key in telling if key in values]
             rows[i] = replace(rows[i], details=", ".join(filter(None, [*named, rows[i].details])))
     return rows
 
 
-def _value(record: Record, key: str, value: Any) -> str:
-    """Returns the `value` of setting `key` as YAML spells it; of a file its name beside it."""
+def _value(value: Any) -> str:
+    """Returns `value` as YAML spells it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if str(value).startswith(SHA256):
-        return f"{Path(dict(dotted(record.config))[key]).name} ({value})"
     return str(value)
 
 

@@ -105,10 +105,10 @@ def test_runs_on_other_data_are_other_settings(make_report: Maker) -> None:
     (row,) = rows(on(0, "a.npz", "1"), on(1, "elsewhere/a.npz", "1"))
     assert (row.seeds, row.details) == (2, "")
     found = rows(on(0, "a.npz", "1"), on(1, "a.npz", "2"), on(1, "b/c.npz", "3"))
-    assert [row.details for row in found] == [
-        "dataset.path=a.npz (sha256 111111111111)",
-        "dataset.path=a.npz (sha256 222222222222)",
-        "dataset.path=c.npz (sha256 333333333333)",
+    assert [(row.dataset, row.details) for row in found] == [
+        ("digits (a.npz)", "dataset.path=sha256 111111111111"),
+        ("digits (a.npz)", "dataset.path=sha256 222222222222"),
+        ("digits (c.npz)", ""),
     ]
 
 

@@ -26,7 +26,7 @@ def write_images(path, seed, side=4):
     """Random images of two classes."""
     draw = np.random.default_rng(seed)
     arrays = {}
-    for part, size in (("train", 32), ("test", 8)):
+    for part, size in (("train", 64), ("test", 8)):
         arrays[f"{part}_images"] = draw.integers(0, 256, (size, side, side, 3), dtype=np.uint8)
         arrays[f"{part}_labels"] = np.arange(size) % 2
     np.savez(path, **arrays)
