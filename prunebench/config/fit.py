@@ -6,25 +6,20 @@ from collections.abc import Iterator
 
 from prunebench.config import Run
 from prunebench.datasets import Data
-from prunebench.errors import require
 
 
 def check_fit(run: Run, data: Data) -> Iterator[str]:
-    """Yields what to tell the user of numbers that are taken, though hardly meant.
-
-    Raises:
-        ConfigError: a batch is larger than the training set, which would be one step per epoch.
-    """
+    """Yields what to tell the user of numbers that are taken, though hardly meant."""
     images = len(data.train)
     given = run.baseline.checkpoint is not None or run.model.pretrained
     trained = {"baseline": not given, "pruning": run.schedule.trains, "finetune": True}
     for name in (name for name, happens in trained.items() if happens):
         phase = getattr(run.recipe, name)
-        require(
-            phase.batch_size <= images or not phase.epochs,
-            f"recipe.{name}.batch_size={phase.batch_size} is more than the {images:,} training "
-            f"images; choose recipe.{name}.batch_size={images} or less",
-        )
+        if phase.epochs and phase.batch_size > images:
+            yield (
+                f"recipe.{name}.batch_size={phase.batch_size}: more than the {images:,} training "
+                "images, so that an epoch is a single step"
+            )
     for group, asked in (("criterion", run.criterion), ("repair", run.repair)):
         if asked.images_needed > images:
             yield (
