@@ -54,7 +54,8 @@ def report_of(folder):
 
 def test_the_table_is_for_people(finished):
     folder, done = finished
-    for part in ("vgg16 on digits: foad", "top-1 %", "params", "MACs", "latency ms", "-"):
+    # a machine too busy to compare latencies is said to be so
+    for part in ("vgg16 on digits: foad", "top-1 %", "params", "MACs", "atency", "-"):
         assert part in done.stdout
     assert "mask and slim agree to" in done.stderr
     assert str(report_of(folder)[0].name) in done.stderr
