@@ -1,10 +1,15 @@
 """The house stays small: files and functions that fit in a head, none called after nothing."""
 
 import ast
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
 from statistics import median
 
 import prunebench
+from prunebench.analysis.gram import GramCollection
+from prunebench.repairs import Repair
 
 PACKAGE = Path(prunebench.__file__).parent
 #: every file of the package, with its text
@@ -35,3 +40,25 @@ def test_functions_fit_on_a_screen():
 def test_names_say_something():
     nothing = {"utils", "util", "helpers", "common", "misc"}
     assert not [file for file in FILES if nothing & {*Path(file).with_suffix("").parts}]
+
+
+def test_every_class_is_abstract_or_final():
+    classes = {
+        value
+        for module in pkgutil.walk_packages(prunebench.__path__, "prunebench.")
+        if not module.name.endswith("__main__")
+        for value in vars(importlib.import_module(module.name)).values()
+        if isinstance(value, type) and value.__module__.startswith("prunebench.")
+    }
+    assert len(classes) > 150
+    # fields that a criterion and a repair share, and a base whose two hooks may both stay unused
+    allowed = {GramCollection, Repair}
+    extended = {base for value in classes for base in value.__mro__[1:] if base in classes}
+    concrete = {
+        base
+        for base in extended - allowed
+        if not inspect.isabstract(base)
+        and not getattr(base, "_is_protocol", False)
+        and not issubclass(base, Exception)
+    }
+    assert not concrete

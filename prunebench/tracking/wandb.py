@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prunebench.errors import require, require_choice
-from prunebench.tracking import TrackedRun, Tracker
+from prunebench.tracking import TrackedRun, Tracker, Untracked
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class WandbTracker(Tracker):
         """Returns a W&B run, or one that mirrors nothing if W&B fails."""
         mode = self._mode()
         if mode == "disabled":
-            return TrackedRun()
+            return Untracked()
         root = Path(folder).resolve() / "wandb"
         options = {
             "project": self.project,

@@ -104,8 +104,9 @@ class Labeller(TorchFunctionMode):
             if first in kwargs:
                 args, kwargs = (kwargs[first],), {k: v for k, v in kwargs.items() if k != first}
         self.seen[name] = self.seen.get(name, -1) + 1
-        for t in (*args, *kwargs.values()):
-            self.use(t)
+        for t in (*args, *kwargs.values()) if kwargs else args:
+            if id(t) in self.names or id(t) in self.strangers:
+                self.use(t)
         if name[-1] == "_" and name[-2:] != "__" and args:
             self.writes(args[0])
         rule = self._rules.get(name, self._rules[""])
@@ -117,11 +118,11 @@ class Labeller(TorchFunctionMode):
 
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""
-        self.use(t)
-        if t.is_meta and id(t) not in self.names:
+        if t.is_meta and id(t) not in self.names and id(t) not in self.strangers:
             return t
         known = self._meta.get(id(t))
         if known is None:
+            self.use(t)
             known = (t, torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"))
             self._meta[id(t)] = known  # holds t, so that its id stays its own
         return known[1]
