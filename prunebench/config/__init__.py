@@ -152,6 +152,25 @@ def contents_of(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict
     )
 
 
+def plain_values(cfg: DictConfig) -> dict[str, Any]:
+    """Returns a composed configuration, resolved.
+
+    Raises:
+        ConfigError: a key is unknown or missing.
+    """
+    known = {"name", "run", "baseline", *GROUPS, "recipe"}
+    for key in cfg:
+        require(str(key) in known, unknown(str(key), {*known, *PRESETS}))
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(config, dict)
+    for key in sorted(known):
+        require(config.get(key) is not None, f"{key} must not be null")
+    return {str(key): value for key, value in config.items()}
+
+
 def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Run:
     """Returns the Run that `cfg` describes.
 
@@ -166,17 +185,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
             options do not go together, or a file is not there.
         DataError: a file cannot be read.
     """
-    known = {"name", "run", "baseline", *GROUPS, "recipe"}
-    for key in cfg:
-        require(str(key) in known, unknown(str(key), {*known, *PRESETS}))
-    try:
-        config = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
-    assert isinstance(config, dict)
-    for key in sorted(known):
-        require(config.get(key) is not None, f"{key} must not be null")
-    plain = {str(key): value for key, value in config.items()}
+    plain = plain_values(cfg)
     check_name(plain["name"])
     settings = section("run", plain["run"], Settings)
     baseline = section("baseline", plain["baseline"], Baseline)

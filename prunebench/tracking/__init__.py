@@ -10,15 +10,17 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class TrackedRun:
-    """A run as its tracker sees it; this one mirrors nothing."""
+class TrackedRun(ABC):
+    """A run as its tracker sees it, to be used in a ``with`` statement."""
 
+    @abstractmethod
     def log(self, row: Mapping[str, Any]) -> None:
         """Mirrors one row of the metrics log (``stage``, optional ``epoch``, slash names).
 
         Every attempt at a run hands over all its rows, from the first on, each once.
         """
 
+    @abstractmethod
     def summary(self, values: Mapping[str, Any]) -> None:
         """Mirrors the figures the run ends with."""
 
@@ -26,6 +28,7 @@ class TrackedRun:
         """Returns itself; the run is already under way."""
         return self
 
+    @abstractmethod
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -33,6 +36,24 @@ class TrackedRun:
         trace: TracebackType | None,
     ) -> None:
         """Ends the run."""
+
+
+class Untracked(TrackedRun):
+    """A run that is mirrored nowhere."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Mirrors nothing."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """Mirrors nothing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Ends nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,4 +82,4 @@ class NoTracker(Tracker):
         self, folder: str | os.PathLike[str], name: str, config: Mapping[str, Any], run_id: str
     ) -> TrackedRun:
         """Returns a run that mirrors nothing."""
-        return TrackedRun()
+        return Untracked()
