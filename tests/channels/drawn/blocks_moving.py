@@ -95,7 +95,8 @@ def c2f(n: str, c: int, r: Random) -> Block:
     h, deep = wider(c, r) // 2, r.choice([1, 2])
     return Block(
         f"self.{n}_1 = block({c}, {2 * h}, 1)\n"
-        f"self.{n}_m = nn.ModuleList(nn.Sequential(block({h}, {h}), block({h}, {h})) for _ in range({deep}))\n"
+        f"self.{n}_m = nn.ModuleList(nn.Sequential(block({h}, {h}), block({h}, {h})) "
+        f"for _ in range({deep}))\n"
         f"self.{n}_2 = block({(2 + deep) * h}, {c}, 1)",
         f"y = list(self.{n}_1(x).chunk(2, 1))\n"
         f"y.extend(m(y[-1]) for m in self.{n}_m)\n"
@@ -136,7 +137,8 @@ def padded(n: str, c: int, r: Random) -> Block:
 def pixels(n: str, c: int, r: Random) -> Block:
     return Block(
         f"self.{n}_a, self.{n}_b = block({c}, {2 * c}), block({8 * c}, {c}, 1)",
-        f"x = self.{n}_b(F.pixel_unshuffle(self.{n}_a(x), 2))\nx = F.interpolate(x, scale_factor=2)", c,
+        f"x = self.{n}_b(F.pixel_unshuffle(self.{n}_a(x), 2))\n"
+        "x = F.interpolate(x, scale_factor=2)", c,
     ) if r.random() < 0.5 else Block(
         f"self.{n} = block({c}, 16)",
         f"x = F.max_pool2d(F.pixel_shuffle(self.{n}(x), 2), 2)", 4,
@@ -162,7 +164,7 @@ def inplace_slice(n: str, c: int, r: Random) -> Block:
 
 def set_slice(n: str, c: int, r: Random) -> Block:
     k = r.choice([2, 3, c // 2])
-    code = r.choice([f"x[:, :{k}] = 0", f"x[:, {k}:] = x[:, {k}:] * 2", f"x[:, ::2] = y[:, 1::2]"])
+    code = r.choice([f"x[:, :{k}] = 0", f"x[:, {k}:] = x[:, {k}:] * 2", "x[:, ::2] = y[:, 1::2]"])
     return Block(f"self.{n} = conv({c}, {c})", f"y, x = x, self.{n}(x)\n{code}", c)
 
 

@@ -76,6 +76,7 @@ def replaced_forward(n: str, c: int, r: Random) -> Block:
         f"net.{n}.forward = torch.autocast('cpu', enabled=False)(net.{n}.forward)",
         f"net.{n}.forward = functools.partial(type(net.{n}).forward, net.{n})",
         f"old_{n} = net.{n}.forward\nnet.{n}.forward = lambda x: old_{n}(x) * 2",
+        "net.forward = torch.autocast('cpu', enabled=False)(net.forward)",
         f"net.{n}.forward = types.MethodType(lambda self, x: F.relu(self[0](x)), net.{n})",
     ])  # fmt: skip
     return Block(f"self.{n} = block({c}, {c})", f"x = self.{n}(x)", c, after=after)
@@ -84,7 +85,11 @@ def replaced_forward(n: str, c: int, r: Random) -> Block:
 def replaced_class(n: str, c: int, r: Random) -> Block:
     return Block(
         f"self.{n} = conv({c}, {c})\nself.{n}.__class__ = Loud{n}", f"x = self.{n}(x)", c,
-        f"\nclass Loud{n}(nn.Conv2d):\n    def forward(self, x):\n        return 2 * super().forward(x)\n",
+        f"""
+class Loud{n}(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+""",
     )  # fmt: skip
 
 
@@ -120,7 +125,7 @@ def functions_kept(n: str, c: int, r: Random) -> Block:
 def by_mode(n: str, c: int, r: Random) -> Block:
     code = r.choice([
         f"if self.training:\n    x = x + self.{n}_b(x)",
-        f"x = x * 2 if self.training else x",
+        "x = x * 2 if self.training else x",
         f"x = self.{n}_b(x) if self.training else x",
         f"if not self.training:\n    x = x + self.{n}_b(x)",
     ])  # fmt: skip
@@ -156,7 +161,8 @@ def mixed_dtypes(n: str, c: int, r: Random) -> Block:
 def one_dimension(n: str, c: int, r: Random) -> Block:
     w = wider(c, r)
     return Block(
-        f"self.{n} = nn.Sequential(nn.Conv1d({c}, {w}, 3, padding=1), nn.BatchNorm1d({w}), nn.ReLU(), nn.Conv1d({w}, {c}, 1))",
+        f"self.{n} = nn.Sequential(nn.Conv1d({c}, {w}, 3, padding=1), nn.BatchNorm1d({w}), "
+        f"nn.ReLU(), nn.Conv1d({w}, {c}, 1))",
         f"x = self.{n}(x.flatten(2)).unflatten(2, (8, 8))", c,
     )  # fmt: skip
 
@@ -164,14 +170,16 @@ def one_dimension(n: str, c: int, r: Random) -> Block:
 def three_dimensions(n: str, c: int, r: Random) -> Block:
     w = wider(c, r)
     return Block(
-        f"self.{n} = nn.Sequential(nn.Conv3d({c}, {w}, 3, padding=1), nn.BatchNorm3d({w}), nn.ReLU(), nn.ConvTranspose3d({w}, {c}, 1))",
+        f"self.{n} = nn.Sequential(nn.Conv3d({c}, {w}, 3, padding=1), nn.BatchNorm3d({w}), "
+        f"nn.ReLU(), nn.ConvTranspose3d({w}, {c}, 1))",
         f"x = self.{n}(x.unflatten(2, (2, 4))).flatten(2, 3)", c,
     )  # fmt: skip
 
 
 def mixing_positions(n: str, c: int, r: Random) -> Block:
+    bias = r.choice([True, False])
     return Block(
-        f"self.{n}, self.{n}_m = block({c}, {c}), nn.Linear(64, 64, bias={r.choice([True, False])})",
+        f"self.{n}, self.{n}_m = block({c}, {c}), nn.Linear(64, 64, bias={bias})",
         f"x = self.{n}(x)\nx = x + self.{n}_m(x.flatten(2)).unflatten(2, (8, 8))", c,
     )  # fmt: skip
 

@@ -14,7 +14,8 @@ def shared_module(n: str, c: int, r: Random) -> Block:
 def shared_weight(n: str, c: int, r: Random) -> Block:
     g = r.choice(["1", str(c)])
     return Block(
-        f"self.{n}_a, self.{n}_b = conv({c}, {c}, g={g}), nn.Conv2d({c}, {c}, 3, padding=2, dilation=2, groups={g})\n"
+        f"self.{n}_a, self.{n}_b = conv({c}, {c}, g={g}), conv({c}, {c}, g={g})\n"
+        f"self.{n}_b.dilation = self.{n}_b.padding = (2, 2)\n"
         f"self.{n}_b.weight = self.{n}_a.weight",
         f"x = F.relu(self.{n}_a(x) + self.{n}_b(x))", c,
     )  # fmt: skip
@@ -33,6 +34,7 @@ def weight_as_data(n: str, c: int, r: Random) -> Block:
         f"x * self.{n}.weight.mean((1, 2, 3)).view(1, -1, 1, 1)",
         f"x + self.{n}.weight.norm()",
         f"x * self.{n}.weight[0, 0, 0, 0]",
+        f"x + (x.mean((2, 3)) * self.{n}.weight.mean((1, 2, 3))).sum(1)[:, None, None, None]",
     ])  # fmt: skip
     return Block(f"self.{n} = conv({c}, {c})", f"x = F.relu(self.{n}(x))\nx = {code}", c)
 
@@ -149,7 +151,8 @@ def norms(n: str, c: int, r: Random) -> Block:
 
 def layer_norm(n: str, c: int, r: Random) -> Block:
     return Block(
-        f"self.{n}, self.{n}_b = nn.LayerNorm({c}), nn.Sequential(nn.Linear({c}, 16), nn.GELU(), nn.Linear(16, {c}))",
+        f"self.{n}, self.{n}_b = nn.LayerNorm({c}), "
+        f"nn.Sequential(nn.Linear({c}, 16), nn.GELU(), nn.Linear(16, {c}))",
         "y = x.flatten(2).transpose(1, 2)\n"
         f"y = y + self.{n}_b(self.{n}(y))\n"
         "x = y.transpose(1, 2).unflatten(2, (8, 8))", c,

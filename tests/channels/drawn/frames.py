@@ -65,7 +65,9 @@ OUTPUTS = {
     "tensor": ("", "y"),
     "tuple_with_features": ("", "(y, x)"),
     "nested": ("", "{'y': [y, {'again': y * 2}], 'none': None}"),
-    "dataclass": ("@dataclasses.dataclass\nclass Out:\n    y: torch.Tensor\n    n: int = 1\n", "Out(y)"),
+    "dataclass": (
+        "@dataclasses.dataclass\nclass Out:\n    y: torch.Tensor\n    n: int = 1\n", "Out(y)"
+    ),
     "namespace": ("", "types.SimpleNamespace(y=y, n=1)"),
     "own_class": (
         "class Out:\n    def __init__(self, y):\n        self.parts = [y]\n", "Out(y)"

@@ -10,11 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from drawn import blocks_moving, blocks_python, blocks_weights
 from drawn.block import Fragment
 from drawn.frames import HEADS, INPUTS, OUTPUTS
+from torch import Tensor, nn
 
 BLOCKS: dict[str, Fragment] = {
     block.__name__: block
