@@ -109,7 +109,11 @@ def _judge(program: Program, surgery: Surgery, plan: int) -> Verdict:
 
 def _check_message(text: str) -> None:
     """Asks for one line that says something and is the same on every run."""
-    if not text.strip() or "\n" in text or re.search(r"0x[0-9a-f]{6}|<.*>|: *$", text):
+    if (
+        not text.strip()
+        or "\n" in text
+        or re.search(r"0x[0-9a-f]{6}|<(function|built-in|bound)|: *$", text)
+    ):
         raise Bad(WRONG, f"a refusal that is no clear line in words: {text!r}")
 
 

@@ -21,6 +21,8 @@ BLOCKS: dict[str, Fragment] = {
     for block in file.BLOCKS
 }
 
+FRAGMENTS = (*BLOCKS, *HEADS, *INPUTS, *OUTPUTS)
+
 SPACE = "drawn_network"  # the module in which a network's classes live
 
 HEADER = """\
@@ -110,6 +112,19 @@ class Program:
         }
         kind = INPUTS[self.inputs].kind
         return made if kind == "dict" else tuple(made.values()) if kind == "tuple" else made["x"]
+
+
+def alone(fragment: str, seed: int) -> Program:
+    """Returns a network around one fragment; in every third one channels are moved behind it."""
+    warmed, more = seed % 2 == 1, ("swapped",) if seed % 3 == 2 else ()
+    if fragment in BLOCKS:
+        return Program((fragment, *more), seed=seed, warmed=warmed)
+    place = next(
+        name
+        for name, names in (("head", HEADS), ("inputs", INPUTS), ("outputs", OUTPUTS))
+        if fragment in names
+    )
+    return Program(("residual", *more), seed=seed, warmed=warmed, **{place: fragment})
 
 
 def call(net: nn.Module, example: Any) -> Any:

@@ -10,24 +10,11 @@ import pytest
 from drawn.frames import HEADS, INPUTS, OUTPUTS
 from drawn.known import KNOWN
 from drawn.oracle import Verdict, judge
-from drawn.program import BLOCKS, Program
+from drawn.program import BLOCKS, FRAGMENTS, Program, alone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 SEEDS = range(25)  # every variant of a fragment comes up
-
-
-def alone(fragment: str, seed: int) -> Program:
-    """Returns a network around one fragment; in every third one channels are moved behind it."""
-    warmed, more = seed % 2 == 1, ("swapped",) if seed % 3 == 2 else ()
-    if fragment in BLOCKS:
-        return Program((fragment, *more), seed=seed, warmed=warmed)
-    place = next(
-        name
-        for name, names in (("head", HEADS), ("inputs", INPUTS), ("outputs", OUTPUTS))
-        if fragment in names
-    )
-    return Program(("residual", *more), seed=seed, warmed=warmed, **{place: fragment})
 
 
 def drawn(most: int) -> st.SearchStrategy[Program]:
@@ -64,9 +51,7 @@ def test_what_is_known_to_fail_still_does(fragment: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "fragment", [f for f in (*BLOCKS, *HEADS, *INPUTS, *OUTPUTS) if f not in KNOWN]
-)
+@pytest.mark.parametrize("fragment", [f for f in FRAGMENTS if f not in KNOWN])
 def test_each_fragment_alone(fragment: str) -> None:
     for seed in SEEDS:
         program = alone(fragment, seed)
