@@ -12,7 +12,6 @@ BY_KIND = {
     "H": "unpool",
     "I": "inplace_slice",
     "M": "pair_of_inputs two_images dict_of_inputs",
-    "N": "scripted",
 }
 
 KNOWN = {fragment: kind for kind, names in BY_KIND.items() for fragment in names.split()}
