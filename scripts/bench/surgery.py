@@ -74,7 +74,7 @@ def fragments() -> list[str]:
 
 def run(model: nn.Module, example: Any) -> list[Tensor]:
     """Returns every tensor that `model` returns for a tensor, a tuple or a dict."""
-    from drawn.oracle import tensors
+    from drawn.objects import tensors
     from drawn.program import call
 
     return list(tensors(call(model, example)))
@@ -92,10 +92,10 @@ def build(name: str) -> nn.Module:
         model: nn.Module = timm.create_model(name[5:], pretrained=False)
         return model
     if name.startswith("ours:"):
-        from prunebench.models.resnet import CifarResnet
+        from prunebench.models.resnet import ResnetNetwork
 
         blocks = (int(name[11:]) - 2) // 6
-        net = CifarResnet((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
+        net = ResnetNetwork((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
         for stage in (net.layer2, net.layer3):
             stage[0].shortcut = Padded(stage[0].conv1.in_channels // 2)
         return net
@@ -297,7 +297,8 @@ def table(names: list[str]) -> list[dict[str, Any]]:
         torch.manual_seed(0)
         size = 32 if name.startswith("ours:") else 128 if "inception" in name else 64
         size = 75 if name == "inception_v3" else size
-        model = build(name).double().eval()
+        model = build(name).eval()
+        model = model if name.startswith("drawn:") else model.double()  # some mix types on purpose
         scramble(model)
         example = inputs(name, size)
         mine, my_share = judge_ours(model, example)

@@ -8,19 +8,18 @@ indices stayed. A dense network with zeros everywhere else must compute the same
 from __future__ import annotations
 
 import re
-from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from random import Random
-from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from drawn.program import SPACE, Program, call
+from drawn.norms import group_norm, layer_norm, rms_norm
+from drawn.objects import everything, gap, portrait, tensors
+from drawn.program import Program, call
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
@@ -191,7 +190,7 @@ def _check_same(program: Program, small: nn.Module, *, training: bool) -> None:
     dense.train(training)
     small.train(training)
     have = run(small, program.example(5))
-    with patch.multiple(F, layer_norm=_layer_norm, group_norm=_group_norm, rms_norm=_rms_norm):
+    with patch.multiple(F, layer_norm=layer_norm, group_norm=group_norm, rms_norm=rms_norm):
         want = run(dense, program.example(5))
     error = gap(have, want)
     single = (
@@ -273,40 +272,6 @@ def uneven(cmap: Any, draw: Random) -> dict[str, list[int]]:
     }
 
 
-# -- norms over what is left: a zero in the weight marks what is gone ---------------------------
-
-
-def _layer_norm(x, shape, weight=None, bias=None, eps=1e-5):
-    if weight is None or weight.all():
-        return torch.layer_norm(x, shape, weight, bias, eps)
-    left = weight.nonzero()[:, 0]
-    part = torch.layer_norm(x[..., left], (len(left),), weight[left], bias[left], eps)
-    return torch.zeros_like(x).index_copy(-1, left, part)
-
-
-def _rms_norm(x, shape, weight=None, eps=None):
-    if weight is None or weight.all():
-        return torch.rms_norm(x, shape, weight, eps)
-    left = weight.nonzero()[:, 0]
-    part = torch.rms_norm(x[..., left], (len(left),), weight[left], eps)
-    return torch.zeros_like(x).index_copy(-1, left, part)
-
-
-def _group_norm(x, groups, weight=None, bias=None, eps=1e-5):
-    if weight is None or weight.all():
-        return torch.group_norm(x, groups, weight, bias, eps)
-    out, size = torch.zeros_like(x), x.size(1) // groups
-    for start in range(0, x.size(1), size):
-        left = weight[start : start + size].nonzero()[:, 0] + start
-        if len(left):
-            part = torch.group_norm(x[:, left], 1, weight[left], bias[left], eps)
-            out = out.index_copy(1, left, part)
-    return out
-
-
-# -- looking at objects ------------------------------------------------------------------------
-
-
 def run(net: nn.Module, example: Any) -> list[Tensor]:
     """Returns every tensor in what `net` returns, or says that it does not run."""
     try:
@@ -314,80 +279,3 @@ def run(net: nn.Module, example: Any) -> list[Tensor]:
     except Exception as error:
         text = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
         raise Bad(WRONG, f"a network does not run: {text}") from error
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yields every tensor in an output of whatever type."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (dict, UserDict)):
-        yield from (t for item in value.values() for t in tensors(item))
-    elif isinstance(value, (list, tuple)) or hasattr(value, "__next__"):
-        yield from (t for item in value for t in tensors(item))
-    elif hasattr(value, "__dict__"):
-        yield from tensors(vars(value))
-    else:
-        yield from (
-            t for name in getattr(value, "__slots__", ()) for t in tensors(getattr(value, name))
-        )
-
-
-def gap(have: list[Tensor], want: list[Tensor]) -> float:
-    """Returns the largest relative difference; infinite where shapes differ or are not finite."""
-    if not want or [t.shape for t in have] != [t.shape for t in want]:
-        return float("inf")
-    gaps = [
-        float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-12))
-        for a, b in zip(have, want, strict=True)
-    ]
-    return max(gaps) if np.isfinite(gaps).all() else float("inf")
-
-
-def everything(net: nn.Module) -> list[Tensor]:
-    """Returns every tensor that hangs on the modules of `net`, weights or not."""
-    return [item for _, item in _walk(net, "", set()) if isinstance(item, Tensor)]
-
-
-def portrait(net: nn.Module) -> dict[str, Any]:
-    """Returns a comparable description of all that hangs on `net`, by path."""
-    return {path: _describe(item) for path, item in _walk(net, "net", set())}
-
-
-def _describe(item: Any) -> Any:
-    if isinstance(item, Tensor):
-        numbers = None if item.is_meta else hash(item.detach().contiguous().numpy().tobytes())
-        who = id(item) if isinstance(item, nn.Parameter) else type(item)
-        return (who, str(item.device), item.dtype, tuple(item.shape), item.requires_grad, numbers)
-    if isinstance(item, (int, float, str, bool, type(None), torch.dtype)):
-        return item
-    return (type(item), id(item)) if isinstance(item, (nn.Module, FunctionType)) else type(item)
-
-
-def _walk(item: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Yields (path, object) for all that the network's own code can reach, each object once."""
-    yield path, item
-    if id(item) in seen:
-        return
-    seen.add(id(item))
-    for name, value in _parts(item):
-        yield from _walk(value, f"{path}.{name}", seen)
-
-
-def _parts(item: Any) -> list[tuple[str, Any]]:
-    """Returns what `item` consists of, by name; nothing for objects of libraries."""
-    if isinstance(item, dict):
-        return [(str(key), value) for key, value in item.items()]
-    if isinstance(item, (list, tuple, set)):
-        return [(str(at), value) for at, value in enumerate(item)]
-    if isinstance(item, FunctionType):
-        cells = zip(item.__code__.co_freevars, item.__closure__ or (), strict=True)
-        found = [(name, cell.cell_contents) for name, cell in cells]
-        return [*found, ("defaults", item.__defaults__)]
-    if isinstance(item, MethodType):
-        return [("self", item.__self__)]
-    if isinstance(item, partial):
-        return [("func", item.func), ("args", item.args), ("keywords", item.keywords)]
-    mine = isinstance(item, (nn.Module, SimpleNamespace)) or type(item).__module__ == SPACE
-    if not mine or isinstance(item, torch.jit.ScriptModule):
-        return []
-    return list(vars(item).items())
