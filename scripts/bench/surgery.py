@@ -4,7 +4,8 @@
     python scripts/bench/surgery.py --table --out table.json # exact, wrong or refuses
 
 CPU time of this process (`time.process_time`), one thread, best of n; both tools cut 40 % of the
-channels of the same, freshly built network by L1 norm. Needs the ``bench`` extra.
+channels of the same, freshly built network by L1 norm. The table holds a small network for each
+fragment of `tests/channels/drawn`, too (``--only drawn:ghost`` is one). Needs the ``bench`` extra.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import copy
 import json
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -43,6 +45,7 @@ hardcorenas_a darknet53 rexnet_100 fbnetc_100 convnext_atto efficientnet_lite0
 mobilenetv3_small_100
 """.split()  # noqa: SIM905
 OURS = ("resnet20", "resnet56", "resnet110")
+sys.path.append(str(Path(__file__).parents[2] / "tests" / "channels"))  # for `drawn`
 
 
 class Padded(nn.Module):
@@ -62,18 +65,37 @@ class Slow(Exception):
     """A network took longer than `LIMIT_SECONDS`."""
 
 
+def fragments() -> list[str]:
+    """Returns the names of the small networks, one for each fragment."""
+    from drawn.program import FRAGMENTS
+
+    return [f"drawn:{name}" for name in FRAGMENTS]
+
+
+def run(model: nn.Module, example: Any) -> list[Tensor]:
+    """Returns every tensor that `model` returns for a tensor, a tuple or a dict."""
+    from drawn.objects import tensors
+    from drawn.program import call
+
+    return list(tensors(call(model, example)))
+
+
 def build(name: str) -> nn.Module:
-    """Returns a randomly initialised network by name (``timm:`` and ``ours:`` prefixed)."""
+    """Returns a random network by name (``timm:``, ``ours:`` and ``drawn:`` prefixed)."""
+    if name.startswith("drawn:"):
+        from drawn.program import alone
+
+        return alone(name[6:], seed=0).build()
     if name.startswith("timm:"):
         import timm
 
         model: nn.Module = timm.create_model(name[5:], pretrained=False)
         return model
     if name.startswith("ours:"):
-        from prunebench.models.resnet import CifarResnet
+        from prunebench.models.resnet import ResnetNetwork
 
         blocks = (int(name[11:]) - 2) // 6
-        net = CifarResnet((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
+        net = ResnetNetwork((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
         for stage in (net.layer2, net.layer3):
             stage[0].shortcut = Padded(stage[0].conv1.in_channels // 2)
         return net
@@ -168,7 +190,7 @@ def verdict(error: float) -> str:
     return "exact" if error < 1e-9 else f"wrong ({error:.0%})"
 
 
-def judge_ours(model: nn.Module, example: Tensor) -> tuple[str, float]:
+def judge_ours(model: nn.Module, example: Any) -> tuple[str, float]:
     """Returns the verdict on our surgery and the share of parameters kept."""
     try:
         cmap = trace(model, example)
@@ -176,8 +198,15 @@ def judge_ours(model: nn.Module, example: Tensor) -> tuple[str, float]:
         slimmed = slim(model, cmap, plan)
     except PruningError as error:
         return f"refuses: {error}", 1.0
+    except Exception as error:  # noqa: BLE001  (a finding, as with the peer)
+        return f"raises {type(error).__name__}", 1.0
+    if not cmap.groups:
+        return "freezes all", 1.0
     share = cmap.params(plan) / max(1, cmap.params(Plan({})))
-    return verdict(verify(model, slimmed, cmap, plan, example)), share
+    try:
+        return verdict(verify(model, slimmed, cmap, plan, example)), share
+    except Exception as error:  # noqa: BLE001
+        return f"raises {type(error).__name__} when run", share
 
 
 def out_of_time(*_: object) -> None:
@@ -185,7 +214,7 @@ def out_of_time(*_: object) -> None:
     raise Slow
 
 
-def judge_peer(model: nn.Module, example: Tensor) -> tuple[str, float]:
+def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
     """Returns the same for torch-pruning; removed producers are zeroed in a copy of the net."""
     import torch_pruning as tp
 
@@ -213,30 +242,23 @@ def judge_peer(model: nn.Module, example: Tensor) -> tuple[str, float]:
                 left[names[module]] = [v for i, v in enumerate(now) if i not in set(gone)]
             group.prune()
         model.eval()
-        with torch.no_grad():
-            have = model(example)
+        have = run(model, example)
     except Slow:
         return f"not done in {LIMIT_SECONDS} s", 1.0
     except Exception as error:  # noqa: BLE001  (whatever the peer raises is the finding)
         return f"raises {type(error).__name__}", 1.0
     finally:
         signal.alarm(0)
-    if have.shape[1] != example_classes(dense, example):
-        return f"wrong ({have.shape[1]} outputs)", 1.0
+    want = run(dense.eval(), example)
+    if [t.shape[:2] for t in have] != [t.shape[:2] for t in want]:
+        return f"wrong ({', '.join(str(t.shape[1]) for t in have)} outputs)", 1.0
     _zero(dense, left)
-    with torch.no_grad():
-        want = dense.eval()(example)
-    error = float((want - have).abs().max() / want.abs().max())
+    want = run(dense, example)
+    error = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, have, strict=True))
     normed = any(isinstance(m, nn.LayerNorm | nn.GroupNorm) for m in dense.modules())
     if normed and error >= 1e-9:  # zeroed channels take part in its statistics, removed ones do not
         return "not judged (LayerNorm)", sum(p.numel() for p in model.parameters()) / total
     return verdict(error), sum(p.numel() for p in model.parameters()) / total
-
-
-def example_classes(model: nn.Module, example: Tensor) -> int:
-    """Returns the number of outputs of the dense network."""
-    with torch.no_grad():
-        return int(model.eval()(example[:1]).shape[1])
 
 
 def _outputs(model: nn.Module, name: str) -> int:
@@ -258,6 +280,15 @@ def _zero(model: nn.Module, left: dict[str, list[int]]) -> None:
                     t[gone] = 0
 
 
+def inputs(name: str, size: int) -> Any:
+    """Returns two images, or what a small network takes instead."""
+    if name.startswith("drawn:"):
+        from drawn.program import alone
+
+        return alone(name[6:], seed=0).example(0)
+    return torch.randn(2, 3, size, size, dtype=torch.float64)
+
+
 def table(names: list[str]) -> list[dict[str, Any]]:
     """Judges both tools on each network in float64."""
     rows = []
@@ -266,9 +297,10 @@ def table(names: list[str]) -> list[dict[str, Any]]:
         torch.manual_seed(0)
         size = 32 if name.startswith("ours:") else 128 if "inception" in name else 64
         size = 75 if name == "inception_v3" else size
-        model = build(name).double().eval()
+        model = build(name).eval()
+        model = model if name.startswith("drawn:") else model.double()  # some mix types on purpose
         scramble(model)
-        example = torch.randn(2, 3, size, size, dtype=torch.float64)
+        example = inputs(name, size)
         mine, my_share = judge_ours(model, example)
         theirs, their_share = judge_peer(model, example)
         row = {"network": name, "prunebench": mine, "kept": round(my_share, 2)}
@@ -288,6 +320,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     names = [*TORCHVISION, *(f"ours:{n}" for n in OURS), *(f"timm:{n}" for n in TIMM)]
+    names += fragments() if options.table else []
     rows = table(options.only or names) if options.table else timing(options.repeats)
     if options.out:
         versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}

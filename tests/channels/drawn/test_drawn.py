@@ -1,0 +1,83 @@
+"""Networks drawn as source: cut exactly, frozen with a reason or refused with one, never wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from statistics import mean
+
+import pytest
+from drawn.frames import HEADS, INPUTS, OUTPUTS
+from drawn.known import KNOWN
+from drawn.oracle import Verdict, judge
+from drawn.program import BLOCKS, FRAGMENTS, Program, alone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+SEEDS = range(25)  # every variant of a fragment comes up
+
+
+def drawn(most: int) -> st.SearchStrategy[Program]:
+    """Draws networks of up to `most` blocks, without fragments that are known to fail."""
+
+    def one_of(names: dict) -> st.SearchStrategy[str]:
+        return st.sampled_from([name for name in names if name not in KNOWN])
+
+    return st.builds(
+        Program,
+        blocks=st.lists(one_of(BLOCKS), min_size=1, max_size=most).map(tuple),
+        head=one_of(HEADS), inputs=one_of(INPUTS), outputs=one_of(OUTPUTS),
+        seed=st.integers(0, 10**6), warmed=st.booleans(),
+    )  # fmt: skip
+
+
+def require_good(program: Program, verdict: Verdict) -> None:
+    """Fails with the network as a program to read and run."""
+    assert verdict.good, f"{verdict.word}: {verdict.why}\n\n{program.source()}"
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(program=drawn(most=2))
+def test_drawn_networks(program: Program) -> None:
+    require_good(program, judge(program))
+
+
+@pytest.mark.parametrize("fragment", KNOWN)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="known, see KNOWN")
+def test_what_is_known_to_fail_still_does(fragment: str) -> None:
+    for seed in SEEDS:
+        program = alone(fragment, seed)
+        require_good(program, judge(program))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fragment", [f for f in FRAGMENTS if f not in KNOWN])
+def test_each_fragment_alone(fragment: str) -> None:
+    for seed in SEEDS:
+        program = alone(fragment, seed)
+        require_good(program, judge(program))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_thousand_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    found: dict[Program, Verdict] = {}
+
+    @settings(
+        max_examples=2000, deadline=None, derandomize=True, database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )  # fmt: skip
+    @given(program=drawn(most=4))
+    def judged(program: Program) -> None:
+        found[program] = judge(program, plan=1)
+        require_good(program, found[program])
+
+    try:
+        judged()
+    finally:
+        words = Counter(verdict.word for verdict in found.values())
+        left = [verdict.share for verdict in found.values() if verdict.word == "cut"]
+        shares = ", ".join(f"{word} {n / len(found):.1%}" for word, n in words.most_common())
+        kept = f"{mean(left):.0%} of the parameters of those cut are left"
+        with capsys.disabled():
+            sys.stdout.write(f"\n{len(found)} networks: {shares}; {kept}\n")
