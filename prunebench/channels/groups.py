@@ -28,7 +28,7 @@ def build_map(
         frozen_groups: group name -> why it is to stay whole.
     """
     class_of = _components(tape)
-    dims = {key: class_of[as_array(ids)] for key, ids in tape.reads.items() if "/" not in key[0]}
+    dims = _classes_read(tape, class_of)
     reasons = _frozen_classes(tape, class_of)
     _free_parameters(tape, class_of, dims, reasons)
     producers = _Producers(tape, class_of, reasons)
@@ -71,6 +71,18 @@ def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
         for name, owner in shared.items()
         if owner in frozen and name not in frozen
     }
+
+
+def _classes_read(tape: Tape, class_of: Ids) -> dict[tuple[str, int], Ids]:
+    """Returns the classes along each dimension; vectors read together share one array."""
+    found: dict[int, Ids] = {}
+    dims = {}
+    for key, ids in tape.reads.items():
+        if "/" not in key[0]:
+            if id(ids) not in found:
+                found[id(ids)] = class_of[as_array(ids)]
+            dims[key] = found[id(ids)]
+    return dims
 
 
 def _freeze_groups(

@@ -39,7 +39,7 @@ class Sites:
                 self._sort(call)
 
     def _groups(self, classes: Ids) -> Iterable[int]:
-        found = np.unique(self.locate[0, classes])
+        found = np.flatnonzero(np.bincount(self.locate[0, classes] + 1)) - 1
         return [number for number in found.tolist() if number >= 0]
 
     def _sort(self, call: Call) -> None:
@@ -56,7 +56,7 @@ class Sites:
     def _add(self, role: str, weight: str, dim: int) -> None:
         classes = self.dims[weight, dim]
         groups, local = self.locate[:, classes]
-        present = np.unique(groups)
+        present = np.flatnonzero(np.bincount(groups + 1)) - 1
         for number in present.tolist():
             if number >= 0:
                 mine = local if len(present) == 1 else np.where(groups == number, local, -1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.steps import in_place
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
 from prunebench.channels.labels.tensors import (
     along,
@@ -54,8 +55,9 @@ def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries labels over through an activation; a cut channel stays zero only if f(0) = 0."""
     x = args[0] if args else kwargs["input"]
     labels = run.labels(x)
-    inplace = name.endswith("_") or kwargs.get("inplace") or any(a is True for a in args[1:])
-    result: Any = x if inplace else torch.empty(x.shape, dtype=x.dtype, device="meta")
+    result: Any = x
+    if not in_place(name, args, kwargs):
+        result = torch.empty(x.shape, dtype=x.dtype, device="meta")
     if labels.numel() and _moves_zero(func, args, kwargs):
         labels = labels | 1
     put(result, labels)
@@ -78,8 +80,7 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
         *(t.shape for t in operands)
     )
-    inplace = name.endswith("_") and not name.endswith("__") or name.startswith("__i")
-    if inplace and isinstance(args[0], Tensor) and args[0].is_meta:
+    if in_place(name, args, kwargs) and isinstance(args[0], Tensor) and args[0].is_meta:
         result = args[0]
     elif all(t.dtype == operands[0].dtype for t in operands) and name in _SAME_TYPE:
         result = torch.empty(shape, dtype=operands[0].dtype, device="meta")

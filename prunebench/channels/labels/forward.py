@@ -33,6 +33,7 @@ def labelled_input(labeller: Labeller, example: Example) -> Any:
 
 def freeze_outputs(labeller: Labeller, result: Any) -> None:
     """Freezes the channels of every tensor in `result`, what the network returned."""
+    labeller.outputs(result)
     for out in tensors_in(result):
         labeller.ids.freeze(labels_of(out) >> 1, "the output of the network")
 

@@ -10,37 +10,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.gather import GatherChannels
+from prunebench.channels.labels.label_ids import LabelIds
+from prunebench.channels.labels.steps import (
+    Entered,
+    Step,
+    given_in,
+    in_place,
+    numbers_in,
+    worn,
+)
 from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
-from prunebench.channels.labels.tensors import labels_of, map_tensors
+from prunebench.channels.labels.tensors import labels_of, map_tensors, put, tensors_in
+from prunebench.channels.labels.values import mix, put_values
 
-FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
+#: where torch keeps modules that move data
+_MOVING = {f"torch.nn.modules.{name}" for name in ("flatten", "pixelshuffle", "channelshuffle")}
+
 #: what a torch function does to labels: (labeller, function's name, function, args, kwargs)
 #: -> result; the rules by name of the function, and under "" the one for all others
 Rule = Callable[["Labeller", str, Any, tuple[Any, ...], dict[str, Any]], Any]
 Rules = Mapping[str, Rule]
-
-
-class LabelIds(Protocol):
-    """Hands out label ids, and is told what happens to them; a `Tape` notes it."""
-
-    def new(self, count: int) -> Tensor:
-        """Returns `count` label ids for channels that are made."""
-
-    def tie(self, a: Tensor, b: Tensor) -> None:
-        """Hears that ids `a` and `b` (same shape) meet, so that they live and die together."""
-
-    def read(self, name: str, dim: int, ids: Tensor) -> None:
-        """Hears that index i of dimension `dim` of parameter `name` belongs to ``ids[i]``."""
-
-    def freeze(self, ids: Tensor, reason: str) -> None:
-        """Hears that `ids` can never be cut."""
 
 
 class Labeller(TorchFunctionMode):
@@ -58,6 +54,10 @@ class Labeller(TorchFunctionMode):
         stuck_args: what it was called with.
         strangers: id -> name of the weights of another network, which are not for this one.
         borrowed: names of those that it uses all the same.
+        asleep: whether functions and modules are left alone, for another labeller is at work.
+        moved: how many moves of unlabelled data there were.
+        standard: names of the modules that come with torch.
+        still: names of those among them that move no data.
     """
 
     def __init__(
@@ -67,27 +67,34 @@ class Labeller(TorchFunctionMode):
         super().__init__()
         self._rules = rules
         self.tape = tape
-        self.ids: LabelIds = tape if ids is None else ids
+        self.ids: LabelIds = ids or tape
         self.names: dict[int, str] = {}
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            self.names[id(tensor)] = name
-        self.modules = {id(module): name for name, module in model.named_modules()}
-        self.gathers = {
-            id(module.index): module.positions
-            for module in model.modules()
-            if isinstance(module, GatherChannels)
-        }
-        self.grouped = {
-            name: module.grouped_by
-            for name, module in model.named_modules()
-            if hasattr(module, "grouped_by")
-        }
+        self.modules: dict[int, str] = {}
+        self.gathers: dict[int, tuple[int, ...]] = {}
+        self.grouped: dict[str, str] = {}
+        self.standard: set[str] = set()
+        self.still: set[str] = set()
+        for name, module in model.named_modules():
+            self.modules[id(module)] = name
+            for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    self.names.setdefault(id(tensor), f"{name}.{key}" if name else key)
+            if isinstance(module, GatherChannels):
+                self.gathers[id(module.index)] = module.positions
+            if hasattr(module, "grouped_by"):
+                self.grouped[name] = module.grouped_by
+            home = type(module).__module__
+            if home.startswith("torch.nn."):
+                self.standard.add(name)
+                if home not in _MOVING:
+                    self.still.add(name)
         self.stack: list[str] = []
         self.stuck = ""
         self.stuck_args: Any = ()
         self.strangers: Mapping[int, str] = {}
         self.borrowed: set[str] = set()
-        self.counting = True
+        self.counting, self.asleep = True, False
+        self.moved = 0
         self.seen: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self._meta: dict[int, tuple[Tensor, Tensor]] = {}
@@ -99,6 +106,8 @@ class Labeller(TorchFunctionMode):
     ) -> Any:
         """Runs `func` without data and carries the labels along."""
         kwargs = kwargs or {}
+        if self.asleep:
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func))
         for first in () if args else ("input", "tensors"):
             if first in kwargs:
@@ -110,7 +119,49 @@ class Labeller(TorchFunctionMode):
         if name[-1] == "_" and name[-2:] != "__" and args:
             self.writes(args[0])
         rule = self._rules.get(name, self._rules[""])
-        return rule(self, name, func, args, kwargs)
+        if getattr(rule, "moves", False):
+            return rule(self, name, func, args, kwargs)
+        if kwargs.get("out") is not None:
+            rule = self._rules[""]
+        return self._compute(rule, name, func, args, kwargs)
+
+    def _compute(self, rule: Rule, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Runs `func`, which is no mere move: its result has numbers of its own."""
+        step = self._step(name, rule, args, kwargs)
+        self.ids.step(step)
+        salt = step.salt()
+        result = rule(self, name, func, args, kwargs)
+        for nth, out in enumerate(given_in((result,))):
+            put_values(out, mix(0, salt + nth))
+            if out._base is not None and in_place(name, args, kwargs):
+                self._changed(out, out._base)
+        return result
+
+    def _step(self, name: str, rule: Rule, args: Any, kwargs: Any) -> Step:
+        """Returns what the running computation is given; notes numbers that its caller keeps."""
+        given = tuple([worn(t, self.names) for t in given_in((*args, *kwargs.values()))])
+        where = self.stack[-1] if self.stack else ""
+        numbers: tuple[float, ...] = ()
+        if where not in self.standard:
+            numbers = tuple(numbers_in((args, kwargs)))
+            own = numbers or any(one.constant is not None for one in given)
+            if own and not getattr(rule, "spatial", False):
+                self.tape.fragile = True
+            if getattr(rule, "sizes", False):
+                numbers = ()
+        return Step(self.ids.at, len(self.tape.made), name, where, given, numbers)
+
+    def outputs(self, result: Any) -> None:
+        """Makes the return of the network the last step of its forward."""
+        given = tuple(worn(t, self.names) for t in tensors_in(result))
+        self.ids.step(Step(self.ids.at, len(self.tape.made), "return", "", given, ()))
+
+    def _changed(self, t: Tensor, base: Tensor) -> None:
+        """Notes that `t`, a view of `base`, was changed in place."""
+        if base.numel() > t.numel():
+            self.ids.freeze(labels_of(base) >> 1, "a part of it is changed in place")
+        live = int((labels_of(t) & 1).max())
+        put_values(put(base, labels_of(base) | live), mix(0, self.ids.at))
 
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs `func` with every real tensor replaced by one without data."""
@@ -147,12 +198,25 @@ class Labeller(TorchFunctionMode):
         labeller = self
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if labeller.asleep:
+                return original(module, *args, **kwargs)
             name = labeller.modules.get(id(module), "")
             labeller.stack.append(name)
             nth = labeller.calls.get(name, 0)
             labeller.calls[name] = nth + 1
+            entered = Entered(name, nth, labeller.ids.at, (args, kwargs))
+            if name not in labeller.still:
+                with torch._C.DisableTorchFunction():  # we look at labels, the labeller must not
+                    labeller.ids.enter(entered)
             try:
-                result = original(module, *args, **kwargs)
+                try:
+                    result = original(module, *args, **kwargs)
+                    if name in labeller.tape.movers:
+                        with torch._C.DisableTorchFunction():
+                            outs = [worn(t, labeller.names) for t in tensors_in(result)]
+                            labeller.ids.leave(entered, outs)
+                except Exception as error:  # noqa: BLE001  (forwards may raise anything)
+                    result = labeller.ids.mend(labeller, module, entered, error)
             except BaseException:
                 if not labeller.stuck:
                     labeller.stuck, labeller.stuck_args = name, (args, kwargs)
@@ -187,6 +251,11 @@ class Labeller(TorchFunctionMode):
         self.tape.zeros.append(ids)
         return ids
 
+    def moves_by_number(self) -> None:
+        """Notes that the code which runs moves channels by numbers that a cut may belie."""
+        self.tape.fragile = True
+        self.tape.movers.add(self.stack[-1] if self.stack else "")
+
     def note(self, call: Call) -> None:
         """Notes one use of weights."""
         if not self.counting:
@@ -205,7 +274,7 @@ class Labeller(TorchFunctionMode):
         position to the next.
         """
         if labels.numel() != labels.size(dim):
-            if labels.size(dim) == 1:
+            if labels.size(dim) == 1 and self.ids.elsewhere(dim):
                 return None
             others = [d for d in range(labels.dim()) if d != dim]
             live = (labels & 1).amax(others, keepdim=True)
@@ -219,10 +288,11 @@ class Labeller(TorchFunctionMode):
     def labels(self, t: Tensor) -> Tensor:
         """Returns the labels of `t`; a parameter used directly gets one label per element."""
         name = self.names.get(id(t))
-        if name is None or t.numel() == 1 or t.dim() == 0:
+        if name is None or t.dim() == 0:
             return labels_of(t)
-        self.tape.data.add(name)
-        if t.numel() > FREE_LIMIT:
+        if t.numel() > 1:
+            self.tape.data.add(name)
+        if not self.ids.frees(name, t):
             return labels_of(t)
         known = self.tape.free.get(name)
         if known is None:

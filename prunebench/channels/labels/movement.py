@@ -15,41 +15,63 @@ from prunebench.channels.labels.tensors import (
     labels_of,
     map_tensors,
     put,
-    shrink,
     tensors_in,
 )
 from prunebench.channels.labels.unknown import unknown_function
+from prunebench.channels.labels.values import (
+    mix,
+    packed,
+    put_moved,
+    put_values,
+    standing,
+    values_of,
+)
 
 #: moves that ask for no number of channels, so that they hold after any cut
 _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__"]
 
 
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Moves the labels by the same function as the data."""
+    """Moves labels and value numbers by the same function as the data."""
     given = list(tensors_in([args, kwargs]))
     sources = [t for t in given if t.is_floating_point() or is_labelled(t)]
     if len(sources) < len(given) and _opaque(run, sources, given):
         return unknown_function(run, name, func, args, kwargs)
     result = run.run(func, args, kwargs)
     labels = [run.labels(t) for t in sources]
-    if all(one.numel() == 1 for one in labels):
-        value = max((int(one.max()) for one in labels), default=0)
-        for out in tensors_in(result):
-            put(out, torch.full([1] * out.dim(), value))
-        if len({int(one.max()) for one in labels}) <= 1:
-            return result
-    if name not in _BY_ORDER:
-        run.tape.fragile = True
-    by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, labels, strict=True)}
-    # labels are expanded, so their strides may not allow a view where the data's do
-    on_labels = Tensor.reshape if func is Tensor.view else func
-    moved = on_labels(
-        *map_tensors(args, lambda t: by_id.get(id(t), t)),
-        **map_tensors(kwargs, lambda t: by_id.get(id(t), t)),
-    )
-    for out, one in zip(tensors_in(result), tensors_in(moved), strict=True):
-        put(out, shrink(one))
+    if all(one.numel() == 1 and int(one) <= 1 for one in labels):
+        _move_unlabelled(run, sources, result)
+        return result
+    if name not in _BY_ORDER and any(one.numel() > 1 for one in labels):
+        run.moves_by_number()
+    known = [packed(one, values_of(t)) for t, one in zip(sources, labels, strict=True)]
+
+    def move(rows: list[Tensor]) -> list[Tensor]:
+        by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, rows, strict=True)}
+        # labels are expanded, so their strides may not allow a view where the data's do
+        on_labels = Tensor.reshape if func is Tensor.view else func
+        return list(
+            tensors_in(
+                on_labels(
+                    *map_tensors(args, lambda t: by_id.get(id(t), t)),
+                    **map_tensors(kwargs, lambda t: by_id.get(id(t), t)),
+                )
+            )
+        )
+
+    stood = move([standing(t.shape, both) for t, both in zip(sources, known, strict=True)])
+    for out, both, was in zip(tensors_in(result), move(known), stood, strict=True):
+        put_moved(out, both, was)
     return result
+
+
+def _move_unlabelled(run: Labeller, sources: list[Tensor], result: Any) -> None:
+    """Labels moved data that holds no channels; its elements are not told apart."""
+    live = max((int(run.labels(t).max()) for t in sources), default=0)
+    for out in tensors_in(result):
+        put(out, torch.full([1] * out.dim(), live))
+        run.moved += 1
+        put_values(out, mix(run.ids.at, run.moved))
 
 
 def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
@@ -62,7 +84,7 @@ def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
 
 
 def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Concatenates labels."""
+    """Concatenates labels and value numbers."""
     parts = list(args[0] if args else kwargs.get("tensors"))
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
     parts = [t for t in parts if not (t.dim() == 1 and t.numel() == 0)]
@@ -71,16 +93,28 @@ def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     shape[dim] = sum(t.size(dim) for t in parts)
     result = torch.empty(shape, dtype=parts[0].dtype, device="meta")
     labels = [run.labels(t) for t in parts]
-    sizes = [max(one.size(d) for one in labels) for d in range(len(shape))]
+    joined = _joined(parts, labels, dim)
+    same = {int(one) if one.numel() == 1 else -1 for one in labels}
+    if len(same) == 1 and -1 not in same:
+        joined = joined.narrow(dim, 0, 1)
+    numbers = [values_of(t) for t in parts]
+    if all(not isinstance(one, Tensor) and one == numbers[0] for one in numbers):
+        put_values(result, numbers[0])
+    else:
+        lone = [1] * len(shape)
+        wide = [one if isinstance(one, Tensor) else torch.full(lone, one) for one in numbers]
+        put_values(result, _joined(parts, wide, dim))
+    return put(result, joined)
+
+
+def _joined(parts: list[Tensor], rows: list[Tensor], dim: int) -> Tensor:
+    """Concatenates what the `parts` wear along `dim`."""
+    sizes = [max(one.size(d) for one in rows) for d in range(rows[0].dim())]
     wide = []
-    for t, one in zip(parts, labels, strict=True):
+    for t, one in zip(parts, rows, strict=True):
         sizes[dim] = t.size(dim)
         wide.append(one.expand(sizes))
-    joined = torch.cat(wide, dim)
-    values = {int(one) if one.numel() == 1 else -1 for one in labels}
-    if len(values) == 1 and -1 not in values:
-        joined = joined.narrow(dim, 0, 1)
-    return put(result, joined)
+    return torch.cat(wide, dim)
 
 
 def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -88,7 +122,7 @@ def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     result = run.run(func, args, {**kwargs, "device": "meta"})
     if result.dim() < 2 or result.size(1) == 1:
         return result
-    run.tape.fragile = True
+    run.moves_by_number()
     ids = run.new_zeros(result.size(1))
     return put(result, along(ids * 2, 1, result.dim()))
 
@@ -100,22 +134,28 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     widths = list(args[1] if len(args) > 1 else kwargs["pad"])
     mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
     value = args[3] if len(args) > 3 else kwargs.get("value", None)
-    labels = run.labels(x)
+    labels, values = run.labels(x), values_of(x)
     for at in range(len(widths) // 2):
         dim = x.dim() - 1 - at
         before, after = widths[2 * at], widths[2 * at + 1]
         if labels.size(dim) == 1 or before == after == 0:
             continue
-        run.tape.fragile = True
+        run.moves_by_number()
         if mode != "constant" or min(before, after) < 0 or labels.numel() != labels.size(dim):
             run.ids.freeze(labels >> 1, f"padded with {mode} along channels")
             labels = labels_of(result)
             break
         sides = [along(run.new_zeros(n) * 2, dim, x.dim()) for n in (before, after)]
         labels = torch.cat([sides[0], labels, sides[1]], dim)
+        if isinstance(values, Tensor) and values.size(dim) > 1:
+            ends = [torch.zeros_like(one) for one in sides]
+            values = torch.cat([ends[0], values, ends[1]], dim)
     if value:
         labels = labels | 1
-    return put(result, labels)
+    if result.shape[2:] != x.shape[2:]:
+        for width in (len(mode), *widths):
+            values = mix(values, width)
+    return put_values(put(result, labels), values)
 
 
 def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -148,4 +188,11 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     run.ids.read(run.names[id(index)], 0, picked >> 1)
     run.ids.read(run.names[id(index)] + "/from", 0, row >> 1)
     run.note(call)
-    return put(result, along(picked, dim, x.dim()))
+    values = values_of(x)
+    if isinstance(values, Tensor) and values.size(dim) > 1:
+        values = values.index_select(dim, positions.clamp(min=0))
+    return put_values(put(result, along(picked, dim, x.dim())), values)
+
+
+for _rule in (movement, concat, pad, gather):
+    _rule.moves = True  # type: ignore[attr-defined]

@@ -68,6 +68,10 @@ def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     x, weight = a["input"], a.get("weight")
     labels = run.labels(x)
     over = len(a["normalized_shape"])
+    if tuple(a["normalized_shape"]) != tuple(x.shape[-over:]):
+        raise RuntimeError(
+            f"normalized_shape {tuple(a['normalized_shape'])} does not fit {tuple(x.shape)}"
+        )
     if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
         return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
     if over > 1 or weight is None:

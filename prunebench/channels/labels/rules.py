@@ -15,7 +15,10 @@ from prunebench.channels.labels.recurrent import recurrent
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
 from prunebench.channels.labels.tensors import along, labels_of, map_tensors, put, tensors_in
 from prunebench.channels.labels.unknown import unknown_function
+from prunebench.channels.labels.values import put_values, values_of
 from prunebench.errors import PruningError
+
+_COUNTS = ("size", "numel", "nelement", "__len__")
 
 
 def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -25,6 +28,12 @@ def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
         if id(args[0]) in run.names and _attribute(func) == "data":
             run.writes(args[0])
         return movement(run, name, func, args, kwargs)
+    if name in _COUNTS or name == "__get__" and func.__self__ is Tensor.shape:
+        x = args[0]
+        labels, dim = labels_of(x), args[1] if len(args) > 1 else kwargs.get("dim")
+        counted = labels.size(dim) if isinstance(dim, int) else labels.numel()
+        if (counted > 1 or id(x) in run.names) and run.stack[-1] not in run.standard:
+            run.tape.fragile = True
     return result
 
 
@@ -63,8 +72,13 @@ def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     return func(*args, **kwargs)
 
 
+def dropout(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Carries labels over; in training mode the elements are others."""
+    return same(run, name, func, args, kwargs)
+
+
 def same(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Carries labels over unchanged: the same elements under another dtype, layout or dropout."""
+    """Carries labels over unchanged: the same elements under another dtype or layout."""
     x = args[0]
     result = run.run(func, args, kwargs)
     if not isinstance(result, Tensor):
@@ -72,7 +86,7 @@ def same(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     trail = trail_of(x)
     if trail is not None:
         leave_trail(result, trail)
-    return put(result, run.labels(x))
+    return put_values(put(result, run.labels(x)), values_of(x))
 
 
 def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -92,13 +106,26 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
         run.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)
-    put(out, labels)
+    for one in tensors_in(result):  # the indices of a max pool lie as its result does
+        put(one, labels)
     trail = trail_of(x)
     if trail is not None and name.startswith("max_pool"):
         place = run.place(name, out)
         note_place(run.tape.blocks, trail, place)
         leave_trail(out, Trail((), trail.raw, place))
     return result
+
+
+def unpool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Ties what is put in its place to the indices of its places."""
+    result = run.run(func, args, kwargs)
+    x, places = args[0], args[1] if len(args) > 1 else kwargs["indices"]
+    mine, theirs = run.labels(x), labels_of(places)
+    if mine.shape != theirs.shape or mine.numel() != mine.size(-int(name[-2]) - 1):
+        run.ids.freeze(torch.cat([mine.reshape(-1), theirs.reshape(-1)]) >> 1, f"{name} of others")
+        return result
+    run.ids.tie(mine >> 1, theirs >> 1)
+    return put(result, mine)
 
 
 def reduction(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -158,12 +185,14 @@ _FUNCTIONS: dict[Rule, str] = {
     " __contains__",
     assignment: "__set__ requires_grad_",
     same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
-    " alias_copy dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
-    " feature_alpha_dropout stochastic_depth to_memory_format _assert",
+    " alias_copy to_memory_format _assert",
+    dropout: "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"
+    " feature_alpha_dropout stochastic_depth",
     pool: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
     " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
     " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
     " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
+    unpool: "max_unpool1d max_unpool2d max_unpool3d",
     unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
     " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
     " mish logsigmoid hardshrink softshrink tanhshrink threshold threshold_ rrelu abs sqrt exp"
@@ -197,6 +226,13 @@ _FUNCTIONS: dict[Rule, str] = {
     norms.group_norm: "group_norm",
     norms.prelu: "prelu",
 }
+
+for _rule in (no_tensor, same):
+    _rule.moves = True  # type: ignore[attr-defined]
+for _rule in (pool, unpool, reduction, softmax, dropout):
+    _rule.spatial = True  # type: ignore[attr-defined]
+for _rule in (zeros, weights.conv, norms.layer_norm, norms.group_norm):
+    _rule.sizes = True  # type: ignore[attr-defined]
 
 #: the rule of every function that is known, and under "" the one of all others
 RULES: dict[str, Rule] = {

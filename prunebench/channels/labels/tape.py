@@ -9,6 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunebench.channels.labels.steps import Entered, Seen, Step, Worn
+from prunebench.channels.labels.tensors import labels_of, map_tensors
+from prunebench.channels.labels.values import values_of
+
+FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
+
 
 @dataclass
 class Place:
@@ -96,6 +102,10 @@ def note_place(
             points[producer] = place
 
 
+def _seen(t: Tensor) -> Seen:
+    return Seen(t, labels_of(t), values_of(t))
+
+
 @dataclass
 class Tape:
     """Everything one labelled forward noted, in the order of the forward.
@@ -122,6 +132,11 @@ class Tape:
         activations, blocks: weight -> where its channels are activated, and where a max pool
             follows.
         done: weights whose channels have been activated or read.
+        steps: what every function that computes is given.
+        movers: modules whose own code moves channels by numbers.
+        turned: (steps before it, dimension) of reads along a dimension without channels.
+        entered: (module, call number) -> what it is given.
+        left: (module, call number) -> what a mover returns.
     """
 
     count: int = 1
@@ -145,6 +160,41 @@ class Tape:
     activations: dict[str, Place] = field(default_factory=dict)
     blocks: dict[str, Place] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    steps: list[Step] = field(default_factory=list)
+    movers: set[str] = field(default_factory=set)
+    turned: set[tuple[int, int]] = field(default_factory=set)
+    entered: dict[tuple[str, int], Entered] = field(default_factory=dict)
+    left: dict[tuple[str, int], list[Worn]] = field(default_factory=dict)
+
+    @property
+    def at(self) -> int:
+        """How many steps there are so far."""
+        return len(self.steps)
+
+    def elsewhere(self, dim: int) -> bool:
+        """Notes that other dimensions than the one that is read hold channels."""
+        self.turned.add((self.at, dim))
+        return True
+
+    def frees(self, name: str, t: Tensor) -> bool:
+        """Returns whether the elements of parameter `t` are labelled when it is used directly."""
+        return 1 < t.numel() <= FREE_LIMIT
+
+    def step(self, step: Step) -> None:
+        """Notes what the next function that computes is given."""
+        self.steps.append(step)
+
+    def enter(self, call: Entered) -> None:
+        """Notes what a module is given."""
+        self.entered[call.name, call.nth] = call._replace(given=map_tensors(call.given, _seen))
+
+    def leave(self, call: Entered, result: list[Worn]) -> None:
+        """Notes what a module returns that moves channels by numbers."""
+        self.left[call.name, call.nth] = result
+
+    def mend(self, labeller: Any, module: Any, call: Entered, error: Exception) -> Any:
+        """Does nothing for a forward that fails."""
+        raise error
 
     def new(self, count: int) -> Tensor:
         """Returns `count` new label ids."""

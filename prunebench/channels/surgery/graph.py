@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,9 +12,30 @@ from torch import fx, nn
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import MOVES
-from prunebench.channels.labels.tensors import labels_of, map_tensors
-from prunebench.channels.mode import in_mode, match_modes
+from prunebench.channels.labels.steps import worn
+from prunebench.channels.labels.tensors import map_tensors
+from prunebench.channels.mode import in_mode
+from prunebench.channels.surgery.recheck import Recheck
 from prunebench.errors import PruningError
+
+
+class _Parts(fx.Proxy):
+    """Stands for the parts that a tensor is cut into."""
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return _count(self.node) or 0
+
+
+def _count(node: fx.Node) -> int | None:
+    """Returns into how many parts `node` cuts a tensor; None if nothing says so."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    parts = node.args[1] if len(node.args) > 1 else next(iter(node.kwargs.values()), None)
+    if name in ("chunk", "tensor_split") and isinstance(parts, int):
+        return parts
+    if name in ("split", "split_with_sizes") and isinstance(parts, (list, tuple)):
+        return len(parts)
+    return None
 
 
 class _Tracer(fx.Tracer):
@@ -28,6 +51,17 @@ class _Tracer(fx.Tracer):
             return False
         code = getattr(type(m).forward, "__code__", None)
         return owns or (not inner and (code is None or "training" in code.co_names))
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Returns what stands for the result of `node`."""
+        return _Parts(node, self) if _count(node) is not None else super().proxy(node)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Goes through the parts that a tensor is cut into, where their number is written."""
+        count = _count(obj.node)
+        if count is None:
+            return super().iter(obj)
+        return iter([operator.getitem(obj, at) for at in range(count)])
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Captures the inside of `m`, or `m` as a whole where that fails."""
@@ -52,7 +86,6 @@ def forward_graph(model: nn.Module) -> fx.Graph:
         try:
             with in_mode(model, training=training):
                 graph = fx.GraphModule(model, _Tracer().trace(model)).graph
-                graph.eliminate_dead_code()
         except Exception as error:
             raise PruningError(f"its forward cannot be captured: {error}") from error
         graphs.append(graph)
@@ -65,29 +98,27 @@ def forward_graph(model: nn.Module) -> fx.Graph:
 
 
 class LabelledNodes(fx.Interpreter):
-    """Runs a captured forward and remembers the labels of every node.
+    """Runs a captured forward and remembers what every node wears.
 
     Attributes:
-        starts: node -> how many label vectors and ties the tape held before it ran.
-        labels, shapes: node -> of its result, which may be nested.
+        starts: node -> how many label vectors and steps came before it.
+        worn: node -> what its result wears, which may be nested.
     """
 
-    def __init__(self, module: fx.GraphModule, labeller: Labeller) -> None:
+    def __init__(self, module: fx.GraphModule, labeller: Labeller, recheck: Recheck) -> None:
         """Starts with nothing noted."""
         super().__init__(module, garbage_collect_values=False)
-        self.labeller = labeller
+        self.extra_traceback = False
+        self.labeller, self.recheck = labeller, recheck
         self.starts: dict[str, tuple[int, int]] = {}
-        self.labels: dict[str, Any] = {}
-        self.shapes: dict[str, Any] = {}
+        self.worn: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs one node."""
-        tape = self.labeller.tape
-        self.starts[n.name] = (len(tape.made), len(tape.ties))
+        self.starts[n.name] = (self.recheck.made, self.recheck.at)
         result = super().run_node(n)
         with torch._C.DisableTorchFunction():  # we look at labels, the labeller must not
-            self.labels[n.name] = map_tensors(result, labels_of)
-            self.shapes[n.name] = map_tensors(result, lambda t: tuple(t.shape))
+            self.worn[n.name] = map_tensors(result, lambda t: worn(t, self.labeller.names))
         return result
 
 
@@ -100,10 +131,12 @@ def only_moves(n: fx.Node) -> bool:
 
 
 def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
-    """Gives `small` what `slimmed` has and the captured forward does not use, and its modes."""
+    """Gives `small` what `slimmed` has and the captured forward does not use."""
     held = {id(t) for t in [*small.parameters(), *small.buffers()]}
     for name, module in slimmed.named_modules():
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if name and any(id(t) not in held for t in own):
             small.add_submodule(name, module)
-    match_modes(small, slimmed)
+    for name, value in vars(slimmed).items():  # the code that calls it may ask for those
+        if not name.startswith("_") and not hasattr(small, name):
+            setattr(small, name, value)

@@ -1,34 +1,34 @@
-"""Inserts gathers where the code of a network moves channels by fixed numbers.
+"""Inserts gathers where the code of a module moves channels by fixed numbers.
 
-The forward is captured as a `torch.fx` graph. Its labels are computed node by node, once for the
-dense and once for the slimmed network. Operations that only move data may fail in the slimmed
-network or yield something else; wherever such a result is *used*, it is replaced by one gather
-from the nearest tensor that holds all the channels needed.
+The forward of the module, and no more than that, is captured as a `torch.fx` graph. Its labels are
+computed node by node, once for the dense and once for the slimmed network. Operations that only
+move data may fail in the slimmed network or yield something else; wherever such a result is *used*,
+it is replaced by one gather from a tensor that holds all the elements needed.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from prunebench.channels.gather import GatherChannels
-from prunebench.channels.groups import build_map
-from prunebench.channels.labels.forward import following, freeze_outputs, labelled_input
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.steps import Entered, Seen, Worn, worn
 from prunebench.channels.labels.tape import Tape
-from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
+from prunebench.channels.labels.tensors import put
+from prunebench.channels.labels.values import SHIFT, packed, put_values, ranks
 from prunebench.channels.map import ChannelMap
-from prunebench.channels.plan import Plan
+from prunebench.channels.mode import in_mode, match_modes
 from prunebench.channels.surgery.graph import LabelledNodes, complete, forward_graph, only_moves
-from prunebench.channels.surgery.recheck import MisplacedError, Recheck, StuckError
-from prunebench.errors import PruningError
-
-FAILURES = (MisplacedError, PruningError, RuntimeError, ValueError, IndexError, TypeError)
+from prunebench.channels.surgery.recheck import Recheck, StuckError, replay
+from prunebench.channels.untouched import untouched
 
 
 class _Broken:
@@ -36,19 +36,21 @@ class _Broken:
 
 
 class _Rewriter(fx.Interpreter):
-    """Runs the slimmed network node by node and mends what its nodes are given."""
+    """Runs a slimmed module node by node and mends what its nodes are given."""
 
-    def __init__(self, module: fx.GraphModule, recheck: Recheck, dense: LabelledNodes) -> None:
+    def __init__(
+        self, module: fx.GraphModule, labeller: Labeller, recheck: Recheck, dense: LabelledNodes
+    ) -> None:
         """Works on the graph of `module` itself."""
         super().__init__(module, garbage_collect_values=False)
         self.extra_traceback = False
-        self.recheck, self.dense = recheck, dense
+        self.labeller, self.recheck, self.dense = labeller, recheck, dense
         self.mended: dict[fx.Node, fx.Node] = {}
         self.gathers: dict[str, GatherChannels] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         """Mends the inputs of `n` unless it only moves data; then runs it."""
-        self.recheck.made, self.recheck.tied = self.dense.starts[n.name]
+        self.recheck.made, self.recheck.at = self.dense.starts[n.name]
         moves = only_moves(n)
         if not moves:
             with torch._C.DisableTorchFunction():
@@ -58,7 +60,7 @@ class _Rewriter(fx.Interpreter):
             return _Broken()
         try:
             return super().run_node(n)
-        except FAILURES as error:
+        except Exception as error:
             if moves:
                 return _Broken()
             with torch._C.DisableTorchFunction():
@@ -66,45 +68,51 @@ class _Rewriter(fx.Interpreter):
 
     def _stuck(self, n: fx.Node, why: str) -> StuckError:
         """Returns the error that names the groups `n` is concerned with."""
-        held: set[str] = set()
+        rows = []
         for source in n.all_input_nodes:
-            for labels in tensors_in(self.dense.labels.get(source.name)):
-                held |= self.recheck.groups([put(torch.empty(labels.shape, device="meta"), labels)])
-        return StuckError(getattr(n.target, "__name__", str(n.target)), why.split("\n")[0], held)
+            rows += [one.labels for one in _worn_in(self.dense.worn.get(source.name))]
+        where = self.labeller.stack[-1] or "the forward of the network"
+        name, first = getattr(n.target, "__name__", str(n.target)), why.split("\n")[0]
+        return StuckError(where, f"{name}: {first}", self.recheck.groups(rows))
 
     def _mend(self, n: fx.Node, source: fx.Node) -> None:
         """Replaces `source` by a gather as an input of `n`, if it does not hold what it should."""
-        labels = self.dense.labels.get(source.name)
-        if not isinstance(labels, Tensor):
+        was, value = self.dense.worn.get(source.name), self.env[source]
+        if not isinstance(was, Worn) or was.parameter:
             return
-        value = self.env[source]
-        want = self.recheck.left(labels >> 1)
-        broken = isinstance(value, _Broken)
-        if not broken and torch.equal(want, (labels_of(value) >> 1).reshape(-1)):
+        if not isinstance(value, _Broken) and self._right(source):
             return
         if source not in self.mended:
-            dims = [d for d, size in enumerate(labels.shape) if size > 1]
+            dims = [d for d, size in enumerate(was.labels.shape) if size > 1]
+            dims = dims or [d for d, size in enumerate(was.shape) if d and size == 1][:1]
             if len(dims) != 1:
                 raise self._stuck(n, "channels lie along several dimensions")
-            self.mended[source] = self._gather(n, source, dims[0], want)
+            self.mended[source] = self._gather(n, source, was, dims[0])
         n.replace_input_with(source, self.mended[source])
 
-    def _gather(self, n: fx.Node, source: fx.Node, dim: int, want: Tensor) -> fx.Node:
-        """Inserts a gather of `want` before `n`; returns its node."""
-        shape = list(self.dense.shapes[source.name])
+    def _right(self, node: fx.Node) -> bool:
+        """Whether `node` holds what is left of it in the dense network."""
+        return self.recheck.agrees(
+            self.dense.worn[node.name], worn(self.env[node], self.labeller.names)
+        )
+
+    def _gather(self, n: fx.Node, source: fx.Node, was: Worn, dim: int) -> fx.Node:
+        """Inserts a gather of what is left of `source` before `n`; returns its node."""
+        want = self.recheck.want(was)
+        shape = list(was.shape)
         shape[dim] = len(want)
+        zeros = [int(one) & ((1 << SHIFT) - 1) in self._zeros for one in want]
         holders = self._holders(source)
-        if self._zeros.issuperset(want.tolist()):  # any tensor of that size will do
+        if all(zeros):  # any tensor of that size will do
             holders += [node for node in n.all_input_nodes if isinstance(self.env[node], Tensor)]
         for holder in holders:
-            value = self.env[holder]
-            held = (labels_of(value) >> 1).reshape(-1)
-            others = [size for d, size in enumerate(value.shape) if d != dim]
-            if len(held) != value.size(dim) or others != shape[:dim] + shape[dim + 1 :]:
+            now = worn(self.env[holder], self.labeller.names)
+            held = packed(now.labels >> 1, now.values)
+            others = [size for d, size in enumerate(now.shape) if d != dim]
+            if held.numel() != held.size(dim) or others != shape[:dim] + shape[dim + 1 :]:
                 continue
-            at = {label: position for position, label in enumerate(held.tolist())}
-            index = [at.get(label, -1) for label in want.tolist()]
-            if all(i >= 0 or int(w) in self._zeros for i, w in zip(index, want, strict=True)):
+            index = _index_of(want, held.reshape(-1).expand(now.shape[dim]))
+            if all(i >= 0 or zero for i, zero in zip(index, zeros, strict=True)):
                 return self._insert(n, holder, index, dim, want, shape)
         raise self._stuck(n, "no tensor holds the channels that are needed")
 
@@ -113,7 +121,7 @@ class _Rewriter(fx.Interpreter):
         return {int(label) for ids in self.recheck.cmap.tape.zeros for label in ids}
 
     def _holders(self, source: fx.Node) -> list[fx.Node]:
-        """Returns the nodes that `source` was moved from, nearest first, it included."""
+        """Returns the nodes that `source` was moved from, farthest first, it included."""
         found, seen = [source], {source}
         for node in found:
             if only_moves(node):
@@ -121,12 +129,11 @@ class _Rewriter(fx.Interpreter):
                     if up not in seen:
                         seen.add(up)
                         found.append(up)
-        return [node for node in found if isinstance(self.env.get(node), Tensor)]
+        return [node for node in found[::-1] if isinstance(self.env.get(node), Tensor)]
 
     def _insert(
-        self, n: fx.Node, holder: fx.Node, index: list[int], dim: int, *made: Any
+        self, n: fx.Node, holder: fx.Node, index: list[int], dim: int, want: Tensor, shape: Any
     ) -> fx.Node:
-        want, shape = made
         name = f"gather_{len(self.gathers)}"
         while hasattr(self.module, name):
             name += "_"
@@ -135,57 +142,148 @@ class _Rewriter(fx.Interpreter):
         with graph.inserting_before(n):
             node = graph.create_node("call_module", name, (holder,))
         value = torch.empty(shape, dtype=self.env[holder].dtype, device="meta")
-        self.env[node] = put(value, along(want * 2, dim, len(shape)))
-        self.dense.labels[node.name] = None
+        both = want.view([-1 if d == dim else 1 for d in range(len(shape))])
+        put(value, (both & ((1 << SHIFT) - 1)) * 2)
+        self.env[node] = put_values(value, both >> SHIFT)
+        self.dense.worn[node.name] = None
         return node
 
 
-def insert_gathers(
-    model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, plan: Plan, reason: StuckError
-) -> nn.Module:
-    """Returns `slimmed` as a graph module with gathers where they are needed.
+def _worn_in(value: Any) -> list[Worn]:
+    """Returns what is worn in nested tuples, lists and dicts."""
+    if isinstance(value, Worn):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [one for item in value for one in _worn_in(item)]
+    return []
 
-    Args:
-        model: the dense network.
-        slimmed: its cut copy, whose forward moves channels wrongly.
-        cmap: the channel map of `model`.
-        plan: what was kept.
-        reason: what went wrong in the forward of `slimmed` as it stands.
 
-    Raises:
-        StuckError: gathers cannot mend it.
+def _index_of(want: Tensor, held: Tensor) -> list[int]:
+    """Returns where each element of `want` [n] lies in `held` [m]; -1 where it does not.
+
+    Of elements that are alike the first is the first.
     """
-    try:
-        graph = forward_graph(model)
-    except PruningError as error:
-        raise StuckError(reason.where, f"{reason.why}; {error}", reason.groups) from error
-    dense, graph_map = _labelled(fx.GraphModule(model, copy.deepcopy(graph)), cmap)
-    graph_map.check(plan)
+    keys = zip(held.tolist(), ranks(held).tolist(), strict=True)
+    at = {key: position for position, key in enumerate(keys)}
+    wanted = zip(want.tolist(), ranks(want).tolist(), strict=True)
+    return [at.get(key, -1) for key in wanted]
+
+
+class _Mender:
+    """Mends modules of a slimmed network in the middle of its replay.
+
+    Attributes:
+        network: the slimmed network; another one where the whole network had to be captured.
+        mended: mended modules and those that they stand for.
+    """
+
+    def __init__(self, model: nn.Module, slimmed: nn.Module, recheck: Recheck) -> None:
+        """Works on `slimmed`, which was cut out of `model`."""
+        self.model, self.network, self.recheck = model, slimmed, recheck
+        self.mended: list[tuple[nn.Module, nn.Module]] = []
+
+    def __call__(
+        self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception
+    ) -> Any:
+        """Returns the result of a call of `module` that failed, and keeps a mended one."""
+        original = self.model.get_submodule(call.name)
+        labeller.asleep = True
+        try:
+            stuck = self.recheck.stuck(call.name, error)
+            if call.nth or module._forward_hooks or module._forward_pre_hooks:
+                raise stuck.because("it has hooks, or is called again")
+            graph = forward_graph(original)
+            dense = self._labelled(fx.GraphModule(original, copy.deepcopy(graph)), call)
+        except StuckError:
+            raise
+        except Exception as failure:  # noqa: BLE001  (any code may fail on symbolic values)
+            raise stuck.because(str(failure)) from failure
+        finally:
+            labeller.asleep = False
+        small = fx.GraphModule(module, graph, class_name=type(module).__name__)
+        rewriter = _Rewriter(small, labeller, self.recheck, dense)
+        result = rewriter.run(*_arguments(module, call))
+        labeller.asleep = True
+        self.mended.append((_finished(small, rewriter, module), module))
+        labeller.asleep = False
+        return result
+
+    def _labelled(self, whole: fx.GraphModule, call: Entered) -> LabelledNodes:
+        """Returns what every node of the captured dense module wears."""
+        cmap = self.recheck.cmap
+        recheck = Recheck(cmap, np.ones_like(self.recheck.kept))
+        entered = cmap.tape.entered[call.name, call.nth]
+        recheck.at = entered.at
+        recheck.made = cmap.tape.steps[entered.at].made
+        labeller = Labeller(self.model, Tape(movers=set(cmap.tape.movers)), RULES, recheck)
+        labeller.stack.append(call.name)
+        nodes = LabelledNodes(whole, labeller, recheck)
+        given = _arguments(self.model.get_submodule(call.name), entered)
+        with untouched(self.model), in_mode(self.model), labeller.watching(), labeller:
+            nodes.run(*given)
+        return nodes
+
+    def finish(self) -> nn.Module:
+        """Returns the network with every mended module in its place, in the modes it had."""
+        for mended, module in reversed(self.mended):
+            match_modes(mended, module)
+            if module is self.network:
+                self.network = mended
+            for parent in list(self.network.modules()):
+                for name, child in parent._modules.items():
+                    if child is module:
+                        parent._modules[name] = mended
+        return self.network
+
+
+def _arguments(module: nn.Module, call: Entered) -> list[Any]:
+    """Returns the arguments of a call in the order of the parameters of the forward."""
+    args, kwargs = _again(call.given)
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return list(bound.arguments.values())
+
+
+def _again(value: Any) -> Any:
+    """Returns nested arguments of the dense forward as tensors."""
+    if isinstance(value, Seen):
+        return value.again()
+    if isinstance(value, dict):
+        return {key: _again(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return type(value)(_again(item) for item in value)
+    return value
+
+
+def _finished(small: fx.GraphModule, rewriter: _Rewriter, slimmed: nn.Module) -> fx.GraphModule:
+    """Returns `small` with its gathers, ready to run."""
     device = next((t.device for t in slimmed.parameters()), torch.device("cpu"))
-    small = fx.GraphModule(slimmed, graph, class_name=type(slimmed).__name__)
-    recheck = Recheck(graph_map, graph_map.keeps(plan))
-    rewriter = _Rewriter(small, recheck, dense)
-    labeller = Labeller(small, Tape(), RULES, recheck)
-    image = labelled_input(labeller, cmap.tape.example)
-    with following(labeller, small):
-        rewriter.run(image)
     for name, gather in rewriter.gathers.items():
         small.add_submodule(name, gather.to(device))
-    graph = small.graph
-    graph.eliminate_dead_code()
-    graph.lint()
+    small.graph.eliminate_dead_code()
+    small.graph.lint()
     small.recompile()
     complete(small, slimmed)
     return small
 
 
-def _labelled(whole: fx.GraphModule, cmap: ChannelMap) -> tuple[LabelledNodes, ChannelMap]:
-    """Returns the labels of every node of the captured dense forward, and its channel map."""
-    tape = Tape(example=cmap.tape.example)
-    labeller = Labeller(whole, tape, RULES)
-    image = labelled_input(labeller, tape.example)
-    dense = LabelledNodes(whole, labeller)
-    with following(labeller, whole):
-        result = dense.run(image)
-    freeze_outputs(labeller, result)
-    return dense, build_map(whole, tape, cmap.frozen_groups)
+def insert_gathers(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Any) -> nn.Module:
+    """Returns `slimmed`, with gathers in the modules that need them.
+
+    Args:
+        model: the dense network.
+        slimmed: its cut copy, whose modules may move channels wrongly; it is changed.
+        cmap: the channel map of `model`.
+        kept: which classes were kept.
+
+    Raises:
+        StuckError: gathers cannot mend it.
+    """
+    recheck = Recheck(cmap, kept)
+    mender = _Mender(model, slimmed, recheck)
+    reason = replay(slimmed, recheck, mender)
+    if reason is not None:
+        raise reason
+    return mender.finish()

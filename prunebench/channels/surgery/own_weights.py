@@ -98,7 +98,9 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -
     except Exception as error:  # noqa: BLE001  (the code of a network may raise anything)
         failure = error
     missing = (
-        [] if isinstance(copied, fx.GraphModule) else sorted(cmap.tape.used - labeller.tape.used)
+        []
+        if any(isinstance(module, fx.GraphModule) for module in copied.modules())
+        else sorted(cmap.tape.used - labeller.tape.used)
     )
     foreign = sorted(labeller.borrowed)
     if foreign or (missing and failure is None):

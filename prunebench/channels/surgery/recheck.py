@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,19 +11,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunebench.channels.example import run_on
-from prunebench.channels.labels.forward import following, labelled_input
+from prunebench.channels.labels.forward import following, freeze_outputs, labelled_input
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
+from prunebench.channels.labels.steps import Entered, Step, Worn
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.labels.tensors import labels_of, tensors_in
+from prunebench.channels.labels.values import packed
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.errors import PruningError
 
 Kept = NDArray[np.bool_]
 
+#: mends a module whose forward fails, in its call, and returns its result
+Mend: TypeAlias = Callable[[Labeller, nn.Module, Entered, Exception], Any]
+
 
 class MisplacedError(Exception):
-    """A channel of the slimmed network is not where the dense one has it."""
+    """A channel of the slimmed network is not where the dense one has it.
+
+    Attributes:
+        met: the labels of what met there, in either network.
+    """
+
+    def __init__(self, why: str, met: Iterable[Worn] = ()) -> None:
+        """Says what is wrong."""
+        super().__init__(why)
+        self.met = [one.labels for one in met]
 
 
 class StuckError(PruningError):
@@ -38,40 +53,108 @@ class StuckError(PruningError):
         self.where, self.why = where, why
         self.groups = sorted(set(groups))
         super().__init__(
-            f"{where} moves channels in a way that cannot follow the cut ({why}); "
+            f"{where} does not follow the cut: {why}; "
             f"leave these groups whole: {', '.join(self.groups) or 'unknown'}"
         )
 
+    def because(self, reason: str) -> StuckError:
+        """Returns the same error with a further reason."""
+        first = reason.split("\n")[0]
+        return StuckError(self.where, f"{self.why}; {first}", self.groups)
+
 
 class Recheck:
-    """The label ids of a slimmed network, checked against the tape of the dense one.
+    """The forward of a slimmed network, checked against the tape of the dense one.
 
-    Ids are handed out in the order of the dense forward, cut channels left out, so that the labels
-    of both networks can be compared one by one wherever channels meet.
+    Ids are handed out in the order of the dense forward, cut channels left out, so that whatever a
+    function that computes is given can be compared, element by element, in both networks.
 
     Attributes:
         cmap, kept: channel map of the dense network, and which of its classes are left.
-        made, tied: how many of the dense forward's label vectors and ties were passed.
+        made, at: how many of the dense forward's label vectors and steps were passed.
+        mender: what mends modules whose forward fails, if anything does.
     """
 
     def __init__(self, cmap: ChannelMap, kept: Kept) -> None:
         """Begins at the start of the tape."""
         self.cmap, self.kept = cmap, kept
-        self.made = self.tied = 0
-        self._reads: dict[tuple[str, int], Tensor] = {}
+        self.made = self.at = 0
+        self.mender: Mend | None = None
+        self._stays = torch.from_numpy(kept[cmap.class_of])
 
     def left(self, ids: Tensor) -> Tensor:
         """Returns the ids in `ids` (any shape, flattened) whose class is kept."""
-        stays = self.kept[self.cmap.class_of[as_array(ids)]]
-        return ids.reshape(-1)[torch.from_numpy(stays)]
+        return ids.reshape(-1)[self._stays[ids.reshape(-1)]]
 
-    def groups(self, tensors: Iterable[Tensor]) -> set[str]:
-        """Returns the names of the groups whose channels `tensors` hold."""
+    def groups(self, rows: Iterable[Tensor]) -> set[str]:
+        """Returns the names of the groups that labels in `rows` belong to."""
         found: set[str] = set()
-        for t in tensors:
-            numbers = self.cmap.locate[0, self.cmap.class_of[as_array(labels_of(t) >> 1)]]
+        for labels in rows:
+            numbers = self.cmap.locate[0, self.cmap.class_of[as_array(labels >> 1)]]
             found.update(self.cmap.groups[n].name for n in np.unique(numbers) if n >= 0)
         return found
+
+    def want(self, was: Worn) -> Tensor:
+        """Returns which elements are left of a tensor of the dense network, flattened."""
+        stays = self._stays[was.labels >> 1]
+        both = packed(was.labels >> 1, was.values)
+        return both[stays.expand(both.shape)]
+
+    def agrees(self, was: Worn, now: Worn) -> bool:
+        """Whether a tensor holds what is left of its like in the dense network, in that order."""
+        if was.parameter or now.parameter:
+            return was.parameter == now.parameter
+        if len(was.shape) != len(now.shape):
+            return False
+        sizes = list(was.labels.shape)
+        if isinstance(was.values, Tensor):
+            sizes = [max(pair) for pair in zip(sizes, was.values.shape, strict=True)]
+        for d, (size, old, new) in enumerate(zip(sizes, was.shape, now.shape, strict=True)):
+            if was.labels.size(d) == 1 and old != new:
+                return False
+            sizes[d] = new if size > 1 else 1
+        both = packed(now.labels >> 1, now.values)
+        if any(size not in (1, new) for size, new in zip(both.shape, sizes, strict=True)):
+            return False
+        if was.constant is not None and now.constant is not None and was.shape == now.shape:
+            return torch.equal(was.constant, now.constant)
+        return torch.equal(self.want(was), both.expand(sizes).reshape(-1))
+
+    def stuck(self, where: str, error: Exception, given: Any = ()) -> StuckError:
+        """Returns what to say of an error.
+
+        Its groups are those it tells, those that `given` holds, or those that would be read next.
+        """
+        if isinstance(error, StuckError):
+            return error
+        touched = self.groups(error.met if isinstance(error, MisplacedError) else ())
+        touched = touched or self.groups(map(labels_of, tensors_in(given)))
+        ahead = self.cmap.tape.steps[self.at : self.at + 1]
+        touched = touched or self.groups(one.labels for step in ahead for one in step.given)
+        why = (str(error) or type(error).__name__).split("\n")[0]
+        return StuckError(where or "the forward of the network", why, touched)
+
+    def step(self, step: Step) -> None:
+        """Checks that a function is given what is left of what it was given."""
+        if self.at >= len(self.cmap.tape.steps):
+            raise MisplacedError("more is computed than in the dense network", step.given)
+        was = self.cmap.tape.steps[self.at]
+        self.at, self.made = self.at + 1, was.made
+        met = [*was.given, *step.given]
+        if step.function != was.function or len(step.given) != len(was.given):
+            raise MisplacedError(
+                f"{step.function} runs where {was.function} did before the cut", met
+            )
+        if not was.meets_channels():
+            return
+        if step.numbers != was.numbers:
+            raise MisplacedError(
+                f"{step.function} is given a number that depends on how many channels there are",
+                met,
+            )
+        for old, new in zip(was.given, step.given, strict=True):
+            if not self.agrees(old, new):
+                raise MisplacedError(f"{step.function} meets other channels", met)
 
     def new(self, count: int) -> Tensor:
         """Returns the next labels of the dense forward that are left."""
@@ -84,39 +167,56 @@ class Recheck:
         return ids
 
     def tie(self, a: Tensor, b: Tensor) -> None:
-        """Checks that the channels that meet are those that met in the dense network."""
-        if a is b:
-            return
-        if self.tied >= len(self.cmap.tape.ties):
-            raise MisplacedError("more tensors meet than in the dense network")
-        want = self.cmap.tape.ties[self.tied]
-        self.tied += 1
-        if not torch.equal(self.left(want[0]), a.reshape(-1)):
-            raise MisplacedError("channels that do not belong together meet")
-        if not torch.equal(self.left(want[1]), b.reshape(-1)):
-            raise MisplacedError("channels that do not belong together meet")
+        """Does nothing: what meets was checked when the function was called."""
 
     def read(self, name: str, dim: int, ids: Tensor) -> None:
         """Checks that a weight meets the channels it was cut for."""
         want = self.cmap.tape.reads.get((name, dim))
-        first = (name, dim) not in self._reads
-        if want is None or (first and not torch.equal(self.left(want), ids)):
+        if want is None or len(self.left(want)) != len(ids):
             raise MisplacedError(f"{name} meets other channels")
-        self.tie(self._reads.setdefault((name, dim), ids), ids)
+
+    def elsewhere(self, dim: int) -> bool:
+        """Returns whether it was so before a cut left one channel."""
+        return (self.at, dim) in self.cmap.tape.turned
+
+    def frees(self, name: str, t: Tensor) -> bool:
+        """Returns whether the elements of parameter `name` were labelled in the dense network."""
+        return name in self.cmap.tape.free
 
     def freeze(self, ids: Tensor, reason: str) -> None:
         """Does nothing: what is frozen was found in the dense network."""
 
+    def enter(self, call: Entered) -> None:
+        """Does nothing: what modules are given is checked where they use it."""
 
-def misplaced(slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> StuckError | None:
+    def leave(self, call: Entered, result: list[Worn]) -> None:
+        """Checks what a module returns that moves channels by numbers of its own."""
+        was = self.cmap.tape.left.get((call.name, call.nth), result)
+        if len(was) != len(result) or not all(map(self.agrees, was, result)):
+            raise MisplacedError("it moves channels by numbers of its own", [*was, *result])
+
+    def mend(self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception) -> Any:
+        """Lets the mender, if there is one, mend a module whose forward fails."""
+        if self.mender is None or call.name not in self.cmap.tape.movers:
+            raise error
+        return self.mender(labeller, module, call, error)
+
+
+def replay(slimmed: nn.Module, recheck: Recheck, mender: Mend | None = None) -> StuckError | None:
     """Returns what is wrong if channels are not in their place; None if all are."""
-    recheck = Recheck(cmap, kept)
-    labeller = Labeller(slimmed, Tape(), RULES, recheck)
-    image = labelled_input(labeller, cmap.tape.example)
+    recheck.mender = mender
+    tape = recheck.cmap.tape
+    labeller = Labeller(slimmed, Tape(movers=set(tape.movers)), RULES, recheck)
+    image = labelled_input(labeller, tape.example)
     try:
         with following(labeller, slimmed):
-            run_on(slimmed, image)
-    except (MisplacedError, PruningError, RuntimeError, ValueError, IndexError) as error:
-        touched = recheck.groups(tensors_in(labeller.stuck_args))
-        return StuckError(labeller.stuck or "the forward", str(error).split("\n")[0], touched)
+            result = run_on(slimmed, image)
+        freeze_outputs(labeller, result)
+    except Exception as error:  # noqa: BLE001  (the code of a network may raise anything)
+        return recheck.stuck(labeller.stuck, error, labeller.stuck_args)
     return None
+
+
+def misplaced(slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> StuckError | None:
+    """Returns what is wrong if channels of a cut copy are not in their place."""
+    return replay(slimmed, Recheck(cmap, kept))

@@ -15,7 +15,6 @@ from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.insert_gathers import insert_gathers
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
-from prunebench.channels.surgery.recheck import misplaced
 from prunebench.errors import PruningError
 
 Kept = NDArray[np.bool_]
@@ -54,9 +53,7 @@ def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     kept = cmap.keeps(plan)
     slimmed = keep_only(model, cmap, kept)
     if cmap.tape.fragile and not kept.all():
-        reason = misplaced(slimmed, cmap, kept)
-        if reason is not None:
-            return insert_gathers(model, slimmed, cmap, plan, reason)
+        return insert_gathers(model, slimmed, cmap, kept)
     return slimmed
 
 
@@ -73,28 +70,52 @@ def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
 
 def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
-    positions: dict[str, list[tuple[int, Tensor]]] = {}
-    for (name, dim), classes in cmap.dims.items():
-        stays = kept[classes]
-        if not stays.all():
-            positions.setdefault(name, []).append((dim, torch.from_numpy(stays.nonzero()[0])))
+    positions = _positions(cmap, kept)
     memo: dict[int, Tensor] = {}
     named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in named:
         memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
     slimmed = copied(model, memo)
-    modules = dict(slimmed.named_modules())
     for call in cmap.tape.calls:
         if call.kind == "gather":
-            _cut_gather(modules[call.module], call, cmap, kept)
-    for owner in {name.rpartition(".")[0] for name in positions}:
-        _fit_attributes(modules[owner])
-    for owner, ids, groups in cmap.tape.unweighted:
-        _fit_unweighted(modules[owner], int(kept[cmap.class_of[as_array(ids)]].sum()), groups)
+            _cut_gather(slimmed.get_submodule(call.module), call, cmap, kept)
+    owners = _owners(slimmed)
+    for name in positions:
+        for module in owners[name]:
+            _fit_attributes(module)
+    for path, ids, groups in cmap.tape.unweighted:
+        left = int(kept[cmap.class_of[as_array(ids)]].sum())
+        _fit_unweighted(slimmed.get_submodule(path), left, groups)
     for call in cmap.tape.calls:
         if call.kind == "depthwise" or (call.groups > 1 and call.kind in ("conv", "norm")):
-            _fit_groups(modules[call.module], call, cmap, kept)
+            for module in owners[call.weight]:
+                _fit_groups(module, call, cmap, kept)
     return slimmed
+
+
+def _positions(cmap: ChannelMap, kept: Kept) -> dict[str, list[tuple[int, Tensor]]]:
+    """Returns by parameter along which dimensions which indices stay."""
+    found: dict[int, Tensor | None] = {}  # vectors that are read together share one array
+    positions: dict[str, list[tuple[int, Tensor]]] = {}
+    for (name, dim), classes in cmap.dims.items():
+        if id(classes) not in found:
+            stays = kept[classes]
+            found[id(classes)] = None if stays.all() else torch.from_numpy(stays.nonzero()[0])
+        index = found[id(classes)]
+        if index is not None:
+            positions.setdefault(name, []).append((dim, index))
+    return positions
+
+
+def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Returns every module that holds a parameter or buffer, by the name it is known by."""
+    held: dict[int, tuple[str, list[nn.Module]]] = {}
+    for path, module in model.named_modules():
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                full = f"{path}.{name}" if path else name
+                held.setdefault(id(tensor), (full, []))[1].append(module)
+    return dict(held.values())
 
 
 def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.channels.groups import build_map
+from prunebench.channels.labels.own_code import asks_for_counts
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.plan import Plan
@@ -18,8 +19,10 @@ from prunebench.channels.surgery.slim import reduced
 def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
     """Returns the channel map of `model`; groups that cannot be cut in practice are frozen.
 
-    Only networks whose forward moves channels by numbers of its own need the trial.
+    Only networks whose own code moves channels by numbers, hands numbers to functions or asks for
+    counts need the trial.
     """
+    tape.fragile = tape.fragile or asks_for_counts(model)
     cmap = build_map(model, tape)
     if not tape.fragile or not cmap.groups:
         return cmap
@@ -32,7 +35,7 @@ def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
             held = set(error.groups) - set(frozen)
             if not held:  # nobody knows whose channels they are: nothing may be cut
                 held = {group.name for group in cmap.groups}
-            reason = f"{error.where} moves channels in a way that cannot follow a cut: {error.why}"
+            reason = f"{error.where} does not follow a cut: {error.why}"
             frozen |= dict.fromkeys(held, reason)
             cmap = build_map(model, tape, frozen)
         else:
@@ -55,13 +58,16 @@ def _without_data(model: nn.Module) -> nn.Module:
 
 
 def _trial_plan(cmap: ChannelMap) -> Plan:
-    """Keeps two thirds of every group, unevenly spread; the same ones every time."""
+    """Keeps a third of the first half of every group and most of the second; the same every time.
+
+    Unevenly, so that halves, ends and shuffled parts do not come out alike by chance.
+    """
     draw = np.random.default_rng(0)
-    return Plan(
-        {
-            group.name: np.sort(
-                draw.permutation(group.size)[: max(1, 2 * group.size // 3)]
-            ).tolist()
-            for group in cmap.groups
-        }
-    )
+    kept = {}
+    for group in cmap.groups:
+        half = group.size // 2
+        first = draw.permutation(half)[: half // 3]
+        rest = group.size - half
+        second = half + draw.permutation(rest)[: max(min(2, rest), rest - 1 - rest // 5)]
+        kept[group.name] = np.sort(np.concatenate([first, second])).tolist()
+    return Plan(kept)

@@ -1,0 +1,142 @@
+"""The steps of a forward: what every function that computes is given, to compare two forwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from prunebench.channels.labels.tensors import labels_of, put
+from prunebench.channels.labels.values import PRIME, Values, mix, put_values, values_of
+
+_NOTHING = torch.zeros((), dtype=torch.int64)
+
+
+class Worn(NamedTuple):
+    """What tells a tensor from others.
+
+    Attributes:
+        parameter: its name, if it is a parameter or buffer; then nothing else counts.
+        labels, values, shape: its own.
+        constant: the tensor itself, if it is one that the code of the network made with data.
+    """
+
+    parameter: str
+    labels: Tensor = _NOTHING
+    values: Values = 0
+    shape: tuple[int, ...] = ()
+    constant: Tensor | None = None
+
+    def holds_channels(self) -> bool:
+        """Whether any element has a label of its own."""
+        return self.labels.numel() > 1 or int(self.labels) > 1
+
+    def number(self) -> int:
+        """Returns a number that differs from that of other tensors without channels."""
+        if self.constant is not None:
+            return hash((self.shape, float(self.constant.double().sum()))) % PRIME
+        return self.values if isinstance(self.values, int) else int(self.values.sum()) % PRIME
+
+
+class Seen:
+    """A tensor as it was at some time, whatever is done to it in place later on."""
+
+    def __init__(self, t: Tensor, labels: Tensor, values: Values) -> None:
+        """Keeps what `t` wears now."""
+        self.tensor, self.labels, self.values = t, labels, values
+
+    def again(self) -> Tensor:
+        """Returns a tensor like that."""
+        t = self.tensor
+        if not t.is_meta:
+            return t
+        copied = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+        return put_values(put(copied, self.labels), self.values)
+
+
+class Entered(NamedTuple):
+    """A call of a module that has begun.
+
+    Attributes:
+        name, nth: of the module; its call number, from 0.
+        at: how many steps came before it.
+        given: its arguments by position and by name.
+    """
+
+    name: str
+    nth: int
+    at: int
+    given: Any
+
+
+class Step(NamedTuple):
+    """One call of a function that computes.
+
+    Attributes:
+        at: how many came before it.
+        made: how many label vectors had been made before it.
+        function, module: its name, and that of the module whose code calls it.
+        given: the tensors.
+        numbers: all other arguments that are numbers, save those a cut changes rightly.
+    """
+
+    at: int
+    made: int
+    function: str
+    module: str
+    given: tuple[Worn, ...]
+    numbers: tuple[float, ...]
+
+    def meets_channels(self) -> bool:
+        """Whether what is given holds channels."""
+        return any(one.holds_channels() for one in self.given)
+
+    def salt(self) -> int:
+        """Returns what the numbers of the result start from.
+
+        Constants are not compared where they are made, for nobody knows whose they are, but where
+        they meet channels.
+        """
+        salt = self.at
+        if not self.meets_channels():
+            for number in [hash(self.numbers) % PRIME, *(one.number() for one in self.given)]:
+                salt = mix(salt, number)
+        return salt
+
+
+def worn(t: Tensor, names: dict[int, str]) -> Worn:
+    """Returns what tells `t` from other tensors."""
+    name = names.get(id(t))
+    if name is not None:
+        return Worn(name)
+    constant = None if t.is_meta else t
+    return Worn("", labels_of(t), values_of(t), tuple(t.shape), constant)
+
+
+def given_in(value: Any) -> Iterator[Tensor]:
+    """Yields every tensor in nested arguments of a function."""
+    for part in value:
+        if isinstance(part, Tensor):
+            yield part
+        elif isinstance(part, (tuple, list)):
+            yield from given_in(part)
+
+
+def numbers_in(value: Any) -> Iterator[float]:
+    """Yields every number in nested arguments."""
+    if isinstance(value, (int, float)):
+        if not isinstance(value, bool) and value == value:
+            yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from numbers_in(item)
+    elif isinstance(value, dict):
+        yield from numbers_in(list(value.values()))
+
+
+def in_place(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call of function `name` changes its first argument."""
+    marked = name.endswith("_") and not name.endswith("__") or name.startswith("__i")
+    return marked or bool(kwargs.get("inplace")) or any(a is True for a in args[1:])

@@ -1,0 +1,98 @@
+"""Value numbers: which computation every element of a tensor came from.
+
+A label names a channel, and many tensors hold the same channel: `x`, and what a pool makes of `x`.
+Beside its labels a tensor therefore wears the number of the computation that made it. Data that is
+moved takes the number along, so that elements with one label and one number are of one computation;
+which of those they are is told by their order. What is moved out of this order gets new numbers.
+
+Almost every tensor has one number for all of its elements, a plain int; only `cat` and its like
+lead to tensors of numbers, of size 1 on dimensions that do not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from prunebench.channels.labels.tensors import put, shrink
+
+Values: TypeAlias = int | Tensor
+Either = TypeVar("Either", int, Tensor)
+
+PRIME = (1 << 31) - 1
+SHIFT = 32  # labels lie below, value numbers above
+
+
+def values_of(t: Tensor) -> Values:
+    """Returns the value number of `t`, or one for each of its elements."""
+    found: Values = getattr(t, "_channel_values", 0)
+    return found
+
+
+def put_values(t: Tensor, values: Values) -> Tensor:
+    """Gives `t` its value numbers and returns it."""
+    if isinstance(values, Tensor) and values.numel() == 1:
+        values = int(values)
+    t._channel_values = values  # type: ignore[attr-defined]
+    return t
+
+
+def mix(values: Either, salt: Either | int) -> Either:
+    """Returns the number of what is computed from `values` in a way that `salt` stands for."""
+    return (values * 1000003 + salt * 7919 + 1) % PRIME
+
+
+def packed(labels: Tensor, values: Values) -> Tensor:
+    """Returns labels and value numbers in one tensor, as large as either."""
+    return labels + (values << SHIFT)
+
+
+def ranks(row: Tensor) -> Tensor:
+    """Returns for each element of `row` [n] how many like it come before it."""
+    order = torch.argsort(row, stable=True)
+    ordered = row[order]
+    at = torch.arange(len(row))
+    starts = torch.where(ordered != ordered.roll(1), at, 0)
+    rank = torch.empty_like(at)
+    rank[order] = at - torch.cummax(starts, 0).values
+    return rank
+
+
+def standing(shape: Sequence[int], both: Tensor) -> Tensor:
+    """Returns for each element of a tensor that wears `both` how many like it come before it."""
+    row = both.reshape(-1)
+    if len(row) > 1 and len(torch.unique(row)) < len(row):
+        return ranks(both.expand(*shape).reshape(-1)).view(*shape)
+    lie = [1 if both.size(d) > 1 else size for d, size in enumerate(shape)]
+    return torch.arange(math.prod(lie)).view(lie).expand(*shape)
+
+
+def put_moved(t: Tensor, both: Tensor, was: Tensor) -> None:
+    """Gives `t` labels and value numbers that were moved along with its data.
+
+    Args:
+        t: the result.
+        both: labels and numbers, in one tensor of its shape.
+        was: `standing` of the source, moved along; where it is not that of the result, the number
+            becomes another.
+    """
+    labels = shrink(both & ((1 << SHIFT) - 1))
+    values = shrink(both >> SHIFT)
+    now = standing(t.shape, packed(labels, values))
+    for d, size in enumerate(t.shape):
+        if size > 1 and now.stride(d) == was.stride(d) == 0:
+            now, was = now.narrow(d, 0, 1), was.narrow(d, 0, 1)
+    put(t, labels)
+    if torch.equal(now, was):
+        put_values(t, values)
+        return
+    others = [d for d, size in enumerate(labels.shape) if size == 1]
+    weights = torch.arange(math.prod(was.size(d) for d in others)) * 2654435761 % PRIME + 1
+    weights = weights.view([was.size(d) if d in others else 1 for d in range(t.dim())])
+    salt = (was * weights).sum(others, keepdim=True) % PRIME if others else was
+    still = (now == was).amin(others, keepdim=True) if others else now == was
+    put_values(t, shrink(torch.where(still, values, mix(values, salt))))
