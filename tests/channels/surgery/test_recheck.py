@@ -36,8 +36,8 @@ def test_a_channel_in_the_wrong_place_is_noticed(kept: tuple[int, ...], wrong: b
     found = misplaced(keep_only(model, cmap, classes), cmap, classes)
     assert (found is not None) == wrong
     if found is not None:
-        assert "b.weight meets other channels" in found.why
-        assert found.where == "b"
+        assert "relu meets other channels" in found.why
+        assert found.where == "the forward of the network"
         assert found.groups == ["a"]
 
 
