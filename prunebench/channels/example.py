@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from prunebench.channels.labels.tensors import map_tensors, tensors_in
+from prunebench.channels.tensors import map_tensors, tensors_in
 from prunebench.errors import PruningError
 
 #: a tensor; a tuple or list of arguments; or a dict of arguments by name. The first dimension of

@@ -15,9 +15,9 @@ from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.scripted import REASON
 from prunebench.channels.labels.tape import Tape
-from prunebench.channels.labels.tensors import tensors_in
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.surgery.trial_cut import map_after_trial
+from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError
 
 

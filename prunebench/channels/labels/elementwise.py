@@ -11,14 +11,8 @@ from torch import Tensor
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import in_place
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import (
-    along,
-    is_labelled,
-    labels_of,
-    map_tensors,
-    put,
-    tensors_in,
-)
+from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
+from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: functions whose result has the type of their operands
 _SAME_TYPE = (

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from prunebench.channels.example import Example, changed, one_image
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.scripted import scripts_freeze
-from prunebench.channels.labels.tensors import along, labels_of, put, tensors_in
+from prunebench.channels.labels.tensors import along, labels_of, put
 from prunebench.channels.mode import in_mode
+from prunebench.channels.tensors import tensors_in
 from prunebench.channels.untouched import untouched
 from prunebench.errors import PruningError
 

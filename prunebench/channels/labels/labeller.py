@@ -27,8 +27,9 @@ from prunebench.channels.labels.steps import (
     worn,
 )
 from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
-from prunebench.channels.labels.tensors import labels_of, map_tensors, put, tensors_in
+from prunebench.channels.labels.tensors import labels_of, put
 from prunebench.channels.labels.values import mix, put_values
+from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: where torch keeps modules that move data
 _MOVING = {f"torch.nn.modules.{name}" for name in ("flatten", "pixelshuffle", "channelshuffle")}

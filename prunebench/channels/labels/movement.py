@@ -9,14 +9,7 @@ from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Call
-from prunebench.channels.labels.tensors import (
-    along,
-    is_labelled,
-    labels_of,
-    map_tensors,
-    put,
-    tensors_in,
-)
+from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.labels.values import (
     mix,
@@ -26,6 +19,7 @@ from prunebench.channels.labels.values import (
     standing,
     values_of,
 )
+from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: moves that ask for no number of channels, so that they hold after any cut
 _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__"]

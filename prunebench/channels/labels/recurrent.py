@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Call
-from prunebench.channels.labels.tensors import tensors_in
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.labels.weights import owner
+from prunebench.channels.tensors import tensors_in
 
 #: the weights that read the input, forwards and backwards in time
 _READERS = ("weight_ih_l0", "weight_ih_l0_reverse")

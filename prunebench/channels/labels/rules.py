@@ -13,9 +13,10 @@ from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
 from prunebench.channels.labels.recurrent import recurrent
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import along, labels_of, map_tensors, put, tensors_in
+from prunebench.channels.labels.tensors import along, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.labels.values import put_values, values_of
+from prunebench.channels.tensors import map_tensors, tensors_in
 from prunebench.errors import PruningError
 
 _COUNTS = ("size", "numel", "nelement", "__len__")

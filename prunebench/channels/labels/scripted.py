@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tensors import labels_of, map_tensors, tensors_in
+from prunebench.channels.labels.tensors import labels_of
+from prunebench.channels.tensors import map_tensors, tensors_in
 
 REASON = "TorchScript cannot be followed"
 

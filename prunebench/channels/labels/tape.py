@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.steps import Entered, Seen, Step, Worn
-from prunebench.channels.labels.tensors import labels_of, map_tensors
+from prunebench.channels.labels.tensors import labels_of
 from prunebench.channels.labels.values import values_of
+from prunebench.channels.tensors import map_tensors
 
 FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
 

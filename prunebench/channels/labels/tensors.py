@@ -1,22 +1,9 @@
-"""Labels on tensors, and tensors inside nested values."""
+"""Labels on tensors."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
-
 import torch
-import torch.utils._pytree as pytree
-from torch import Tensor, nn
-
-#: what holds no tensor of a result, or is not looked into for one
-SIMPLE = (
-    str, bytes, int, float, complex, type(None), type, slice, torch.dtype, torch.device, torch.Size,
-    torch.layout, torch.memory_format, nn.Module, ModuleType, FunctionType, BuiltinFunctionType,
-    MethodType,
-)  # fmt: skip
+from torch import Tensor
 
 
 def labels_of(t: Tensor) -> Tensor:
@@ -49,57 +36,3 @@ def shrink(labels: Tensor) -> Tensor:
 def along(vector: Tensor, dim: int, dims: int) -> Tensor:
     """Returns `vector` [n] as a tensor of `dims` dimensions, of size n on `dim` and 1 elsewhere."""
     return vector.view([-1 if d == dim else 1 for d in range(dims)])
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yields every tensor that `value` holds, however deep: in containers, fields, attributes.
-
-    What networks return is looked through whatever its class is: tuples, mappings, dataclasses,
-    namespaces, objects of their own, nodes that pytree knows. Modules are not looked into.
-    """
-    return _tensors(value, {})
-
-
-def _tensors(value: Any, seen: dict[int, Any]) -> Iterator[Tensor]:
-    """Does what `tensors_in` does; `seen` holds what has been looked into, so that circles end."""
-    if isinstance(value, Tensor):
-        yield value
-    elif not isinstance(value, SIMPLE) and id(value) not in seen:
-        seen[id(value)] = value
-        for part in _parts(value):
-            yield from _tensors(part, seen)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """Returns what `value`, which is no tensor, is made of."""
-    if isinstance(value, Mapping):
-        return list(value.values())
-    if isinstance(value, (tuple, list, set, frozenset, deque)):
-        return value
-    node = pytree.SUPPORTED_NODES.get(type(value))
-    if node is not None:
-        return node.flatten_fn(value)[0]
-    slots = [name for kind in type(value).__mro__ for name in _slots(kind)]
-    named = [getattr(value, name) for name in slots if hasattr(value, name)]
-    return [*getattr(value, "__dict__", {}).values(), *named]
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    """Returns the names of the slots that a class adds, but for the two that hold no value."""
-    found = getattr(kind, "__slots__", ())
-    names = (found,) if isinstance(found, str) else tuple(found)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-
-
-def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Returns `value` with every tensor in nested tuples, lists and dicts changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if type(value) is dict:
-        return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        items = [map_tensors(item, change) for item in value]
-        if type(value) is list:
-            return items
-        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-    return value

@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tensors import put, tensors_in
+from prunebench.channels.labels.tensors import put
+from prunebench.channels.tensors import tensors_in
 
 
 def unknown_function(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:

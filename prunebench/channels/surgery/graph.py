@@ -13,9 +13,9 @@ from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import MOVES
 from prunebench.channels.labels.steps import worn
-from prunebench.channels.labels.tensors import map_tensors
 from prunebench.channels.mode import in_mode
 from prunebench.channels.surgery.recheck import Recheck
+from prunebench.channels.tensors import map_tensors
 from prunebench.errors import PruningError
 
 

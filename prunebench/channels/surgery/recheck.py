@@ -16,9 +16,10 @@ from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.steps import Entered, Step, Worn
 from prunebench.channels.labels.tape import Tape
-from prunebench.channels.labels.tensors import labels_of, tensors_in
+from prunebench.channels.labels.tensors import labels_of
 from prunebench.channels.labels.values import packed
 from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError
 
 Kept = NDArray[np.bool_]
@@ -215,8 +216,3 @@ def replay(slimmed: nn.Module, recheck: Recheck, mender: Mend | None = None) -> 
     except Exception as error:  # noqa: BLE001  (the code of a network may raise anything)
         return recheck.stuck(labeller.stuck, error, labeller.stuck_args)
     return None
-
-
-def misplaced(slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> StuckError | None:
-    """Returns what is wrong if channels of a cut copy are not in their place."""
-    return replay(slimmed, Recheck(cmap, kept))

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from prunebench.channels.example import Example, changed, described, run_on
 from prunebench.channels.followable import plain
-from prunebench.channels.labels.tensors import tensors_in
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.mode import in_mode
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import full_copy
 from prunebench.channels.surgery.mask import mask
+from prunebench.channels.tensors import tensors_in
 from prunebench.channels.untouched import untouched
 from prunebench.errors import PruningError
 

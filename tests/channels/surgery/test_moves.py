@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunebench.channels import ChannelMap, GatherChannels, Plan, slim, trace, verify
 from prunebench.channels.surgery import insert_gathers, recheck
-from prunebench.channels.surgery.recheck import misplaced
+from prunebench.channels.surgery.recheck import Recheck, replay
 from prunebench.channels.surgery.slim import keep_only
 
 Forward = Callable[[Any, Tensor], Tensor]
@@ -313,7 +313,7 @@ def test_the_recheck_sees_another_branch_with_the_same_channels(scramble) -> Non
     kept = cmap.keeps(Plan({"a": [0, 1, 2, 3]}))
     small = keep_only(net, cmap, kept)
     small.between = lambda net, x: torch.cat([x, net.d(x)], 1)[:, :4].flip(1)
-    found = misplaced(small, cmap, kept)
+    found = replay(small, Recheck(cmap, kept))
     assert found is not None
     assert "meets other channels" in found.why
 

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from prunebench.channels import Plan, slim, trace, verify
 from prunebench.channels.surgery.graph import forward_graph
-from prunebench.channels.surgery.recheck import misplaced
+from prunebench.channels.surgery.recheck import Recheck, replay
 from prunebench.channels.surgery.slim import keep_only
 from prunebench.errors import PruningError
 
@@ -33,7 +33,7 @@ def test_a_channel_in_the_wrong_place_is_noticed(kept: tuple[int, ...], wrong: b
     model = Swap().eval()
     cmap = trace(model, torch.randn(1, 3, 2, 2))
     classes = cmap.keeps(Plan({"a": kept}))
-    found = misplaced(keep_only(model, cmap, classes), cmap, classes)
+    found = replay(keep_only(model, Recheck(cmap, classes)), cmap, classes)
     assert (found is not None) == wrong
     if found is not None:
         assert "relu meets other channels" in found.why
