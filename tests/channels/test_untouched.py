@@ -177,7 +177,7 @@ def test_a_weight_that_the_forward_writes_to_stays_whole() -> None:
             return x
 
     cmap = trace(Clamped().eval(), torch.randn(IMAGE))
-    assert cmap.frozen["b"] == "b.weight is written to in the forward"
+    assert cmap.frozen["b"] == "the weight of b is used as data, too"
     assert not any(group.name in ("a", "b") for group in cmap.groups)  # neither rows nor columns
 
 

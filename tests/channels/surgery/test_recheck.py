@@ -33,7 +33,7 @@ def test_a_channel_in_the_wrong_place_is_noticed(kept: tuple[int, ...], wrong: b
     model = Swap().eval()
     cmap = trace(model, torch.randn(1, 3, 2, 2))
     classes = cmap.keeps(Plan({"a": kept}))
-    found = replay(keep_only(model, Recheck(cmap, classes)), cmap, classes)
+    found = replay(keep_only(model, cmap, classes), Recheck(cmap, classes))
     assert (found is not None) == wrong
     if found is not None:
         assert "relu meets other channels" in found.why
