@@ -16,6 +16,7 @@ from prunebench.channels.labels.steps import worn
 from prunebench.channels.mode import in_mode
 from prunebench.channels.surgery.recheck import Recheck
 from prunebench.channels.tensors import map_tensors
+from prunebench.channels.untouched import untouched
 from prunebench.errors import PruningError
 
 
@@ -84,7 +85,7 @@ def forward_graph(model: nn.Module) -> fx.Graph:
     graphs = []
     for training in (True, False):
         try:
-            with in_mode(model, training=training):
+            with untouched(model), in_mode(model, training=training):
                 graph = fx.GraphModule(model, _Tracer().trace(model)).graph
         except Exception as error:
             raise PruningError(f"its forward cannot be captured: {error}") from error
