@@ -131,8 +131,8 @@ class StepRecord:
     seconds: float
     surgery_error: float
     unprunable: dict[str, str]
-    surgery_tolerance: float = 1e-4
-    surgery_dtype: str = "float32"
+    surgery_tolerance: float | None = None
+    surgery_dtype: str | None = None
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
