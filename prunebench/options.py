@@ -138,16 +138,23 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
 def check_types(name: str, values: dict[str, Any], schema: type) -> None:
     """Raises ConfigError for the first of `values` that is not of its field's type."""
     hints = get_type_hints(schema)
+    together = merges(values, schema)  # one by one takes long, and tells only which it was
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value
         fits = not (  # which OmegaConf lets pass
             isinstance(value, list | dict) and any(isinstance(e, list | dict) for e in entries)
         )
-        try:
-            OmegaConf.merge(OmegaConf.structured(schema), {key: value})
-        except OmegaConfBaseException:
-            fits = False
+        fits = fits and (together or merges({key: value}, schema))
         require(fits, wrong_type(f"{name}.{key}", value, hints[key]))
+
+
+def merges(values: dict[str, Any], schema: type) -> bool:
+    """Whether OmegaConf takes `values` for fields of `schema`."""
+    try:
+        OmegaConf.merge(OmegaConf.structured(schema), values)
+    except OmegaConfBaseException:
+        return False
+    return True
 
 
 def check_finite(name: str, value: object) -> None:

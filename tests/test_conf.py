@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import import_module
 from inspect import isabstract
 from pathlib import Path
@@ -46,6 +47,13 @@ def composed(*overrides):
         return compose("config", overrides=["name=test", *overrides])
 
 
+@cache
+def values_of(group, option):
+    """What stands in the section of a group once the option is chosen."""
+    chosen = f"{group}={option}"
+    return OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
+
+
 def test_there_are_as_many_options_as_we_think():
     assert len(OPTIONS) >= 42
     assert {group for group, _ in OPTIONS} == {*GROUPS, "recipe"}
@@ -65,8 +73,7 @@ def test_every_base_of_a_phase_builds_and_lists_all_its_keys(base):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)
 def test_every_option_builds_and_lists_all_its_keys(group, option):
-    chosen = f"{group}={option}"
-    values = OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
+    values = values_of(group, option)
     if group == "recipe":
         built = section("recipe", values, Recipe)
     else:
@@ -78,13 +85,12 @@ def test_every_option_builds_and_lists_all_its_keys(group, option):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=str)
 def test_what_is_a_list_says_so(group, option):
-    chosen = f"{group}={option}"
-    values = OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
+    values = values_of(group, option)
     if group == "recipe":
         name, values, schema = "recipe.finetune", values["finetune"], Phase
     else:
         name, schema = group, type(component(group, values, GROUPS[group]))
-        del values["_target_"]
+        values = {key: value for key, value in values.items() if key != "_target_"}
     for key, value in values.items():
         if isinstance(value, list | dict) or key == "epochs_at":
             with pytest.raises(

@@ -85,6 +85,8 @@ MODELS = {
     "shufflenet_v2": ({"width": 0.5}, (3, 16, 16)),
     "ghostnet": ({"width": 0.5}, (3, 16, 16)),
 }
+#: the blocks of resnet20 and resnet56, only not as many
+MORE_OF_THE_SAME = {"resnet44", "resnet110"}
 #: definitions for ImageNet, of the same modules, and what a user names
 NOT_WALKED = {"found", "torchvision", *(p.stem for p in (conf_dir() / "model").glob("imagenet_*"))}
 NO_NORMS = {"lenet5", "lenet_300_100", "mlp_500_300", "mlp_512_512", "vgg16_gap"}
@@ -294,7 +296,7 @@ def test_the_whole_product(tiny, criterion, schedule):
 
 @pytest.mark.parametrize(
     "model",
-    [pytest.param(m, marks=pytest.mark.slow) if m == "resnet110" else m for m in MODELS],
+    [pytest.param(m, marks=pytest.mark.slow) if m in MORE_OF_THE_SAME else m for m in MODELS],
 )
 def test_criteria_with_models(model):
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Recipes: ranges, and that every YAML gives every field and says nothing twice."""
 
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ PHASE = Phase(
 )  # fmt: skip
 
 
+@cache
 def resolved(name: str) -> dict[str, dict[str, object]]:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         values = OmegaConf.to_container(compose(f"recipe/{name}").recipe, resolve=True)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,12 +276,13 @@ def command(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
 def test_command_starts_fast_and_needs_no_terminal(sweep: Path) -> None:
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         done = command(str(sweep))
-        seconds.append(time.perf_counter() - start)
+        after = os.times()  # of the processor: others may keep it busy meanwhile
+        seconds.append(after.children_user - before.children_user)
         assert (done.returncode, done.stderr) == (0, "")
     assert "\x1b" not in done.stdout
-    # 0.2 s on an idle machine; importing torch alone takes over 2 s
+    # 0.2 s; importing torch alone takes over 2 s
     assert min(seconds) < 1.5
 
 
