@@ -18,7 +18,7 @@ from prunebench.errors import DataError
 from prunebench.options import conf_dir
 from prunebench.records import Failure, Report, finish, write_json
 from prunebench.reports import table
-from prunebench.reports.table import main, print_table, render
+from prunebench.reports.table import FILE_WIDTH, main, print_table, render
 from prunebench.reports.terminal import labels
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,6 +26,12 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as in a file, whatever terminal the tests run in."""
+    monkeypatch.setenv("COLUMNS", str(FILE_WIDTH))
 
 
 @pytest.mark.parametrize(
