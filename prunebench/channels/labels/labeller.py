@@ -141,7 +141,7 @@ class Labeller(TorchFunctionMode):
     def _step(self, name: str, rule: Rule, args: Any, kwargs: Any) -> Step:
         """Returns what the running computation is given; notes numbers that its caller keeps."""
         given = tuple([worn(t, self.names) for t in given_in((*args, *kwargs.values()))])
-        where = self.stack[-1] if self.stack else ""
+        where = self.running
         numbers: tuple[float, ...] = ()
         if where not in self.standard:
             numbers = tuple(numbers_in((args, kwargs)))
@@ -234,6 +234,11 @@ class Labeller(TorchFunctionMode):
         finally:
             nn.Module.__call__ = original  # type: ignore[method-assign]
 
+    @property
+    def running(self) -> str:
+        """Name of the innermost module that runs."""
+        return self.stack[-1] if self.stack else ""
+
     def place(self, name: str, t: Tensor, *, takes: bool = False) -> Place:
         """Returns the place of `t`, taken or returned by the running call of function `name`."""
         return Place(name, self.seen[name], labels_of(t), tuple(t.shape), takes=takes)
@@ -255,7 +260,7 @@ class Labeller(TorchFunctionMode):
     def moves_by_number(self) -> None:
         """Notes that the code which runs moves channels by numbers that a cut may belie."""
         self.tape.fragile = True
-        self.tape.movers.add(self.stack[-1] if self.stack else "")
+        self.tape.movers.add(self.running)
 
     def note(self, call: Call) -> None:
         """Notes one use of weights."""

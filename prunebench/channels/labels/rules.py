@@ -33,7 +33,7 @@ def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
         x = args[0]
         labels, dim = labels_of(x), args[1] if len(args) > 1 else kwargs.get("dim")
         counted = labels.size(dim) if isinstance(dim, int) else labels.numel()
-        if (counted > 1 or id(x) in run.names) and run.stack[-1] not in run.standard:
+        if (counted > 1 or id(x) in run.names) and run.running not in run.standard:
             run.tape.fragile = True
     return result
 

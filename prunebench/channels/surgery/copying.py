@@ -39,7 +39,7 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
             shells.append((module, vars(shell)))
     where = "it"
     try:
-        for module, held in shells:
+        for module, held in reversed(shells):  # what is inside others is whole before them
             for name, value in vars(module).items():
                 if name != "_compiled_call_impl":
                     where = f"attribute {name} of a {type(module).__name__}"
