@@ -18,14 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
-from prunebench.channels.labels.steps import (
-    Entered,
-    Step,
-    given_in,
-    in_place,
-    numbers_in,
-    worn,
-)
+from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, numbers_in, worn
 from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
 from prunebench.channels.labels.tensors import labels_of, put
 from prunebench.channels.labels.values import mix, put_values
