@@ -110,7 +110,7 @@ def gradient(net: nn.Module, small: nn.Module) -> None:
     small.stem[0].weight.requires_grad_(False)
 
 
-#: (name, network, change); names begin with the kind of fault in issue 10's table, if it has one
+#: (name, network, change); names begin with the kind of fault, if it has one
 MUTANTS: list[tuple[str, Program, Change]] = [
     ("row", PLAIN, row),
     ("column", PLAIN, column),
