@@ -106,9 +106,11 @@ class LabelledNodes(fx.Interpreter):
         worn: node -> what its result wears, which may be nested.
     """
 
-    def __init__(self, module: fx.GraphModule, labeller: Labeller, recheck: Recheck) -> None:
+    def __init__(
+        self, module: nn.Module, graph: fx.Graph, labeller: Labeller, recheck: Recheck
+    ) -> None:
         """Starts with nothing noted."""
-        super().__init__(module, garbage_collect_values=False)
+        super().__init__(module, garbage_collect_values=False, graph=graph)
         self.extra_traceback = False
         self.labeller, self.recheck = labeller, recheck
         self.starts: dict[str, tuple[int, int]] = {}

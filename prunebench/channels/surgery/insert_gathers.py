@@ -8,7 +8,6 @@ it is replaced by one gather from a tensor that holds all the elements needed.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from functools import cached_property
 from typing import Any
@@ -175,7 +174,7 @@ class _Mender:
     """Mends modules of a slimmed network in the middle of its replay.
 
     Attributes:
-        network: the slimmed network; another one where the whole network had to be captured.
+        network: the slimmed network.
         mended: mended modules and those that they stand for.
     """
 
@@ -195,7 +194,7 @@ class _Mender:
             if call.nth or module._forward_hooks or module._forward_pre_hooks:
                 raise stuck.because("it has hooks, or is called again")
             graph = forward_graph(original)
-            dense = self._labelled(fx.GraphModule(original, copy.deepcopy(graph)), call)
+            dense = self._labelled(original, graph, call)
         except StuckError:
             raise
         except Exception as failure:  # noqa: BLE001  (any code may fail on symbolic values)
@@ -210,32 +209,41 @@ class _Mender:
         labeller.asleep = False
         return result
 
-    def _labelled(self, whole: fx.GraphModule, call: Entered) -> LabelledNodes:
-        """Returns what every node of the captured dense module wears."""
-        cmap = self.recheck.cmap
-        recheck = Recheck(cmap, np.ones_like(self.recheck.kept))
-        entered = cmap.tape.entered[call.name, call.nth]
-        recheck.at = entered.at
-        recheck.made = cmap.tape.steps[entered.at].made
-        labeller = Labeller(self.model, Tape(movers=set(cmap.tape.movers)), RULES, recheck)
-        labeller.stack.append(call.name)
-        nodes = LabelledNodes(whole, labeller, recheck)
-        given = _arguments(self.model.get_submodule(call.name), entered)
-        with untouched(self.model), in_mode(self.model), labeller.watching(), labeller:
+    def _labelled(self, original: nn.Module, graph: fx.Graph, call: Entered) -> LabelledNodes:
+        """Returns what every node of a captured module of the dense network wears."""
+        tape, (labeller, recheck) = self.recheck.cmap.tape, self._dense
+        entered = tape.entered[call.name, call.nth]
+        recheck.at, recheck.made = entered.at, tape.steps[entered.at].made
+        labeller.stack, labeller.calls = [call.name], {}
+        nodes = LabelledNodes(original, graph, labeller, recheck)
+        given = _arguments(original, entered)
+        with untouched(original), in_mode(original), labeller.watching(), labeller:
             nodes.run(*given)
         return nodes
 
+    @cached_property
+    def _dense(self) -> tuple[Labeller, Recheck]:
+        """A labeller of the dense network, which goes over its tape again."""
+        recheck = Recheck(self.recheck.cmap, np.ones_like(self.recheck.kept))
+        tape = Tape(movers=set(self.recheck.cmap.tape.movers))
+        return Labeller(self.model, tape, RULES, recheck), recheck
+
     def finish(self) -> nn.Module:
         """Returns the network with every mended module in its place, in the modes it had."""
-        for mended, module in reversed(self.mended):
+        instead = {id(module): mended for mended, module in self.mended}
+        for mended, module in self.mended:
             match_modes(mended, module)
-            if module is self.network:
-                self.network = mended
-            for parent in list(self.network.modules()):
-                for name, child in parent._modules.items():
-                    if child is module:
-                        parent._modules[name] = mended
-        return self.network
+        network = instead.get(id(self.network), self.network)
+        waiting, seen = [network], {id(network)}
+        while waiting:
+            parent = waiting.pop()
+            for name, child in parent._modules.items():
+                if child is not None:
+                    parent._modules[name] = child = instead.get(id(child), child)
+                    if id(child) not in seen:
+                        seen.add(id(child))
+                        waiting.append(child)
+        return network
 
 
 def _arguments(module: nn.Module, call: Entered) -> list[Any]:
