@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -36,8 +37,6 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     if all(one.numel() == 1 and int(one) <= 1 for one in labels):
         _move_unlabelled(run, sources, result)
         return result
-    if name not in _BY_ORDER and any(one.numel() > 1 for one in labels):
-        run.moves_by_number()
     known = [packed(one, values_of(t)) for t, one in zip(sources, labels, strict=True)]
 
     def move(rows: list[Tensor]) -> list[Tensor]:
@@ -56,7 +55,19 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     stood = move([standing(t.shape, both) for t, both in zip(sources, known, strict=True)])
     for out, both, was in zip(tensors_in(result), move(known), stood, strict=True):
         put_moved(out, both, was)
+    some = name not in _BY_ORDER and any(one.numel() > 1 for one in labels)
+    if some and not _keeps_all(name, args, labels[0], result):
+        run.moves_by_number()
     return result
+
+
+def _keeps_all(name: str, args: Any, labels: Tensor, result: Any) -> bool:
+    """Whether slices leave all channels in their order, as ``x[:, :, ::2, ::2]`` does."""
+    if name != "__getitem__":
+        return False
+    index = args[1] if isinstance(args[1], tuple) else (args[1],)
+    slices = all(part is None or isinstance(part, (int, slice, EllipsisType)) for part in index)
+    return slices and torch.equal(labels.reshape(-1), labels_of(result).reshape(-1))
 
 
 def _move_unlabelled(run: Labeller, sources: list[Tensor], result: Any) -> None:
