@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +20,23 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from prunebench import __version__
-from prunebench.cli import sweep
+from prunebench.cli import rerun, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_os, fail, say
 from prunebench.cli.option_help import option_help
-from prunebench.errors import ConfigError, PrunebenchError
+from prunebench.errors import ConfigError, PrunebenchError, nearest
 from prunebench.options import conf_dir
+from prunebench.reports import table
 
 if TYPE_CHECKING:
     from prunebench.config import Run
 
+#: what else than a run there is: given the words behind it, each returns the exit code
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "rerun": rerun.main,
+    "table": table.main,
+}
 #: a group for which something is typed that cannot be the name of an option
 NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
 #: how a message about a key begins that is not known
@@ -107,6 +114,11 @@ def answer(words: list[str]) -> None:
     if "--version" in words:
         sys.stdout.write(f"prunebench {__version__}\n")
         return
+    first = words[0] if words else ""
+    if first in VERBS:
+        raise SystemExit(explained(lambda: VERBS[first](words[1:])))
+    if first.isalpha() and (verb := nearest(first, VERBS)):
+        fail(f"'{first}' is not known; did you mean prunebench {verb}?")
     try:
         args = parsed(words)
         page = option_help(args.overrides, folders(args)) if args.help else ""
@@ -120,9 +132,15 @@ def answer(words: list[str]) -> None:
 
 
 def run_jobs() -> None:
-    """Runs the job, or all of a sweep."""
+    """Runs the job, or all of a sweep, with one line about what stops it or all of Python's."""
     try:
-        told_or_raised()
+        if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
+            job()
+            for mistake in sweep.MISTAKES:
+                raise mistake
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+            explained(job)
     finally:
         for folder in sweep.FOLDERS:
             remove_unused(folder, "multirun.yaml")
@@ -130,21 +148,10 @@ def run_jobs() -> None:
         raise SystemExit(2)
 
 
-def told_or_raised() -> None:
-    """Runs the job, or all of a sweep, with one line about what stops it or all of Python's."""
-    if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
-        job()
-        for mistake in sweep.MISTAKES:
-            raise mistake
-        return
-    explained()
-
-
-def explained() -> None:
-    """Runs the job, or all of a sweep; what stops it is told in one line."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+def explained(work: Callable[[], int | None]) -> int | None:
+    """Returns what `work` returns; what stops it is told in one line."""
     try:
-        job()
+        return work()
     except KeyboardInterrupt:
         say("interrupted; the same command with run.resume=true goes on")
         raise SystemExit(130) from None

@@ -37,14 +37,12 @@ def parsed(words: Sequence[str]) -> Namespace:
         "only one of --run, -m (--multirun), --cfg, --info and -sc can be typed; "
         "--cfg job shows a single run, without lists of values",
     )
-    rerun = args.experimental_rerun
     require(
-        rerun is None or Path(str(rerun)).is_file(),
-        f"--experimental-rerun: there is no file {rerun}; to go on with a run, type its command "
-        "again with run.resume=true",
+        args.experimental_rerun is None,
+        "--experimental-rerun runs what a pickle holds; prunebench rerun report.json repeats a run",
     )
     asked = (args.cfg, args.info, args.shell_completion, args.help, args.hydra_help)
-    require(any((*asked, args.overrides, args.config_name, args.config_path, rerun)), FIRST)
+    require(any((*asked, args.overrides, args.config_name, args.config_path)), FIRST)
     return args
 
 

@@ -60,7 +60,7 @@ def told(monkeypatch, capsys, tmp_path):
             ["-m", "criterion=l1,random", "--cfg", "job"],
             "only one of --run, -m (--multirun), --cfg",
         ),
-        (["--experimental-rerun", "no.pickle"], "--experimental-rerun: there is no file no.pickle"),
+        (["--experimental-rerun", "no.pickle"], "prunebench rerun report.json repeats a run"),
         (["hydra/launcher=submitit_slurm"], "pip install 'prunebench[slurm]'"),
         (["hydra/launcher=ray"], "pip install 'prunebench[ray]'"),
         (["hydra/sweeper=optuna"], "pip install 'prunebench[optuna]'"),

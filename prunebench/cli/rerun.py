@@ -1,0 +1,153 @@
+"""``prunebench rerun report.json``: the same run once more, and whether it came out equal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from prunebench.cli.mistakes import say
+from prunebench.config import Run, load
+from prunebench.errors import ConfigError, DataError, require
+from prunebench.options import conf_dir, read_option
+from prunebench.records import REPORT, Report
+from prunebench.records.equality import first_difference, other_surroundings
+from prunebench.records.unfinished import IDENTITY
+from prunebench.reports.load import load_runs
+from prunebench.reports.table import Parser
+
+#: what may be said anew: where things lie, and what carries the run out
+MAY_CHANGE = (
+    "dataset.root", "dataset.download", "dataset.path", "baseline.checkpoint", "model.report",
+    "baseline.store", "run.outputs", "run.device", "run.threads", "run.processes",
+    "run.checkpoint_seconds",
+)  # fmt: skip
+
+
+def main(words: Sequence[str]) -> int:
+    """Repeats a run; returns 0 if it came out equal, 1 if not.
+
+    Raises:
+        PrunebenchError: it cannot be repeated.
+    """
+    asked = _parser().parse_args(words)
+    before = read(asked.report)
+    config = as_reported(before, asked.settings)
+    folder = asked.into or new_folder(config)
+    config["run"]["resume"] = (folder / IDENTITY).exists()
+    run = load(OmegaConf.create(config), {**before.choices, "tracker": "none"}, files=True)
+    require_same_files(before, run)
+    try:
+        carry_out(run, before, folder)
+    except KeyboardInterrupt:
+        say(f"interrupted; prunebench rerun {asked.report} --into {folder} goes on")
+        return 130
+    difference = first_difference(before, read(folder / REPORT))
+    sys.stdout.write(f"{f'not equal: {difference}' if difference else 'equal'}\n")
+    return int(bool(difference))
+
+
+def read(path: Path) -> Report:
+    """Returns the one report at `path`, a file or the folder of a run.
+
+    Raises:
+        DataError: it is missing, damaged or of a run that came to no end, or there are several.
+    """
+    found = load_runs([path]).reports
+    if len(found) != 1:
+        several = f"{len(found)} reports; name one" if found else "no report of a run that finished"
+        raise DataError(f"{path} holds {several}")
+    return found[0][1]
+
+
+def as_reported(before: Report, settings: Sequence[str]) -> dict[str, Any]:
+    """Returns the configuration of the report with what is said anew in `settings`.
+
+    The baseline is trained again, and nobody tracks the repetition. What earlier versions had no
+    key for, of how a run is carried out, is as it is today by default.
+
+    Raises:
+        ConfigError: one of `settings` cannot be read, or would make it another run.
+    """
+    today = read_option(conf_dir() / "config.yaml")
+    config = OmegaConf.create(before.config)
+    for part in ("run", "baseline"):
+        config[part] = OmegaConf.merge(today[part], config[part])
+    config.run.dry_run, config.baseline.store = False, False
+    config.tracker = {"_target_": "prunebench.tracking.NoTracker"}
+    for word in settings:
+        key = word.partition("=")[0]
+        require("=" in word, f"'{word}' is not key=value; see prunebench rerun --help")
+        require(
+            key in MAY_CHANGE,
+            f"{key} would make it another run; a repetition takes {', '.join(MAY_CHANGE)}",
+        )
+    try:
+        changed = OmegaConf.merge(config, OmegaConf.from_dotlist(list(settings)))
+        plain = OmegaConf.to_container(changed, resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{' '.join(settings)} cannot be read ({error})") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def new_folder(config: dict[str, Any]) -> Path:
+    """Returns where a run of `config` that begins now works, beside others of its name."""
+    begun = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    return Path(config["run"]["outputs"]) / str(config["name"]) / begun
+
+
+def require_same_files(before: Report, run: Run) -> None:
+    """Raises DataError where a file that the report read holds something else today."""
+    for key, held in (before.contents or {}).items():
+        now = run.contents.get(key)
+        if now != held:
+            raise DataError(
+                f"{key}: the file is not the one of the report (sha256 {held[:12]}..., here "
+                f"{(now or 'none')[:12]}...); say where that lies: {key}=..."
+            )
+
+
+def carry_out(run: Run, before: Report, folder: Path) -> None:
+    """Carries out `run` in `folder`, after a word on what is not as it was."""
+    from prunebench.records.environment import environment
+    from prunebench.run import runner
+    from prunebench.run.context import pick_device
+
+    now = environment(pick_device(run.settings.device))
+    now["threads"] = run.settings.threads or now["threads"]  # which the run is about to set
+    if others := other_surroundings(before, now):
+        say(f"not as it was: {others}")
+    runner.carry_out(run, folder, {})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="prunebench rerun",
+        description=(
+            "Repeats a run from its report, baseline included, in a new folder, and says whether "
+            "plan, counts, accuracies and losses came out equal. Exit code: 0 equal, 1 not equal, "
+            "2 it cannot be repeated."
+        ),
+    )
+    parser.add_argument("report", type=Path, help="report.json, or the folder of a run")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help=f"what may differ: {', '.join(MAY_CHANGE)}",
+    )
+    parser.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="work there; a repetition that was killed in it goes on",
+    )
+    return parser
