@@ -63,7 +63,8 @@ def hand_over(cfg: DictConfig) -> None:
         run = checked(cfg)
         from prunebench.run import runner
 
-        runner.carry_out(run, folder, notes_on(cfg))
+        label = runner.Label(sweep.title(run.name, run.settings.seed), sweep.sweep_name())
+        runner.carry_out(run, folder, notes_on(cfg), label)
     finally:
         remove_unused(folder, f"{hydra_config.job.name}.log")
 

@@ -125,7 +125,7 @@ def carry_out(run: Run, before: Report, folder: Path) -> None:
     now["threads"] = run.settings.threads or now["threads"]  # which the run is about to set
     if others := other_surroundings(before, now):
         say(f"not as it was: {others}")
-    runner.carry_out(run, folder, {})
+    runner.carry_out(run, folder, {}, runner.Label())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ from prunebench.cli.mistakes import say
 from prunebench.errors import PrunebenchError
 from prunebench.records import FAILURE, REPORT
 
+#: how the settings begin that say how a run is carried out, and who is told
+CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
 #: the output folders of the jobs that this process has begun
 BEGUN: list[Path] = []
 #: the folders of the sweeps of this process, which may be refused before their first job
@@ -33,12 +35,35 @@ def in_this_process() -> bool:
 
 def job_name() -> str:
     """Returns a sweep's job by its number and what tells it from the others; "" if it is alone."""
-    hydra = HydraConfig.get()
-    if hydra.mode is not RunMode.MULTIRUN:
+    if not sweep_name():
         return ""
+    return f"job {HydraConfig.get().job.num} ({' '.join(varied())})"
+
+
+def sweep_name() -> str:
+    """Returns what the sweep is called that the job belongs to; "" if it is alone."""
+    hydra = HydraConfig.get()
+    return Path(str(hydra.sweep.dir)).name if hydra.mode is RunMode.MULTIRUN else ""
+
+
+def title(name: str, seed: int) -> str:
+    """Returns the job's `name` with what tells it from others: what varies, or was typed, and seed.
+
+    What the name says itself is left out, and so is how a single run is carried out.
+    """
+    typed = [str(word) for word in HydraConfig.get().overrides.task]
+    told = varied() or [word for word in typed if not word.startswith(CARRIED_OUT)]
+    words = [word for word in told if word.partition("=")[2] not in name.split("-")]
+    return " ".join([name, *(word for word in words if "run.seed=" not in word), f"seed={seed}"])
+
+
+def varied() -> list[str]:
+    """Returns the settings of a sweep's job for which the sweep has several values."""
+    if not sweep_name():
+        return []
+    hydra = HydraConfig.get()
     swept = swept_keys(sys.argv[1:]) | {str(key) for key in hydra.sweeper.get("params") or ()}
-    own = [str(typed) for typed in hydra.overrides.task if str(typed).partition("=")[0] in swept]
-    return f"job {hydra.job.num} ({' '.join(own)})"
+    return [str(word) for word in hydra.overrides.task if str(word).partition("=")[0] in swept]
 
 
 def swept_keys(words: list[str]) -> set[str]:

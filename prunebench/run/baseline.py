@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -86,6 +86,15 @@ def load_at_hand(run: Run, network: nn.Module) -> str | None:
         network.load_state_dict(load(stored)["network"])
         return f"baseline store ({entry(run, network).name})"
     return None
+
+
+def curve(run: Run, network: nn.Module) -> Sequence[Mapping[str, Any]]:
+    """Returns the rows of metrics of the run's baseline, where the store has it, by epoch."""
+    stored = entry(run, network) / "stages" / "baseline.pt"
+    trains = run.baseline.checkpoint is None and not run.model.pretrained
+    if not (trains and run.baseline.store and stored.exists()):
+        return ()
+    return Trained.unpack(load(stored)).epochs
 
 
 def entry(run: Run, network: nn.Module) -> Path:

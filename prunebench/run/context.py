@@ -101,6 +101,7 @@ class RunContext:
             best=done.best_state,
             best_is_last=done.best is not None and done.best == done.last,
             seconds=done.seconds,
+            epochs=[record.row(name, phase.epochs) for record in done.history],
         )
 
     def trained(self, network: nn.Module, phase: Phase, name: str) -> Trained:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,17 +23,27 @@ from prunebench.run.prune import Pruned, prune
 from prunebench.run.rehearsal import rehearse
 from prunebench.run.trained import Trained
 from prunebench.run.workers import further_processes
-from prunebench.run.write_up import summary, write_up
+from prunebench.run.write_up import SLIM, outcome, write_up
+from prunebench.tracking import Subject
 from prunebench.tracking.progress import Progress
 
 
-def carry_out(run: Run, fresh: Path, notes: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Label:
+    """What a tracker calls a run: its title ("" = its name), and its sweep ("" = none)."""
+
+    title: str = ""
+    sweep: str = ""
+
+
+def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> None:
     """Carries out `run` in the folder `fresh`, or goes on with it where it was killed.
 
     Args:
         run: what to do.
         fresh: a folder for it.
         notes: file name -> text, left in the run's folder.
+        label: what a tracker calls the run.
 
     Raises:
         PrunebenchError: a mistake of the user's that only shows while running; it is on record
@@ -50,7 +60,7 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str]) -> None:
         progress = Progress()
         if folder.finished is None:
             with failure_recorded(run, folder):
-                report = execute(run, folder, progress)
+                report = execute(run, folder, progress, label)
             records.finish(folder.path, report)
             folder.ledger.clear()  # only now is it not needed to resume
         else:
@@ -59,7 +69,7 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str]) -> None:
         progress.note(f"report: {folder.path / records.REPORT}")
 
 
-def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
+def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> records.Report:
     """Returns the report of the whole run: baseline, prune, fine-tune."""
     device = pick_device(run.settings.device)
     data = run.dataset.load()
@@ -69,7 +79,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
     metrics = MetricsLog(folder.path / METRICS, fresh=folder.fresh)
     with (
         further_processes(run, device),
-        run.tracker.start(folder.path, run.name, run.config, run.digest[:16]) as tracker,
+        run.tracker.start(subject(run, folder.path, label, progress)) as tracker,
     ):
         context = RunContext(
             run, folder.path, folder.ledger, data, device, metrics, tracker, progress
@@ -83,8 +93,21 @@ def execute(run: Run, folder: RunFolder, progress: Progress) -> records.Report:
             measured.append(context.measure("repaired", pruned.repaired))
         measured += finetune(context, pruned)
         report = replace(write_up(context, dense, pruned, measured), origin=origin)
-        tracker.summary(summary(report))
+        tracker.conclude(outcome(context, report))
     return report
+
+
+def subject(run: Run, folder: Path, label: Label, progress: Progress) -> Subject:
+    """Returns the run as its tracker is told of it."""
+    return Subject(
+        folder=folder,
+        title=label.title or run.name,
+        config=run.config,
+        choices=run.choices,
+        identity=run.digest[:16],
+        sweep=label.sweep,
+        note=progress.note,
+    )
 
 
 def dense_network(context: RunContext) -> nn.Module:
@@ -99,6 +122,8 @@ def dense_network(context: RunContext) -> nn.Module:
 
     origin = baseline.obtain(run, network, ledger, train, context.progress.note)
     context.progress.note(f"baseline: {origin}")
+    for row in baseline.curve(run, network):  # where another run trained it
+        context.log(row)
     return network.eval()
 
 
@@ -115,7 +140,7 @@ def finetune(context: RunContext, pruned: Pruned) -> list[records.Measurement]:
         std=data.std,
     )
     network.load_state_dict(done.last)
-    slimmed.save(context.folder / "slim.pt", network.eval(), origin)
+    slimmed.save(context.folder / SLIM, network.eval(), origin)
     last = context.measure("finetuned_last", network)
     if done.best is None:  # no validation images, or no epochs
         return [last]

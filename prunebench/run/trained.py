@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,15 @@ class Trained:
             without validation images or epochs.
         best_is_last: whether that was the last epoch.
         seconds: of training, over all attempts.
+        epochs: the row of metrics of each epoch, of all attempts; none of a baseline that was
+            stored by an earlier version.
     """
 
     last: Mapping[str, Tensor]
     best: Mapping[str, Tensor] | None
     best_is_last: bool
     seconds: float
+    epochs: Sequence[Mapping[str, Any]] = ()
 
     def pack(self) -> dict[str, Any]:
         """Returns it as plain values and tensors."""
@@ -33,6 +36,7 @@ class Trained:
             "best": self.best,
             "best_is_last": self.best_is_last,
             "seconds": self.seconds,
+            "epochs": list(self.epochs),
         }
 
     @classmethod
@@ -43,4 +47,5 @@ class Trained:
             best=values["best"],
             best_is_last=values["best_is_last"],
             seconds=values["seconds"],
+            epochs=values.get("epochs", ()),
         )

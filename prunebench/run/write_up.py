@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from torch import nn
@@ -10,6 +12,10 @@ from prunebench import measure, records
 from prunebench.records.environment import environment
 from prunebench.run.context import RunContext
 from prunebench.run.prune import Pruned
+from prunebench.tracking import Outcome
+
+#: the slimmed network after the last epoch
+SLIM = "slim.pt"
 
 
 def write_up(
@@ -54,14 +60,36 @@ def layer_table(
     ]
 
 
-def summary(report: records.Report) -> dict[str, float]:
-    """Returns the figures a run ends with, for its tracker."""
-    figures: dict[str, float] = {}
+def outcome(context: RunContext, report: records.Report) -> Outcome:
+    """Returns what the run ends with, for its mirror."""
+    plan = json.dumps(report.plan, indent=2) + "\n"
+    return Outcome(
+        figures=figures(report),
+        layers=[asdict(row) for row in report.layers],
+        texts={"plan.json": plan, records.REPORT: records.to_json(report)},
+        files=[context.folder / SLIM],
+    )
+
+
+def figures(report: records.Report) -> dict[str, float]:
+    """Returns accuracies, counts and latencies by stage, and what pruning has changed in all.
+
+    The drop is in points, from the baseline to the end of fine-tuning.
+    """
+    found: dict[str, float] = {}
     for measured in report.measurements:
-        figures[f"{measured.stage}/params"] = measured.params
-        figures[f"{measured.stage}/macs"] = measured.macs
+        found[f"{measured.stage}/params"] = measured.params
+        found[f"{measured.stage}/macs"] = measured.macs
         if measured.test is not None:
-            figures[f"{measured.stage}/test_top1"] = measured.test.top1
+            found[f"{measured.stage}/test_top1"] = measured.test.top1
         for latency in measured.latency:
-            figures[f"{measured.stage}/latency_ms_batch{latency.batch}"] = latency.median_ms
-    return figures
+            found[f"{measured.stage}/latency_ms_batch{latency.batch}"] = latency.median_ms
+    before, after = report.at("baseline"), report.at("finetuned_last")
+    if before is None or after is None:
+        return found
+    found["params_reduction_percent"] = 100 * (1 - after.params / before.params)
+    found["macs_reduction_percent"] = 100 * (1 - after.macs / before.macs)
+    if before.test is not None and after.test is not None:
+        found["test_top1"] = after.test.top1
+        found["drop_points"] = before.test.top1 - after.test.top1
+    return found

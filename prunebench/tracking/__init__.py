@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Which run a mirror is of.
+
+    Attributes:
+        folder: the run's; nothing is written outside it.
+        title: shown to people; tells it from other runs.
+        config: resolved, plain values.
+        choices: group -> name of the option chosen.
+        identity: the same for every attempt at the same config and seed.
+        sweep: that it belongs to; "" if none.
+        note: tells the user a line.
+    """
+
+    folder: Path
+    title: str
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+    identity: str
+    sweep: str
+    note: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run ends with.
+
+    Attributes:
+        figures: by name.
+        layers: the table of layers, each with the same columns.
+        texts: file name -> its text.
+        files: that the run leaves.
+    """
+
+    figures: Mapping[str, float]
+    layers: Sequence[Mapping[str, Any]] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
 
 class TrackedRun(ABC):
@@ -21,8 +61,8 @@ class TrackedRun(ABC):
         """
 
     @abstractmethod
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Mirrors the figures the run ends with."""
+    def conclude(self, outcome: Outcome) -> None:
+        """Mirrors what the run ends with."""
 
     def __enter__(self) -> Self:
         """Returns itself; the run is already under way."""
@@ -44,7 +84,7 @@ class Untracked(TrackedRun):
     def log(self, row: Mapping[str, Any]) -> None:
         """Mirrors nothing."""
 
-    def summary(self, values: Mapping[str, Any]) -> None:
+    def conclude(self, outcome: Outcome) -> None:
         """Mirrors nothing."""
 
     def __exit__(
@@ -61,25 +101,14 @@ class Tracker(ABC):
     """Where metrics are mirrored; the schema of ``conf/tracker/*.yaml``."""
 
     @abstractmethod
-    def start(
-        self, folder: str | os.PathLike[str], name: str, config: Mapping[str, Any], run_id: str
-    ) -> TrackedRun:
-        """Opens a run; use it in a ``with`` statement.
-
-        Args:
-            folder: the run's folder; nothing is written outside it.
-            name: shown to people.
-            config: resolved config, plain values.
-            run_id: the same for every attempt at the same config and seed.
-        """
+    def start(self, subject: Subject) -> TrackedRun:
+        """Opens a run; use it in a ``with`` statement."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoTracker(Tracker):
     """Mirrors nothing."""
 
-    def start(
-        self, folder: str | os.PathLike[str], name: str, config: Mapping[str, Any], run_id: str
-    ) -> TrackedRun:
+    def start(self, subject: Subject) -> TrackedRun:
         """Returns a run that mirrors nothing."""
         return Untracked()

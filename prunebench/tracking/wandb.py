@@ -1,11 +1,10 @@
-"""Weights & Biases, kept at arm's length: whatever goes wrong there, the run goes on."""
+"""Weights & Biases: online where a login is at hand, else kept in the run's folder."""
 
 from __future__ import annotations
 
 import logging
 import netrc
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prunebench.errors import require, require_choice
-from prunebench.tracking import TrackedRun, Tracker, Untracked
+from prunebench.tracking import Outcome, Subject, TrackedRun, Tracker, Untracked
+from prunebench.tracking.curves import AXIS
+from prunebench.tracking.mirror import Mirror, typed
 
 log = logging.getLogger(__name__)
 
-# Generous for a busy machine, short beside any run. wandb's own limits come first.
-INIT_SECONDS, LOG_SECONDS, FINISH_SECONDS = 90.0, 20.0, 90.0
 WANDB_INIT_SECONDS, WANDB_FINISH_SECONDS = 15.0, 30.0
 SECRETS = {"api_key", "apikey", "password", "secret", "token"}
 
@@ -32,8 +31,10 @@ class WandbTracker(Tracker):
         project: to log to.
         entity: user or team; None = the login's own.
         mode: auto, online, offline or disabled; auto = online if a login is found, else offline.
-        group, job_type: of the run; None = none.
+        group: of the run; None = the sweep it belongs to.
         tags: of the run.
+        job_type: of the run; None = none.
+        artifacts: whether plan, report and slim network go there too.
     """
 
     project: str
@@ -42,34 +43,34 @@ class WandbTracker(Tracker):
     group: str | None
     tags: list[str]
     job_type: str | None
+    artifacts: bool
 
     def __post_init__(self) -> None:
         """Checks the mode and that there is a project."""
         require_choice("mode", self.mode, ("auto", "online", "offline", "disabled"))
         require(bool(self.project), "project must not be empty")
 
-    def start(
-        self, folder: str | os.PathLike[str], name: str, config: Mapping[str, Any], run_id: str
-    ) -> TrackedRun:
+    def start(self, subject: Subject) -> TrackedRun:
         """Returns a W&B run, or one that mirrors nothing if W&B fails."""
         mode = self._mode()
         if mode == "disabled":
             return Untracked()
-        root = Path(folder).resolve() / "wandb"
+        root = subject.folder.resolve() / "wandb"
         options = {
             "project": self.project,
             "entity": self.entity,
-            "group": self.group,
+            "group": self.group or subject.sweep or None,
             "tags": list(self.tags),
             "job_type": self.job_type,
-            "name": name,
-            "id": run_id,
-            "config": _without_secrets(config),
+            "name": subject.title,
+            "id": subject.identity,
+            "config": _without_secrets({**subject.config, "choices": dict(subject.choices)}),
             "mode": mode,
             "dir": str(root.parent),
             "resume": "allow",
         }
-        return WandbRun(options, _places(root, offline=mode == "offline"))
+        places = _places(root, offline=mode == "offline")
+        return WandbRun(options, places, artifacts=self.artifacts, note=subject.note)
 
     def _mode(self) -> str:
         """Returns online, offline or disabled; online only where nothing will be asked."""
@@ -82,32 +83,32 @@ class WandbTracker(Tracker):
         return mode if mode in ("online", "disabled") else "offline"
 
 
-class WandbRun(TrackedRun):
-    """A W&B run; whatever goes wrong is said once, then W&B is left alone."""
+class WandbRun(Mirror):
+    """A W&B run."""
 
-    def __init__(self, options: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        places: Mapping[str, str],
+        *,
+        artifacts: bool,
+        note: Callable[[str], None],
+    ) -> None:
         """Opens the run.
 
         Args:
             options: of ``wandb.init``.
             places: environment variables to hold until the run ends.
+            artifacts: whether files go there too.
+            note: tells the user a line.
         """
-        self._stages: set[str] = set()
-        self._rows = self._mirrored = 0
+        self._options, self._artifacts, self._note = options, artifacts, note
+        self._mirrored = 0
         self._run: Any = None
-        self._on = True
+        self._lies: Path | None = None
         self._before = {key: os.environ.get(key) for key in places}
         os.environ.update(places)
-        self._guard(lambda: self._open(options), INIT_SECONDS)
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Logs `row` as ``<stage>/<name>`` over ``<stage>/epoch``."""
-        step, self._rows = self._rows, self._rows + 1
-        self._guard(lambda: self._log(row, step), LOG_SECONDS)
-
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Writes `values` into the run's summary."""
-        self._guard(lambda: self._run.summary.update(dict(values)), LOG_SECONDS)
+        super().__init__("wandb", self._open)
 
     def __exit__(
         self,
@@ -115,23 +116,19 @@ class WandbRun(TrackedRun):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Finishes the run, with exit code 1 after an exception."""
+        """Finishes the run, with exit code 1 after an exception; says where an offline run lies."""
         try:
-            if self._run is not None:
-                # Also after a failure: an unfinished run would receive the next job's rows.
-                self._guard(
-                    lambda: self._run.finish(exit_code=int(kind is not None)),
-                    FINISH_SECONDS,
-                    always=True,
-                )
+            super().__exit__(kind, error, trace)
         finally:
             for key, value in self._before.items():
                 if value is None:
                     os.environ.pop(key, None)
                 else:
                     os.environ[key] = value
+        if self._lies is not None and self._options["mode"] == "offline":
+            self._note(f"wandb: kept offline; to upload it: wandb sync {typed(self._lies)}")
 
-    def _open(self, options: Mapping[str, Any]) -> None:
+    def _open(self) -> None:
         import wandb
 
         known = wandb.Settings.model_fields  # wandb 0.19 lacks some, and spells reinit as a bool
@@ -146,50 +143,39 @@ class WandbRun(TrackedRun):
             "finish_timeout": WANDB_FINISH_SECONDS,
         }
         settings = wandb.Settings(**{k: v for k, v in wanted.items() if k in known})
-        self._run = wandb.init(**options, settings=settings)
+        self._run = wandb.init(**self._options, settings=settings)
+        self._lies = Path(str(self._run.dir)).parent
+        self._run.define_metric(AXIS)
+        self._run.define_metric("*", step_metric=AXIS)
         # A row's step is its number in the run. An online run goes on where the server's copy
         # ends, which has the rows before; an offline run is a new one and gets them all.
         self._mirrored = self._run.starting_step
 
-    def _log(self, row: Mapping[str, Any], step: int) -> None:
-        stage = str(row["stage"])
-        if stage not in self._stages:
-            self._run.define_metric(f"{stage}/epoch", hidden=True)
-            self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
-            self._stages.add(stage)
-        values = {f"{stage}/{key}": value for key, value in row.items() if key != "stage"}
-        if step >= self._mirrored:
-            self._run.log(values, step=step, commit=True)
+    def _write(self, values: Mapping[str, float], number: int) -> None:
+        if number >= self._mirrored:
+            self._run.log(dict(values), step=number, commit=True)
 
-    def _guard(self, call: Callable[[], object], seconds: float, *, always: bool = False) -> None:
-        """Carries out `call` beside the run, waits at most `seconds`, and reports one failure.
+    def _conclude(self, outcome: Outcome, number: int) -> None:
+        import wandb
 
-        The call has a thread of its own so that it can be left behind, and so that an exception
-        raised by a signal handler (a cluster's requeue) reaches the run instead of this guard.
-        """
-        if not (self._on or always):
+        if outcome.layers:
+            columns: list[str | int] = list(outcome.layers[0])
+            cells = [list(row.values()) for row in outcome.layers]
+            self._run.log({"layers": wandb.Table(columns, cells)}, step=number, commit=True)
+        self._run.summary.update(dict(outcome.figures))
+        if not self._artifacts:
             return
-        failure: list[BaseException] = []
+        artifact = wandb.Artifact(f"run-{self._options['id']}", type="pruned-network")
+        for name, text in outcome.texts.items():
+            with artifact.new_file(name, mode="w", encoding="utf-8") as file:
+                file.write(text)
+        for path in outcome.files:
+            artifact.add_file(str(path), name=path.name)
+        self._run.log_artifact(artifact)
 
-        def attempt() -> None:
-            try:
-                call()
-            except BaseException as error:  # noqa: BLE001 - a mirror must not stop the run
-                failure.append(error)
-
-        thread = threading.Thread(target=attempt, name="wandb-call", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if thread.is_alive():
-            self._give_up(f"no answer within {seconds:g} s")
-        elif failure:
-            first = str(failure[0]).strip().partition("\n")[0]
-            self._give_up(f"{type(failure[0]).__name__}: {first}")
-
-    def _give_up(self, reason: str) -> None:
-        if self._on:
-            log.warning("wandb: tracking is off for the rest of this run (%s)", reason)
-        self._on = False
+    def _close(self, *, failed: bool) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
 
 
 def has_login() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor, nn
 
@@ -195,7 +193,7 @@ def _close_epoch(run: Training, task: Task) -> None:
         run.best, run.best_state = record, _copy(run.network)
     run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
     run.tally = Tally(run.stage.device)
-    run.stage.log({"stage": run.stage.name, "epochs": run.phase.epochs, **asdict(record)})
+    run.stage.log(record.row(run.stage.name, run.phase.epochs))
     task.epoch(_headline(record, run.phase.epochs))
     if distributed.from_first(run.stage.checkpoint is not None):
         run.save()

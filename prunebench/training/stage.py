@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,10 @@ class EpochRecord:
     val_correct: int
     val_seen: int
     seconds: float
+
+    def row(self, stage: str, epochs: int) -> dict[str, Any]:
+        """Returns it as a row of metrics of `stage`, which has so many `epochs`."""
+        return {"stage": stage, "epochs": epochs, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)

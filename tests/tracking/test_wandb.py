@@ -20,9 +20,8 @@ import yaml
 
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir
-from prunebench.tracking import NoTracker
-from prunebench.tracking import wandb as mirror
-from prunebench.tracking.wandb import WandbTracker
+from prunebench.tracking import NoTracker, Outcome, Subject, mirror
+from prunebench.tracking.wandb import WandbTracker, has_login
 
 PLAIN = {
     "project": "bench",
@@ -31,7 +30,22 @@ PLAIN = {
     "group": "sweep",
     "tags": ["a"],
     "job_type": "prune",
+    "artifacts": False,
 }
+
+
+EPOCH = {
+    "stage": "s", "epochs": 9, "lr": 0.1, "loss": 0.5, "correct": 3, "seen": 4, "val_correct": 1,
+    "val_seen": 2, "seconds": 1.0,
+}  # fmt: skip
+
+
+def subject(folder: Path, identity: str = "i", **changes: Any) -> Subject:
+    """A run that a tracker is to follow."""
+    plain: dict[str, Any] = {
+        "title": "n", "config": {}, "choices": {}, "sweep": "", "note": print,
+    }  # fmt: skip
+    return Subject(folder=folder, identity=identity, **plain | changes)
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +101,7 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch, breaks: str) -> list[str]:
 
     run = types.SimpleNamespace(
         starting_step=2,
+        dir="wandb/offline-run/files",
         define_metric=call("define_metric"),
         log=call("log"),
         finish=call("finish"),
@@ -99,49 +114,86 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch, breaks: str) -> list[str]:
     return calls
 
 
-def test_offline_run_reads_back(tmp_path: Path) -> None:
-    before = dict(os.environ)
-    tracker = WandbTracker(**PLAIN)
-    config = {"seed": 3, "model": {"width": 0.5}, "login": {"api_key": "hush", "user": "me"}}
-    for name in ("abc123", "other"):  # a second job of the same process gets a run of its own
-        with tracker.start(tmp_path, "vgg16-foad", config, name) as run:
-            run.log({"stage": "finetune", "epoch": 1, "train/loss": 0.5, "val/top1": 90.0})
-            run.log({"stage": "finetune", "epoch": 2, "train/loss": 0.25, "val/top1": 91.0})
-            run.log({"stage": "pruned", "test/top1": 12.5})
-            run.summary({"macs_after": 7})
+ABOUT = {
+    "title": "vgg16-foad seed=3",
+    "config": {"seed": 3, "model": {"width": 0.5}, "login": {"api_key": "hush", "user": "me"}},
+    "choices": {"criterion": "foad"},
+    "sweep": "monday",
+}
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """The records, by type, of the first of two runs in one process."""
+    before, told = dict(os.environ), list[str]()
+    tmp_path = tmp_path_factory.mktemp("offline")
+    tracker = WandbTracker(**PLAIN | {"group": None, "artifacts": True})
+    (tmp_path / "slim.pt").write_bytes(b"weights")
+    outcome = Outcome(
+        figures={"drop_points": 1.25},
+        layers=[{"name": "conv1", "channels_after": 3}],
+        texts={"plan.json": "{}"},
+        files=[tmp_path / "slim.pt"],
+    )
+    for identity in ("abc123", "other"):  # a second job of the process gets a run of its own
+        with tracker.start(subject(tmp_path, identity, note=told.append, **ABOUT)) as run:
+            run.log({**EPOCH, "stage": "baseline", "epoch": 1})
+            run.log({**EPOCH, "epoch": 1, "val_seen": 0})
+            run.log({"stage": "pruned", "params": 7, "test/top1": 12.5, "not": {"a": "curve"}})
+            run.conclude(outcome)
     os.environ.pop("WANDB_SERVICE", None)  # where wandb's own process listens
     assert dict(os.environ) == before
-    (file,) = tmp_path.glob("wandb/offline-run-*/run-abc123.wandb")
     assert len(list(tmp_path.glob("wandb/offline-run-*/*.wandb"))) == 2
-    found: dict[str, list[object]] = {}
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-abc123.wandb")
+    found: dict[str, list[Any]] = {"file": [file], "told": told[:1]}
     for record in read_offline_run(file):
         found.setdefault(record.WhichOneof("record_type"), []).append(record)
-    info = found["run"][0].run
-    assert (info.run_id, info.project, info.run_group) == ("abc123", "bench", "sweep")
-    assert (info.job_type, list(info.tags), info.display_name) == ("prune", ["a"], "vgg16-foad")
+    return found
+
+
+def test_an_offline_run_says_what_it_is_and_where(offline: dict[str, list[Any]]) -> None:
+    [file], info = offline["file"], offline["run"][0].run
+    [told] = offline["told"]
+    assert told == f"wandb: kept offline; to upload it: wandb sync {file.parent}"
+    assert (info.run_id, info.project, info.run_group) == ("abc123", "bench", "monday")
+    assert (info.job_type, list(info.tags)) == ("prune", ["a"])
+    assert info.display_name == "vgg16-foad seed=3"
     logged = values(info.config.update)
-    assert {key: logged[key] for key in config} == {
-        "seed": 3,
-        "model": {"width": 0.5},
-        "login": {"user": "me"},
-    }
-    rows = [values(record.history.item) for record in found["history"]]
-    assert [row.get("finetune/epoch") for row in rows] == [1, 2, None]
-    assert [row.get("finetune/train/loss") for row in rows] == [0.5, 0.25, None]
-    assert rows[2]["pruned/test/top1"] == 12.5
-    steps = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in found["metric"]}
-    assert steps["finetune/*"] == "finetune/epoch"
-    assert any(values(r.summary.update).get("macs_after") == 7 for r in found["summary"])
-    assert found["exit"][0].exit.exit_code == 0
+    assert logged["choices"] == {"criterion": "foad"}
+    assert (logged["seed"], logged["model"]) == (3, {"width": 0.5})
+    assert logged["login"] == {"user": "me"}
+
+
+def test_an_offline_run_reads_back(offline: dict[str, list[Any]]) -> None:
+    rows = [values(record.history.item) for record in offline["history"]][:3]
+    assert [row["epoch"] for row in rows] == [1, 2, 2]
+    assert [row.get("train/top1") for row in rows] == [75.0, 75.0, None]
+    assert [row.get("val/top1") for row in rows] == [50.0, None, None]
+    assert rows[0]["baseline/val_top1"] == 50.0
+    assert (rows[2]["pruned/test_top1"], rows[2]["test/top1"]) == (12.5, 12.5)
+    steps = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in offline["metric"]}
+    assert steps["*"] == "epoch"
+    assert any(values(r.summary.update).get("drop_points") == 1.25 for r in offline["summary"])
+    [table] = offline["file"][0].parent.glob("files/media/table/layers*.json")
+    assert json.loads(table.read_text())["data"] == [["conv1", 3]]
+    artifacts = [r.artifact for r in offline["artifact"] if r.artifact.type == "pruned-network"]
+    [contents] = [[entry.path for entry in each.manifest.contents] for each in artifacts]
+    assert contents == ["plan.json", "slim.pt"]
+    assert offline["exit"][0].exit.exit_code == 0
 
 
 SCRIPT = """
 import os, sys
+from pathlib import Path
+from prunebench.tracking import Subject
 from prunebench.tracking.wandb import WandbTracker
-options = dict(project="p", entity=None, group=None, tags=[], job_type=None)
+options = dict(project="p", entity=None, group=None, tags=[], job_type=None, artifacts=True)
 tracker = WandbTracker(**options, mode=sys.argv[2])
+about = dict(title="n", config={}, choices={}, identity="id1", sweep="")
+def note(line):
+    print(line.partition(" wandb sync")[0])
 try:
-    with tracker.start(sys.argv[1], "n", {}, "id1") as run:
+    with tracker.start(Subject(folder=Path(sys.argv[1]), note=note, **about)) as run:
         run.log({"stage": "s", "epoch": 1, "x": 1.0})
         raise ZeroDivisionError("the run's own")
 except ZeroDivisionError:
@@ -172,7 +224,7 @@ def run_watched(python: Any, folder: Path, mode: str, **environment: str) -> tup
 def test_offline_stays_in_the_folder_and_off_the_network(python: Any, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     output, calls = run_watched(python, tmp_path, "auto")  # no login: auto is offline
-    assert output == "the run ended by itself\n"
+    assert output == "wandb: kept offline; to upload it:\nthe run ended by itself\n"
     assert calls == 0
     assert {path.name for path in tmp_path.iterdir()} == {"home", "run"}
     assert not list((tmp_path / "home").iterdir())
@@ -200,10 +252,10 @@ def test_broken_wandb_is_reported_once(
     breaks: str,
 ) -> None:
     calls = fake_wandb(monkeypatch, breaks)
-    with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
+    with WandbTracker(**PLAIN).start(subject(tmp_path)) as run:
         for epoch in (1, 2, 3, 4):
-            run.log({"stage": "s", "epoch": epoch})
-        run.summary({"x": 1})
+            run.log({**EPOCH, "epoch": epoch})
+        run.conclude(Outcome(figures={"x": 1}))
     assert calls.count("log 2" if breaks == "log" else breaks) == 1
     assert calls[-1] == ("init" if breaks == "init" else "finish")
     (record,) = caplog.records
@@ -216,43 +268,53 @@ def test_rows_that_the_server_has_are_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = fake_wandb(monkeypatch, "")  # its run has two rows already
-    with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
+    with WandbTracker(**PLAIN).start(subject(tmp_path)) as run:
         for epoch in (1, 2, 3, 4):
-            run.log({"stage": "s", "epoch": epoch})
+            run.log({**EPOCH, "epoch": epoch})
     assert [name for name in calls if name.startswith("log")] == ["log 2", "log 3"]
 
 
-def test_a_resumed_run_has_the_rows_of_earlier_attempts(
+def test_a_resumed_run_has_the_curves_of_earlier_attempts(
     prunebench: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     words = [
         "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
         "dataset.train_size=64", "criterion=l1", "budget=macs", "recipe=quick",
-        "recipe.baseline.epochs=1", "recipe.finetune.epochs=3", "run.latency_batch=1",
+        "recipe.baseline.epochs=2", "recipe.finetune.epochs=3", "run.latency_batch=1",
     ]  # fmt: skip
     first = prunebench(*words)
     assert first.returncode == 0, first.stderr
     [report] = tmp_path.rglob("report.json")
     report.unlink()  # as if it had been killed before
-    assert prunebench(*words, "tracker=wandb", "run.resume=true").returncode == 0
+    done = prunebench(*words, "tracker=wandb", "run.resume=true")
+    assert done.returncode == 0, done.stderr
     assert report.exists()
-    lines = report.with_name("metrics.jsonl").read_text().splitlines()
-    log = [json.loads(line) for line in lines]
+    log = report.with_name("metrics.jsonl").read_text().splitlines()
     [file] = tmp_path.rglob("*.wandb")
     found = [r.history for r in read_offline_run(file) if r.HasField("history")]
-    assert [history.step.num for history in found] == list(range(len(log)))
-    for row, history in zip(log, found, strict=True):
-        mirrored = values(history.item)
-        if "epoch" in row:
-            assert mirrored[f"{row['stage']}/epoch"] == row["epoch"]
-        assert any(key.startswith(f"{row['stage']}/") for key in mirrored)
+    assert [history.step.num for history in found] == list(range(len(log) + 1))  # and the layers
+    rows = [values(history.item) for history in found]
+    assert [row["epoch"] for row in rows if "train/top1" in row] == [1, 2, 3, 4, 5]
+    assert [row["finetune/epoch"] for row in rows if "finetune/epoch" in row] == [1, 2, 3]
+    assert sum("val/top1" in row for row in rows) == 5
+    assert [round(row["test/top1"]) for row in rows if "test/top1" in row]
+    summary = dict(pair for r in read_offline_run(file) if r.HasField("summary")
+                   for pair in values(r.summary.update).items())  # fmt: skip
+    final = {m["stage"]: m["test"] for m in json.loads(report.read_text())["measurements"]}
+    right = final["baseline"]["correct"] - final["finetuned_last"]["correct"]
+    assert summary["drop_points"] == pytest.approx(100 * right / final["baseline"]["seen"])
+    assert 45 < summary["macs_reduction_percent"] < 65
+    [run] = [r.run for r in read_offline_run(file) if r.HasField("run")]
+    assert values(run.config.update)["choices"]["criterion"] == "l1"
+    assert run.display_name.startswith("mlp_512_512-digits-l1 model.widths=[8,4] dataset.size=8 ")
+    assert run.display_name.endswith(" recipe.finetune.epochs=3 seed=0")
 
 
 def test_missing_wandb_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
+    with WandbTracker(**PLAIN).start(subject(tmp_path)) as run:
         run.log({"stage": "s"})
     assert "ModuleNotFoundError" in caplog.text
 
@@ -263,9 +325,9 @@ def test_hanging_wandb_is_left_behind(
     fake_wandb(monkeypatch, "log hangs")
     monkeypatch.setattr(mirror, "LOG_SECONDS", 0.05)
     started = time.monotonic()
-    with WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i") as run:
+    with WandbTracker(**PLAIN).start(subject(tmp_path)) as run:
         for epoch in (1, 2, 3, 4):
-            run.log({"stage": "s", "epoch": epoch})
+            run.log({**EPOCH, "epoch": epoch})
     assert time.monotonic() - started < 10
     assert "no answer within 0.05 s" in caplog.text
 
@@ -276,10 +338,10 @@ def test_the_runs_own_error_passes_and_marks_the_run(
     calls = fake_wandb(monkeypatch, "")
     with (
         pytest.raises(KeyboardInterrupt),
-        WandbTracker(**PLAIN).start(tmp_path, "n", {}, "i"),
+        WandbTracker(**PLAIN).start(subject(tmp_path)),
     ):
         raise KeyboardInterrupt
-    assert calls == ["init", "finish"]
+    assert (calls[0], calls[-1]) == ("init", "finish")
 
 
 @pytest.mark.parametrize(
@@ -308,9 +370,9 @@ def test_login_is_found_in_the_netrc_file(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_text("machine api.wandb.ai login user password " + "0" * 40 + "\n")
     file.chmod(0o600)
     monkeypatch.setenv("NETRC", str(file))
-    assert mirror.has_login()
+    assert has_login()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not mirror.has_login()
+    assert not has_login()
 
 
 def test_bad_values_are_refused() -> None:
@@ -331,7 +393,7 @@ def test_option_lists_every_field(name: str, kind: type, caplog: pytest.LogCaptu
 
 
 def test_no_tracker_mirrors_nothing(tmp_path: Path) -> None:
-    with NoTracker().start(tmp_path, "n", {}, "i") as run:
+    with NoTracker().start(subject(tmp_path)) as run:
         run.log({"stage": "s"})
-        run.summary({})
+        run.conclude(Outcome(figures={}))
     assert not list(tmp_path.iterdir())
