@@ -1,11 +1,13 @@
-"""Writes the tables of the committed reports, and the README's results; ``--check`` only compares.
+"""Writes the tables of the committed reports, and the README's result; ``--check`` only compares.
 
 Every folder of ``outputs/reference`` that has a README.md (a title, the command, what to know) gets
-a table.md. The README shows the seven columns that matter most of one of them and names the others.
+a table.md. The README shows the four columns that matter most of one of them; docs/results.md
+names all.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from prunebench.options import conf_dir
@@ -19,7 +21,13 @@ from prunebench.reports.table import render
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "foad_resnet20"
-COLUMNS = 7
+COLUMNS = ("method", "fine-tuned %", "drop", "MACs")
+RESULTS = """# Results
+
+Each table with its command, its notes and the reports that it is made of. Costs count multiply-adds
+(MACs) of convolution, linear and matmul layers for one image.
+
+"""
 BEGIN, END = "<!-- results: scripts/reproduce/readme.py -->\n", "<!-- end of results -->\n"
 
 
@@ -29,20 +37,21 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
     tables, shown, named = {}, "", []
+    results = ROOT / "docs" / "results.md"
     for about in sorted(REFERENCE.glob("*/README.md")):
         folder = about.parent
         page = f"{about.read_text()}\n{render([folder], 'markdown')}\n"
         tables[folder / "table.md"] = page
         link = (folder / "table.md").relative_to(ROOT)
+        named.append(f"- [{title(about)}](../{link})")
         if folder.name == SHOWN:
-            shown = f"{about.read_text()}\n{brief(folder)}\n[All columns]({link}).\n"
-        else:
-            named.append(f"[{title(about)}]({link})")
+            more = f"[All columns]({link}), [all results](docs/results.md)."
+            shown = f"{about.read_text()}\n{brief(folder)}\n{more}\n"
     readme = ROOT / "README.md"
     text = readme.read_text()
     before, rest = text.split(BEGIN)
-    results = f"{shown}\nMore, each with its command and its reports: {', '.join(named)}.\n"
-    tables[readme] = f"{before}{BEGIN}\n{results}\n{END}{rest.split(END)[1]}"
+    tables[readme] = f"{before}{BEGIN}\n{shown}\n{END}{rest.split(END)[1]}"
+    tables[results] = RESULTS + "\n".join(named) + "\n"
     stale = [
         path for path, fresh in tables.items() if not path.is_file() or path.read_text() != fresh
     ]
@@ -59,7 +68,9 @@ def brief(folder: Path) -> str:
     runs = load_runs([folder])
     rows = rows_of(runs.reports, runs.failures)
     [table] = panels(rows + beside(rows, load_published(conf_dir() / "published")), runs)
-    return markdown(table.first(COLUMNS))
+    at = [table.headers.index(name) for name in COLUMNS]
+    rows = [[row[i] for i in at] for row in table.rows]
+    return markdown(replace(table, headers=list(COLUMNS), rows=rows, asides={}))
 
 
 def title(about: Path) -> str:
