@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from prunebench.errors import CheckpointError
+from prunebench.interruption import asked, stop_if_asked
 from prunebench.records.jsonfile import write_bytes
 
 # A checkpoint is an ordinary torch file, a zip archive, whose digest is the archive's comment:
@@ -30,13 +31,14 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last save is `every_seconds` ago."""
-        return time.monotonic() - self._saved >= self.every_seconds
+        """Whether the last save is `every_seconds` ago, or the run is asked to stop."""
+        return asked() or time.monotonic() - self._saved >= self.every_seconds
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the file by `state`."""
+        """Replaces the file by `state`; a run that is asked to stop stops then."""
         save(self.path, state)
         self._saved = time.monotonic()
+        stop_if_asked()
 
     def load(self) -> dict[str, Any] | None:
         """Returns the state, or None where there is no file.

@@ -26,6 +26,7 @@ from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_os, fail, say
 from prunebench.cli.option_help import option_help
 from prunebench.errors import ConfigError, PrunebenchError, nearest
+from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir
 from prunebench.reports import table
 
@@ -153,9 +154,12 @@ def explained(work: Callable[[], int | None]) -> int | None:
     """Returns what `work` returns; what stops it is told in one line."""
     try:
         return work()
+    except Interrupted as stopped:
+        say(f"{stopped}; what was done is saved: the same command with run.resume=true goes on")
+        raise SystemExit(stopped.code) from None
     except KeyboardInterrupt:
-        say("interrupted; the same command with run.resume=true goes on")
-        raise SystemExit(130) from None
+        say("interrupted")
+        raise SystemExit(BY_HAND) from None
     except (PrunebenchError, HydraException, OmegaConfBaseException, YAMLError) as error:
         fail(explain(error))
     except BrokenPipeError:

@@ -20,6 +20,8 @@ from prunebench.records.jsonfile import decode, plain, sync_folder, write_bytes
 SCHEMA = 1
 REPORT = "report.json"
 FAILURE = "failure.json"
+#: the kind of a failure that is none: somebody, or a cluster, asked the run to stop
+INTERRUPTED = "interrupted"
 STAGES = ("baseline", "pruned", "repaired", "finetuned_last", "finetuned_best_val")
 
 Record = TypeVar("Record")
@@ -175,6 +177,7 @@ class Report:
         contents: dotted key of the config -> sha256 of the file it names, for all files that
             decide the result and are not checked against a published digest; None in reports from
             before.
+        attempts: who worked on it, see `records.attempts`; None in reports from before.
     """
 
     config: dict[str, Any]
@@ -192,6 +195,7 @@ class Report:
     finished_at: str
     origin: Origin | None = None
     contents: dict[str, str] | None = None
+    attempts: list[dict[str, Any]] | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:
@@ -206,7 +210,7 @@ class Failure:
     Attributes:
         config, choices, seed, digest, environment, seconds, finished_at, contents: as in `Report`.
         stage: where it stopped.
-        kind: the exception's class name.
+        kind: the exception's class name, or `INTERRUPTED`.
         message: its text.
         traceback: in full; "" for a user's mistake.
     """

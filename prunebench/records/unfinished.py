@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from prunebench.errors import DataError
+from prunebench.records import FAILURE, INTERRUPTED
 from prunebench.records.metrics import read_metrics
 
 #: says which run a folder belongs to, from its beginning on
@@ -29,6 +30,7 @@ class Unfinished:
         stage: of the last row of metrics; ``start`` before the first.
         epoch: of that row with all there are to be, ``3/25``; "" where none was told.
         seen: when that row, or before it the run's identity, was written; local time.
+        interrupted: whether it was asked to stop, and did.
     """
 
     config: dict[str, Any]
@@ -39,6 +41,7 @@ class Unfinished:
     stage: str
     epoch: str
     seen: datetime
+    interrupted: bool = False
 
 
 def read_unfinished(path: Path) -> Unfinished:
@@ -62,11 +65,21 @@ def read_unfinished(path: Path) -> Unfinished:
             stage=str(last["stage"]),
             epoch=f"{last['epoch']}/{last['epochs']}" if {"epoch", "epochs"} <= last.keys() else "",
             seen=datetime.fromtimestamp(written, tz=UTC).astimezone(),
+            interrupted=was_interrupted(path.parent),
         )
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error})") from None
     except (KeyError, TypeError, AttributeError):
         raise DataError(f"{path} does not say which run it belongs to") from None
+
+
+def was_interrupted(folder: Path) -> bool:
+    """Whether the run in `folder` was asked to stop, and did; it is not taken up again yet."""
+    try:
+        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+        return bool(failure["kind"] == INTERRUPTED)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def in_use(folder: Path) -> bool:

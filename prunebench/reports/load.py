@@ -10,7 +10,13 @@ from typing import TypeVar
 
 from prunebench.errors import DataError
 from prunebench.records import FAILURE, REPORT, Failure, Report, from_json
-from prunebench.records.unfinished import IDENTITY, Unfinished, in_use, read_unfinished
+from prunebench.records.unfinished import (
+    IDENTITY,
+    Unfinished,
+    in_use,
+    read_unfinished,
+    was_interrupted,
+)
 
 Record = TypeVar("Record", Report, Failure)
 
@@ -22,7 +28,8 @@ class Runs:
     Attributes:
         reports: of the runs that came to their end.
         failures: of those that ended early.
-        unfinished: those without an end, and those that have been taken up again after a failure.
+        unfinished: those without an end, those that were interrupted, and those that have been
+            taken up again after a failure.
         damaged: what is wrong with each file that could not be read; one line names the file.
         hidden: how many failures were taken out because nobody wants to see them.
     """
@@ -83,7 +90,9 @@ def _read(path: Path, runs: Runs) -> None:
     """Adds the run that `path` tells of to `runs`."""
     if path.name == IDENTITY:
         if not path.with_name(REPORT).exists() and (
-            not path.with_name(FAILURE).exists() or in_use(path.parent)
+            not path.with_name(FAILURE).exists()
+            or was_interrupted(path.parent)
+            or in_use(path.parent)
         ):
             runs.unfinished.append((path, read_unfinished(path)))
     elif path.name.endswith(FAILURE):

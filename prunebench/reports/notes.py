@@ -91,7 +91,7 @@ def losses_of(runs: Runs) -> list[str]:
     if runs.hidden:
         lines.append(f"Not shown: {runs.hidden} failed; --failed lists them.")
     lines += [
-        f"{'running' if run.running else 'unfinished'}: {path.parent} ({_place(run)})"
+        f"{_state(run)}: {path.parent} ({_place(run)})"
         for path, run in runs.unfinished
     ]
     return lines + [f"damaged: {message}" for message in runs.damaged]
@@ -108,6 +108,12 @@ def _latencies_left_out(runs: Sequence[Row]) -> list[str]:
         for row in runs
         if row.hardware and not row.latency
     ]
+
+
+def _state(run: Unfinished) -> str:
+    if run.running:
+        return "running"
+    return "interrupted" if run.interrupted else "unfinished"
 
 
 def _place(run: Unfinished) -> str:

@@ -54,7 +54,7 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
 
     Raises:
         ConfigError: another process works in the folder, or it holds another run, or this one
-            and ``run.resume`` is false.
+            has finished in it and ``run.resume`` is false.
     """
     path = find(run, fresh) if run.settings.resume else fresh
     path.mkdir(parents=True, exist_ok=True)
@@ -75,17 +75,23 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
 
 
 def require_same(run: Run, folder: Path) -> None:
-    """Raises ConfigError unless `folder`, which holds a run, holds this one to go on with."""
+    """Raises ConfigError unless `folder`, which holds a run, holds this one to go on with.
+
+    An unfinished run goes on whether or not ``run.resume`` says so: a cluster starts a job that it
+    took off its node again with the same words.
+    """
+    there = recorded(folder / IDENTITY)
+    same = there.get("digest") == run.digest
+    if same and (run.settings.resume or not (folder / records.REPORT).exists()):
+        return
     if not run.settings.resume:
         raise ConfigError(
             f"{folder} already holds a run; go on with run.resume=true or choose another "
             "hydra.run.dir"
         )
-    there = recorded(folder / IDENTITY)
-    if there.get("digest") != run.digest:
-        raise ConfigError(
-            f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir"
-        )
+    raise ConfigError(
+        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir"
+    )
 
 
 def difference(run: Run, there: Mapping[str, Any]) -> str:
@@ -141,6 +147,8 @@ def failure_recorded(run: Run, folder: RunFolder) -> Iterator[None]:
         yield
     except BaseException as error:
         mistake = isinstance(error, PrunebenchError)
+        # submitit ends a job that it puts back into the queue by SystemExit
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         failure = records.Failure(
             config=run.config,
             choices=run.choices,
@@ -149,9 +157,9 @@ def failure_recorded(run: Run, folder: RunFolder) -> Iterator[None]:
             environment=environment(),
             seconds=folder.ledger.seconds,
             stage=folder.ledger.under_way,
-            kind=type(error).__name__,
+            kind=records.INTERRUPTED if stopped else type(error).__name__,
             message=str(error),
-            traceback="" if mistake else traceback.format_exc(),
+            traceback="" if mistake or stopped else traceback.format_exc(),
             contents=run.contents,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -13,6 +13,9 @@ from prunebench import records
 from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
+from prunebench.interruption import listening
+from prunebench.records.attempts import begin, changes
+from prunebench.records.environment import environment
 from prunebench.records.metrics import MetricsLog
 from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
@@ -56,9 +59,13 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
 
         dry_run(run)
         return
-    with claim(run, fresh, notes) as folder:
+    with listening(), claim(run, fresh, notes) as folder:
         progress = Progress()
+        if run.settings.resume and folder.fresh:
+            progress.note(f"nothing to resume in {run.settings.outputs}: the run starts anew")
         if folder.finished is None:
+            if not folder.fresh:
+                progress.note(f"going on with the run in {folder.path}")
             with failure_recorded(run, folder):
                 report = execute(run, folder, progress, label)
             records.finish(folder.path, report)
@@ -72,6 +79,9 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
 def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> records.Report:
     """Returns the report of the whole run: baseline, prune, fine-tune."""
     device = pick_device(run.settings.device)
+    attempts = begin(folder.path, environment(device))
+    if differing := changes(attempts):
+        progress.note(f"the result need not be bit-identical: {'; '.join(differing)}")
     data = run.dataset.load()
     for line in check_fit(run, data):
         progress.note(line)
@@ -92,7 +102,9 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
         if not run.repair.identity:
             measured.append(context.measure("repaired", pruned.repaired))
         measured += finetune(context, pruned)
-        report = replace(write_up(context, dense, pruned, measured), origin=origin)
+        report = replace(
+            write_up(context, dense, pruned, measured), origin=origin, attempts=attempts
+        )
         tracker.conclude(outcome(context, report))
     return report
 

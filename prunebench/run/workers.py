@@ -22,6 +22,7 @@ from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.contracts import Observer
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError
+from prunebench.interruption import SIGNALS, stop_if_asked
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.in_training import observer_of
 from prunebench.training import distributed
@@ -61,11 +62,12 @@ def further_processes(run: Run, device: torch.device) -> Iterator[None]:
                 yield
                 distributed.dismiss()
         except RuntimeError:
+            stop_if_asked()  # Ctrl-C ends all processes; the others are gone already
             _require_alive(context, LAST_WORDS_SECONDS)  # else that is what it was
             raise
         finally:
             for process in context.processes:
-                process.terminate()
+                process.kill()
                 process.join()
             torch.set_num_threads(before)
 
@@ -82,7 +84,9 @@ def require_devices(size: int, device: torch.device) -> None:
 
 def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
     """Takes part in all trainings of `run`, as its process ``number + 1``."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 0 says what is to be said
+    # Process 0 answers, saves and says what is to be said; its end is a SIGINT here.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
     rank, size = number + 1, run.settings.processes
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from prunebench.contracts import Moment
 from prunebench.datasets import Data
 from prunebench.errors import TrainingError
+from prunebench.interruption import held
 from prunebench.recipes import Phase
 from prunebench.reproducibility import cuda_math, seed_for
 from prunebench.tracking.progress import Task
@@ -45,7 +46,11 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
     """
     run = _prepare(network, data, phase, stage)
     total, done = phase.epochs * run.steps, run.epoch * run.steps + run.step
-    with cuda_math(exact=False), stage.progress.task(stage.name, total, done=done) as task:
+    with (
+        held(stage.checkpoint is not None),
+        cuda_math(exact=False),
+        stage.progress.task(stage.name, total, done=done) as task,
+    ):
         while run.epoch < phase.epochs and not (run.over and run.step == 0):
             _train_epoch(run, task)
             _close_epoch(run, task)

@@ -184,4 +184,4 @@ def test_an_interrupted_run_says_how_to_go_on(prunebench, tmp_path):
     assert said.splitlines()[-1].endswith("run.resume=true goes on")
     assert "Traceback" not in said
     [path] = (tmp_path / "outputs").rglob("failure.json")
-    assert json.loads(path.read_text())["kind"] == "KeyboardInterrupt"
+    assert json.loads(path.read_text())["kind"] == "interrupted"

@@ -1,0 +1,107 @@
+"""A run that a cluster or a person stops: it saves at once, and the same job goes on later."""
+
+import json
+import signal
+
+import pytest
+
+from prunebench import interruption
+from prunebench.records import Report, from_json
+from prunebench.records.equality import first_difference
+from prunebench.records.metrics import read_metrics
+
+#: a checkpoint is written by an epoch's end or a signal alone
+LONG = [
+    "model=mlp_512_512", "model.widths=[16,8]", "dataset=digits", "dataset.size=8",
+    "dataset.train_size=512", "criterion=l1", "budget=macs", "recipe=quick",
+    "recipe.baseline.epochs=30", "recipe.baseline.batch_size=8", "recipe.finetune.epochs=1",
+    "run.latency_batch=1", "run.checkpoint_seconds=1000", "hydra.run.dir=outputs/a",
+]  # fmt: skip
+
+
+def report_in(folder):
+    return from_json(Report, (folder / "report.json").read_text(), "report")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(python, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = python.run("-m", "prunebench", *LONG, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return report_in(folder / "outputs" / "a")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_job_that_is_taken_off_its_node_goes_on_by_itself(
+    prunebench, tmp_path, undisturbed, number
+):
+    folder = tmp_path / "outputs" / "a"
+    with prunebench.start(*LONG) as process:
+        process.wait_for("epoch 2/30")
+        process.send_signal(number)
+        assert process.wait(60) == interruption.START_AGAIN
+        last = process.stderr.splitlines()[-1]
+    assert last == (
+        f"prunebench: interrupted by {number.name}; what was done is saved: the same command with "
+        "run.resume=true goes on"
+    )
+    failure = json.loads((folder / "failure.json").read_text())
+    assert (failure["kind"], failure["stage"]) == ("interrupted", "baseline")
+    table = prunebench("table")
+    assert table.returncode == 0
+    assert "interrupted: outputs/a (baseline, epoch" in table.stdout
+    assert "failed" not in table.stdout
+    done = prunebench(*LONG)  # as a cluster does: the very same words
+    assert done.returncode == 0, done.stderr
+    assert "going on with the run in " in done.stderr
+    assert "epoch 2/30" not in done.stderr
+    assert first_difference(undisturbed, report_in(folder)) == ""
+    assert not (folder / "failure.json").exists()
+    assert len(report_in(folder).attempts) == 2
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == "baseline"]
+    assert [row["epoch"] for row in rows] == list(range(1, 31))
+
+
+def test_a_launcher_that_handles_the_signal_has_the_last_word(monkeypatch):
+    said = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: said.append(number))
+    try:
+        with interruption.listening(), interruption.held():
+            signal.raise_signal(signal.SIGUSR2)
+            assert interruption.asked()
+            assert said == []
+            interruption.stop_if_asked()
+            assert said == [signal.SIGUSR2]
+        assert signal.getsignal(signal.SIGUSR2)(0, None) is None
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_outside_a_training_a_run_stops_at_once():
+    with (
+        pytest.raises(interruption.Interrupted, match="interrupted by SIGHUP"),
+        interruption.listening(),
+    ):
+        signal.raise_signal(signal.SIGHUP)
+        pytest.fail("went on")
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    with (
+        interruption.listening(),
+        pytest.raises(interruption.Interrupted) as stopped,
+        interruption.held(),
+    ):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+    assert stopped.value.code == interruption.BY_HAND
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruption.listening():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
