@@ -29,6 +29,7 @@ from prunebench.errors import ConfigError, PrunebenchError, nearest
 from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir
 from prunebench.reports import table
+from prunebench.sweeps import status
 
 if TYPE_CHECKING:
     from prunebench.config import Run
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 #: what else than a run there is: given the words behind it, each returns the exit code
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "rerun": rerun.main,
+    "status": status.main,
     "table": table.main,
 }
 #: a group for which something is typed that cannot be the name of an option

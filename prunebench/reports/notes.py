@@ -90,10 +90,7 @@ def losses_of(runs: Runs) -> list[str]:
     lines = [f"failed: {path.parent} ({f.stage}: {_first_line(f)})" for path, f in runs.failures]
     if runs.hidden:
         lines.append(f"Not shown: {runs.hidden} failed; --failed lists them.")
-    lines += [
-        f"{_state(run)}: {path.parent} ({_place(run)})"
-        for path, run in runs.unfinished
-    ]
+    lines += [f"{_state(run)}: {path.parent} ({_place(run)})" for path, run in runs.unfinished]
     return lines + [f"damaged: {message}" for message in runs.damaged]
 
 

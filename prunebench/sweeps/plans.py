@@ -1,0 +1,118 @@
+"""What was asked for: the jobs of a sweep as Hydra wrote them down, and what completes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from prunebench.errors import DataError
+from prunebench.records.unfinished import IDENTITY
+
+#: written by Hydra into the folder of a sweep
+SWEEP = "multirun.yaml"
+#: settings that a command which goes on makes itself
+PLACES = ("hydra.sweep.dir=", "hydra.run.dir=", "hydra.mode=", "run.resume=")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One command that was typed: a sweep, or a run by itself.
+
+    Attributes:
+        folder: of the sweep or the run.
+        cwd: where it was typed.
+        words: of the command that goes on with it.
+        jobs: words of each job; empty where only the sweeper knows them (a search).
+    """
+
+    folder: Path
+    cwd: Path
+    words: list[str]
+    jobs: list[list[str]]
+
+
+def sweep_in(folder: Path) -> Asked:
+    """Returns the sweep whose folder this is.
+
+    Raises:
+        DataError: what Hydra wrote down cannot be read.
+    """
+    hydra = _hydra(folder / SWEEP)
+    task = _typed(hydra["overrides"]["task"])
+    words = ["-m", *_words(hydra, task), f"hydra.sweep.dir={folder.resolve()}"]
+    params = hydra["sweeper"].get("params") or {}
+    swept = [*(f"{key}={value}" for key, value in params.items()), *task]
+    grid = str(hydra["sweeper"]["_target_"]).endswith("BasicSweeper")
+    return Asked(
+        folder=folder,
+        cwd=Path(hydra["runtime"]["cwd"]),
+        words=[*words, "run.resume=true"],
+        jobs=jobs_of(swept) if grid else [],
+    )
+
+
+def run_in(folder: Path) -> Asked:
+    """Returns the single run whose folder this is.
+
+    Raises:
+        DataError: what Hydra wrote down cannot be read.
+    """
+    hydra = _hydra(folder / ".hydra" / "hydra.yaml")
+    task = _typed(hydra["overrides"]["task"])
+    words = [*_words(hydra, task), f"hydra.run.dir={folder.resolve()}", "run.resume=true"]
+    return Asked(folder=folder, cwd=Path(hydra["runtime"]["cwd"]), words=words, jobs=[task])
+
+
+def job_words(folder: Path) -> list[str]:
+    """Returns what was typed for the job that a run's folder belongs to; [] where it is unknown."""
+    try:
+        text = (folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")
+        return _typed(yaml.load(text, yaml.CSafeLoader) or [])
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return []
+
+
+def jobs_of(words: Sequence[str]) -> list[list[str]]:
+    """Returns the words of each job of a grid, in the order of their numbers."""
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(words))
+        batches = BasicSweeper.split_arguments(overrides, None)
+    except HydraException:  # drawn from an interval: a sweeper's business
+        return []
+    return [job for batch in batches for job in batch]
+
+
+def folders(root: Path) -> tuple[list[Path], list[Path]]:
+    """Returns the folders of sweeps at and below `root`, and those of runs outside them."""
+    sweeps = sorted(path.parent for path in root.rglob(SWEEP))
+    runs = sorted(path.parent for path in root.rglob(IDENTITY))
+    return sweeps, [run for run in runs if not any(sweep in run.parents for sweep in sweeps)]
+
+
+def _words(hydra: Any, task: Sequence[str]) -> list[str]:
+    """Returns the flags and words of the command, without those that `_typed` leaves out."""
+    sources = hydra["runtime"]["config_sources"]
+    own = [source["path"] for source in sources if source["provider"] == "command-line"]
+    flags = [word for path in own for word in ("--config-dir", str(path))]
+    return [*flags, *task, *_typed(hydra["overrides"]["hydra"])]
+
+
+def _typed(words: Iterable[object]) -> list[str]:
+    """Returns the words but for those that a command which goes on adds."""
+    return [word for word in map(str, words) if not word.lstrip("+").startswith(PLACES)]
+
+
+def _hydra(path: Path) -> Any:
+    """Returns Hydra's own configuration, written at `path`."""
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]
+        return {key: found[key] for key in ("overrides", "runtime", "sweeper")}
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__})") from None

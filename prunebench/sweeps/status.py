@@ -1,0 +1,196 @@
+"""``prunebench status``: how far sweeps and runs have come, and what completes them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from prunebench.errors import DataError
+from prunebench.sweeps.plans import Asked, folders, job_words, run_in, sweep_in
+from prunebench.sweeps.progress import STATES, Progress, progress_in
+
+#: characters per line where there is no terminal to ask
+FILE_WIDTH = 120
+#: states of jobs that a further command would take up
+OPEN = ("failed", "interrupted", "lost", "not begun")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """A sweep, or the runs that belong to none.
+
+    Attributes:
+        folder: of the sweep, or of all runs.
+        jobs: how far each has come.
+        commands: that complete them.
+        damaged: what cannot be read, and so cannot be completed.
+    """
+
+    folder: Path
+    jobs: list[Progress]
+    commands: list[Asked] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints the state of all runs below a folder; returns the exit code.
+
+    Raises:
+        DataError: there is no run in the folder.
+    """
+    options = _parser().parse_args(words)
+    while True:
+        found = statuses(options.folder)
+        if options.json:
+            sys.stdout.write(json.dumps([plain(status) for status in found], indent=2) + "\n")
+        elif not options.resume and not options.go:
+            sys.stdout.write(("\033[H\033[2J" if options.watch else "") + drawn(found))
+        sys.stdout.flush()
+        if not options.watch:
+            break
+        time.sleep(options.watch)
+    if not options.resume and not options.go:
+        return 0
+    return complete([one for status in found for one in status.commands], go=options.go)
+
+
+def statuses(root: Path) -> list[Status]:
+    """Returns the sweeps below `root`, and last the runs that belong to none.
+
+    Raises:
+        DataError: `root` is no folder, or holds no run.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; give the one that runs or sweeps are in")
+    sweeps, runs = folders(root)
+    found = [_of_sweep(folder) for folder in sweeps]
+    if runs:
+        jobs = {run: progress_in(run) for run in runs}
+        status = Status(folder=root, jobs=list(jobs.values()))
+        for run, job in jobs.items():
+            if job.state in OPEN:
+                _add(status, run_in, run)
+        found.append(status)
+    if not found:
+        raise DataError(f"no run or sweep in {root}; run prunebench first")
+    return found
+
+
+def _of_sweep(folder: Path) -> Status:
+    asked = sweep_in(folder)
+    begun = sorted(path.parent for path in folder.rglob("run.json"))
+    jobs = {tuple(sorted(job_words(run))): progress_in(run) for run in begun}
+    for number, words in enumerate(asked.jobs):
+        told = " ".join(_telling(words, asked.jobs))
+        jobs.setdefault(
+            tuple(sorted(words)), Progress(name=f"{number} ({told})", state="not begun")
+        )
+    found = list(jobs.values())
+    is_open = any(job.state in OPEN for job in found)
+    return Status(folder=folder, jobs=found, commands=[asked] if is_open else [])
+
+
+def _telling(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Returns those words of a job that not all jobs share."""
+    return [word for word in words if not all(word in job for job in jobs)]
+
+
+def complete(commands: Sequence[Asked], *, go: bool) -> int:
+    """Prints, or with `go` runs, one after the other, the commands that complete everything.
+
+    Returns:
+        The exit code: 0, or the last one of a command that failed.
+    """
+    code = 0
+    for asked in commands:
+        typed = shlex.join(["prunebench", *asked.words])
+        here = asked.cwd == Path.cwd()
+        sys.stdout.write(f"{typed}\n" if here else f"cd {shlex.quote(str(asked.cwd))} && {typed}\n")
+        sys.stdout.flush()
+        if go:
+            run = [sys.executable, "-m", "prunebench", *asked.words]
+            code = subprocess.run(run, cwd=asked.cwd, check=False).returncode or code
+    if not commands:
+        sys.stdout.write("nothing to complete\n")
+    return code
+
+
+def drawn(found: Sequence[Status]) -> str:
+    """Returns the states as text: a line of counts per sweep, and each job that is not done."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+    console = Console(width=width, markup=False, highlight=False)
+    with console.capture() as capture:
+        for status in found:
+            counts = Counter(job.state for job in status.jobs)
+            told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+            console.print(Text(f"{os.path.relpath(status.folder)}: {told}", style="bold"))
+            table = Table(box=None, show_header=False, pad_edge=False)
+            for job in status.jobs:
+                if job.state != "done":
+                    table.add_row(*map(Text, ("", job.name, job.state, about(job))))
+            if table.row_count:
+                console.print(table)
+        if any(status.commands for status in found):
+            console.print(
+                Text("prunebench status --resume prints what completes them", style="dim")
+            )
+    return capture.get()
+
+
+def about(job: Progress) -> str:
+    """Says in one line where a job is, or why it is there no longer."""
+    if job.state == "failed":
+        return job.why
+    place = " ".join(filter(None, [job.stage, job.epoch and f"epoch {job.epoch}"]))
+    eta = f"stage ends in {span(job.eta)}" if job.eta is not None else ""
+    silent = f"last sign of life {span(job.silent)} ago" if job.silent is not None else ""
+    host = f"on {job.host}" if job.host and job.state in ("running", "lost") else ""
+    return ", ".join(filter(None, [place, eta, silent, host]))
+
+
+def span(seconds: float) -> str:
+    """Returns a time in the unit that people would choose."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def plain(status: Status) -> dict[str, object]:
+    """Returns the state as values that JSON has."""
+    return {
+        "folder": str(status.folder),
+        "jobs": [asdict(job) for job in status.jobs],
+        "commands": [["prunebench", *asked.words] for asked in status.commands],
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prunebench status",
+        description="Shows how far sweeps and runs have come; reads files alone.",
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
+    parser.add_argument(
+        "--watch", type=float, nargs="?", const=5.0, metavar="SECONDS", help="look again and again"
+    )
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument(
+        "--resume", action="store_true", help="print the commands that complete what is open"
+    )
+    parser.add_argument("--go", action="store_true", help="run these commands, one after the other")
+    return parser
