@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prunebench.errors import DataError
+from prunebench.records.unfinished import IDENTITY
 from prunebench.sweeps.plans import Asked, folders, job_words, run_in, sweep_in
 from prunebench.sweeps.progress import STATES, Progress, progress_in
 
@@ -87,17 +88,26 @@ def statuses(root: Path) -> list[Status]:
 
 
 def _of_sweep(folder: Path) -> Status:
-    asked = sweep_in(folder)
-    begun = sorted(path.parent for path in folder.rglob("run.json"))
-    jobs = {tuple(sorted(job_words(run))): progress_in(run) for run in begun}
-    for number, words in enumerate(asked.jobs):
-        told = " ".join(_telling(words, asked.jobs))
-        jobs.setdefault(
-            tuple(sorted(words)), Progress(name=f"{number} ({told})", state="not begun")
-        )
-    found = list(jobs.values())
-    is_open = any(job.state in OPEN for job in found)
-    return Status(folder=folder, jobs=found, commands=[asked] if is_open else [])
+    begun = sorted(path.parent for path in folder.rglob(IDENTITY))
+    status = Status(folder=folder, jobs=[progress_in(run) for run in begun])
+    _add(status, sweep_in, folder)
+    jobs = [job for asked in status.commands for job in asked.jobs]
+    known = {frozenset(job_words(run)) for run in begun}
+    for number, words in enumerate(jobs):
+        if frozenset(words) not in known:
+            told = " ".join(_telling(words, jobs))
+            status.jobs.append(Progress(name=f"{number} ({told})", state="not begun"))
+    if not any(job.state in OPEN for job in status.jobs):
+        status.commands.clear()
+    return status
+
+
+def _add(status: Status, read: Callable[[Path], Asked], folder: Path) -> None:
+    """Adds what completes `folder`, or why nothing can."""
+    try:
+        status.commands.append(read(folder))
+    except DataError as error:
+        status.damaged.append(str(error))
 
 
 def _telling(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> list[str]:
@@ -144,6 +154,8 @@ def drawn(found: Sequence[Status]) -> str:
                     table.add_row(*map(Text, ("", job.name, job.state, about(job))))
             if table.row_count:
                 console.print(table)
+            for message in status.damaged:
+                console.print(Text(f"cannot be completed: {message}", style="dim"))
         if any(status.commands for status in found):
             console.print(
                 Text("prunebench status --resume prints what completes them", style="dim")
@@ -176,6 +188,7 @@ def plain(status: Status) -> dict[str, object]:
         "folder": str(status.folder),
         "jobs": [asdict(job) for job in status.jobs],
         "commands": [["prunebench", *asked.words] for asked in status.commands],
+        "damaged": status.damaged,
     }
 
 

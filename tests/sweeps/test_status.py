@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_of_another_machine_the_last_sign_of_life_tells(folder):
     [("ValueError", "failed", "finetune: boom"), (INTERRUPTED, "interrupted", "")],
 )
 def test_failed_and_interrupted_are_two(folder, make_report, make_failure, kind, state, why):
-    finish(folder, make_failure(make_report(0), kind=kind, stage="finetune", message="boom\nmore"))
+    finish(folder, replace(make_failure(make_report(0), message="boom\nmore"), kind=kind))
     job = progress_in(folder)
     assert (job.state, job.why) == (state, why)
 
@@ -84,7 +85,13 @@ def test_damaged_files_end_nothing(folder):
     assert progress_in(folder).state == "lost"
     (folder / "failure.json").write_text("[")
     assert progress_in(folder).why == "its failure.json is damaged"
-    assert drawn(statuses(folder.parent)[:0]) == ""
+    (folder.parent / "multirun.yaml").write_text("[")
+    told = drawn(statuses(folder.parent))
+    assert "1 failed" in told
+    assert "cannot be completed" in told
+    (folder.parent / "multirun.yaml").unlink()
+    [status] = statuses(folder.parent)
+    assert (status.commands, len(status.damaged)) == ([], 1)
 
 
 def test_what_may_change_the_last_bits_between_attempts_is_told(tmp_path):
