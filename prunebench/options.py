@@ -5,6 +5,8 @@ The dataclass's fields are the schema: keys, types and ranges are checked here.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -82,8 +84,15 @@ def option(group: str, name: str, base: type, **changes: Any) -> Any:
     return component(group, {str(k): v for k, v in {**values, **changes}.items()}, base)
 
 
-def component(group: str, values: dict[str, Any], base: type[Part]) -> Part:
+def component(group: str, values: dict[str, Any], base: type[Part], *, source: str = "") -> Part:
     """Builds the option of `group` whose class ``_target_`` names.
+
+    Args:
+        group: of the option.
+        values: of its fields, and ``_target_``.
+        base: of the class.
+        source: the file that the values come from, if a stranger may have written it: it imports
+            no module that is not `trusted`.
 
     Raises:
         ConfigError: ``_target_`` is missing or names no concrete dataclass derived from `base`,
@@ -93,6 +102,11 @@ def component(group: str, values: dict[str, Any], base: type[Part]) -> Part:
     target = str(values.get("_target_", ""))
     module_name, _, class_name = target.rpartition(".")
     require(bool(module_name), f"{group} has no _target_ that names its class")
+    require(
+        not source or trusted(module_name),
+        f"{source} names the class {target}; if you trust it, import {module_name} first or put "
+        "its folder on PYTHONPATH",
+    )
     try:
         found: Any = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
@@ -101,6 +115,18 @@ def component(group: str, values: dict[str, Any], base: type[Part]) -> Part:
     require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
     option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
     return option
+
+
+def trusted(module: str) -> bool:
+    """Whether a file may name `module`, whose import runs its code.
+
+    That is one of prunebench, one that is imported already, or one on PYTHONPATH.
+    """
+    top = module.partition(".")[0]
+    if top == "prunebench" or module in sys.modules:
+        return True
+    own = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    return any((Path(folder) / name).exists() for folder in own for name in (top, f"{top}.py"))
 
 
 def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:

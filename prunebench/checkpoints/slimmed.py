@@ -80,7 +80,7 @@ def load(path: str | Path) -> nn.Module:
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a slimmed network that this prunebench wrote")
     values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}
-    spec: ModelSpec = component("model", values, ModelSpec)  # type: ignore[type-abstract]
+    spec: ModelSpec = component("model", values, ModelSpec, source=str(path))  # type: ignore[type-abstract]
     dense = spec.build(tuple(content["shape"]), content["classes"])
     plans = [Plan.from_json(text) for text in content["plans"]]
     network = regrow(dense.eval(), plans, content["shape"])

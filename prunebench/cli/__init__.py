@@ -23,7 +23,7 @@ from prunebench import __version__
 from prunebench.cli import rerun, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
-from prunebench.cli.mistakes import explain, explain_os, fail, say
+from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, say
 from prunebench.cli.option_help import option_help
 from prunebench.errors import ConfigError, PrunebenchError, nearest
 from prunebench.interruption import BY_HAND, Interrupted
@@ -168,6 +168,10 @@ def explained(work: Callable[[], int | None]) -> int | None:
         raise
     except OSError as error:
         fail(explain_os(error, begun=bool(sweep.BEGUN)))
+    except (MemoryError, RuntimeError) as error:
+        if told := explain_memory(error):
+            fail(told)
+        raise
     except ValueError as error:
         if "Config group override" not in str(error):
             raise

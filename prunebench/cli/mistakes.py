@@ -16,7 +16,8 @@ from prunebench.errors import unknown
 from prunebench.options import PRESETS, conf_dir, find_option, option_groups
 
 #: what a file system answers that will not, or cannot, take more
-NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 #: Hydra plugin -> what to install
 PLUGINS = {
     "submitit": "prunebench[slurm]",
@@ -60,20 +61,32 @@ def explain(error: Exception) -> str:
 
 
 def explain_os(error: OSError, *, begun: bool) -> str:
-    """Says why a file or folder cannot be written.
+    """Says which file or folder the operating system refuses, and what to do.
 
     Args:
         error: what the operating system answered.
         begun: whether a job has begun; before, only Hydra makes folders.
-
-    Raises:
-        OSError: `error` itself, where it says nothing about the user's files.
     """
     if error.errno == errno.ENAMETOOLONG:
         return "name is too long for a folder; choose a shorter name="
+    place = error.filename2 or error.filename or "a file"
+    why = error.strerror or str(error)
+    if error.errno in FULL:
+        return f"cannot write {place} ({why}); make room, then run.resume=true goes on"
     if begun and error.errno not in NOT_WRITABLE:
-        raise error
-    return f"cannot write {error.filename} ({error.strerror}); choose another run.outputs=FOLDER"
+        return f"{place}: {why}; once that is mended, run.resume=true goes on"
+    return f"cannot write {place} ({why}); choose another run.outputs=FOLDER"
+
+
+def explain_memory(error: Exception) -> str:
+    """Says what to do where `error` means that there is too little memory; "" where it does not."""
+    kind = type(error).__name__
+    if not (kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)):
+        return ""
+    return (
+        "there is not enough memory; smaller batches (recipe.baseline.batch_size and the like, "
+        "run.latency_batch) or fewer images need less"
+    )
 
 
 def _missing(error: MissingConfigException) -> str:

@@ -21,6 +21,7 @@ from prunebench.config.combinations import (
     check_processes,
     check_pruning_phase,
 )
+from prunebench.config.secrets import hidden, overlaid
 from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, unknown
@@ -104,6 +105,7 @@ class Run:
         choices: group -> chosen option.
         contents: dotted key -> sha256 of the file it names, as `DatasetSpec.files` and its like
             list them.
+        hidden: dotted key -> how a value was written that an environment variable gave.
     """
 
     settings: Settings
@@ -120,6 +122,12 @@ class Run:
     config: dict[str, Any]
     choices: dict[str, str]
     contents: dict[str, str]
+    hidden: dict[str, Any]
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The configuration for files and trackers: what the environment gave stays unsaid."""
+        return overlaid(self.config, self.hidden)
 
     @property
     def digest(self) -> str:
@@ -202,19 +210,21 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
                 require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
         plain[group] = {"_target_": plain[group]["_target_"], **asdict(parts[group])}
-    held = {}
+    held: dict[str, str] = {}
     if files:
         require_files(parts["model"])
         reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
         held = contents_of(reading)
+    texts = hidden(cfg, held)
     return Run(
         settings=settings,
         baseline=baseline,
         recipe=recipe,
-        name=str(plain["name"]),
+        name=str(texts.get("name", plain["name"])),
         config=plain,
         choices=choices,
         contents=held,
+        hidden=texts,
         **parts,
     )
 

@@ -173,7 +173,7 @@ def _build(
         raise ConfigError(
             f"model.macs: {values.get('_target_')} has no width to scale; use model.macs=null"
         )
-    spec = component("model", values, ModelSpec)  # type: ignore[type-abstract]
+    spec = component("model", values, ModelSpec, source="model.report")  # type: ignore[type-abstract]
     return spec.build(shape, classes)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ REPORT = "report.json"
 FAILURE = "failure.json"
 #: the kind of a failure that is none: somebody, or a cluster, asked the run to stop
 INTERRUPTED = "interrupted"
+#: what moves a terminal's cursor or colours its text, escaped in JSON or as it is
+CONTROL = re.compile(r"(?<!\\)\\u00(?:[01][0-9a-f]|7f|[89][0-9a-f])|[\x7f-\x9f]", re.IGNORECASE)
 STAGES = ("baseline", "pruned", "repaired", "finetuned_last", "finetuned_best_val")
 
 Record = TypeVar("Record")
@@ -248,8 +251,8 @@ def from_json(kind: type[Record], text: str, source: str) -> Record:
             missing, unknown or of the wrong type (the message names it).
     """
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(CONTROL.sub("?", text))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{source} is not valid JSON ({error})") from None
     if not isinstance(value, dict):
         raise DataError(f"{source} is not a record: it holds no JSON object")

@@ -39,6 +39,12 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     sync_folder(target.parent)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Removes what a kill in `write_bytes` left below `folder`, where nobody else writes."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes the folder's own entries (a rename, a removal) durable."""
     # Without this the rename itself may be lost; some file systems refuse it, which is no harm.

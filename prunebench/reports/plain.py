@@ -100,9 +100,15 @@ def _batches(rows: Sequence[Row]) -> list[int]:
     return sorted({batch for row in rows for batch in row.latency})
 
 
+def _inert(value: object) -> object:
+    """Returns a cell that no spreadsheet takes for a formula."""
+    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if formula else value
+
+
 def _csv(lines: Sequence[Mapping[str, object]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: _inert(value) for key, value in line.items()} for line in lines)
     return file.getvalue()

@@ -19,7 +19,7 @@ from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.records import write_json
 from prunebench.records.identity import deciding
-from prunebench.records.jsonfile import digest
+from prunebench.records.jsonfile import digest, remove_temporaries
 from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
@@ -62,6 +62,7 @@ def obtain(
         origin = load_at_hand(run, network)  # the job we waited for may have trained it
         if origin is not None:
             return origin
+        remove_temporaries(folder)
         write_json(folder / "identity.json", identity(run, network))
         shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
         result = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())

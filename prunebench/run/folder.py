@@ -21,7 +21,7 @@ from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
-from prunebench.records.jsonfile import write_bytes
+from prunebench.records.jsonfile import remove_temporaries, write_bytes
 from prunebench.records.unfinished import IDENTITY, LOCK
 from prunebench.run.ledger import Ledger
 
@@ -63,6 +63,7 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
     except Timeout:
         raise ConfigError(f"the run in {path} is still going on in another process") from None
     with lock:
+        remove_temporaries(path)
         begun = (path / IDENTITY).exists()
         if begun:
             require_same(run, path)
@@ -110,7 +111,7 @@ def describe(run: Run, folder: Path, notes: Mapping[str, str]) -> None:
         write_bytes(folder / name, text.encode())
     identity = {
         "digest": run.digest,
-        "config": run.config,
+        "config": run.recorded,
         "choices": run.choices,
         "contents": run.contents,
     }
@@ -150,7 +151,7 @@ def failure_recorded(run: Run, folder: RunFolder) -> Iterator[None]:
         # submitit ends a job that it puts back into the queue by SystemExit
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         failure = records.Failure(
-            config=run.config,
+            config=run.recorded,
             choices=run.choices,
             seed=run.settings.seed,
             digest=run.digest,

@@ -8,6 +8,7 @@ kill: that is why a resumed run ends bit for bit where it would have ended.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -59,6 +60,4 @@ class Ledger:
 
     def clear(self) -> None:
         """Removes what only a resumption would have needed."""
-        for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)

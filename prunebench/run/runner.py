@@ -69,9 +69,9 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
             with failure_recorded(run, folder):
                 report = execute(run, folder, progress, label)
             records.finish(folder.path, report)
-            folder.ledger.clear()  # only now is it not needed to resume
         else:
             progress.note("this run has finished before; nothing is left to resume")
+        folder.ledger.clear()  # only now is it not needed to resume
         print_table([folder.path])
         progress.note(f"report: {folder.path / records.REPORT}")
 
@@ -114,7 +114,7 @@ def subject(run: Run, folder: Path, label: Label, progress: Progress) -> Subject
     return Subject(
         folder=folder,
         title=label.title or run.name,
-        config=run.config,
+        config=run.recorded,
         choices=run.choices,
         identity=run.digest[:16],
         sweep=label.sweep,

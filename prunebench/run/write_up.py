@@ -24,7 +24,7 @@ def write_up(
     """Returns the run as one record."""
     run = context.run
     return records.Report(
-        config=run.config,
+        config=run.recorded,
         choices=run.choices,
         seed=run.settings.seed,
         digest=run.digest,

@@ -1,0 +1,62 @@
+"""Values that environment variables give: they may be secrets, so no record repeats them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.resolvers import oc
+
+from prunebench.errors import require
+from prunebench.records.identity import NOT_DECIDING, dotted
+
+
+def hidden(cfg: DictConfig, contents: Mapping[str, str]) -> dict[str, Any]:
+    """Returns dotted key -> text for all values of `cfg` that hold an environment variable's.
+
+    Args:
+        cfg: as composed.
+        contents: as in `Run`; such a file is on record by what it holds.
+
+    Raises:
+        ConfigError: such a value decides the result, which nobody could then read off the record.
+    """
+    if "oc.env" not in str(OmegaConf.to_container(cfg, resolve=False)):
+        return {}
+    given = dict(dotted(_resolved(cfg)))
+    try:
+        OmegaConf.register_new_resolver("oc.env", _as_written, replace=True)
+        written = dict(dotted(_resolved(cfg)))
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+    found = {key: text for key, text in written.items() if text != given.get(key)}
+    for key in found:
+        decides = not any(f"{key}.".startswith(f"{place}.") for place in NOT_DECIDING)
+        require(
+            not decides or key in contents,
+            f"{key}={found[key]} decides the result and must be on record; type its value",
+        )
+    return found
+
+
+def overlaid(
+    values: Mapping[str, Any], texts: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    """Returns nested `values` with those of `texts` (dotted key -> value) in their places."""
+    return {
+        key: overlaid(value, texts, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and value
+        else texts.get(f"{prefix}{key}", value)
+        for key, value in values.items()
+    }
+
+
+def _as_written(name: str, *default: object) -> str:
+    return f"${{oc.env:{name}}}"
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}

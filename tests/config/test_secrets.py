@@ -1,0 +1,63 @@
+"""What the environment gives works in a run, and stands in no file of it."""
+
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from prunebench.config.secrets import hidden, overlaid
+from prunebench.errors import ConfigError
+
+
+@pytest.fixture
+def secret(monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "hunter2")
+
+
+def test_a_value_of_the_environment_is_recorded_as_it_was_written(secret):
+    cfg = OmegaConf.create(
+        {
+            "name": "x-${dataset.root}",
+            "dataset": {"root": "/data/${oc.env:MY_SECRET}", "size": 8},
+            "tracker": {"mode": "${oc.env:MISSING,offline}"},
+        }
+    )
+    texts = hidden(cfg, {})
+    assert texts == {
+        "name": "x-/data/${oc.env:MY_SECRET}",
+        "dataset.root": "/data/${oc.env:MY_SECRET}",
+        "tracker.mode": "${oc.env:MISSING}",
+    }
+    told = overlaid(OmegaConf.to_container(cfg, resolve=True), texts)
+    assert "hunter2" not in str(told)
+    assert told["dataset"] == {"root": "/data/${oc.env:MY_SECRET}", "size": 8}
+    assert cfg.dataset.root == "/data/hunter2"
+
+
+def test_a_value_that_decides_the_result_must_be_typed(secret):
+    cfg = OmegaConf.create({"criterion": {"t": "${oc.env:MY_SECRET}"}})
+    with pytest.raises(ConfigError, match=r"criterion.t=\$\{oc.env:MY_SECRET\} decides the result"):
+        hidden(cfg, {})
+
+
+def test_a_file_is_on_record_by_what_it_holds(secret):
+    cfg = OmegaConf.create({"dataset": {"path": "${oc.env:MY_SECRET}"}})
+    assert hidden(cfg, {"dataset.path": "abc"}) == {"dataset.path": "${oc.env:MY_SECRET}"}
+    with pytest.raises(ConfigError, match="decides"):
+        hidden(cfg, {})
+
+
+def test_no_file_of_a_run_holds_it(prunebench, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "hunter2")
+    done = prunebench(
+        "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
+        "dataset.train_size=64", "criterion=l1", "budget=macs", "recipe=quick",
+        "recipe.baseline.epochs=1", "recipe.finetune.epochs=0", "run.latency_batch=1",
+        "name='x-${oc.env:MY_SECRET}'", "hydra.run.dir=a", "tracker=wandb", "tracker.mode=offline",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert json.loads((tmp_path / "a" / "report.json").read_text())["config"]["name"] == (
+        "x-${oc.env:MY_SECRET}"
+    )
+    assert [path for path in files if b"hunter2" in path.read_bytes()] == []
