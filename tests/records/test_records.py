@@ -136,7 +136,7 @@ def test_wrong_fields_are_named(change: dict[str, object], message: str) -> None
     assert str(caught.value) == message
 
 
-LATER = ("schema", "origin", "contents")
+LATER = ("schema", "origin", "contents", "attempts")
 
 
 @pytest.mark.parametrize(
@@ -223,3 +223,15 @@ def test_records_and_tracking_need_no_torch() -> None:
     assert (
         subprocess.run([sys.executable, "-c", program], env=variables, check=False).returncode == 0
     )
+
+
+def test_what_moves_a_terminals_cursor_is_not_read() -> None:
+    report = dataclasses.replace(a_report(), note="a\x1b[31m\x9bb\nc \\u001b é")
+    assert from_json(Report, to_json(report), "r.json").note == "a?[31m?b\nc \\u001b é"
+    raw = to_json(report).replace("\\u009b", "\x9b")
+    assert from_json(Report, raw, "r.json").note == "a?[31m?b\nc \\u001b é"
+
+
+def test_json_nested_too_deep_is_one_line() -> None:
+    with pytest.raises(DataError, match="r.json is not valid JSON"):
+        from_json(Report, "[" * 200_000, "r.json")

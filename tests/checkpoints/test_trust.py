@@ -1,0 +1,32 @@
+"""A stranger's file runs no code: not by unpickling, and not by naming a module to import."""
+
+import pytest
+import torch
+
+from prunebench import checkpoints
+from prunebench.checkpoints import slimmed
+from prunebench.errors import ConfigError
+from prunebench.options import trusted
+
+
+def test_a_slim_file_imports_no_module(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = {
+        "format": slimmed.FORMAT, "model": {"_target_": "evil.Spec"}, "shape": [1, 8, 8],
+        "classes": 2, "plans": [], "mean": [0.0], "std": [1.0], "network": {"w": torch.zeros(1)},
+    }  # fmt: skip
+    checkpoints.save(tmp_path / "slim.pt", content)
+    with pytest.raises(ConfigError, match=r"slim.pt names the class evil.Spec; if you trust it"):
+        slimmed.load(tmp_path / "slim.pt")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="it ran"):  # now it is the user who put it there
+        slimmed.load(tmp_path / "slim.pt")
+
+
+def test_who_is_trusted(monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert trusted("prunebench.models.vgg")
+    assert trusted("json")
+    assert not trusted("this")
+    assert not trusted("prunebenchx")
