@@ -8,14 +8,82 @@ training, a criterion or schedule gets an `Assignment` with the budget's `Limit`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
     from prunebench.channels import ChannelGroup, ChannelMap, Plan
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network is for: how it is run on images, and how wrong it is.
+
+    Attributes:
+        forward: takes the network and its inputs, and returns its outputs; None calls the network
+            with them, as `trace` does with an example.
+        loss: takes outputs and targets, and returns their mean loss; None is the cross-entropy of
+            logits and labels.
+    """
+
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    loss: Callable[[Any, Any], Tensor] | None = None
+
+    def run(self, network: nn.Module, inputs: Any) -> Any:
+        """Returns what `network` makes of `inputs`."""
+        from prunebench.channels.example import run_on
+
+        return (self.forward or run_on)(network, inputs)
+
+    def mean_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Returns the mean loss of a batch.
+
+        Raises:
+            PruningError: there is no cross-entropy of these, or `loss` returns no single number.
+        """
+        if self.loss is None:
+            return _cross_entropy(outputs, targets, "mean")
+        found = self.loss(outputs, targets)
+        if getattr(found, "shape", None) != ():
+            got = list(found.shape) if hasattr(found, "shape") else type(found).__name__
+            raise PruningError(f"loss must return the mean of a batch, a tensor []; got {got}")
+        return found
+
+    def summed_loss(self, outputs: Any, targets: Any, images: int) -> Tensor:
+        """Returns the loss of a batch of so many images, summed over them.
+
+        Raises:
+            PruningError: as `mean_loss`.
+        """
+        if self.loss is None:
+            return _cross_entropy(outputs, targets, "sum")
+        return self.mean_loss(outputs, targets) * images
+
+
+def _cross_entropy(outputs: Any, targets: Any, reduction: str) -> Tensor:
+    """Returns the cross-entropy of logits and labels.
+
+    Raises:
+        PruningError: they are none, or do not fit each other.
+    """
+    from torch.nn.functional import cross_entropy
+
+    from prunebench.channels.example import described
+
+    try:
+        return cross_entropy(outputs, targets, reduction=reduction)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        why = str(error).split("\n")[0]
+        raise PruningError(
+            f"the outputs ({type(outputs).__name__} of {described(outputs)}) and the targets "
+            f"({described(targets)}) have no cross-entropy ({why}); give logits and int64 labels, "
+            "or in Python, prune(..., loss=function of outputs and targets)"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -27,17 +95,54 @@ class Evidence:
         cmap: its channel map.
         groups: the groups to rank (a subset of ``cmap.groups``).
         images: normalised training images, float32 [n, C, H, W], unaugmented, in a seeded
-            random order, on the network's device. Never validation or test images.
-        labels: int64 [n].
+            random order, on the network's device. Never validation or test images. What a user's
+            own network takes may be a tuple or dict of such (`batches` serves them all).
+        labels: int64 [n]; of a user's own task, whatever its loss takes.
         seed: for criteria that draw at random.
+        task: how the network is run on images, and its loss.
     """
 
     network: nn.Module
     cmap: ChannelMap
     groups: tuple[ChannelGroup, ...]
-    images: Tensor
-    labels: Tensor
+    images: Any
+    labels: Any
     seed: int
+    task: Task = Task()
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return rows_in(self.images)
+
+    def batches(self, count: int, size: int) -> Iterator[tuple[Any, Any]]:
+        """Yields inputs and targets of the first `count` images, `size` at a time."""
+        count = min(count, self.size)
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            yield rows(self.images, start, stop), rows(self.labels, start, stop)
+
+
+def rows_in(values: Any) -> int:
+    """Returns how many images (or targets) `values` holds; see `rows`."""
+    if isinstance(values, Mapping):
+        values = tuple(values.values())
+    return rows_in(values[0]) if isinstance(values, tuple) else len(values)
+
+
+def rows(values: Any, start: int, stop: int) -> Any:
+    """Returns some of the images (or targets) of `values`.
+
+    Args:
+        values: a tensor or list with an entry for each image; a tuple or dict of such; or None.
+        start: the first.
+        stop: behind the last.
+    """
+    if isinstance(values, Mapping):
+        return {key: rows(value, start, stop) for key, value in values.items()}
+    if isinstance(values, tuple):
+        return tuple(rows(value, start, stop) for value in values)
+    return None if values is None else values[start:stop]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunebench.analysis.consumer_gram import Entries, Place, Reader, Sampled
+from prunebench.contracts import rows_in
 from prunebench.errors import require, require_choice
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ class GramCollection:
         chunk: images per forward pass; memory, not the result, depends on it.
     """
 
-    collect: str
-    num_samples: int
-    per_image: int
-    rows_per_channel: int
-    chunk: int
+    collect: str = "sampled"
+    num_samples: int = 2048
+    per_image: int = 10
+    rows_per_channel: int = 20
+    chunk: int = 128
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -88,9 +89,9 @@ class GramCollection:
 
         from prunebench.reproducibility import cuda_math
 
-        images = evidence.images[: self.num_samples]
+        images = min(self.num_samples, evidence.size)
         modules = dict(evidence.network.named_modules())
-        seen = Place(len(images))
+        seen = Place(images)
         made: dict[str, dict[str, Table]] = {}
         for group in groups:
             made[group.name] = {}
@@ -99,15 +100,15 @@ class GramCollection:
                 made[group.name][site.name] = (
                     Entries(reader)
                     if self.collect == "all"
-                    else Sampled(reader, self._draws(group, len(images)), evidence.seed)
+                    else Sampled(reader, self._draws(group, images), evidence.seed)
                 )
         tables = [table for of_group in made.values() for table in of_group.values()]
         uses = Counter(call.weight for call in evidence.cmap.tape.calls)
         with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen, uses):
-            for some in torch.split(images, self.chunk):
-                seen.next_batch(len(some))
+            for some, _ in evidence.batches(images, self.chunk):
+                seen.next_batch(rows_in(some))
                 with suppress(_AllHeard):
-                    evidence.network(some)
+                    evidence.task.run(evidence.network, some)
         return {
             name: {weight: table.result() for weight, table in of_group.items()}
             for name, of_group in made.items()

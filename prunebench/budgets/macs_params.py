@@ -32,7 +32,7 @@ class MacsParams(Budget):
 
     macs: float
     params: float
-    allocation: str
+    allocation: str = "uniform"
     floor_share: float = 0.0
 
     limits_training = True

@@ -27,7 +27,7 @@ class PerLayer(Budget):
     """
 
     keep: dict[str, float]
-    otherwise: float
+    otherwise: float = 0.5
 
     def __post_init__(self) -> None:
         """Checks ranges."""

@@ -38,7 +38,7 @@ class Target(Budget):
     """
 
     keep: float
-    allocation: str
+    allocation: str = "uniform"
     floor_share: float = 0.0
 
     #: what is counted, for messages

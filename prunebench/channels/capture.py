@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from prunebench.channels.example import Example, run_on
 from prunebench.channels.labels.tape import Place
 from prunebench.channels.map import ChannelGroup, ChannelMap, as_array
 from prunebench.errors import PruningError, require_choice
@@ -25,9 +26,11 @@ Edit = Callable[[Tensor], Tensor | None]
 def capture(
     model: nn.Module,
     cmap: ChannelMap,
-    images: Tensor,
+    images: Example,
     groups: Iterable[ChannelGroup],
     point: str,
+    *,
+    run: Callable[[nn.Module, Any], object] = run_on,
 ) -> dict[str, Tensor]:
     """Returns what the channels of each group hold at `point` for `images`.
 
@@ -35,11 +38,12 @@ def capture(
         model: the network that `cmap` was traced from; runs once, without gradients, in the mode
             it is in.
         cmap: its channel map.
-        images: [N, C, H, W].
+        images: [N, C, H, W], or several inputs as for `trace`.
         groups: which groups to look at.
         point: ``activation`` (after producer, norm and activation, before pooling), ``block``
             (the same after a max pool, should one follow) or ``consumer`` (the input of the first
             convolution or linear layer that reads the group).
+        run: runs the model on the images.
 
     Returns:
         Group name -> copy of the channels [N, size, H, W], in class order. Behind a flatten they
@@ -57,7 +61,7 @@ def capture(
         return look
 
     with torch.no_grad(), edit(model, cmap, point, {g.name: keep(g.name) for g in groups}):
-        model(images)
+        run(model, images)
     return found
 
 

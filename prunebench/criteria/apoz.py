@@ -24,8 +24,8 @@ class Apoz(Criterion):
         chunk: images per forward pass; memory, not the result, depends on it.
     """
 
-    num_samples: int
-    chunk: int
+    num_samples: int = 512
+    chunk: int = 64
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -56,8 +56,9 @@ class Apoz(Criterion):
 
         alive = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
         seen = dict.fromkeys(alive, 0)
-        for some in torch.split(evidence.images[: self.num_samples], self.chunk):
-            maps = capture(evidence.network, evidence.cmap, some, evidence.groups, "activation")
+        network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
+        for some, _ in evidence.batches(self.num_samples, self.chunk):
+            maps = capture(network, cmap, some, evidence.groups, "activation", run=run)
             for name, features in maps.items():
                 flat = features.flatten(2) if features.dim() > 2 else features[:, :, None]
                 alive[name] += flat.count_nonzero((0, 2)).cpu()

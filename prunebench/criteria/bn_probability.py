@@ -54,10 +54,10 @@ class BnProbability(Criterion):
             layer, squeeze-and-excitation): ``keep`` or ``cut`` them.
     """
 
-    tau: float
-    rho_max: float
-    linear: str
-    uneven: str
+    tau: float = 0.97725
+    rho_max: float = 0.1
+    linear: str = "refuse"
+    uneven: str = "keep"
 
     decides = True
 

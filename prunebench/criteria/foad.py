@@ -46,12 +46,12 @@ class Foad(Criterion):
         chunk: images per forward pass; memory, not the result, depends on it.
     """
 
-    rule: str
-    t: int
-    s: float
-    num_samples: int
-    point: str
-    chunk: int
+    rule: str = "v2023"
+    t: int = 1
+    s: float = 0.0
+    num_samples: int = 128
+    point: str = "block"
+    chunk: int = 32
 
     decides = True
     comparable = False  # the scale of S differs from layer to layer, and scores are places
@@ -80,14 +80,12 @@ class Foad(Criterion):
         Raises:
             PruningError: the feature maps of a group are not finite.
         """
-        import torch
-
         from prunebench.channels import capture
 
         tables = {group.name: SimilarityTable(group.size) for group in evidence.groups}
-        images = evidence.images[: self.num_samples]
-        for some in torch.split(images, self.chunk):
-            maps = capture(evidence.network, evidence.cmap, some, evidence.groups, self.point)
+        network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
+        for some, _ in evidence.batches(self.num_samples, self.chunk):
+            maps = capture(network, cmap, some, evidence.groups, self.point, run=run)
             for name, features in maps.items():
                 tables[name].add(features)
         ranks = {}

@@ -29,8 +29,8 @@ class Fpgm(Criterion):
             budgets that compare layers see a difference.
     """
 
-    norm_first: float
-    normalize: str
+    norm_first: float = 0.0
+    normalize: str = "mean"
 
     def __post_init__(self) -> None:
         """Checks ranges."""

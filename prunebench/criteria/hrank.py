@@ -28,8 +28,8 @@ class Hrank(Criterion):
         chunk: images per forward pass; memory, not the result, depends on it.
     """
 
-    num_samples: int
-    chunk: int
+    num_samples: int = 512
+    chunk: int = 64
 
     comparable = False  # a rank is at most the map's side, which differs from layer to layer
 
@@ -55,13 +55,14 @@ class Hrank(Criterion):
 
         for group in evidence.groups:
             _require_maps(group)
-        images = evidence.images[: self.num_samples]
+        network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
+        images = min(self.num_samples, evidence.size)
         total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
-        for some in torch.split(images, self.chunk):
-            maps = capture(evidence.network, evidence.cmap, some, evidence.groups, "activation")
+        for some, _ in evidence.batches(images, self.chunk):
+            maps = capture(network, cmap, some, evidence.groups, "activation", run=run)
             for name, features in maps.items():
                 total[name] += ranks(features).sum(0).cpu()
-        return {name: GroupRank(ranked / len(images)) for name, ranked in total.items()}
+        return {name: GroupRank(ranked / images) for name, ranked in total.items()}
 
 
 def _require_maps(group: ChannelGroup) -> None:

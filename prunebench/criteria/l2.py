@@ -22,7 +22,7 @@ class L2(Criterion):
             that compare layers see a difference.
     """
 
-    normalize: str
+    normalize: str = "mean"
 
     def __post_init__(self) -> None:
         """Checks choices."""

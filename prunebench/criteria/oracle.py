@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunebench.contracts import rows_in
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import require, require_choice
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from prunebench.channels import ChannelGroup
 
@@ -34,9 +35,9 @@ class Oracle(Criterion):
         chunk: images per forward pass; memory, not the result, depends on it.
     """
 
-    change: str
-    num_samples: int
-    chunk: int
+    change: str = "absolute"
+    num_samples: int = 256
+    chunk: int = 256
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -68,15 +69,15 @@ class Oracle(Criterion):
         return GroupRank(scores.abs() if self.change == "absolute" else scores)
 
     def _loss(self, evidence: Evidence, network: nn.Module) -> float:
-        """Returns the mean cross-entropy over the images, summed up in float64."""
+        """Returns the mean loss over the images, summed up in float64."""
         import torch
-        from torch.nn.functional import cross_entropy
 
-        images, labels = evidence.images[: self.num_samples], evidence.labels[: self.num_samples]
-        total = torch.zeros((), dtype=torch.float64, device=images.device)
+        task, images = evidence.task, min(self.num_samples, evidence.size)
+        total: Tensor | float = 0.0
         with torch.inference_mode():
-            for some, targets in zip(
-                torch.split(images, self.chunk), torch.split(labels, self.chunk), strict=True
-            ):
-                total += cross_entropy(network(some).double(), targets, reduction="sum")
-        return float(total) / len(labels)
+            for some, targets in evidence.batches(images, self.chunk):
+                outputs = task.run(network, some)
+                if isinstance(outputs, torch.Tensor) and task.loss is None:
+                    outputs = outputs.double()
+                total += task.summed_loss(outputs, targets, rows_in(some)).double()
+        return float(total) / images

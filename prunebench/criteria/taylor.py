@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunebench.contracts import rows_in
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
 
@@ -40,9 +41,9 @@ class Taylor(Criterion):
         batch: images per mean loss; under ``activation`` the result does not depend on it.
     """
 
-    form: str
-    num_samples: int
-    batch: int
+    form: str = "gate"
+    num_samples: int = 1024
+    batch: int = 32
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -68,7 +69,6 @@ class Taylor(Criterion):
     def _rank_parameters(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Ranks by products of parameters and their gradients, averaged over batches."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         score = gate_scores if self.form == "gate" else weight_scores
         sites = {g.name: gates(g) if self.form == "gate" else g.producers for g in evidence.groups}
@@ -76,16 +76,13 @@ class Taylor(Criterion):
         held = dict(evidence.network.named_parameters(remove_duplicate=False))
         weights = {name: held[name] for name in names if name in held}
         total: dict[str, Tensor | float] = {group.name: 0.0 for group in evidence.groups}
-        images, labels = evidence.images[: self.num_samples], evidence.labels[: self.num_samples]
-        parts = list(
-            zip(torch.split(images, self.batch), torch.split(labels, self.batch), strict=True)
-        )
+        task, parts = evidence.task, list(evidence.batches(self.num_samples, self.batch))
         with torch.enable_grad(), ExitStack() as after:
             for weight in weights.values():
                 after.callback(weight.requires_grad_, weight.requires_grad)
                 weight.requires_grad_()
             for some, targets in parts:
-                loss = cross_entropy(evidence.network(some), targets)
+                loss = task.mean_loss(task.run(evidence.network, some), targets)
                 slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 products = {
                     name: (weight * slope).detach()
@@ -102,11 +99,11 @@ class Taylor(Criterion):
     def _rank_activations(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Ranks by products of activations and their gradients, averaged over examples."""
         import torch
-        from torch.nn.functional import cross_entropy
 
         from prunebench.channels import edit
+        from prunebench.channels.tensors import map_tensors
 
-        network, cmap = evidence.network, evidence.cmap
+        network, cmap, task = evidence.network, evidence.cmap, evidence.task
         maps: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[[Tensor], Tensor]:
@@ -118,20 +115,23 @@ class Taylor(Criterion):
 
         names = [group.name for group in evidence.groups]
         total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
-        images, labels = evidence.images[: self.num_samples], evidence.labels[: self.num_samples]
+        images = min(self.num_samples, evidence.size)
         looks = {name: keep(name) for name in names}
         with torch.enable_grad(), edit(network, cmap, "activation", looks):
-            for some, targets in zip(
-                torch.split(images, self.batch), torch.split(labels, self.batch), strict=True
-            ):
+            for some, targets in evidence.batches(images, self.batch):
                 # gradients reach the activations even if every weight is frozen
-                outputs = network(some.clone().requires_grad_())
+                outputs = task.run(network, map_tensors(some, _with_slope))
                 # in eval mode an example's own gradient is that of the sum
-                loss = cross_entropy(outputs, targets, reduction="sum")
+                loss = task.summed_loss(outputs, targets, rows_in(some))
                 slopes = torch.autograd.grad(loss, [maps[name] for name in names])
                 for name, slope in zip(names, slopes, strict=True):
                     total[name] += activation_scores(maps[name].detach(), slope).cpu()
-        return {name: GroupRank(normed(scores / len(images))) for name, scores in total.items()}
+        return {name: GroupRank(normed(scores / images)) for name, scores in total.items()}
+
+
+def _with_slope(x: Tensor) -> Tensor:
+    """Returns a copy of an input that asks for gradients; of numbers of other kinds, just them."""
+    return x.clone().requires_grad_() if x.is_floating_point() else x
 
 
 def activation_scores(activations: Tensor, slopes: Tensor) -> Tensor:

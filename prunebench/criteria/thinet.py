@@ -47,8 +47,8 @@ class Thinet(GramCollection, Criterion):
             several consumers are added up; else every sample counts alike.
     """
 
-    search: str
-    balance: bool
+    search: str = "remove"
+    balance: bool = False
 
     def __post_init__(self) -> None:
         """Checks ranges."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from prunebench.contracts import rows
 from prunebench.errors import require
 from prunebench.repairs import Repair
 
@@ -29,8 +30,8 @@ class BnRecalibration(Repair):
         batch: most images per batch; batches are equally large.
     """
 
-    images: int
-    batch: int
+    images: int = 2048
+    batch: int = 256
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -58,14 +59,15 @@ class BnRecalibration(Repair):
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
-        images = evidence.images[: self.images]
+        images = min(self.images, evidence.size)
         with in_mode(slimmed), torch.no_grad():
             for norm in norms:
                 norm.reset_running_stats()
                 norm.momentum = None  # torch's word for the plain average
                 norm.train()
             # equal parts, since a small last batch would weigh as much as a whole one
-            for part in torch.tensor_split(images, -(-len(images) // self.batch)):
-                slimmed(part)
+            for part in torch.arange(images).tensor_split(-(-images // self.batch)):
+                some = rows(evidence.images, int(part[0]), int(part[-1]) + 1)
+                evidence.task.run(slimmed, some)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -32,7 +32,7 @@ class LeastSquares(GramCollection, Repair):
         ridge: pull of the weights towards 1, relative to the mean energy of a kept channel.
     """
 
-    ridge: float
+    ridge: float = 1e-08
 
     def __post_init__(self) -> None:
         """Checks ranges."""

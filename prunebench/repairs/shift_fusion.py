@@ -51,9 +51,9 @@ class ShiftFusion(Repair):
         images: training images shown; only what a squeeze-and-excitation scales depends on them.
     """
 
-    constant: str
-    border: str
-    images: int
+    constant: str = "zero_input"
+    border: str = "mean"
+    images: int = 64
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -167,7 +167,10 @@ class ShiftFusion(Repair):
         ]
         try:
             with torch.no_grad(), holding(evidence.network, held):
-                evidence.network(images if len(images) else example)
+                if len(images):
+                    evidence.task.run(evidence.network, images)
+                else:
+                    evidence.network(example)
         finally:
             for hook in hooks:
                 hook.remove()

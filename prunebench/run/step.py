@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunebench.budgets import Budget
 from prunebench.channels import ChannelMap, Example, Plan, agreement, slim, trace
 from prunebench.config import Run
-from prunebench.contracts import Dense, Evidence
+from prunebench.contracts import Dense, Evidence, Task
 from prunebench.criteria import Criterion
 from prunebench.criteria.ranked import ranked
 from prunebench.datasets import Data
@@ -42,14 +43,16 @@ class Sample:
     """Training images for criteria and repairs.
 
     Attributes:
-        images: normalised, unaugmented, float32 [n, C, H, W].
-        labels: int64 [n].
+        images: normalised, unaugmented, float32 [n, C, H, W], or what else a user's network takes.
+        labels: int64 [n], or what else its loss takes.
         seed: for criteria that draw at random.
+        task: how the network is run on images, and its loss.
     """
 
-    images: Tensor
-    labels: Tensor
+    images: Any
+    labels: Any
     seed: int
+    task: Task = Task()
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def evidence(network: nn.Module, step: Step, sample: Sample, example: Example) -
     """Returns what criterion and repair may look at in `step`."""
     cmap = trace(network, example)
     groups = tuple(group for group in cmap.groups if group.name in step.groups)
-    return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed)
+    return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed, sample.task)
 
 
 def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: Example) -> Cut:

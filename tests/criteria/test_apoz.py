@@ -14,7 +14,7 @@ from prunebench.errors import ConfigError, PruningError
 
 @pytest.fixture
 def evidence(monkeypatch):
-    def capture(network, cmap, images, groups, point):
+    def capture(network, cmap, images, groups, point, *, run):
         assert point == "activation"
         assert len(images) <= 3
         return {group.name: images for group in groups}

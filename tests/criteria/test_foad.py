@@ -263,7 +263,7 @@ def test_ranges(change, message):
 def evidence(features, monkeypatch):
     """An evidence whose images are the features themselves."""
 
-    def capture(network, cmap, images, groups, point):
+    def capture(network, cmap, images, groups, point, *, run):
         assert point == "block"
         assert len(images) <= 4
         return {group.name: images for group in groups}

@@ -34,7 +34,7 @@ def test_one_pixel_maps_have_rank_nought_or_one():
 
 
 def test_mean_over_the_first_images_equals_one_by_one(monkeypatch):
-    def capture(network, cmap, images, groups, point):
+    def capture(network, cmap, images, groups, point, *, run):
         assert point == "activation"
         assert len(images) <= 2
         return {group.name: images for group in groups}
