@@ -1,22 +1,32 @@
 """Structured pruning of CNNs: run, compare, trust."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from prunebench.api import prune as prune
-    from prunebench.checkpoints.slimmed import load as load
+    from prunebench.api.files import load as load
+    from prunebench.api.files import save as save
+
+#: what is imported from where, and torch with it, only when it is asked for
+_HOMES = {"prune": "prunebench.api", "save": "prunebench.api.files", "load": "prunebench.api.files"}
+#: rooms whose names a user needs
+_ROOMS = ("budgets", "channels", "criteria", "repairs")
+
+__all__ = ["__version__", "load", "prune", "save"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `prune` and `load`, and torch with them, only when they are asked for."""
-    if name == "prune":
-        from prunebench.api import prune
-
-        return prune
-    if name == "load":
-        from prunebench.checkpoints.slimmed import load
-
-        return load
+    """Imports what is asked for."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return import_module(f"prunebench.{name}")
     raise AttributeError(f"module 'prunebench' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Returns the names that there are, imported already or not."""
+    return sorted({*globals(), *_HOMES, *_ROOMS})

@@ -84,6 +84,26 @@ def option(group: str, name: str, base: type, **changes: Any) -> Any:
     return component(group, {str(k): v for k, v in {**values, **changes}.items()}, base)
 
 
+def option_classes(group: str) -> dict[str, str]:
+    """Returns class name -> full name, of all shipped options of `group`."""
+    paths = (conf_dir() / group).glob("*.yaml")
+    targets = [str(read_option(path)["_target_"]) for path in paths]
+    return {target.rpartition(".")[2]: target for target in targets}
+
+
+def option_class(group: str, name: str) -> Any:
+    """Returns the class `name` of a shipped option of `group`.
+
+    Raises:
+        AttributeError: there is none, which is what modules that ask on behalf of users say.
+    """
+    found = option_classes(group) if name[:1].isupper() else {}
+    if name not in found:
+        hint = f"; classes: {', '.join(sorted(found))}" if found else ""
+        raise AttributeError(f"{group} has no '{name}'{hint}")
+    return getattr(import_module(found[name].rpartition(".")[0]), name)
+
+
 def component(group: str, values: dict[str, Any], base: type[Part], *, source: str = "") -> Part:
     """Builds the option of `group` whose class ``_target_`` names.
 

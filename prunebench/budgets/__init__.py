@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import PruningError, require, require_choice
 
@@ -139,3 +139,17 @@ class Budget(ABC):
     def floors(self, cmap: ChannelMap) -> dict[str, int]:
         """Returns group name -> fewest channels, of the groups this budget may prune."""
         return {group.name: self.least(group.size) for group in self.select(cmap)}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an option's class when it is asked for by name alone."""
+    from prunebench.options import option_class
+
+    return option_class("budget", name)
+
+
+def __dir__() -> list[str]:
+    """Returns the names that there are, the options' classes with them."""
+    from prunebench.options import option_classes
+
+    return sorted({*globals(), *option_classes("budget")})

@@ -46,7 +46,12 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is corrupt.
         """
-        return load(self.path) if self.path.exists() else None
+        if not self.path.exists():
+            return None
+        try:
+            return load(self.path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; delete it to start anew") from None
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -72,10 +77,10 @@ def load(path: Path) -> dict[str, Any]:
     raw = read(path)
     body, comment = raw[:-_COMMENT_BYTES], raw[-_COMMENT_BYTES:]
     if not comment.startswith(_LABEL) or len(body) < 2:
-        raise CheckpointError(f"{path} is cut short or no prunebench checkpoint; delete it")
+        raise CheckpointError(f"{path} is cut short, or no checkpoint of prunebench")
     archive = body[:-2] + b"\0\0"
     if hashlib.sha256(archive).hexdigest().encode() != comment[len(_LABEL) :]:
-        raise CheckpointError(f"{path} is damaged: its digest does not match; delete it")
+        raise CheckpointError(f"{path} is damaged: its digest does not match")
     state: dict[str, Any] = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     return state
 

@@ -31,7 +31,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: the file cannot be read safely, or does not fit the network.
     """
-    weights = _without_prefix(_state_dict(_open(path), path))
+    fit_weights(network, _without_prefix(_state_dict(_open(path), path)), path)
+
+
+def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Loads the `weights` of the file at `path` into `network`, in place.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
     own = network.state_dict()
     optional = {name for name in own if name.endswith("num_batches_tracked")} | {
         f"{name}.index"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from prunebench import checkpoints
-from prunebench.channels import Plan, add_position_biases_as_in, slim, trace
+from prunebench.channels import Example, Plan, add_position_biases_as_in, slim, trace
 from prunebench.errors import CheckpointError
 from prunebench.models import ModelSpec
 from prunebench.options import component
@@ -40,14 +41,31 @@ class Provenance:
     std: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """What a network expects of images: (value - mean) / std, of values from 0 to 1.
+
+    Attributes:
+        mean, std: per channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns `images` [..., C, H, W] as the network takes them; uint8 counts from 0 to 255."""
+        values = images / 255 if images.dtype == torch.uint8 else images
+        mean, std = (values.new_tensor(each)[:, None, None] for each in (self.mean, self.std))
+        return (values - mean) / std
+
+
 def tracing_image(shape: Sequence[int]) -> torch.Tensor:
     """Returns a reproducible image [1, C, H, W] to trace and verify networks with."""
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def regrow(network: nn.Module, plans: Sequence[Plan], shape: Sequence[int]) -> nn.Module:
+def regrow(network: nn.Module, plans: Sequence[Plan], example: Example) -> nn.Module:
     """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded."""
-    example = tracing_image(shape).to(next(network.parameters()).device)
     for plan in plans:
         network = slim(network, trace(network, example), plan)
     return network
@@ -70,20 +88,41 @@ def save(path: Path, network: nn.Module, provenance: Provenance) -> None:
     )
 
 
-def load(path: str | Path) -> nn.Module:
-    """Returns the slimmed network that a run saved, in eval mode on the CPU.
+def read(path: Path) -> dict[str, Any]:
+    """Returns what a file with a slimmed network holds.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not a slimmed network of prunebench.
     """
-    content = checkpoints.load(Path(path))
+    content = checkpoints.load(path)
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a slimmed network that this prunebench wrote")
+    return content
+
+
+def load(path: str | Path) -> nn.Module:
+    """Returns the slimmed network that a run saved, in eval mode on the CPU.
+
+    It has the attributes `normalisation`, which its images need, and `plan`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a slimmed network of a run.
+    """
+    content = read(Path(path))
+    if "model" not in content:
+        raise CheckpointError(f"{path} holds no network of a run")
     values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}
     spec: ModelSpec = component("model", values, ModelSpec, source=str(path))  # type: ignore[type-abstract]
     dense = spec.build(tuple(content["shape"]), content["classes"])
     plans = [Plan.from_json(text) for text in content["plans"]]
-    network = regrow(dense.eval(), plans, content["shape"])
+    network = regrow(dense.eval(), plans, tracing_image(content["shape"]))
     add_position_biases_as_in(network, content["network"])
     network.load_state_dict(content["network"])
+    found = {
+        "plan": reduce(Plan.compose, plans, Plan({})),
+        "report": None,
+        "normalisation": Normalisation(tuple(content["mean"]), tuple(content["std"])),
+    }
+    for name, value in found.items():
+        setattr(network, name, value)
     return network.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunebench.contracts import Evidence as Evidence
 from prunebench.contracts import GroupRank as GroupRank
@@ -66,3 +66,17 @@ class TrainingCriterion(Criterion):
             f"criterion={type(self).__name__.lower()} prunes while the network is trained; "
             "choose schedule=during_training, or another criterion"
         )
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an option's class when it is asked for by name alone."""
+    from prunebench.options import option_class
+
+    return option_class("criterion", name)
+
+
+def __dir__() -> list[str]:
+    """Returns the names that there are, the options' classes with them."""
+    from prunebench.options import option_classes
+
+    return sorted({*globals(), *option_classes("criterion")})

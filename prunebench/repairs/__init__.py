@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,3 +35,17 @@ class Repair(ABC):  # noqa: B024 - a repair may use either hook, or none
     def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
         """Adjusts the slimmed network in place, after surgery and its verification."""
         return
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an option's class when it is asked for by name alone."""
+    from prunebench.options import option_class
+
+    return option_class("repair", name)
+
+
+def __dir__() -> list[str]:
+    """Returns the names that there are, the options' classes with them."""
+    from prunebench.options import option_classes
+
+    return sorted({*globals(), *option_classes("repair")})

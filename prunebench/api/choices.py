@@ -1,0 +1,166 @@
+"""From names, objects and numbers to the options that the command line knows as well."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from glob import escape
+from typing import Any, TypeVar
+
+from prunebench.budgets import Budget
+from prunebench.channels import ChannelMap
+from prunebench.criteria import Criterion
+from prunebench.errors import ConfigError, PruningError, nearest, require
+from prunebench.options import conf_dir, option, option_names, read_option
+from prunebench.repairs import Repair
+from prunebench.run.step import Method
+
+#: budgets that may be given as a number, under their own name, instead of ``keep``
+SHORT = ("macs", "params", "uniform")
+PLURALS = {"criterion": "criteria", "budget": "budgets", "repair": "repairs"}
+
+Part = TypeVar("Part")
+
+
+def chosen_criterion(asked: str | Criterion) -> Criterion:
+    """Returns the criterion that is asked for.
+
+    Raises:
+        ConfigError: there is none of this name, or it prunes while a network is trained.
+    """
+    found = _chosen("criterion", asked, Criterion)  # type: ignore[type-abstract]
+    if found.watches:
+        name = asked if isinstance(asked, str) else type(found).__name__
+        raise ConfigError(
+            f"criterion '{name}' prunes while a network is trained, which is done by the command "
+            f"prunebench; criteria: {', '.join(known('criterion'))}"
+        )
+    return found
+
+
+def chosen_repair(asked: str | Repair) -> Repair:
+    """Returns the repair that is asked for.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    return _chosen("repair", asked, Repair)
+
+
+def chosen_budget(
+    criterion: Criterion, asked: object, keys: Mapping[str, Any], arguments: Iterable[str]
+) -> Budget:
+    """Returns the budget that the arguments of `prune` ask for.
+
+    Args:
+        criterion: decides where none is asked for, if it can.
+        asked: a name, an object or None.
+        keys: of the budget's option, or the short forms.
+        arguments: other words that `prune` knows, for messages.
+
+    Raises:
+        ConfigError: they ask for more than one, or a key or value does not fit.
+    """
+    if isinstance(asked, (int, float)):
+        raise ConfigError(
+            f"budget={asked} does not say of what; say macs={asked}, params={asked} (of the whole "
+            f"network's) or uniform={asked} (of each group's channels)"
+        )
+    if not isinstance(asked, str | None):
+        require(not keys, f"a budget object has its own fields; leave {', '.join(keys)} to it")
+        return _chosen("budget", asked, Budget)  # type: ignore[type-abstract]
+    short = [name for name in SHORT if name in keys] if asked is None else []
+    require(
+        len(short) < 2,
+        f"give one budget, not {' and '.join(short)}; "
+        'budget="macs_params", macs=0.5, params=0.5 is one for both',
+    )
+    name = asked or (short[0] if short else "own" if criterion.decides else "uniform")
+    require(name in known("budget"), _unknown("budget", name))
+    renamed = {("keep" if [key] == short else key): value for key, value in keys.items()}
+    valid = sorted(read_option(conf_dir() / "budget" / f"{name}.yaml").keys() - {"_target_"})
+    for key in renamed.keys() - set(valid):
+        words = {*arguments, *valid, *SHORT} - {"keys"}
+        hint = f"; did you mean '{near}'?" if (near := nearest(key, sorted(words))) else ""
+        raise ConfigError(
+            f"'{key}' is not known; budget {name} has {', '.join(valid)}, and prune() "
+            f"{', '.join(word for word in arguments if word != 'keys')}{hint}"
+        )
+    built: Budget = option("budget", name, Budget, **renamed)
+    return built
+
+
+def spoken(made: object) -> str:
+    """Returns the name of an option, as the command line and `prune` have it."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(made).__name__).lower()
+
+
+def known(group: str) -> list[str]:
+    """Returns the names that `prune` takes for a group's options."""
+    names = option_names(group, [conf_dir()])
+    if group != "criterion":
+        return names
+    return [name for name in names if not option(group, name, Criterion).watches]
+
+
+def _unknown(group: str, name: str) -> str:
+    """Says that there is no option of this name, and which there are."""
+    names = known(group)
+    hint = f"; did you mean '{near}'?" if (near := nearest(name, names)) else ""
+    return f"{group} '{name}' is not known; {PLURALS[group]}: {', '.join(names)}{hint}"
+
+
+def _chosen(group: str, asked: object, base: type[Part]) -> Part:
+    """Returns an option that is given as a name or as an object."""
+    if isinstance(asked, str):
+        require(asked in option_names(group, [conf_dir()]), _unknown(group, asked))
+        built: Part = option(group, asked, base)
+        return built
+    if isinstance(asked, type) and issubclass(asked, base):
+        raise ConfigError(f"{group} must be an object, not a class: {asked.__name__}()")
+    if not isinstance(asked, base):
+        raise ConfigError(
+            f"{group} must be a {base.__name__} or a name ({', '.join(known(group))}); got "
+            f"{str(asked)[:60]!r}"
+        )
+    return asked
+
+
+def listed(patterns: str | Sequence[str]) -> list[str]:
+    """Returns patterns as a list; a text is one."""
+    return [patterns] if isinstance(patterns, str) else list(patterns)
+
+
+def limited(
+    method: Method,
+    cmap: ChannelMap,
+    scope: str | None,
+    only: str | Sequence[str],
+    exclude: str | Sequence[str],
+) -> Method:
+    """Returns `method` with a budget that leaves alone what is not to be pruned.
+
+    Raises:
+        PruningError: a pattern of `only` matches no group.
+        ConfigError: there is no such scope.
+    """
+    budget, wanted = method.budget, listed(only)
+    names = [group.name for group in cmap.groups]
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise PruningError(f"only: '{pattern}' matches no group; groups: {', '.join(names)}")
+    others = [
+        escape(name)
+        for name in names
+        if wanted and not any(fnmatchcase(name, pattern) for pattern in wanted)
+    ]
+    return replace(
+        method,
+        budget=replace(
+            budget,
+            scope=budget.scope if scope is None else scope,
+            exclude=[*budget.exclude, *listed(exclude), *others],
+        ),
+    )

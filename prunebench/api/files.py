@@ -1,0 +1,130 @@
+"""Slim networks on disk: a network of one's own without pickle, or what a run has saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from prunebench import checkpoints
+from prunebench.api.result import LINEAGE, Lineage, PruningReport, Slim
+from prunebench.channels import (
+    Example,
+    Plan,
+    add_position_biases_as_in,
+    in_mode,
+)
+from prunebench.channels.followable import plain, require_followable
+from prunebench.channels.untouched import untouched
+from prunebench.checkpoints import slimmed
+from prunebench.checkpoints.foreign import fit_weights
+from prunebench.errors import CheckpointError, PruningError
+from prunebench.records import from_json, to_json
+
+#: what a file holds that `save` wrote; one of a run has "model" instead
+OWN = "own"
+
+
+class Loaded(nn.Module):
+    """A network that was loaded as type checkers see it; in truth it is of a class of its own.
+
+    Attributes:
+        plan: which channels of the dense network are kept.
+        report: what `prune` said of it; None of a run's network, whose folder has a report.json.
+        normalisation: what a run's network expects of images; None of one of your own.
+    """
+
+    plan: Plan
+    report: PruningReport | None
+    normalisation: slimmed.Normalisation | None
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Writes what `prune` returned, fine-tuned or not, so that `load` can rebuild it.
+
+    The file holds weights, plans and the report; no code is stored, and none is run by `load`.
+
+    Raises:
+        CheckpointError: the network did not come from `prune`, or its state is more than tensors.
+    """
+    network = plain(model)
+    lineage = getattr(network, LINEAGE, None)
+    if not isinstance(lineage, Lineage):
+        raise CheckpointError(
+            f"this {type(network).__name__} does not come from prunebench.prune (or is wrapped in "
+            "another module); save what prune returned, or its state_dict with torch.save"
+        )
+    state = network.state_dict()
+    strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise CheckpointError(f"{strange[0]} of the network is no tensor, and is not saved")
+    checkpoints.save(
+        Path(path),
+        {
+            "format": slimmed.FORMAT,
+            OWN: type(network).__name__,
+            "plans": [plan.to_json() for plan in lineage.plans],
+            "plan": cast(Slim, network).plan.to_json(),
+            "report": to_json(cast(Slim, network).report),
+            "example": lineage.example,
+            "network": state,
+        },
+    )
+
+
+def load(
+    path: str | Path, model: nn.Module | None = None, example: Example | None = None
+) -> Loaded:
+    """Returns a slim network in eval mode: a run's, or one of your own.
+
+    Args:
+        path: a file that a run (``slim.pt``) or `save` wrote.
+        model: for one of your own, a dense network as it was before it was pruned, with whatever
+            weights; it is left unchanged. A run's network needs none.
+        example: an input, should the one at pruning have held more than tensors and plain values.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another network.
+    """
+    content = slimmed.read(Path(path))
+    if OWN not in content:
+        if model is not None:
+            raise CheckpointError(f"{path} comes from a run and is loaded without model=")
+        return cast(Loaded, slimmed.load(path))
+    if model is None:
+        raise CheckpointError(
+            f"{path} holds a {content[OWN]} of your own; give load(path, model=...) a dense one, "
+            "as it was before it was pruned"
+        )
+    require_followable(model)
+    return _restored(Path(path), content, plain(model), example)
+
+
+def _restored(
+    path: Path, content: dict[str, Any], dense: nn.Module, example: Example | None
+) -> Loaded:
+    """Returns `dense` slimmed as the file at `path` says, with the weights in it."""
+    given = content["example"] if example is None else example
+    if given is None:
+        raise CheckpointError(f"{path} says nothing about the input; give load(..., example=...)")
+    plans = [Plan.from_json(text) for text in content["plans"]]
+    try:
+        with in_mode(dense), untouched(dense):
+            network = slimmed.regrow(dense, plans, given)
+    except PruningError as error:
+        raise CheckpointError(
+            f"{path} was cut out of another {content[OWN]} than this {type(dense).__name__}: "
+            f"{error}"
+        ) from error
+    add_position_biases_as_in(network, content["network"])
+    fit_weights(network, content["network"], path)
+    attributes = {
+        "plan": Plan.from_json(content["plan"]),
+        "report": from_json(PruningReport, content["report"], str(path)),
+        LINEAGE: Lineage(tuple(plans), content["example"]),
+        "normalisation": None,
+    }
+    for name, value in attributes.items():
+        setattr(network, name, value)
+    return cast(Loaded, network.eval())

@@ -1,0 +1,155 @@
+"""From what users have, tensors, pairs or data loaders, to the images that criteria look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.api.choices import spoken
+from prunebench.channels.example import described
+from prunebench.channels.tensors import map_tensors, tensors_in
+from prunebench.contracts import Task, rows
+from prunebench.errors import ConfigError, PruningError
+from prunebench.run.step import Method, Sample
+
+FORMS = (
+    "images must be a tensor, (inputs, targets), or an iterable of such batches, where inputs are "
+    "a tensor, or a tuple or dict of several"
+)
+
+
+def require_finite(network: nn.Module) -> None:
+    """Refuses a network with weights that are no numbers, before anything else is blamed."""
+    for name, weight in network.named_parameters():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            raise PruningError(f"{name} has values that are not finite; has training diverged?")
+
+
+def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed: int) -> Sample:
+    """Returns the first images, as many as `method` looks at, on the device of `network`.
+
+    Batches are put together, and divided again as the criterion says. Lists that `task.forward`
+    is to be given have an entry for each image; otherwise a list of inputs is as good as a tuple.
+
+    Raises:
+        ConfigError: there are none, or they are of no such form.
+        PruningError: the network fails on the first of them.
+    """
+    count = method.images_needed
+    if not count:
+        return Sample(torch.empty(0), None, seed, task)
+    if images is None:
+        name = spoken(method.criterion if method.criterion.images_needed else method.repair)
+        raise ConfigError(
+            f"{name} looks at {count} training images; give images=(inputs, labels), "
+            "a tensor of inputs, or a data loader"
+        )
+    found, have = list[tuple[Any, Any]](), 0
+    for inputs, targets in _batches(images):
+        if isinstance(inputs, list) and task.forward is None:
+            inputs = tuple(inputs)
+        have += _agreed(inputs, targets)
+        found.append((inputs, targets))
+        if have >= count:
+            break
+    if not have:
+        raise ConfigError("images= holds no image")
+    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+    first = [rows(_joined(column), 0, count) for column in zip(*found, strict=True)]
+    inputs, targets = (_moved(part, device) for part in first)
+    if not all(bool(t.isfinite().all()) for t in tensors_in(inputs) if t.is_floating_point()):
+        raise ConfigError("images= holds values that are not finite")
+    if task.forward is None:
+        _require_runs(network, rows(inputs, 0, 1))
+    return Sample(inputs, targets, seed, task)
+
+
+def _batches(images: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields inputs and targets; targets are None where there are none."""
+    if isinstance(images, (Tensor, tuple, Mapping)):
+        yield _pair(images)
+    elif isinstance(images, Iterable) and not isinstance(images, str | bytes):
+        for batch in images:
+            yield _pair(batch)
+    else:
+        raise ConfigError(f"{FORMS}; got {str(images)[:60]!r}")
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    """Returns inputs and targets of one batch."""
+    if isinstance(batch, (tuple, list)):
+        if len(batch) in (1, 2):
+            return batch[0], (batch[1] if len(batch) == 2 else None)
+        raise ConfigError(
+            f"a batch of {len(batch)} parts is not (inputs, targets); several inputs are given as "
+            "((a, b), targets)"
+        )
+    return batch, None
+
+
+def _agreed(inputs: Any, targets: Any) -> int:
+    """Returns how many images a batch holds.
+
+    Raises:
+        ConfigError: its parts do not agree, or something has no entry for each image.
+    """
+    counts = {count for part in (inputs, targets) for count in _counts(part)}
+    if len(counts) != 1:
+        raise ConfigError(
+            f"the parts of images= hold {' and '.join(map(str, sorted(counts)))} images: inputs "
+            f"are {described(inputs)}, targets {described(targets)}; {FORMS}"
+        )
+    return counts.pop()
+
+
+def _counts(part: Any) -> Iterator[int]:
+    """Yields the number of images of everything in inputs or targets."""
+    if isinstance(part, Mapping):
+        part = tuple(part.values())
+    if isinstance(part, tuple):
+        for inner in part:
+            yield from _counts(inner)
+    elif isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
+        yield len(part)
+    elif part is not None:
+        raise ConfigError(f"{FORMS}; got {str(part)[:60]!r} in them")
+
+
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """Returns several batches of inputs, or of targets, as one."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise ConfigError(
+                f"the batches of images= differ in size ({described(list(parts))}); give them one "
+                "size, or lists with an entry for each image and a forward= that takes them"
+            )
+        return torch.cat(parts)
+    if isinstance(first, list):
+        return [entry for part in parts for entry in part]
+    if isinstance(first, Mapping):
+        return {key: _joined(tuple(part[key] for part in parts)) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_joined(column) for column in zip(*parts, strict=True))
+    return None
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    """Returns `part` on `device`."""
+    return map_tensors(part, lambda t: t.to(device))
+
+
+def _require_runs(network: nn.Module, image: Any) -> None:
+    """Refuses images that the network fails on, before a criterion does."""
+    with torch.no_grad():
+        try:
+            Task().run(network, image)
+        except Exception as error:
+            why = str(error).split("\n")[0] or type(error).__name__
+            raise PruningError(
+                f"the network fails on the first of images= ({described(image)}): {why}; give what "
+                "its forward takes, or a forward= of network and inputs"
+            ) from error

@@ -1,0 +1,193 @@
+"""What `prune` gives back: the slim network, with its plan and its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import reduce
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.channels import ChannelMap, Example, Plan
+from prunebench.channels.example import one_image
+from prunebench.channels.tensors import map_tensors
+from prunebench.contracts import rows_in
+from prunebench.errors import PruningError
+from prunebench.measure import params
+from prunebench.records import StepRecord
+from prunebench.run.step import Cut, Method, Sample
+
+#: attribute of a slim network that says how it came from the dense one
+LINEAGE = "_prunebench_lineage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningReport:
+    """What pruning came to; ``print`` shows it in words.
+
+    Attributes:
+        params_before, params_after: numbers of parameters.
+        macs_before, macs_after: multiply-adds of convolution, linear and matmul layers, one image.
+        channels_before, channels_after: by group.
+        whole: group or layer -> why it was left whole.
+        surgery_error: largest relative difference between the masked and the slim network.
+        steps: the rounds one by one.
+        notes: what was accepted, though perhaps not meant.
+    """
+
+    params_before: int
+    params_after: int
+    macs_before: int
+    macs_after: int
+    channels_before: dict[str, int]
+    channels_after: dict[str, int]
+    whole: dict[str, str]
+    surgery_error: float
+    steps: list[StepRecord]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        """Returns the report as lines of text."""
+        lines = [
+            _change("parameters", self.params_before, self.params_after),
+            _change("MACs", self.macs_before, self.macs_after),
+        ]
+        for name, before in self.channels_before.items():
+            if name not in self.whole:
+                lines.append(f"{name}: {self.channels_after[name]} of {before} channels kept")
+        lines += [f"{name}: left whole, {why}" for name, why in self.whole.items()]
+        lines.append(f"slim and masked network differ by {self.surgery_error:.1e} (relative)")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def _change(what: str, before: int, after: int) -> str:
+    """Returns a count before and after in words."""
+    share = 100 * (after / before - 1) if before else 0.0
+    return f"{what}: {before:,} -> {after:,} ({share:+.1f} %)"
+
+
+class Slim(nn.Module):
+    """A slim network as type checkers see it; in truth it is of the class it was cut from.
+
+    Attributes:
+        plan: which channels of the network that `prune` was given are kept.
+        report: what it came to.
+    """
+
+    plan: Plan
+    report: PruningReport
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """How a slim network comes out of the dense one.
+
+    Attributes:
+        plans: one per cut since the network was whole, each in the numbering it was applied to.
+        example: an input without data to trace the dense network with; None if it holds more than
+            tensors and plain values.
+    """
+
+    plans: tuple[Plan, ...]
+    example: Any
+
+
+def attach(
+    network: nn.Module,
+    cuts: list[Cut],
+    cmap: ChannelMap,
+    method: Method,
+    sample: Sample,
+    example: Example,
+) -> Slim:
+    """Returns the network of the last cut, with plan and report as attributes.
+
+    Args:
+        network: what was pruned.
+        cuts: all rounds.
+        cmap: the channel map of `network`.
+        method: criterion, budget and repair.
+        sample: what criterion and repair could look at.
+        example: that it was traced with.
+
+    Raises:
+        PruningError: the network has attributes of these names that are its own.
+    """
+    slim, plan = cuts[-1].network, reduce(Plan.compose, (made.plan for made in cuts), Plan({}))
+    before = getattr(network, LINEAGE, None)
+    for name in ("plan", "report"):
+        if before is None and hasattr(network, name):
+            raise PruningError(
+                f"the network has an attribute '{name}' of its own, and prune() keeps the result's "
+                f"{name} there; give the network's another name"
+            )
+    report = reported(slim, plan, cuts, cmap, method, rows_in(sample.images))
+    plans = tuple(made.plan for made in cuts)
+    if before is not None:
+        plans = (*before.plans, *plans)
+    kept = before.example if before is not None else _hollow(example)
+    for name, value in {"plan": plan, "report": report, LINEAGE: Lineage(plans, kept)}.items():
+        setattr(slim, name, value)
+    return cast(Slim, slim)
+
+
+def reported(
+    slim: nn.Module,
+    plan: Plan,
+    cuts: list[Cut],
+    cmap: ChannelMap,
+    method: Method,
+    images: int,
+) -> PruningReport:
+    """Returns what the cuts came to; see `attach`."""
+    dense = Plan({})
+    sizes = {group.name: group.size for group in cmap.groups}
+    left = {name: len(plan.kept.get(name, range(size))) for name, size in sizes.items()}
+    notes = []
+    if images < method.images_needed:
+        notes.append(f"{method.images_needed:,} images were asked for; there are {images:,}")
+    if left == sizes:
+        notes.append("no channel was cut: criterion and budget keep them all")
+    return PruningReport(
+        params_before=cmap.params(dense),
+        params_after=params(slim),
+        macs_before=cmap.macs(dense),
+        macs_after=cmap.macs(plan),
+        channels_before=sizes,
+        channels_after=left,
+        whole=left_whole(cmap, method),
+        surgery_error=max(made.record.surgery_error for made in cuts),
+        steps=[made.record for made in cuts],
+        notes=notes,
+    )
+
+
+def left_whole(cmap: ChannelMap, method: Method) -> dict[str, str]:
+    """Returns group or layer -> why no channel of it was to be cut."""
+    budget = method.budget
+    chosen = {group.name for group in budget.select(cmap)}
+    whole = {name: f"{reason}" for name, reason in cmap.frozen.items()}
+    for group in cmap.groups:
+        if group.name not in chosen:
+            out = any(fnmatchcase(group.name, pattern) for pattern in budget.exclude)
+            stream = 'it lies on a residual stream, which scope="all" prunes, too'
+            whole[group.name] = "it is left out by only= or exclude=" if out else stream
+    return whole
+
+
+def _hollow(example: Example) -> Any:
+    """Returns one image of `example` with the same numbers everywhere, which take no room."""
+    if not _simple(example):
+        return None
+    return map_tensors(one_image(example), lambda t: torch.zeros((), dtype=t.dtype).expand(t.shape))
+
+
+def _simple(value: Any) -> bool:
+    """Whether `value` is made of tensors and plain values alone."""
+    if type(value) is dict:
+        return all(type(key) is str and _simple(item) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return all(_simple(item) for item in value)
+    return type(value) in (Tensor, str, int, float, bool, type(None))

@@ -1,0 +1,113 @@
+"""One cut or several, each ranked on what the last one left, with the user's training between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from prunebench.api.choices import spoken
+from prunebench.api.optimizer import Follower
+from prunebench.channels import ChannelMap, Example, in_mode, match_modes
+from prunebench.channels.untouched import untouched
+from prunebench.config.combinations import check_combination
+from prunebench.errors import ConfigError, require
+from prunebench.run.step import Cut, Method, Sample, cut, dense_counts
+from prunebench.schedules import Schedule
+from prunebench.schedules.iterative import Iterative
+from prunebench.schedules.oneshot import OneShot
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many rounds, and what of the user's goes along.
+
+    Attributes:
+        count: of rounds.
+        between: trains the network between two of them, in place.
+        follower: takes an optimizer along.
+    """
+
+    count: int
+    between: Callable[[Any], object] | None
+    follower: Follower
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        whole = isinstance(self.count, int) and not isinstance(self.count, bool)
+        require(whole and self.count >= 1, f"steps must be 1, 2, 3 ...; got {self.count!r}")
+        require(
+            self.between is None or self.count > 1,
+            "between= is called between two steps; give steps=2 or more",
+        )
+
+    def schedule(self, method: Method) -> Schedule:
+        """Returns the schedule of the rounds.
+
+        Raises:
+            ConfigError: criterion and budget do not go with each other, or with several rounds.
+        """
+        if self.count == 1:
+            schedule: Schedule = OneShot()
+        else:
+            schedule = Iterative(rounds=self.count, epochs=0)
+        criterion, budget = method.criterion, method.budget
+        names = {
+            "criterion": spoken(criterion),
+            "budget": spoken(budget),
+            "schedule": "oneshot" if self.count == 1 else "iterative",
+        }
+        check_combination(names, criterion=criterion, budget=budget, schedule=schedule)
+        return schedule
+
+
+def cut_in_steps(
+    model: nn.Module,
+    cmap: ChannelMap,
+    example: Example,
+    method: Method,
+    rounds: Steps,
+    sample: Sample,
+) -> list[Cut]:
+    """Returns what every round made of the last one's network; the first one's is `model`.
+
+    Args:
+        model: the network.
+        cmap: its channel map.
+        example: to trace and verify with.
+        method: criterion, budget and repair.
+        rounds: how many, and what happens between them.
+        sample: what criterion and repair may look at.
+
+    Raises:
+        PruningError: criterion or budget cannot serve this network, or surgery went wrong; then
+            the optimizer is as it was.
+    """
+    schedule, cuts = rounds.schedule(method), list[Cut]()
+    dense, network = dense_counts(cmap), model
+    plan = schedule.steps([group.name for group in method.budget.select(cmap)])
+    with rounds.follower:
+        for number, step in enumerate(plan, start=1):
+            with in_mode(network), untouched(network):
+                made = cut(network, method, step, dense, sample=sample, example=example)
+                rounds.follower.follow(network, made, example)
+            cuts.append(made)
+            network = made.network
+            match_modes(network, model)
+            if rounds.between is not None and number < len(plan):
+                _train(rounds.between, network)
+    match_modes(network, model)
+    return cuts
+
+
+def _train(between: Callable[[Any], object], network: nn.Module) -> None:
+    """Lets the user train `network` in place.
+
+    Raises:
+        ConfigError: another network comes back, which nobody would look at.
+    """
+    returned = between(network)
+    if isinstance(returned, nn.Module) and returned is not network:
+        raise ConfigError("between= returned another network; train the one it is given in place")
