@@ -14,20 +14,18 @@ from typing import Any
 
 from torch import Tensor, nn, optim
 
-from prunebench.api.choices import chosen_budget, chosen_criterion, chosen_repair, limited
-from prunebench.api.images import require_finite, sample_of
+from prunebench.api.choices import chosen, limited
+from prunebench.api.images import followable, sample_of
 from prunebench.api.optimizer import Follower
 from prunebench.api.result import Slim, attach
 from prunebench.api.steps import Steps, cut_in_steps
 from prunebench.api.wording import in_python
 from prunebench.budgets import Budget
 from prunebench.channels import Example, in_mode, trace
-from prunebench.channels.followable import plain, require_followable
 from prunebench.channels.untouched import untouched
 from prunebench.contracts import Task
 from prunebench.criteria import Criterion
 from prunebench.repairs import Repair
-from prunebench.run.step import Method
 
 
 def prune(  # noqa: PLR0913 - what a method is made of, each by its name
@@ -70,12 +68,8 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """
     with in_python(criterion, repair, keys):
-        ranking = chosen_criterion(criterion)
-        wanted = chosen_budget(ranking, budget, keys, signature(prune).parameters)
-        method = Method(ranking, wanted, chosen_repair(repair))
-        require_followable(model)
-        network = plain(model)
-        require_finite(network)
+        method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
+        network = followable(model)
         rounds = Steps(steps, between, Follower(optimizer, network))
         with in_mode(network), untouched(network):
             cmap = trace(network, example)

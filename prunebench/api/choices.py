@@ -24,6 +24,23 @@ PLURALS = {"criterion": "criteria", "budget": "budgets", "repair": "repairs"}
 Part = TypeVar("Part")
 
 
+def chosen(
+    criterion: str | Criterion,
+    budget: object,
+    repair: str | Repair,
+    keys: Mapping[str, Any],
+    arguments: Iterable[str],
+) -> Method:
+    """Returns the method that the arguments of `prune` ask for.
+
+    Raises:
+        ConfigError: an option or key is not known, or a value does not fit.
+    """
+    ranking = chosen_criterion(criterion)
+    made = _chosen("repair", repair, Repair)
+    return Method(ranking, chosen_budget(ranking, budget, keys, arguments), made)
+
+
 def chosen_criterion(asked: str | Criterion) -> Criterion:
     """Returns the criterion that is asked for.
 
@@ -38,15 +55,6 @@ def chosen_criterion(asked: str | Criterion) -> Criterion:
             f"prunebench; criteria: {', '.join(known('criterion'))}"
         )
     return found
-
-
-def chosen_repair(asked: str | Repair) -> Repair:
-    """Returns the repair that is asked for.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    return _chosen("repair", asked, Repair)
 
 
 def chosen_budget(

@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from prunebench import checkpoints
-from prunebench.api.result import LINEAGE, Lineage, PruningReport, Slim
+from prunebench.api.result import LINEAGE, Lineage, PruningReport, Slim, hold
 from prunebench.channels import (
     Example,
     Plan,
@@ -125,6 +125,5 @@ def _restored(
         LINEAGE: Lineage(tuple(plans), content["example"]),
         "normalisation": None,
     }
-    for name, value in attributes.items():
-        setattr(network, name, value)
+    hold(network, attributes)
     return cast(Loaded, network.eval())

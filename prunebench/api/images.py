@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunebench.api.choices import spoken
 from prunebench.channels.example import described
+from prunebench.channels.followable import plain, require_followable
 from prunebench.channels.tensors import map_tensors, tensors_in
 from prunebench.contracts import Task, rows
 from prunebench.errors import ConfigError, PruningError
@@ -21,11 +22,19 @@ FORMS = (
 )
 
 
-def require_finite(network: nn.Module) -> None:
-    """Refuses a network with weights that are no numbers, before anything else is blamed."""
+def followable(model: nn.Module) -> nn.Module:
+    """Returns `model`, or of a compiled one what it was made from.
+
+    Raises:
+        PruningError: its forward cannot be followed, or it has weights that are no numbers, which
+            everything else would be blamed for later.
+    """
+    require_followable(model)
+    network = plain(model)
     for name, weight in network.named_parameters():
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             raise PruningError(f"{name} has values that are not finite; has training diverged?")
+    return network
 
 
 def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed: int) -> Sample:

@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from prunebench.channels import ChannelMap, Example, Plan
 from prunebench.channels.example import one_image
@@ -128,9 +128,16 @@ def attach(
     if before is not None:
         plans = (*before.plans, *plans)
     kept = before.example if before is not None else _hollow(example)
-    for name, value in {"plan": plan, "report": report, LINEAGE: Lineage(plans, kept)}.items():
-        setattr(slim, name, value)
+    hold(slim, {"plan": plan, "report": report, LINEAGE: Lineage(plans, kept)})
     return cast(Slim, slim)
+
+
+def hold(network: nn.Module, attributes: dict[str, Any]) -> None:
+    """Gives `network` attributes that its deep copies have, too."""
+    for name, value in attributes.items():
+        setattr(network, name, value)
+    if isinstance(network, fx.GraphModule):  # which copies what its graph uses, and this
+        network.meta["_user_preserved_attributes"] = attributes
 
 
 def reported(

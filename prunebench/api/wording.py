@@ -38,9 +38,7 @@ def reworded(message: str, asked: Mapping[str, object], short: str) -> str:
         asked: group -> the option that the user named or made.
         short: the argument that stands for ``budget.keep``.
     """
-    text = message.replace(' (in Python, scope="all")', "").replace(
-        "or in Python, prune", "or prune"
-    )
+    text = message.replace(' (in Python, scope="all")', "").replace("or in Python, ", "or ")
     text = re.sub(r"schedule=oneshot( or (layerwise|iterative))?", "steps=1", text)
     text = text.replace("schedule=iterative", "steps=2 or more")
     text = re.sub(r"budget\.keep\b", short, text)
