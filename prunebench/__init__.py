@@ -9,13 +9,21 @@ if TYPE_CHECKING:
     from prunebench.api import prune as prune
     from prunebench.api.files import load as load
     from prunebench.api.files import save as save
+    from prunebench.api.result import PruningReport as PruningReport
+    from prunebench.api.result import Slim as Slim
 
 #: what is imported from where, and torch with it, only when it is asked for
-_HOMES = {"prune": "prunebench.api", "save": "prunebench.api.files", "load": "prunebench.api.files"}
+_HOMES = {
+    "prune": "prunebench.api",
+    "save": "prunebench.api.files",
+    "load": "prunebench.api.files",
+    "Slim": "prunebench.api.result",
+    "PruningReport": "prunebench.api.result",
+}
 #: rooms whose names a user needs
 _ROOMS = ("budgets", "channels", "criteria", "repairs")
 
-__all__ = ["__version__", "load", "prune", "save"]
+__all__ = ["PruningReport", "Slim", "__version__", "load", "prune", "save"]
 
 
 def __getattr__(name: str) -> Any:
