@@ -190,9 +190,8 @@ def test_what_is_left_whole_is_told_with_its_reason() -> None:
         model, torch.randn(IMAGE), only="layer[12].*", exclude=["layer1.*"], uniform=0.5
     )
     report = small.report
-    cut = {
-        name for name, left in report.channels_after.items() if left < report.channels_before[name]
-    }
+    dense = report.channels_before
+    cut = {name for name, left in report.channels_after.items() if left < dense[name]}
     assert cut == {"layer2.0.conv1", "layer2.1.conv1", "layer2.2.conv1"}
     assert report.whole["layer3.0.conv1"] == "it is left out by only= or exclude="
     assert report.whole["conv1"] == "it is left out by only= or exclude="

@@ -1,0 +1,34 @@
+"""The examples in scripts/examples run, and end with a slim network that trains on."""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from prunebench.measure import params
+
+FOLDER = Path(__file__).resolve().parents[2] / "scripts" / "examples"
+EXAMPLES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def imported(name: str) -> ModuleType:
+    spec = spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_ten() -> None:
+    assert len(EXAMPLES) == 10
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "timm_model":
+        pytest.importorskip("timm")
+    model, small = imported(name).main()
+    assert params(small) == small.report.params_after < params(model) == small.report.params_before
+    assert small.report.macs_after < 0.8 * small.report.macs_before
+    assert str(small.report) in capsys.readouterr().out
