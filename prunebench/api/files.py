@@ -14,6 +14,7 @@ from prunebench.channels import (
     Plan,
     add_position_biases_as_in,
     in_mode,
+    trace,
 )
 from prunebench.channels.followable import plain, require_followable
 from prunebench.channels.untouched import untouched
@@ -67,6 +68,7 @@ def save(model: nn.Module, path: str | Path) -> None:
             "plans": [plan.to_json() for plan in lineage.plans],
             "plan": cast(Slim, network).plan.to_json(),
             "report": to_json(cast(Slim, network).report),
+            "sizes": lineage.sizes,
             "example": lineage.example,
             "network": state,
         },
@@ -111,6 +113,7 @@ def _restored(
     plans = [Plan.from_json(text) for text in content["plans"]]
     try:
         with in_mode(dense), untouched(dense):
+            _require_sizes(dense, content["sizes"], given)
             network = slimmed.regrow(dense, plans, given)
     except PruningError as error:
         raise CheckpointError(
@@ -122,8 +125,21 @@ def _restored(
     attributes = {
         "plan": Plan.from_json(content["plan"]),
         "report": from_json(PruningReport, content["report"], str(path)),
-        LINEAGE: Lineage(tuple(plans), content["example"]),
+        LINEAGE: Lineage(tuple(plans), content["sizes"], content["example"]),
         "normalisation": None,
     }
     hold(network, attributes)
     return cast(Loaded, network.eval())
+
+
+def _require_sizes(dense: nn.Module, sizes: dict[str, int], example: Example) -> None:
+    """Refuses a network whose groups are not as wide as those that were cut.
+
+    Raises:
+        PruningError: one is not.
+    """
+    found = {group.name: group.size for group in trace(dense, example).groups}
+    for name in [*sizes, *found]:
+        if sizes.get(name) != found.get(name):
+            had, has = (f"{count or 'no'} channels" for count in (sizes.get(name), found.get(name)))
+            raise PruningError(f"group '{name}' had {had} and has {has} here")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, cast
@@ -86,11 +86,13 @@ class Lineage:
 
     Attributes:
         plans: one per cut since the network was whole, each in the numbering it was applied to.
+        sizes: group -> channels of the whole network.
         example: an input without data to trace the dense network with; None if it holds more than
             tensors and plain values.
     """
 
     plans: tuple[Plan, ...]
+    sizes: dict[str, int]
     example: Any
 
 
@@ -124,11 +126,9 @@ def attach(
                 f"{name} there; give the network's another name"
             )
     report = reported(slim, plan, cuts, cmap, method, rows_in(sample.images))
-    plans = tuple(made.plan for made in cuts)
-    if before is not None:
-        plans = (*before.plans, *plans)
-    kept = before.example if before is not None else _hollow(example)
-    hold(slim, {"plan": plan, "report": report, LINEAGE: Lineage(plans, kept)})
+    whole = before or Lineage((), report.channels_before, _hollow(example))
+    lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
+    hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})
     return cast(Slim, slim)
 
 

@@ -69,8 +69,12 @@ def _kind(value: object) -> str:
 
 def _snapshot(network: nn.Module) -> dict[str, Tensor | bool]:
     """Returns copies of all weights and buffers, and the mode of every module."""
+    import torch
+
     state: dict[str, Tensor | bool] = {
-        name: tensor.detach().clone() for name, tensor in network.state_dict().items()
+        name: value.detach().clone()
+        for name, value in network.state_dict().items()
+        if isinstance(value, torch.Tensor)
     }
     return state | {f"{name}.training": m.training for name, m in network.named_modules()}
 

@@ -30,5 +30,5 @@ def test_the_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None
         pytest.importorskip("timm")
     model, small = imported(name).main()
     assert params(small) == small.report.params_after < params(model) == small.report.params_before
-    assert small.report.macs_after < 0.8 * small.report.macs_before
+    assert small.report.macs_after < 0.85 * small.report.macs_before
     assert str(small.report) in capsys.readouterr().out
