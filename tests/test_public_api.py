@@ -1,5 +1,6 @@
 """The Python interface that stays: what is imported from where, its parameters, and its results."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from torch import nn
 import prunebench
 from prunebench.channels import Plan, mask, slim, trace
 from prunebench.checkpoints import slimmed
+from prunebench.criteria import l1
 from prunebench.criteria.bn_probability import z_score
 from prunebench.criteria.foad import select, similarity
 from prunebench.criteria.thinet import removal_order, rescale
 from prunebench.measure import macs, params
+from prunebench.options import conf_dir, option_class, read_option
 
 IMAGE = torch.ones(1, 3, 8, 8)
 
@@ -54,9 +57,12 @@ def parameters(function: Callable[..., object]) -> str:
         (params, "(network)"),
         (
             prunebench.prune,
-            "(model, example, *, criterion='l1', images=None, seed=0, **budget)",
+            "(model, example, *, criterion='l1', budget=None, repair='none', scope=None, only=(), "
+            "exclude=(), steps=1, between=None, images=None, loss=None, forward=None, "
+            "optimizer=None, seed=0, **keys)",
         ),
-        (prunebench.load, "(path)"),
+        (prunebench.save, "(model, path)"),
+        (prunebench.load, "(path, model=None, example=None)"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__qualname__,
 )
@@ -135,3 +141,66 @@ def test_criteria_are_imported_without_torch(name: str) -> None:
     code = f"import sys, prunebench.criteria.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_names_can_be_found_and_cost_no_torch() -> None:
+    code = (
+        "import sys, prunebench; names = dir(prunebench); assert 'torch' not in sys.modules; "
+        "print(*names, *dir(prunebench.criteria), *dir(prunebench.budgets))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    wanted = {"prune", "save", "load", "Slim", "PruningReport", "criteria", "budgets", "repairs"}
+    assert wanted | {"Taylor", "Macs", "Criterion"} <= set(done.stdout.split())
+    assert prunebench.criteria.L1 is l1.L1
+    with pytest.raises(AttributeError, match="criterion has no 'L3'; classes: Aofp, Apoz,"):
+        _ = prunebench.criteria.L3
+
+
+@pytest.mark.parametrize("room", ["criterion", "budget", "repair"])
+def test_an_option_made_in_python_is_as_its_yaml_says(room: str) -> None:
+    given = {"keep": 0.5, "macs": 0.5, "params": 0.5}
+    for path in (conf_dir() / room).glob("*.yaml"):
+        shipped = {key: value for key, value in read_option(path).items() if key != "_target_"}
+        made = option_class(room, str(read_option(path)["_target_"]).rpartition(".")[2])
+        if path.stem in ("thinet_tpami", "per_layer") or getattr(made, "watches", False):
+            continue  # a second YAML of a class; keys that have no default; not for `prune`
+        names = {field.name for field in dataclasses.fields(made)}
+        built = dataclasses.asdict(made(**{k: v for k, v in given.items() if k in names}))
+        shipped.pop("floor_share", None)  # 0 in Python and in reports from before
+        built.pop("floor_share", None)
+        assert built == shipped, path
+
+
+SNIPPET = """
+import torch
+from torch import nn, optim
+import prunebench
+from prunebench.criteria.taylor import Taylor
+
+model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 3))
+image = torch.ones(1, 3, 8, 8)
+small = prunebench.prune(
+    model, image, criterion=Taylor(form="weight"), macs=0.5, images=image,
+    loss=lambda outputs, targets: outputs.sum(), optimizer=optim.SGD(model.parameters(), lr=0.1),
+)
+reveal_type(small.plan.kept)
+reveal_type(small.report.macs_after)
+optim.SGD(small.parameters(), lr=0.1)
+prunebench.save(small, "slim.pt")
+reveal_type(prunebench.load("slim.pt", model).normalisation)
+prunebench.prune(model, image, criterion=3)
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_see_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SNIPPET)
+    words = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "mine.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert sum("error:" in line for line in lines) == 1, done.stdout
+    assert 'Argument "criterion" to "prune" has incompatible type "int"' in done.stdout
+    found = [line.partition("Revealed type is ")[2] for line in lines if "Revealed" in line]
+    assert "tuple" in found[0].lower() and "int" in found[0]
+    assert "int" in found[1]
+    assert "Normalisation" in found[2] and "None" in found[2]

@@ -141,7 +141,8 @@ def test_the_script_that_is_named_runs(folder):
     assert len(list(folder.rglob("report.json"))) == 6
 
 
-def test_the_python_runs():
+def test_the_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     network = option("model", "resnet20", ModelSpec).build((3, 32, 32), 10).eval()
     example = torch.randn(1, 3, 32, 32)
     pruning = [block for block in BLOCKS if "small = " in block]  # a command above runs the others

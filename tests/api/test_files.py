@@ -135,7 +135,7 @@ def test_files_and_networks_of_other_kinds_are_one_sentence(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="this DataParallel does not .* wrapped in another"):
         save(nn.DataParallel(prunebench.prune(Net(), X)), path)
 
-    class Noting(Net):
+    class Noting(nn.ReLU):
         def get_extra_state(self) -> object:
             return {"seen": 3}
 
@@ -143,7 +143,8 @@ def test_files_and_networks_of_other_kinds_are_one_sentence(tmp_path: Path) -> N
             return
 
     with pytest.raises(CheckpointError, match="_extra_state of the network is no tensor"):
-        save(prunebench.prune(Noting(), X), path)
+        model = nn.Sequential(nn.Conv2d(3, 8, 1), Noting(), nn.Conv2d(8, 4, 1))
+        save(prunebench.prune(model, X), path)
 
 
 def test_a_runs_network_says_how_its_images_are_normalised(tmp_path: Path) -> None:
