@@ -17,7 +17,7 @@ from torch import Tensor, nn, optim
 from prunebench.api.choices import chosen, limited
 from prunebench.api.images import followable, sample_of
 from prunebench.api.optimizer import Follower
-from prunebench.api.result import Slim, attach
+from prunebench.api.result import Slim, attach, require_room
 from prunebench.api.steps import Steps, cut_in_steps
 from prunebench.api.wording import in_python
 from prunebench.budgets import Budget
@@ -70,6 +70,7 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
     with in_python(criterion, repair, keys):
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
         network = followable(model)
+        require_room(network)
         rounds = Steps(steps, between, Follower(optimizer, network))
         with in_mode(network), untouched(network):
             cmap = trace(network, example)

@@ -96,6 +96,20 @@ class Lineage:
     example: Any
 
 
+def require_room(network: nn.Module) -> None:
+    """Refuses a network that has attributes of its own where plan and report go.
+
+    Raises:
+        PruningError: it has one.
+    """
+    for name in ("plan", "report"):
+        if hasattr(network, name) and not hasattr(network, LINEAGE):
+            raise PruningError(
+                f"the network has an attribute '{name}' of its own, and prune() keeps the result's "
+                f"{name} there; give the network's another name"
+            )
+
+
 def attach(
     network: nn.Module,
     cuts: list[Cut],
@@ -113,18 +127,9 @@ def attach(
         method: criterion, budget and repair.
         sample: what criterion and repair could look at.
         example: that it was traced with.
-
-    Raises:
-        PruningError: the network has attributes of these names that are its own.
     """
     slim, plan = cuts[-1].network, reduce(Plan.compose, (made.plan for made in cuts), Plan({}))
     before = getattr(network, LINEAGE, None)
-    for name in ("plan", "report"):
-        if before is None and hasattr(network, name):
-            raise PruningError(
-                f"the network has an attribute '{name}' of its own, and prune() keeps the result's "
-                f"{name} there; give the network's another name"
-            )
     report = reported(slim, plan, cuts, cmap, method, rows_in(sample.images))
     whole = before or Lineage((), report.channels_before, _hollow(example))
     lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
