@@ -24,11 +24,19 @@ def test_there_are_ten() -> None:
     assert len(EXAMPLES) == 10
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if name == "timm_model":
-        pytest.importorskip("timm")
+def check(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     model, small = imported(name).main()
     assert params(small) == small.report.params_after < params(model) == small.report.params_before
     assert small.report.macs_after < 0.85 * small.report.macs_before
     assert str(small.report) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "timm_model"])
+def test_the_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check(name, capsys)
+
+
+@pytest.mark.slow
+def test_the_example_of_timm_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("timm")
+    check("timm_model", capsys)

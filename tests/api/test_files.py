@@ -46,6 +46,7 @@ class Scaled(nn.Module):
 
 
 def test_a_slim_network_comes_back_with_its_weights_plan_and_report(tmp_path: Path) -> None:
+    torch.manual_seed(0)
     path = tmp_path / "slim.pt"
     once = prunebench.prune(Net(), X, uniform=0.7)
     with torch.no_grad():
