@@ -1,0 +1,174 @@
+"""Holds every row of the record against itself, its source's other rows, and our own networks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from prunebench.published.nets import Net, nets_of
+from prunebench.published.record import Figure, Published
+
+#: what is counted -> in words
+COSTS = {"params": "parameters", "macs": "MACs"}
+#: how far a baseline may lie from our network's to be the same one with another head or shortcut
+NEAR = 0.08
+#: what floats round away
+ROUNDING = 1e-9
+#: smallest and largest number that what is printed may stand for
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A contradiction.
+
+    Attributes:
+        row: where it stands.
+        columns: the figures that cannot all be right.
+        text: what is wrong.
+    """
+
+    row: Published
+    columns: tuple[str, ...]
+    text: str
+
+    @property
+    def marked(self) -> bool:
+        """Whether the record says so: it has doubts about one of the figures."""
+        return any(column in self.row.doubt for column in self.columns)
+
+
+def findings(rows: Sequence[Published]) -> list[Finding]:
+    """Returns every contradiction in `rows`, row by row."""
+    found = defaultdict(list)
+    for finding in [*_differing_baselines(rows), *_copied_baselines(rows)]:
+        found[finding.row.id].append(finding)
+    for row in rows:
+        found[row.id] += _accuracies(row)
+        for cost in COSTS:
+            found[row.id] += [*_changes(row, cost), *_networks(row, cost)]
+    return [finding for row in rows for finding in found[row.id]]
+
+
+def _accuracies(row: Published) -> Iterator[Finding]:
+    """Finds a printed difference that is not that of the accuracies beside it."""
+    columns = ("baseline_top1", "top1", "drop")
+    before, after, drop = (row.figures.get(column) for column in columns)
+    if before and after and drop:
+        # accuracies are counts of images, which nobody cuts off
+        slack = (before.step + after.step + drop.step) / 2
+        if abs(before.value - after.value - drop.value) > slack + ROUNDING:
+            yield Finding(
+                row,
+                columns,
+                f"{before.value:.2f} to {after.value:.2f} % is a drop of "
+                f"{before.value - after.value:.2f} points, printed {drop.value:.2f}",
+            )
+
+
+def _changes(row: Published, cost: str) -> Iterator[Finding]:
+    """Finds counts, percentage and factor of which two say different things."""
+    columns = {what: f"{cost}_{what}" for what in ("before", "after", "reduction", "factor")}
+    before, after, reduction, factor = (row.figures.get(name) for name in columns.values())
+    kept: dict[tuple[str, ...], tuple[Range, str]] = {}
+    if before and after:
+        told = f"{_count(before)} to {_count(after)} is {100 * (after.value / before.value - 1):+.1f} %"
+        share = (after.low / before.high, after.high / before.low)
+        kept[columns["before"], columns["after"]] = share, told
+        if after.low > before.high:
+            yield Finding(row, (columns["before"], columns["after"]), f"{COSTS[cost]} grow: {told}")
+    if reduction:
+        share = (1 - reduction.high / 100, 1 - reduction.low / 100)
+        kept[(columns["reduction"],)] = share, f"printed {-reduction.value:+g} %"
+    if factor:
+        share = (1 / factor.high, 1 / factor.low)
+        kept[(columns["factor"],)] = share, f"printed {factor.value:g}x"
+    ways = list(kept)
+    for i, one in enumerate(ways):
+        for other in ways[i + 1 :]:
+            if not _meet(kept[one][0], kept[other][0]):
+                text = f"{COSTS[cost]}: {kept[one][1]}, {kept[other][1]}"
+                yield Finding(row, (*one, *other), text)
+
+
+def _networks(row: Published, cost: str) -> Iterator[Finding]:
+    """Finds baselines, printed or implied by what is left, that our network does not have."""
+    nets = nets_of(row)
+    before, after = row.figures.get(f"{cost}_before"), row.figures.get(f"{cost}_after")
+    reduction = row.figures.get(f"{cost}_reduction")
+    columns, base, how = (f"{cost}_before",), before, "baseline of"
+    if not before and after and reduction and reduction.value < 100:
+        columns = (f"{cost}_after", f"{cost}_reduction")
+        base = Figure(after.value / (1 - reduction.value / 100), after.step)
+        how = f"{_count(after)} as {-reduction.value:+g} % implies a baseline of"
+    if not base or not nets:
+        return
+    ours = ", ".join(f"{count:,}" for count in dict.fromkeys(net.counts(cost)[0] for net in nets))
+    if not any(_fits(net, cost, base) for net in nets):
+        yield Finding(row, columns, f"{how} {_count(base)} {COSTS[cost]}; {row.model} has {ours}")
+    elif before and any(_one_digit_off(net, cost, before) for net in nets):
+        text = f"{how} {_count(base)} {COSTS[cost]} differs in one digit from {row.model}'s {ours}"
+        yield Finding(row, columns, text)
+
+
+def _fits(net: Net, cost: str, base: Figure) -> bool:
+    """Whether `base` may be this network: as printed in some convention, or nearly in ours."""
+    counts = net.counts(cost)
+    return net.agrees(cost, base) or abs(base.value / counts[0] - 1) <= NEAR
+
+
+def _one_digit_off(net: Net, cost: str, printed: Figure) -> bool:
+    """Whether one digit, not the last, of four or more is another one: a typing slip."""
+    here = str(round(printed.value / printed.step))
+    for count in () if net.agrees(cost, printed) else net.counts(cost):
+        there = str(round(count / printed.step))
+        differ = [i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
+        if len(here) == len(there) >= 4 and len(differ) == 1 and differ[0] < len(here) - 1:
+            return True
+    return False
+
+
+def _differing_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
+    """Finds baselines that one source gives the same network differently."""
+    for column in ("params_before", "macs_before"):
+        groups = defaultdict(list)
+        for row in rows:
+            if column in row.figures:
+                groups[row.source, row.model, row.dataset, row.paper].append(row)
+        for group in groups.values():
+            values = [row.figures[column] for row in group]
+            if any(not _meet((a.low, a.high), (b.low, b.high)) for a in values for b in values):
+                told = ", ".join(sorted({_count(value) for value in values}))
+                for row in group:
+                    yield Finding(row, (column,), f"one source gives this network {told}")
+
+
+def _copied_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
+    """Finds baseline accuracies, top-1 and top-5, that are those of another network."""
+    columns = ("baseline_top1", "baseline_top5")
+    pairs: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    printed = [row for row in rows if all(column in row.figures for column in columns)]
+
+    def pair(row: Published) -> tuple[str, ...]:
+        return row.dataset, *(f"{row.figures[column].value:.2f}" for column in columns)
+
+    for row in printed:
+        pairs[pair(row)].append(row.model)
+    for row in printed:
+        models = pairs[pair(row)]
+        owner = max(models, key=models.count)
+        if models.count(row.model) < models.count(owner):
+            yield Finding(row, columns, f"baseline of {'/'.join(pair(row)[1:])} % is {owner}'s")
+
+
+def _meet(one: Range, other: Range) -> bool:
+    """Whether two ranges have a number in common."""
+    return one[0] <= other[1] + ROUNDING and other[0] <= one[1] + ROUNDING
+
+
+def _count(figure: Figure) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if figure.value >= size:
+            return f"{figure.value / size:.4g} {unit}"
+    return f"{figure.value:g}"
