@@ -170,5 +170,5 @@ def _meet(one: Range, other: Range) -> bool:
 def _count(figure: Figure) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if figure.value >= size:
-            return f"{figure.value / size:.4g} {unit}"
+            return f"{figure.value / size:.5g} {unit}"
     return f"{figure.value:g}"

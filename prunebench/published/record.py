@@ -30,10 +30,12 @@ class Figure(NamedTuple):
     Attributes:
         value: the number.
         step: the unit of its last digit; zeros at the end of a count are taken for rounding.
+        text: as it stands in the file.
     """
 
     value: float
     step: float
+    text: str = ""
 
     @property
     def low(self) -> float:
@@ -160,4 +162,4 @@ def figure(text: str) -> Figure:
     """
     decimals = len(text.partition(".")[2])
     zeros = 0 if decimals else len(text.lstrip("-")) - len(text.rstrip("0"))
-    return Figure(float(text), 10.0 ** (zeros - decimals))
+    return Figure(float(text), 10.0 ** (zeros - decimals), text)

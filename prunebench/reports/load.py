@@ -32,6 +32,7 @@ class Runs:
             taken up again after a failure.
         damaged: what is wrong with each file that could not be read; one line names the file.
         hidden: how many failures were taken out because nobody wants to see them.
+        elsewhere: where published rows are that do not stand beside the runs.
     """
 
     reports: list[tuple[Path, Report]] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Runs:
     unfinished: list[tuple[Path, Unfinished]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     hidden: int = 0
+    elsewhere: list[str] = field(default_factory=list)
 
     def hide_failures(self) -> None:
         """Takes the failures out; how many there were stays known."""

@@ -86,12 +86,12 @@ def busy(rows: Sequence[Row]) -> dict[tuple[str, str, str], float]:
 
 
 def losses_of(runs: Runs) -> list[str]:
-    """Returns a line for each run without a result, and for each file that cannot be read."""
+    """Returns a line for each run without a result, each damaged file, and each row elsewhere."""
     lines = [f"failed: {path.parent} ({f.stage}: {_first_line(f)})" for path, f in runs.failures]
     if runs.hidden:
         lines.append(f"Not shown: {runs.hidden} failed; --failed lists them.")
     lines += [f"{_state(run)}: {path.parent} ({_place(run)})" for path, run in runs.unfinished]
-    return lines + [f"damaged: {message}" for message in runs.damaged]
+    return [*lines, *(f"damaged: {message}" for message in runs.damaged), *runs.elsewhere]
 
 
 def _latencies_left_out(runs: Sequence[Row]) -> list[str]:

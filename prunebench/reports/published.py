@@ -1,150 +1,96 @@
-"""Published figures, read from ``conf/published``; data to stand beside runs.
-
-The files end in ``.yml``, which Hydra does not take for options.
-"""
+"""Rows of the published record as rows of a table, beside runs of the same network and data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from pathlib import PurePath
 
-from prunebench.errors import DataError
+from prunebench.published.nets import nets_of, tier
+from prunebench.published.record import Published, load
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.rows import Row
 
-#: how far a printed percentage may lie from the printed counts, in points, to allow for rounding
-ROUNDING_POINTS = 0.6
+#: how far the sizes of two baselines may lie apart
+SAME_SIZE = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """One published result; None where the source gives no figure.
+def beside(rows: Sequence[Row]) -> list[Row]:
+    """Returns the published rows that stand beside `rows`, runs of the same network and data.
 
-    Attributes:
-        model, dataset: names of our options with the same network and data.
-        method: as its authors call it.
-        source: where the figures stand.
-        convention: what is counted as a MAC, and on which samples the accuracy was chosen.
-        metric: of the accuracies.
-        top1: percent; of the pruned and fine-tuned network.
-        baseline_top1, baseline_params, baseline_macs: of the unpruned network.
-        params, macs: of the pruned network.
-        params_reduction, macs_reduction: percent, where the source prints percentages.
+    The run's baseline must be as large as theirs, or as our own network: full-width results do not
+    stand beside a narrow one.
     """
-
-    model: str
-    dataset: str
-    method: str
-    source: str
-    convention: str
-    metric: str
-    top1: float | None
-    baseline_top1: float | None
-    baseline_params: float | None
-    baseline_macs: float | None
-    params: float | None
-    macs: float | None
-    params_reduction: float | None
-    macs_reduction: float | None
-
-    def row(self) -> Row:
-        """Returns the figures as a row; only what the source gives, or what follows from it."""
-        drop = None
-        if self.top1 is not None and self.baseline_top1 is not None:
-            drop = Spread(self.baseline_top1 - self.top1)
-        top1 = {"published": self.top1, "baseline": self.baseline_top1}
-        return Row(
-            model=self.model,
-            dataset=self.dataset,
-            method=self.method,
-            top1={stage: Spread(value) for stage, value in top1.items() if value is not None},
-            drop=drop,
-            params=_change(self.baseline_params, self.params, self.params_reduction),
-            macs=_change(self.baseline_macs, self.macs, self.macs_reduction),
-            convention=self.convention,
-            note="" if self.metric == "top-1" else self.metric,
-            source=self.source,
-        )
+    shown = []
+    for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
+        here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+        sizes = [row.params.before.mean for row in here if row.params and row.params.before]
+        shown += [
+            as_row(one, model, dataset)
+            for one in of(here[0])
+            if one.beside and any(_as_large(one, size) for size in sizes)
+        ]
+    return shown
 
 
-def load_published(folder: Path) -> list[Published]:
-    """Returns all published results below `folder`, in order of file and place.
-
-    Raises:
-        DataError: a field is missing, unknown or of the wrong type, or a percentage contradicts
-            the counts beside it (the message names file and row).
-    """
-    import yaml
-
-    found = []
-    for path in sorted(folder.glob("*.yml")):
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise DataError(f"{path} is not valid YAML ({error})".replace("\n", " ")) from None
-        rows = content.get("rows") if isinstance(content, Mapping) else None
-        if not isinstance(rows, Sequence):
-            raise DataError(f"{path} has no list 'rows'")
-        found += [_checked(row, path.name, number) for number, row in enumerate(rows, start=1)]
-    return found
+def elsewhere(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
+    """Returns a line for each network and data set of which the record has further rows."""
+    lines = []
+    for row in {(row.model, row.dataset): row for row in rows}.values():
+        here = sum((one.model, one.dataset) == (row.model, row.dataset) for one in shown)
+        if more := len(of(row)) - here:
+            model, dataset = _names(row)
+            lines.append(
+                f"{more} published row{'s' if more > 1 else ''} of {model} on {dataset} not shown: "
+                f"prunebench published model={model} dataset={dataset}"
+            )
+    return lines
 
 
-def beside(rows: Sequence[Row], published: Sequence[Published]) -> list[Row]:
-    """Returns the published rows for the networks and data of `rows`.
-
-    Where both baselines' sizes are known they must agree within 5 %: a narrow network is not set
-    beside the full one's results.
-    """
-    sizes: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        known = sizes.setdefault((row.model, row.dataset), [])
-        if row.params and row.params.before:
-            known.append(row.params.before.mean)
-    chosen = []
-    for one in published:
-        ours = sizes.get((one.model, one.dataset))
-        if ours is None:
-            continue
-        theirs = one.baseline_params
-        if theirs is None or not ours or any(abs(size / theirs - 1) <= 0.05 for size in ours):
-            chosen.append(one.row())
-    return chosen
+def of(row: Row) -> list[Published]:
+    """Returns all published rows of the network and data that were run."""
+    return [one for one in load() if (one.model, one.dataset) == _names(row)]
 
 
-def _checked(values: Any, file: str, number: int) -> Published:
-    where = f"{file}, row {number}"
-    if not isinstance(values, Mapping):
-        raise DataError(f"{where} must hold keys and values")
-    wanted = {f.name: str(f.type) for f in fields(Published)}
-    for key in [*wanted, *values]:
-        if key not in values:
-            raise DataError(f"{where}: {key} is missing (null if the source gives none)")
-        if key not in wanted:
-            raise DataError(f"{where}: {key} is not a known field")
-        kinds = (str,) if wanted[key] == "str" else (int, float, type(None))
-        if not isinstance(values[key], kinds) or isinstance(values[key], bool):
-            raise DataError(f"{where}: {key} must be {wanted[key]}, got {values[key]!r}")
-        if wanted[key] == "str" and not values[key]:
-            raise DataError(f"{where}: {key} must not be empty")
-    one = Published(**{str(key): value for key, value in values.items()})
-    for name, before, after, printed in (
-        ("params_reduction", one.baseline_params, one.params, one.params_reduction),
-        ("macs_reduction", one.baseline_macs, one.macs, one.macs_reduction),
-    ):
-        if before and after is not None and printed is not None:
-            counted = 100.0 * (1.0 - after / before)
-            if abs(counted - printed) > ROUNDING_POINTS:
-                raise DataError(
-                    f"{where}: {name} is {printed}, but the counts beside it give {counted:.1f}"
-                )
-    return one
+def as_row(one: Published, model: str, dataset: str) -> Row:
+    """Returns the figures as a row: what the source gives, or what follows from it."""
+    top1 = {"published": one.value("top1"), "baseline": one.value("baseline_top1")}
+    drop = one.drop
+    notes = ["quoted there"] if tier(one) == "quoted" else []
+    notes += [f"in doubt: {', '.join(one.doubt)}"] if one.doubt else []
+    return Row(
+        model=model,
+        dataset=dataset,
+        method=one.method,
+        top1={stage: Spread(value) for stage, value in top1.items() if value is not None},
+        drop=None if drop is None else Spread(drop),
+        params=change(one, "params"),
+        macs=change(one, "macs"),
+        convention=one.convention,
+        note="; ".join(notes),
+        source=one.source,
+    )
 
 
-def _change(before: float | None, after: float | None, printed: float | None) -> Change | None:
-    reduction = printed
-    if reduction is None and before and after is not None:
-        reduction = 100.0 * (1.0 - after / before)
-    parts = [None if value is None else Spread(value) for value in (before, after, reduction)]
+def change(one: Published, cost: str) -> Change | None:
+    """Returns what is known of ``params`` or ``macs`` before and after."""
+    values = (one.value(f"{cost}_before"), one.value(f"{cost}_after"), one.reduction(cost))
+    parts = [None if value is None else Spread(value) for value in values]
     return Change(*parts) if any(parts) else None
+
+
+def _names(row: Row) -> tuple[str, str]:
+    """Returns what the record calls the network and the data of a run."""
+    model = row.model
+    if model == "torchvision" and row.runs:
+        model = str(row.runs[0][1].config["model"]["name"])
+    dataset = row.dataset.partition(" (")[0]
+    file = PurePath(row.dataset.partition(" (")[2].rstrip(")")).stem
+    known = model.removeprefix("imagenet_").removesuffix("_caffe").removesuffix("_bn")
+    return known, file if dataset == "npz" else dataset
+
+
+def _as_large(one: Published, size: float) -> bool:
+    """Whether a baseline of `size` parameters may be the row's, or ours of the same name."""
+    printed = one.value("params_before")
+    sizes = [net.params for net in nets_of(one)] + ([printed] if printed else [])
+    return any(abs(size / known - 1) <= SAME_SIZE for known in sizes)

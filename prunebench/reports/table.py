@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from prunebench.errors import DataError, PrunebenchError
-from prunebench.options import conf_dir
 from prunebench.reports.columns import panels, single, tabulate
 from prunebench.reports.formats import latex, markdown
 from prunebench.reports.load import load_runs
 from prunebench.reports.plain import csv_of_runs, csv_of_settings
-from prunebench.reports.published import beside, load_published
+from prunebench.reports.published import beside, elsewhere
 from prunebench.reports.rows import rows_of
 from prunebench.reports.terminal import rich_text
 
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"prunebench-table: {error}\n")
         return 2
     if not options.out:
-        _print(text)
+        print_text(text)
     return 0
 
 
@@ -103,7 +102,9 @@ def render(  # noqa: PLR0913
     if per_run:
         return csv_of_runs(rows)
     if published:
-        rows += beside(rows, load_published(conf_dir() / "published"))
+        shown = beside(rows)
+        found.elsewhere = elsewhere(rows, shown)
+        rows += shown
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
     if form == "csv":
         return csv_of_settings(rows)
@@ -121,10 +122,11 @@ def render(  # noqa: PLR0913
 
 def print_table(runs: Sequence[str | os.PathLike[str]]) -> None:
     """Prints the table of `runs` alone, without published figures, for people."""
-    _print(render(runs, "rich", published=False))
+    print_text(render(runs, "rich", published=False))
 
 
-def _print(text: str) -> None:
+def print_text(text: str) -> None:
+    """Prints `text`, whatever its reader takes."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without ± shows ? instead
     try:

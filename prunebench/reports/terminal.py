@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from prunebench.reports.columns import Table
 
@@ -10,15 +11,20 @@ from prunebench.reports.columns import Table
 LABEL = 20
 #: characters between two columns
 GAP = 2
+#: characters left and right of a table
+EDGES = 2
 
 
-def rich_text(tables: Sequence[Table], *, width: int, styles: bool | None) -> str:
+def rich_text(
+    tables: Sequence[Table], *, width: int, styles: bool | None, label: int = LABEL
+) -> str:
     """Returns the tables drawn one below the other; brackets in names are shown as they are.
 
     Args:
         tables: to draw.
         width: in characters. Columns that find no room are left out from the right and named.
         styles: whether to use bold and dim; None = if standard output is a terminal.
+        label: as many characters of the first column as that stay on one line.
     """
     from rich import box
     from rich.console import Console
@@ -26,18 +32,19 @@ def rich_text(tables: Sequence[Table], *, width: int, styles: bool | None) -> st
     from rich.text import Text
 
     console = Console(width=width, force_terminal=styles, markup=False, highlight=False)
-    shown = [table.first(fitting(table, width)) for table in tables]
+    shown = [table.first(fitting(table, width, label)) for table in tables]
     with console.capture() as capture:
         for table in shown:
             if table.title:
                 console.print(Text(table.title, style="bold"))
-            room = width - sum(GAP + _width(table, i) for i in range(1, len(table.headers)))
+            room = width - EDGES - sum(GAP + _width(table, i) for i in range(1, len(table.headers)))
             drawn = Drawn(
                 box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
             )
             drawn.add_column(table.headers[0], max_width=max(room, 1), overflow="fold")
             for i, header in enumerate(table.headers[1:], start=1):
-                drawn.add_column(Text(header), justify="right", min_width=_width(table, i))
+                side: Literal["left", "right"] = "left" if i < table.labels else "right"
+                drawn.add_column(Text(header), justify=side, min_width=_width(table, i))
             names = labels([row[0] for row in table.rows], room)
             for name, cells in zip(names, table.rows, strict=True):
                 drawn.add_row(*map(Text, [name, *cells[1:]]))
@@ -47,9 +54,9 @@ def rich_text(tables: Sequence[Table], *, width: int, styles: bool | None) -> st
     return capture.get()
 
 
-def fitting(table: Table, width: int) -> int:
+def fitting(table: Table, width: int, label: int = LABEL) -> int:
     """Returns how many of the table's first columns `width` characters hold; two at the least."""
-    room = width - min(LABEL, max(len(row[0]) for row in table.rows))
+    room = width - EDGES - min(label, max(len(row[0]) for row in table.rows))
     for i in range(1, len(table.headers)):
         room -= GAP + _width(table, i)
         if room < 0:

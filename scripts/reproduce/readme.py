@@ -10,11 +10,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from prunebench.options import conf_dir
 from prunebench.reports.columns import panels
 from prunebench.reports.formats import markdown
 from prunebench.reports.load import load_runs
-from prunebench.reports.published import beside, load_published
+from prunebench.reports.published import beside
 from prunebench.reports.rows import rows_of
 from prunebench.reports.table import render
 
@@ -67,7 +66,7 @@ def brief(folder: Path) -> str:
     """Returns the first columns of the one network and data set in `folder`, as Markdown."""
     runs = load_runs([folder])
     rows = rows_of(runs.reports, runs.failures)
-    [table] = panels(rows + beside(rows, load_published(conf_dir() / "published")), runs)
+    [table] = panels(rows + beside(rows), runs)
     at = [table.headers.index(name) for name in COLUMNS]
     rows = [[row[i] for i in at] for row in table.rows]
     return markdown(replace(table, headers=list(COLUMNS), rows=rows, asides={}))
