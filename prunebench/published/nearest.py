@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from prunebench.errors import DataError
 from prunebench.options import conf_dir, option_names
+from prunebench.published.nets import nets_of
 from prunebench.published.record import Published
 
 #: how the name of a method begins -> the choices that come nearest; the first that matches counts
 METHODS = (
+    (r"thinet \(pruningbench\)", ("criterion=thinet", "recipe=cifar")),
     (r"thinet.*tpami", ("method=thinet_tpami",)),
     (r"thinet", ("method=thinet",)),
     (r"foad", ("method=foad",)),
@@ -35,8 +35,12 @@ METHODS = (
     (r"taylor", ("criterion=taylor", "recipe=cifar")),
     (r"random", ("criterion=random", "recipe=cifar")),
 )
+#: how networks of torchvision want their images
+NORMALISED = ("dataset.mean=[0.485,0.456,0.406]", "dataset.std=[0.229,0.224,0.225]")
 #: in names of variants that none of our options is: regularisers on top, other people's schedules
 ELSE = re.compile(r" \+ |from scratch|scratch-|agp")
+#: whose scores of different layers do not compare
+LAYER_BY_LAYER = re.compile("ThiNet|HRank")
 #: rows whose source says which layers lose how much -> those widths
 WIDTHS = {
     "l1-a-vgg16-c10": (
@@ -79,3 +83,52 @@ WIDTHS = {
     "thinet-50-r50-in": ("experiment=thinet_resnet50", "budget.keep=0.5", "criterion=thinet_tpami"),
     "thinet-30-r50-in": ("experiment=thinet_resnet50", "budget.keep=0.3", "criterion=thinet_tpami"),
 }
+
+
+def command(row: Published) -> list[str]:
+    """Returns the words behind ``prunebench`` that come nearest to a row.
+
+    Raises:
+        DataError: we have no such network, nothing like its method, or it says of no cost how much
+            goes.
+    """
+    widths = WIDTHS.get(row.id, ())
+    if any(word.startswith("experiment=") for word in widths):
+        return list(widths)
+    nets = nets_of(row)
+    if not nets:
+        raise DataError(f"{row.id}: we have no network like {row.model} on {row.dataset}")
+    data = [f"dataset={row.dataset}"]
+    if row.dataset not in option_names("dataset", [conf_dir()]):
+        data = ["dataset=npz", f"dataset.path={row.dataset}.npz", *NORMALISED]
+    return [*nets[0].run.split(), *data, *method(row), *(widths or budget(row))]
+
+
+def method(row: Published) -> tuple[str, ...]:
+    """Returns the words that choose what comes nearest to the method of a row.
+
+    Raises:
+        DataError: nothing does.
+    """
+    name = row.method.lower()
+    found = [words for begin, words in METHODS if re.match(begin, name)]
+    if not found or ELSE.search(name):
+        near = ", ".join(sorted(option_names("criterion", [conf_dir()])))
+        raise DataError(f"{row.id}: nothing of ours comes near {row.method}; criteria: {near}")
+    recipes = {"recipe=cifar": "recipe=thinet_resnet50"} if row.dataset == "imagenet" else {}
+    return tuple(recipes.get(word, word) for word in found[0])
+
+
+def budget(row: Published) -> list[str]:
+    """Returns the words that keep as many MACs as the row does; parameters, if it has no MACs.
+
+    Raises:
+        DataError: it has neither.
+    """
+    everywhere = "(PruningBench)" in row.method and not LAYER_BY_LAYER.match(row.method)
+    spread = ["budget.allocation=global"] if everywhere else []
+    for cost in ("macs", "params"):
+        reduction = row.reduction(cost)
+        if reduction is not None:
+            return [f"budget={cost}", f"budget.keep={1 - reduction / 100:.4g}", *spread]
+    raise DataError(f"{row.id}: {row.source} says neither how many MACs go nor how many parameters")

@@ -1,0 +1,110 @@
+"""``prunebench reproduce ROW``: the command that comes nearest to a published row, and what it gives."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunebench.errors import DataError, require
+from prunebench.published.nearest import WIDTHS, command
+from prunebench.published.record import Published, find
+from prunebench.reports.cells import cost, points
+from prunebench.reports.columns import panels
+from prunebench.reports.load import load_runs
+from prunebench.reports.published import as_row
+from prunebench.reports.rows import rows_of
+from prunebench.reports.table import FILE_WIDTH, Parser, print_text
+from prunebench.reports.terminal import rich_text
+
+#: settings that change nothing of what is run
+NOT_CHANGING = ("dataset.root", "dataset.path", "dataset.download", "run.", "tracker", "baseline.store")
+
+
+def main(words: Sequence[str]) -> int:
+    """Prints the command; with ``--go`` runs it, and sets its report beside the row.
+
+    Raises:
+        PrunebenchError: there is no such row, nothing of ours comes near it, or the run left no
+            report.
+    """
+    asked = _parser().parse_args(words)
+    for word in asked.settings:
+        require("=" in word, f"'{word}' is not key=value; see prunebench reproduce --help")
+    row = find(asked.row)
+    run = [*command(row), *asked.settings]
+    print_text("\n".join([*about(row), shlex.join(["prunebench", *run])]) + "\n")
+    if not asked.go:
+        return 0
+    done = subprocess.run([sys.executable, "-m", "prunebench", *run, f"name={row.id}"])
+    if done.returncode or "run.dry_run=true" in asked.settings:
+        return done.returncode
+    changed = [word for word in asked.settings if not word.startswith(NOT_CHANGING)]
+    print_text(side_by_side(row, newest(row, asked.settings), changed))
+    return 0
+
+
+def about(row: Published) -> list[str]:
+    """Returns what is published, and how near the command comes, as comments of a shell."""
+    shown = as_row(row, row.model, row.dataset)
+    figures = {
+        "top-1 %": points(shown.top1.get("published")),
+        "MACs": cost(shown.macs),
+        "params": cost(shown.params),
+    }
+    told = ", ".join(f"{name} {text}" for name, text in figures.items() if text)
+    how = "at the published widths" if row.id in WIDTHS else "at the printed share of its cost"
+    return [
+        f"# {row.method} of {row.model} on {row.dataset}: {told}",
+        f"# {row.source}; {row.convention}",
+        f"# nearest: our network, criterion and recipe, {how}",
+    ]
+
+
+def newest(row: Published, settings: Sequence[str]) -> Path:
+    """Returns the newest report of the row's runs.
+
+    Raises:
+        DataError: there is none.
+    """
+    places = [word.partition("=")[2] for word in settings if word.startswith("run.outputs=")]
+    folder = Path([*["outputs"], *places][-1]) / row.id
+    reports = sorted(folder.rglob("report.json"))
+    if not reports:
+        raise DataError(f"no report of {row.id} in {folder}")
+    return reports[-1]
+
+
+def side_by_side(row: Published, report: Path, changed: Sequence[str]) -> str:
+    """Returns a table of one run with the published row below."""
+    runs = load_runs([report])
+    ours = rows_of(runs.reports, [])
+    if changed:
+        runs.elsewhere = [f"Not as published, as you typed: {' '.join(changed)}"]
+    tables = panels([*ours, as_row(row, ours[0].model, ours[0].dataset)], runs)
+    width = shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+    return rich_text(tables, width=width, styles=None if sys.stdout.isatty() else False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="prunebench reproduce",
+        description=(
+            "Prints the command of ours that comes nearest to a published row: network, criterion, "
+            "and how much goes, by its widths or the MACs it prints."
+        ),
+        epilog="prunebench published lists the rows. Papers' recipes differ; prunebench --help.",
+    )
+    parser.add_argument("row", metavar="ROW", help="id of a published row")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="added to the command: dataset.root=FOLDER, or recipe=short for a shortened run",
+    )
+    parser.add_argument("--go", action="store_true", help="run it, and set ours beside the row")
+    return parser
