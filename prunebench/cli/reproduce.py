@@ -1,4 +1,4 @@
-"""``prunebench reproduce ROW``: the command that comes nearest to a published row, and what it gives."""
+"""``prunebench reproduce ROW``: the command nearest to a published row, and what it gives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from prunebench.reports.table import FILE_WIDTH, Parser, print_text
 from prunebench.reports.terminal import rich_text
 
 #: settings that change nothing of what is run
-NOT_CHANGING = ("dataset.root", "dataset.path", "dataset.download", "run.", "tracker", "baseline.store")
+NOT_CHANGING = (
+    "dataset.root",
+    "dataset.path",
+    "dataset.download",
+    "run.",
+    "tracker",
+    "baseline.store",
+)
 
 
 def main(words: Sequence[str]) -> int:

@@ -73,7 +73,8 @@ def _changes(row: Published, cost: str) -> Iterator[Finding]:
     before, after, reduction, factor = (row.figures.get(name) for name in columns.values())
     kept: dict[tuple[str, ...], tuple[Range, str]] = {}
     if before and after:
-        told = f"{_count(before)} to {_count(after)} is {100 * (after.value / before.value - 1):+.1f} %"
+        percent = 100 * (after.value / before.value - 1)
+        told = f"{_count(before)} to {_count(after)} is {percent:+.1f} %"
         share = (after.low / before.high, after.high / before.low)
         kept[columns["before"], columns["after"]] = share, told
         if after.low > before.high:
@@ -97,7 +98,8 @@ def _networks(row: Published, cost: str) -> Iterator[Finding]:
     nets = nets_of(row)
     before, after = row.figures.get(f"{cost}_before"), row.figures.get(f"{cost}_after")
     reduction = row.figures.get(f"{cost}_reduction")
-    columns, base, how = (f"{cost}_before",), before, "baseline of"
+    columns: tuple[str, ...] = (f"{cost}_before",)
+    base, how = before, "baseline of"
     if not before and after and reduction and reduction.value < 100:
         columns = (f"{cost}_after", f"{cost}_reduction")
         base = Figure(after.value / (1 - reduction.value / 100), after.step)

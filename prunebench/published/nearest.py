@@ -79,7 +79,11 @@ WIDTHS = {
     "thinet-gap-vgg16-gap-in": ("experiment=thinet_gap",),
     "thinet-tiny-vgg16-gap-in": ("experiment=thinet_tiny",),
     "thinet-70-r50-in-1": ("experiment=thinet_resnet50", "budget.keep=0.7"),
-    "thinet-70-r50-in-2": ("experiment=thinet_resnet50", "budget.keep=0.7", "criterion=thinet_tpami"),
+    "thinet-70-r50-in-2": (
+        "experiment=thinet_resnet50",
+        "budget.keep=0.7",
+        "criterion=thinet_tpami",
+    ),
     "thinet-50-r50-in": ("experiment=thinet_resnet50", "budget.keep=0.5", "criterion=thinet_tpami"),
     "thinet-30-r50-in": ("experiment=thinet_resnet50", "budget.keep=0.3", "criterion=thinet_tpami"),
 }

@@ -24,7 +24,6 @@ from prunebench.models.resnet50_caffe import Resnet50Caffe
 from prunebench.options import component, conf_dir, read_option
 from prunebench.published.nearest import WIDTHS
 from prunebench.published.record import find
-from prunebench.run.step import dense_counts
 
 FILE = Path(__file__).resolve().parents[2] / "prunebench" / "published" / "nets.json"
 SHAPES = {"cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100)}
@@ -55,12 +54,14 @@ def main() -> int:
 def nets() -> list[dict[str, Any]]:
     """Returns the dense networks that published rows may have started from, with their counts."""
     wanted = [(words.partition("=")[2], dataset, words) for dataset in SHAPES for words in CIFAR]
-    wanted += [(model, "imagenet", words) for model, several in IMAGENET.items() for words in several]
+    wanted += [
+        (model, "imagenet", words) for model, several in IMAGENET.items() for words in several
+    ]
     found = []
     for model, dataset, words in wanted:
         name, *changes = (word.partition("=")[2] for word in words.split())
         values = read_option(conf_dir() / "model" / f"{name}.yaml")
-        values |= {"name": change for change in changes}
+        values |= {"name": changes[0]} if changes else {}
         values |= {"weights": None} if "weights" in values else {}
         network, example = built(component("model", values, ModelSpec), dataset, "cpu")
         found.append({"model": model, "dataset": dataset, "run": words, **counts(network, example)})

@@ -99,9 +99,7 @@ def test_a_reduction_is_printed_or_follows(
         ({"doubt": "drop"}, "cifar10.csv, m-vgg16-c10: doubt names drop, which is empty"),
     ],
 )
-def test_slips_in_the_file_are_named(
-    tmp_path: Path, changes: dict[str, str], message: str
-) -> None:
+def test_slips_in_the_file_are_named(tmp_path: Path, changes: dict[str, str], message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         read(write(tmp_path, **changes))
 
