@@ -36,7 +36,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         DataError: no row is like that.
     """
-    asked = _parser().parse_args(words)
+    asked = _parser().parse_intermixed_args(words)
     if asked.words == ["check"]:
         return check(load())
     rows = chosen(load(), asked.words)

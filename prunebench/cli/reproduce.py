@@ -39,7 +39,7 @@ def main(words: Sequence[str]) -> int:
         PrunebenchError: there is no such row, nothing of ours comes near it, or the run left no
             report.
     """
-    asked = _parser().parse_args(words)
+    asked = _parser().parse_intermixed_args(words)
     for word in asked.settings:
         require("=" in word, f"'{word}' is not key=value; see prunebench reproduce --help")
     row = find(asked.row)
