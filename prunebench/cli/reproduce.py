@@ -43,7 +43,9 @@ def main(words: Sequence[str]) -> int:
     for word in asked.settings:
         require("=" in word, f"'{word}' is not key=value; see prunebench reproduce --help")
     row = find(asked.row)
-    run = [*command(row), *asked.settings]
+    said = {word.partition("=")[0] for word in asked.settings}
+    nearest = [word for word in command(row) if word.partition("=")[0] not in said]
+    run = [*nearest, *asked.settings]
     print_text("\n".join([*about(row), shlex.join(["prunebench", *run])]) + "\n")
     if not asked.go:
         return 0
