@@ -161,7 +161,7 @@ def test_results_are_the_committed_reports():
     first = README.partition("\n## ")[0]
     table = [line for line in first.splitlines() if line.startswith("|")]
     assert table[2].startswith("| foad, recipe short | 88.69 |")
-    assert "| FPGM 30 % [1] |" in first  # and a published figure beside it
+    assert "| FPGM-only 30 % [2] |" in first  # and a published figure beside it
     assert {line.count("|") for line in table} == {5}  # four columns
 
 
