@@ -153,11 +153,13 @@ class GroupRank:
         scores: float64 [group.size] on the CPU; higher = keep; finite.
         kept: the criterion's own decision, ascending class indices; None if it makes none.
         counts: what the criterion counted on the way, for the record.
+        alive: the classes that it knows to matter, however low they score; None if it cannot tell.
     """
 
     scores: Tensor
     kept: tuple[int, ...] | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    alive: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 
 import prunebench
 from prunebench.config import GROUPS, load
-from prunebench.config.presets import HOW, check_method
+from prunebench.config.presets import HOW, check_method, misplaced
 from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.errors import ConfigError
 from prunebench.options import choices_of, component, conf_dir, option, read_option, section
@@ -156,6 +156,29 @@ def test_a_method_over_an_experiment_is_that_method_or_one_line(experiment):
         except ConfigError as error:
             told = str(error)
         assert "is not known" not in told
+
+
+def over(method, group, option):
+    """The section of `group` where `option` is typed over a method, without what is misplaced."""
+    values = read_option(conf_dir() / "method" / f"{method}.yaml")
+    section = {**read_option(conf_dir() / group / f"{option}.yaml"), **values.get(group, {})}
+    if option == "per_layer":
+        section["keep"] = {"*": 0.5}
+    choices = {**METHOD_CHOICES[method], "method": method, group: option}
+    for _, key, own in misplaced(choices, [conf_dir()]):
+        del section[key]
+        section.update({key: own[key]} if key in own else {})
+    return section
+
+
+@pytest.mark.parametrize("group", HOW)
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_sets_for_its_own_breaks_no_other_option(method, group):
+    """Every method with every criterion, budget, repair and schedule."""
+    for path in (conf_dir() / group).glob("*.yaml"):
+        component(group, over(method, group, path.stem), GROUPS[group])
+    own = read_option(conf_dir() / "method" / f"{method}.yaml").get(group, {})
+    assert own.items() <= over(method, group, METHOD_CHOICES[method][group]).items()
 
 
 @pytest.mark.parametrize(

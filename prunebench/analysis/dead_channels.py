@@ -6,7 +6,7 @@ below zero. See `bn_probability` for the four cases of a depthwise convolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,11 @@ def misfit(group: ChannelGroup, norms: Mapping[str, Norm]) -> str | None:
                 return f"{norm.name} is not followed by a ReLU"
     # producers of a group that is no residual stream are gates, all but one: they scale zeros
     return None if followed and not group.residual else bare
+
+
+def misfits(groups: Sequence[ChannelGroup], norms: Mapping[str, Norm]) -> dict[str, str]:
+    """Returns the groups of which no probability can be told, by name, and why."""
+    return {group.name: why for group in groups if (why := misfit(group, norms))}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from prunebench.errors import PruningError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prunebench.contracts import Evidence
+    from prunebench.channels import ChannelMap
 
 #: functions that hand channels on one by one and keep zeros zero
 PASSING = (
@@ -63,15 +63,15 @@ def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
     return scale.double(), shift.double(), variance, norm.eps
 
 
-def empty_image(evidence: Evidence) -> Tensor:
-    """Returns one empty image that the network takes.
+def empty_image(network: nn.Module, cmap: ChannelMap) -> Tensor:
+    """Returns one empty image that `network`, of which `cmap` is the map, takes.
 
     Raises:
         PruningError: it takes several inputs.
     """
     import torch
 
-    seen, weight = evidence.cmap.tape.example, next(evidence.network.parameters())
+    seen, weight = cmap.tape.example, next(network.parameters())
     if not isinstance(seen, torch.Tensor):
         raise PruningError(
             "this criterion or repair follows one image tensor, and the network was given "

@@ -9,6 +9,7 @@ every line that was written when there was nothing but the network. Deep copies 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -26,6 +27,7 @@ from prunebench.channels.untouched import untouched
 from prunebench.contracts import Task
 from prunebench.criteria import Criterion
 from prunebench.repairs import Repair
+from prunebench.run.scored import scored_only
 
 
 def prune(  # noqa: PLR0913 - what a method is made of, each by its name
@@ -75,6 +77,10 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         with in_mode(network), untouched(network):
             cmap = trace(network, example)
             method = limited(method, cmap, scope, only, exclude)
+            scored, unscored = scored_only(method.criterion, method.budget, network, cmap)
+            method = replace(method, budget=scored)
             sample = sample_of(images, method, Task(forward, loss), network, seed)
         cuts = cut_in_steps(network, cmap, example, method, rounds, sample)
-        return attach(network, cuts, cmap, method, sample, example)
+        slim = attach(network, cuts, cmap, method, sample, example)
+        slim.report.whole.update(unscored)
+        return slim

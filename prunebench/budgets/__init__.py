@@ -18,14 +18,18 @@ if TYPE_CHECKING:
 
 def not_cut(cmap: ChannelMap) -> str:
     """Says which layers stay whole and why, the first few of each reason."""
+    return by_reason(cmap.frozen) or "there is no convolution and no linear layer in its forward"
+
+
+def by_reason(reasons: Mapping[str, str]) -> str:
+    """Lists the layers of `reasons` (name -> why), the first few of each reason."""
     layers: dict[str, list[str]] = {}
-    for name, reason in cmap.frozen.items():
+    for name, reason in reasons.items():
         layers.setdefault(reason, []).append(name or "the network itself")
-    told = [
+    return "; ".join(
         f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''}: {reason}"
         for reason, names in layers.items()
-    ]
-    return "; ".join(told) or "there is no convolution and no linear layer in its forward"
+    )
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Budget(ABC):
     needs_decision = False  # uses GroupRank.kept
     needs_comparable = False  # ranks channels of different groups against each other
     limits_training = False  # `limits` says when pruning during training is done
-    #: least share of its dense channels that a group keeps, whatever the scores say; budgets that
-    #: compare scores of different groups make it a setting
+    #: least share of its dense channels that a group keeps, whatever the scores say; budgets where
+    #: scores decide how many channels of a group go make it a setting
     floor_share = 0.0
 
     def __post_init__(self) -> None:
@@ -62,7 +66,7 @@ class Budget(ABC):
 
     def least(self, size: int) -> int:
         """Returns the fewest channels that a group with `size` dense ones may keep."""
-        share = self.floor_share if self.needs_comparable else 0.0
+        share = self.floor_share if self.needs_comparable or self.needs_decision else 0.0
         return min(max(self.floor, math.ceil(share * size - 1e-9)), size)
 
     def select(self, cmap: ChannelMap) -> tuple[ChannelGroup, ...]:

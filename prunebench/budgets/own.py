@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Own(Budget):
-    """Keeps what the criterion decided to keep; floor and divisor add the best-scored others."""
+    """Keeps what the criterion decided to keep; floors and divisor add the best-scored others.
+
+    Attributes:
+        floor_share: least share of its dense channels that a group keeps, in [0, 1].
+    """
+
+    floor_share: float = 0.0
 
     needs_decision = True
 
@@ -30,7 +36,7 @@ class Own(Budget):
         Args:
             cmap: not looked at.
             ranks: by group name, each with a decision.
-            dense: not looked at.
+            dense: for the floors.
             share: must be 1; there is no final size to go part of the way to.
 
         Raises:
@@ -40,10 +46,12 @@ class Own(Budget):
 
         if share != 1:
             raise PruningError("budget=own cannot go part of the way; choose schedule=oneshot")
-        return Plan({name: self._kept(name, rank) for name, rank in ranks.items()})
+        return Plan(
+            {name: self._kept(name, rank, dense.sizes[name]) for name, rank in ranks.items()}
+        )
 
-    def _kept(self, name: str, rank: GroupRank) -> tuple[int, ...]:
-        """Returns the decision for one group, filled up to floor and divisor."""
+    def _kept(self, name: str, rank: GroupRank, dense: int) -> tuple[int, ...]:
+        """Returns the decision for a group once of `dense` channels, filled up to the floors."""
         import torch
 
         if rank.kept is None:
@@ -51,7 +59,7 @@ class Own(Budget):
                 f"budget=own needs a criterion that decides, and this one made no decision for "
                 f"{name}; choose budget=uniform, per_layer, macs or params"
             )
-        count = kept_count(self, len(rank.kept), len(rank.scores))
+        count = kept_count(self, len(rank.kept), len(rank.scores), dense)
         if count == len(rank.kept):
             return rank.kept
         # the chosen ones come first in any case

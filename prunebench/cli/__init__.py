@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -77,25 +77,35 @@ def hand_over(cfg: DictConfig) -> None:
 def checked(cfg: DictConfig) -> Run:
     """Returns the run that `cfg` describes.
 
+    What a method sets for its own budget, say, does not hold where another one is typed: it is left
+    out, and told.
+
     Raises:
         ConfigError: it describes none; where that is about a key that a method or experiment sets
             and nobody typed, the message says so.
     """
     from prunebench.config import load
-    from prunebench.config.presets import check_method, setter
+    from prunebench.config.presets import check_method, misplaced, setter
 
     hydra_config = HydraConfig.get()
     runtime = hydra_config.runtime
     choices = {str(k): str(v) for k, v in runtime.choices.items() if "/" not in str(k)}
     where = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     check_method(choices, where)
+    typed = [word.lstrip("+~") for word in hydra_config.overrides.task]
+    for group, key, own in misplaced(choices, where):
+        if not any(word.startswith(f"{group}.{key}=") for word in typed):
+            with open_dict(cfg):
+                del cfg[group][key]
+                cfg[group].update({key: own[key]} if key in own else {})
+            say(f"{group}.{key} of method={choices['method']} is not meant for {choices[group]}")
     try:
         return load(cfg, choices, files=True)
     except ConfigError as error:
         about = UNKNOWN.match(str(error))
         key = about[1] if about else ""
         preset = setter(key, choices, where)
-        if not preset or any(f"{key}=" in typed for typed in hydra_config.overrides.task):
+        if not preset or any(f"{key}=" in word for word in typed):
             raise
         group = key.partition(".")[0]
         raise ConfigError(f"{error}; {preset} sets it, for another {group}") from error

@@ -57,6 +57,31 @@ def setter(key: str, choices: Mapping[str, str], folders: Sequence[Path]) -> str
     return ""
 
 
+def misplaced(
+    choices: Mapping[str, str], folders: Sequence[Path]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yields group, key and the chosen option's own values for what a method sets for another.
+
+    Budgets share their words (keep, floor, scope): what a method sets holds for all that know it.
+    In the other groups one word may mean two things (the estimators of CAC and AOFP).
+
+    Args:
+        choices: group -> chosen option.
+        folders: where options lie.
+    """
+    path = find_option("method", choices.get("method", ""), folders)
+    values = read_option(path) if path else {}
+    meant = choices_of(values)
+    for group in HOW:
+        chosen = find_option(group, choices.get(group, ""), folders)
+        if chosen is None or choices[group] == meant.get(group):
+            continue
+        own = read_option(chosen)
+        for key in values.get(group, {}):
+            if group != "budget" or key not in own:
+                yield group, key, own
+
+
 def swept(values: Mapping[str, Any]) -> set[str]:
     """Returns the groups that an experiment sweeps over of its own accord."""
     found = values.get("hydra", {}).get("sweeper", {}).get("params", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from prunebench.contracts import GroupRank as GroupRank
 from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.channels import ChannelGroup, ChannelMap
     from prunebench.contracts import Assignment, PruningObserver
     from prunebench.recipes import Phase
 
@@ -36,6 +40,20 @@ class Criterion(ABC):
         Raises:
             PruningError: the criterion cannot serve this network (the message names the layer).
         """
+
+    def unscored(
+        self, network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGroup]
+    ) -> dict[str, str]:
+        """Returns which of `groups` it has no score for, by name, and why: they stay whole.
+
+        Asked once, of the network before any cut.
+
+        Args:
+            network: in eval mode.
+            cmap: its channel map.
+            groups: those that the budget may prune.
+        """
+        return {}
 
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError where ``recipe.pruning`` does not suit."""

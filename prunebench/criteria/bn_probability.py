@@ -19,24 +19,29 @@ groups stay equally wide.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from prunebench.analysis.clipped_normal import z_score as z_score
 from prunebench.analysis.constants import Held, hold_group, uneven
-from prunebench.analysis.dead_channels import Standing, misfit, standing
+from prunebench.analysis.dead_channels import Standing, misfits, standing
 from prunebench.analysis.norm_wiring import Norm, empty_image, wiring
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from prunebench.channels import ChannelGroup, ChannelMap
 
 LINEAR = ("refuse", "keep")
 UNEVEN = ("keep", "cut")
 #: scores are finite: z beyond this is as good as infinite
 LIMIT = 1e6
+#: a channel whose z lies below this is not dead with a probability that is worth the name
+ALIVE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +51,9 @@ class BnProbability(Criterion):
     Attributes:
         tau: channels with P(output <= 0) of at least this go under ``budget=own``.
         rho_max: largest rho of the norm behind a depthwise convolution in case 3, in [0, 1].
-        linear: what becomes of groups without batch norm and ReLU right behind every producer:
-            ``refuse`` them, or ``keep`` them whole (with ``budget=own``, or a budget that compares
-            scores; one that gives all groups the same ratio would cut them blindly).
+        linear: what becomes of groups without batch norm and ReLU right behind every producer,
+            for which there is no score: ``refuse`` them, or ``keep`` them whole, so that a budget
+            has to be met by the others.
         uneven: what becomes of channels dead at `tau` whose constant would reach a next layer as
             more than one value, for which fusion is not exact (zero padding of a further depthwise
             layer, squeeze-and-excitation): ``keep`` or ``cut`` them.
@@ -68,18 +73,26 @@ class BnProbability(Criterion):
         require_choice("linear", self.linear, LINEAR)
         require_choice("uneven", self.uneven, UNEVEN)
 
+    def unscored(
+        self, network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGroup]
+    ) -> dict[str, str]:
+        """Returns the groups without batch norm and ReLU, where they are to be kept."""
+        if self.linear == "refuse":
+            return {}
+        return misfits(groups, wiring(network, empty_image(network, cmap)))
+
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Ranks by the norms' parameters and buffers alone.
 
         Raises:
-            PruningError: a group has no batch norm with a ReLU behind it (unless ``linear=keep``).
+            PruningError: a group has no batch norm with a ReLU behind it.
         """
         import torch
 
         least = NormalDist().inv_cdf(self.tau)
-        norms = wiring(evidence.network, empty_image(evidence))
-        unfit = {group.name: why for group in evidence.groups if (why := misfit(group, norms))}
-        if unfit and self.linear == "refuse":
+        norms = wiring(evidence.network, empty_image(evidence.network, evidence.cmap))
+        unfit = misfits(evidence.groups, norms)
+        if unfit:
             name, why = next(iter(unfit.items()))
             raise PruningError(
                 f"criterion=bn_probability needs a batch norm and a ReLU behind {name}, and {why}; "
@@ -88,21 +101,17 @@ class BnProbability(Criterion):
         found = {
             group.name: standing(evidence.network, group, norms, rho_max=self.rho_max)
             for group in evidence.groups
-            if group.name not in unfit
         }
         dead = {name: state.z >= least for name, state in found.items()}
         alive = self._uneven(evidence, norms, found, dead)
         ranks = {}
         for group in evidence.groups:
-            if group.name in unfit:
-                scores = torch.full((group.size,), LIMIT, dtype=torch.float64)
-                ranks[group.name] = GroupRank(scores, tuple(range(group.size)))
-                continue
             state, stays = found[group.name], alive[group.name]
             z = torch.where(stays, -LIMIT, state.z.clamp(-LIMIT, LIMIT))
             kept = (~dead[group.name] | stays).nonzero().flatten().tolist()
             counts = {**state.cases(least), "uneven": int(stays.sum())}
-            ranks[group.name] = GroupRank(-z, tuple(kept), counts)
+            living = tuple((state.z < ALIVE).nonzero().flatten().tolist())
+            ranks[group.name] = GroupRank(-z, tuple(kept), counts, living)
         return ranks
 
     def _uneven(
@@ -115,9 +124,8 @@ class BnProbability(Criterion):
         """Returns bool [size] for each group: dead classes that stay because they are uneven."""
         if self.uneven == "cut":
             return {name: gone & False for name, gone in dead.items()}
-        groups = tuple(group for group in evidence.groups if group.name in found)
         held: Held = {}
-        for group in groups:
+        for group in evidence.groups:
             held |= hold_group(
                 evidence.network,
                 group,
@@ -126,5 +134,7 @@ class BnProbability(Criterion):
                 standing=found[group.name],
                 constant="zero_input",
             )
-        differs = uneven(evidence.network, groups, held, empty_image(evidence))
+        differs = uneven(
+            evidence.network, evidence.groups, held, empty_image(evidence.network, evidence.cmap)
+        )
         return {name: gone & differs[name] for name, gone in dead.items()}

@@ -126,6 +126,8 @@ class StepRecord:
             were compared in (reports of version 1.0 had one bound for all).
         unprunable: name -> why it was left alone.
         counts: group name -> what the criterion counted there (probability's cases, say).
+        removed, removed_alive: how many channels this step cut, and how many of them the criterion
+            knew to be alive; None where it cannot tell.
     """
 
     name: str
@@ -139,6 +141,8 @@ class StepRecord:
     surgery_tolerance: float | None = None
     surgery_dtype: str | None = None
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    removed: int | None = None
+    removed_alive: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +185,8 @@ class Report:
             decide the result and are not checked against a published digest; None in reports from
             before.
         attempts: who worked on it, see `records.attempts`; None in reports from before.
+        unscored: group that the criterion had no score for -> why; it stayed whole. None in reports
+            from before.
     """
 
     config: dict[str, Any]
@@ -199,6 +205,7 @@ class Report:
     origin: Origin | None = None
     contents: dict[str, str] | None = None
     attempts: list[dict[str, Any]] | None = None
+    unscored: dict[str, str] | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:

@@ -75,7 +75,7 @@ class ShiftFusion(Repair):
         import torch
         from torch.nn.modules.batchnorm import _BatchNorm
 
-        norms = wiring(evidence.network, empty_image(evidence))
+        norms = wiring(evidence.network, empty_image(evidence.network, evidence.cmap))
         held = self.constants(evidence, plan, norms)
         shifts = self._shifts(evidence, plan, held)
         folded = deepcopy(evidence.network)
@@ -106,7 +106,7 @@ class ShiftFusion(Repair):
 
         from prunebench.channels import add_position_bias
 
-        norms = wiring(evidence.network, empty_image(evidence))
+        norms = wiring(evidence.network, empty_image(evidence.network, evidence.cmap))
         shifts = self._shifts(evidence, plan, self.constants(evidence, plan, norms))
         kept = evidence.cmap.keeps(plan)
         for name, shift in shifts.items():
@@ -149,7 +149,7 @@ class ShiftFusion(Repair):
                 mine = cut[classes] & (classes >= 0)
                 gone[site.module] = gone.get(site.module, torch.zeros_like(mine)) | mine
         _require_no_recurrent_reader(evidence.cmap, plan, folded)
-        example = empty_image(evidence)
+        example = empty_image(evidence.network, evidence.cmap)
         images = evidence.images[: self.images].to(example)
         shifts: dict[str, Tensor] = {}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -18,6 +17,7 @@ from prunebench.measure import CONVENTION
 from prunebench.run import baseline
 from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
+from prunebench.run.scored import left_whole, living, scored_only
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
 from prunebench.tracking.progress import Progress
 
@@ -36,6 +36,10 @@ def dry_run(run: Run) -> None:
     origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
     example = tracing_image(data.shape).to(device)
     cmap = trace(network, example)
+    budget, unscored = scored_only(run.criterion, run.budget, network, cmap)
+    if unscored:
+        Progress().note(left_whole(unscored))
+    run = replace(run, budget=budget)
     if run.schedule.trains:
         images = sizes(data.train.labels, data.val.labels, data.test.labels)
         foresee(run, network, cmap, len(data.train), images)
@@ -50,6 +54,8 @@ def dry_run(run: Run) -> None:
         network = made.network
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
+        if alive := living(made.record):
+            Progress().note(f"{step.name}: {alive}")
     print_plan(
         cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels)
     )
@@ -63,8 +69,7 @@ def foresee(
     Raises:
         PruningError: the criterion cannot serve this network or this training.
     """
-    told: list[Mapping[str, Any]] = []
-    observer = observer_of(run, cmap, training_images, told.append)
+    observer = observer_of(run, cmap, training_images, lambda row: None)
     observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
     observer.finished()
     console = Console()
@@ -80,9 +85,6 @@ def foresee(
     for limit in run.budget.limits(cmap, dense_counts(cmap)):
         line = f"{limit.unit}: {limit.amount(Plan({})):,} -> {limit.target:,} at the most"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for row in told:
-        for name, reason in row.get("not_scored", {}).items():
-            console.print(f"not pruned: {name}: {reason}", markup=False, highlight=False)
 
 
 def sizes(*labels: torch.Tensor) -> str:

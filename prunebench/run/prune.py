@@ -15,6 +15,7 @@ from prunebench.contracts import Dense
 from prunebench.records import StepRecord, from_json, to_json
 from prunebench.run.context import RunContext
 from prunebench.run.in_training import prune_while_training
+from prunebench.run.scored import left_whole, living, scored_only
 from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, draw_sample, evidence
 from prunebench.schedules import Step
 
@@ -31,6 +32,7 @@ class Pruned:
         repaired: right after the last cut and its repair.
         plans: one per step, each in the numbering of the network it was applied to.
         steps: their records.
+        unscored: group that stayed whole for want of a score -> why.
     """
 
     network: nn.Module
@@ -38,6 +40,7 @@ class Pruned:
     repaired: nn.Module
     plans: tuple[Plan, ...]
     steps: tuple[StepRecord, ...]
+    unscored: Mapping[str, str]
 
     @property
     def plan(self) -> Plan:
@@ -51,7 +54,12 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     Raises:
         PruningError: criterion or budget cannot serve this network, or surgery went wrong.
     """
-    run, cmap = context.run, trace(dense, context.example)
+    cmap = trace(dense, context.example)
+    budget, unscored = scored_only(context.run.criterion, context.run.budget, dense, cmap)
+    if unscored:
+        context.progress.note(left_whole(unscored))
+    run = replace(context.run, budget=budget)
+    context = replace(context, run=run)
     start, decided = dense, None
     if run.schedule.trains:
         start, decided = prune_while_training(context, dense, cmap)
@@ -62,7 +70,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     repaired = cuts[-1].network
     plans = tuple(made.plan for made in cuts)
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
-    return Pruned(network, bare, repaired, plans, tuple(made.record for made in cuts))
+    return Pruned(network, bare, repaired, plans, tuple(made.record for made in cuts), unscored)
 
 
 def take(
@@ -84,6 +92,8 @@ def take(
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
     context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative, {dtype})")
+    if alive := living(made.record):
+        context.progress.note(f"{step.name}: {alive}")
     if thin := nearly_gone(made.record.kept, counts.sizes):
         context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
     return made

@@ -13,6 +13,7 @@ from prunebench.channels import in_mode, trace
 from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.run.in_training import observer_of
+from prunebench.run.scored import scored_only
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
 
 #: training images that criterion and repair are tried with
@@ -34,6 +35,8 @@ def rehearse(run: Run, data: Data, network: nn.Module, example: Tensor) -> None:
     """
     with in_mode(network):
         cmap = trace(network, example)
+        budget, _ = scored_only(run.criterion, run.budget, network, cmap)
+        run = replace(run, budget=budget)
         names = [group.name for group in run.budget.select(cmap)]
         steps = run.schedule.steps(names)
         if run.schedule.trains:

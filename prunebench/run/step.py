@@ -20,6 +20,7 @@ from prunebench.errors import PruningError
 from prunebench.records import StepRecord
 from prunebench.repairs import Repair
 from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.run.scored import alive_among_cut
 from prunebench.schedules import Step
 from prunebench.training.batches import DeviceSplit
 
@@ -113,8 +114,11 @@ def cut(
     seconds = perf_counter() - start
     plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
     made = cut_as(plan, facts, method.repair, step, example=example)
+    alive, removed = alive_among_cut(ranks, plan) or (None, None)
     record = replace(
         made.record,
+        removed=removed,
+        removed_alive=alive,
         criterion_seconds=seconds,
         seconds=perf_counter() - start,
         counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},

@@ -37,6 +37,7 @@ def write_up(
         convention=measure.CONVENTION,
         note=context.data.note,
         contents=run.contents,
+        unscored=dict(pruned.unscored),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -55,8 +55,8 @@ TORCH_FREE = [
     (["run.outputs=/etc/passwd"], ["cannot write /etc/passwd", "run.outputs=FOLDER"]),
     (["-m", "run.outputs=/etc/passwd", "run.seed=0,1"], ["cannot write /etc/passwd"]),
     (
-        ["method=aofp_quick", "criterion=l1"],
-        ["'criterion.theta' is not known", "; method=aofp_quick sets it, for another criterion"],
+        ["experiment=aofp_digits", "dataset=cifar10"],
+        ["'dataset.size' is not known", "; experiment=aofp_digits sets it, for another dataset"],
     ),
     (
         ["experiment=cac_lenet_300_100", "method=sfp"],

@@ -1,6 +1,7 @@
 """The four cases, the gate, and what is refused, against channels read off one by one."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
@@ -210,13 +211,16 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("network", "message"), REFUSED, ids=range(len(REFUSED)))
-def test_norms_without_relu_are_refused_by_name_or_kept(network, message):
+def test_norms_without_relu_are_refused_by_name_and_never_scored(network, message):
     facts = evidence(network)
-    with pytest.raises(PruningError, match=message):
-        criterion().rank(facts)
-    rank = criterion(linear="keep").rank(facts)["0"]
-    assert rank.kept == (0, 1, 2, 3)
-    assert rank.scores.tolist() == [LIMIT] * 4
+    about = (facts.network, facts.cmap, facts.groups)
+    assert criterion().unscored(*about) == {}
+    for linear in ("refuse", "keep"):
+        with pytest.raises(PruningError, match=message):
+            criterion(linear=linear).rank(facts)
+    [(name, why)] = criterion(linear="keep").unscored(*about).items()
+    assert name == "0"
+    assert why in message or "is not followed by a ReLU" in why
 
 
 def test_norms_without_statistics_are_refused():
@@ -250,8 +254,9 @@ def test_norms_without_statistics_are_refused():
 def test_which_groups_of_the_zoo_have_a_score(spec, scored, whole):
     network = spec.build((3, 32, 32), 10)
     facts = evidence(network, 32)
-    ranks = criterion(linear="keep").rank(facts)
-    kept_whole = {name for name, rank in ranks.items() if not rank.counts}
+    kept_whole = set(criterion(linear="keep").unscored(network, facts.cmap, facts.groups))
+    scorable = tuple(group for group in facts.groups if group.name not in kept_whole)
+    assert criterion().rank(replace(facts, groups=scorable)).keys() == {g.name for g in scorable}
     names = {group.name for group in facts.groups}
     assert set(scored) <= names - kept_whole
     assert {name for name in whole if name in names} <= kept_whole
@@ -266,7 +271,9 @@ def test_a_class_of_several_channels_is_as_alive_as_its_liveliest():
     z[torch.tensor([0, 20, 40, 1, 21])] = 3.0  # all of class 0, two of three of class 1
     put(unit.bn1, z=z.tolist())
     put(unit.bn2, z=[0.0] * 60, rho=[0.01] * 60)
-    rank = criterion(linear="keep").rank(evidence(network, 32))["stage2.1.conv1"]
+    facts = evidence(network, 32)
+    [group] = (group for group in facts.groups if group.name == "stage2.1.conv1")
+    rank = criterion().rank(replace(facts, groups=(group,)))["stage2.1.conv1"]
     assert rank.kept == tuple(range(1, 20))
 
 

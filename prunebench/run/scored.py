@@ -1,0 +1,63 @@
+"""What a criterion has no score for is left out of the budget, whole, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from prunebench.budgets import Budget, by_reason
+from prunebench.channels import ChannelMap, Plan
+from prunebench.contracts import GroupRank
+from prunebench.criteria import Criterion
+from prunebench.errors import PruningError
+from prunebench.records import StepRecord
+
+
+def scored_only(
+    criterion: Criterion, budget: Budget, network: nn.Module, cmap: ChannelMap
+) -> tuple[Budget, dict[str, str]]:
+    """Returns `budget` for the groups that `criterion` scores, and of the others the reason.
+
+    What the budget asks of the whole network, these groups have to reach.
+
+    Raises:
+        PruningError: the criterion scores no group.
+    """
+    groups = budget.select(cmap)
+    unscored = criterion.unscored(network, cmap, groups)
+    if len(unscored) == len(groups):
+        raise PruningError(
+            f"criterion={type(criterion).__name__.lower()} can score no group of this network "
+            f"({by_reason(unscored)}); choose another criterion"
+        )
+    return replace(budget, exclude=[*budget.exclude, *unscored]), unscored
+
+
+def left_whole(unscored: Mapping[str, str]) -> str:
+    """Says which groups stay whole for want of a score, with the reason for the first of them."""
+    [(name, reason), *others] = unscored.items()
+    more = f" and {len(others)} more; the report has all" if others else ""
+    return f"left whole, without a score: {name} ({reason}){more}"
+
+
+def alive_among_cut(ranks: Mapping[str, GroupRank], plan: Plan) -> tuple[int, int] | None:
+    """Returns how many channels `plan` cuts that the criterion knows to be alive, and of how many.
+
+    None where the criterion does not tell the living from the dead.
+    """
+    known = {name: rank for name, rank in ranks.items() if rank.alive is not None}
+    cut = {
+        name: {*range(len(rank.scores))} - {*plan.kept.get(name, range(len(rank.scores)))}
+        for name, rank in known.items()
+    }
+    alive = sum(len(gone & {*(known[name].alive or ())}) for name, gone in cut.items())
+    return (alive, sum(map(len, cut.values()))) if known else None
+
+
+def living(record: StepRecord) -> str:
+    """Says how many of the cut channels were alive; empty if none was or nothing is known."""
+    if not record.removed_alive:
+        return ""
+    return f"{record.removed_alive:,} of {record.removed:,} removed channels were alive"
