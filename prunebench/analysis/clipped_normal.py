@@ -22,6 +22,16 @@ def deviation(gamma: Tensor, running_var: Tensor, eps: float) -> Tensor:
     return gamma.double().abs() * (variance / (variance + eps)).sqrt()
 
 
+#: deviation up to which an output is a constant: the next norm, which has an epsilon of its own
+#: (1e-5), makes at most a tenth of full size of it
+STILL = 1e-3
+
+
+def still(gamma: Tensor, running_var: Tensor, eps: float) -> Tensor:
+    """Returns which outputs of a norm are constants, whatever comes in, bool [C]."""
+    return deviation(gamma, running_var, eps) <= STILL
+
+
 def z_score(gamma: Tensor, beta: Tensor, running_var: Tensor, eps: float) -> Tensor:
     """Returns z = -beta / s: how many deviations a norm's mean output lies below zero.
 

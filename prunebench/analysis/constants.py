@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from prunebench.analysis.clipped_normal import clipped_moments, deviation
+from prunebench.analysis.clipped_normal import clipped_moments, deviation, still
 from prunebench.analysis.dead_channels import Standing
 from prunebench.analysis.norm_wiring import Norm, affine
 
@@ -24,19 +24,24 @@ Held = dict[str, tuple["Tensor", "Tensor"]]
 def values(network: nn.Module, norm: Norm, constant: str) -> Tensor:
     """Returns what every channel of `norm` puts out when it is cut, float64 [C].
 
+    One whose output is a constant anyway puts out that.
+
     Args:
         network: of the norm.
         norm: its wiring; one that no ReLU reads always puts out its shift.
         constant: ``zero_input`` (nothing behind the ReLU), ``relu_beta`` (the ReLU of the shift) or
             ``relu_mean`` (the mean of a normal behind the ReLU).
     """
+    import torch
+
     gamma, beta, variance, eps = affine(network.get_submodule(norm.name), norm.name)
     if norm.ceiling is None:
         return beta
+    shift = beta.clamp(0, norm.ceiling)
     if constant == "zero_input":
-        return beta.new_zeros(len(beta))
+        return torch.where(still(gamma, variance, eps), shift, 0.0)
     if constant == "relu_beta":
-        return beta.clamp(0, norm.ceiling)
+        return shift
     return clipped_moments(beta, deviation(gamma, variance, eps), norm.ceiling)[0]
 
 
@@ -53,7 +58,8 @@ def hold_group(
 
     The batch norms behind the producers hold them all; without one, nothing is held. A norm behind
     a depthwise convolution holds those that are deader there than in front, where nothing else
-    reads what is in front; all others come out of it as whatever it makes of the constant in front.
+    reads what is in front; all others come out of it as whatever it makes of the constant in front,
+    and so do those that are really constant in front.
 
     Args:
         network: of the group.
@@ -74,7 +80,7 @@ def hold_group(
             passage = standing.passages.get(norm.fed_by or "")
             if passage is None or not passage.open or norm.ceiling is None:
                 continue
-            late = gone & (passage.behind > passage.before)
+            late = gone & ~passage.still & (passage.behind > passage.before)
         classes = site.classes.cpu()
         at = (late[classes] & (classes >= 0)).nonzero().flatten()
         if len(at):

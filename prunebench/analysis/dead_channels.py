@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.analysis.clipped_normal import z_score
+from prunebench.analysis.clipped_normal import still, z_score
 from prunebench.analysis.norm_wiring import Norm, affine
 
 if TYPE_CHECKING:
@@ -47,12 +47,14 @@ class Passage:
     Attributes:
         before: z in front of it, float64 [size].
         behind: z behind it; -inf where no ReLU follows.
+        still: which classes are constant in front of it, dead or not, bool [size].
         rho: of the norm behind it.
         open: whether nothing else reads its input.
     """
 
     before: Tensor
     behind: Tensor
+    still: Tensor
     rho: Tensor
     open: bool
 
@@ -93,7 +95,12 @@ class Standing:
 
 
 def standing(
-    network: nn.Module, group: ChannelGroup, norms: Mapping[str, Norm], *, rho_max: float
+    network: nn.Module,
+    group: ChannelGroup,
+    norms: Mapping[str, Norm],
+    *,
+    rho_max: float,
+    also_constant: bool = False,
 ) -> Standing:
     """Returns how dead the classes of `group` are.
 
@@ -102,37 +109,43 @@ def standing(
         group: without a `misfit`.
         norms: wiring of the network.
         rho_max: as in `BnProbability`.
+        also_constant: likewise.
     """
     import torch
 
     sites = {site.module: site for site in group.norms}
     depthwise = {site.module for site in group.depthwise}
-    known: dict[str, Tensor] = {}
+    known: dict[str, tuple[Tensor, Tensor]] = {}
     passages: dict[str, Passage] = {}
     z = torch.full((group.size,), torch.inf, dtype=torch.float64)
     passed = {norm.fed_by for norm in norms.values() if norm.name in sites}
     for norm in norms.values():
         if norm.name not in sites:
             continue
-        own, rho = _scores(network.get_submodule(norm.name), sites[norm.name], group.size)
+        own, rho, constant = _scores(network.get_submodule(norm.name), sites[norm.name], group.size)
         if norm.ceiling is None:
             own = torch.full_like(own, -torch.inf)
+        if also_constant:
+            own = torch.where(constant, torch.inf, own)
         if norm.fed_by in depthwise and known:
-            before = known.get(norm.source or "", torch.stack(list(known.values())).amin(0))
+            every = [torch.stack(column) for column in zip(*known.values(), strict=True)]
+            before, fixed = known.get(norm.source or "", (every[0].amin(0), every[1].all(0)))
             feeder = norms.get(norm.source or "")
             alone = feeder is not None and feeder.reader == norm.fed_by
-            passages[norm.fed_by or ""] = Passage(before, own, rho, alone)
-            own = torch.maximum(own, torch.where(rho <= rho_max, before, -torch.inf))
-        known[norm.name] = own
+            passages[norm.fed_by or ""] = Passage(before, own, fixed, rho, alone)
+            passes = (rho <= rho_max) | (fixed & also_constant)
+            own = torch.maximum(own, torch.where(passes, before, -torch.inf))
+            constant = constant | fixed
+        known[norm.name] = own, constant
         if norm.reader is None or norm.reader not in passed:
             z = torch.minimum(z, own)
     return Standing(z, passages, rho_max)
 
 
-def _scores(norm: nn.Module, site: Site, size: int) -> tuple[Tensor, Tensor]:
-    """Returns the least z and the largest rho of each class at one norm, float64 [size].
+def _scores(norm: nn.Module, site: Site, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the least z and the largest rho of each class at one norm, and which are constant.
 
-    Classes that the norm does not see have z = +inf and rho = 0.
+    Classes that the norm does not see have z = +inf and rho = 0 and are constant.
     """
     import torch
 
@@ -143,4 +156,6 @@ def _scores(norm: nn.Module, site: Site, size: int) -> tuple[Tensor, Tensor]:
     z.scatter_reduce_(0, owners, z_score(gamma, beta, variance, eps)[inside], "amin")
     rho = torch.zeros(size, dtype=torch.float64)
     rho.scatter_reduce_(0, owners, (variance / (variance + eps))[inside], "amax")
-    return z, rho
+    loose = torch.zeros(size, dtype=torch.bool)
+    loose[owners[~still(gamma, variance, eps)[inside]]] = True
+    return z, rho, ~loose

@@ -57,12 +57,16 @@ class BnProbability(Criterion):
         uneven: what becomes of channels dead at `tau` whose constant would reach a next layer as
             more than one value, for which fusion is not exact (zero padding of a further depthwise
             layer, squeeze-and-excitation): ``keep`` or ``cut`` them.
+        also_constant: whether channels go too whose output is a constant above zero. With
+            ``repair.border=map`` nothing is lost of them, also where zero padding makes uneven
+            what they leave (``uneven=cut``).
     """
 
     tau: float = 0.97725
     rho_max: float = 0.1
     linear: str = "refuse"
     uneven: str = "keep"
+    also_constant: bool = False
 
     decides = True
 
@@ -99,7 +103,13 @@ class BnProbability(Criterion):
                 f"set budget.exclude=[{','.join(unfit)}] or criterion.linear=keep"
             )
         found = {
-            group.name: standing(evidence.network, group, norms, rho_max=self.rho_max)
+            group.name: standing(
+                evidence.network,
+                group,
+                norms,
+                rho_max=self.rho_max,
+                also_constant=self.also_constant,
+            )
             for group in evidence.groups
         }
         dead = {name: state.z >= least for name, state in found.items()}

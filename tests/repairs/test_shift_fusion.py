@@ -1,6 +1,7 @@
 """Shift fusion: exact for dead channels, wrong without, and what happens where it cannot be."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,6 +106,9 @@ def test_whole_networks_with_dead_channels_are_exact_with_fusion_and_wrong_witho
                 kill(network.get_submodule(norm.name), at)
                 killed += int(at.sum())
     criterion = option("criterion", "bn_probability", Criterion, linear="keep", rho_max=1.0)
+    unscored = criterion.unscored(network, facts.cmap, facts.groups)
+    scored = tuple(group for group in facts.groups if group.name not in unscored)
+    facts = replace(facts, groups=scored)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     ranks = criterion.rank(facts)
     plan = Plan({key: rank.kept or (0,) for key, rank in ranks.items()})
@@ -287,6 +291,56 @@ def test_the_map_of_a_shift_is_exact_in_every_place():
         smaller = slim(small, again, second)
     assert smaller[3].place_bias.shape == (2, 5, 5)
     assert verify(small, smaller, again, second, images) < 1e-12
+
+
+@pytest.mark.parametrize("constant", ["zero_input", "relu_beta", "relu_mean"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shift", [-2.0, 0.8])
+def test_constants_above_zero_in_front_of_a_depthwise_layer(shift, stride, constant):
+    """However dead the norm behind looks: with the map of what they leave, nothing is lost."""
+    network = separable(stride=stride)
+    gone = [1, 4]
+    network[1].weight.data[gone], network[1].bias.data[gone] = 0.0, 0.9
+    network[3].weight.data[gone], network[4].bias.data[gone] = 0.5, shift
+    images = torch.randn(3, 3, 9, 9, dtype=torch.float64)
+    facts, plan = facts_of(network, images), Plan({"0": (0, 2, 3, 5)})
+    repair = fusion(constant=constant, border="map")
+    small = slim(repair.fold(facts, plan), facts.cmap, plan)
+    repair.settle(small, facts, plan)
+    assert small[6].place_bias.std((1, 2)).min() > 1e-3  # the border differs from the inside
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), network(images), atol=1e-12, rtol=0)
+        bare = slim(network, facts.cmap, plan)(images)
+        assert (bare - network(images)).abs().max() > 1e-2
+
+
+def test_constants_go_where_asked_and_nothing_is_lost():
+    network = separable()
+    network[1].weight.data[[1, 4]], network[1].bias.data[[1, 4]] = 1e-3, 0.9
+    network[3].weight.data[[1, 4]] = 0.5
+    kill(network[1], [3])
+    network[4].running_var[3] = 1e-9
+    network[4].weight.data[5] = 0  # a constant behind, of an input that varies
+    images = torch.randn(3, 3, 9, 9, dtype=torch.float64)
+    facts = facts_of(network, images)
+
+    def kept(**changes):
+        criterion = option("criterion", "bn_probability", Criterion, linear="keep", **changes)
+        scored = tuple(group for group in facts.groups if group.name == "0")
+        return criterion.rank(replace(facts, groups=scored))["0"].kept
+
+    assert kept() == (0, 1, 2, 4, 5)
+    assert kept(also_constant=True) == (0, 1, 2, 4)  # padding makes uneven what 1 and 4 leave
+    assert kept(also_constant=True, uneven="cut") == (0, 2)
+    plan = Plan({"0": (0, 2)})
+    repair = fusion(border="map")
+    small = slim(repair.fold(facts, plan), facts.cmap, plan)
+    repair.settle(small, facts, plan)
+    with torch.no_grad():
+        rest = (small(images) - network(images)).abs().max()
+        network[1].weight.data[[1, 4]] = 0  # what is left is the spread that counts as none
+        exact = (small(images) - network(images)).abs().max()
+    assert exact < 1e-12 < rest < 1e-2
 
 
 def test_train_mode_computes_the_same_as_before():
