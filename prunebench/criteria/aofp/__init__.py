@@ -10,6 +10,7 @@ convolves the dropped channels only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,23 @@ from prunebench.contracts import Assignment
 from prunebench.criteria.aofp.settings import AofpSettings
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.channels import ChannelGroup, ChannelMap
     from prunebench.criteria.aofp.observer import AofpObserver
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aofp(AofpSettings):
     """Prunes channels whose loss the next layer hardly notices, while the network is trained."""
+
+    def unscored(
+        self, network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGroup]
+    ) -> dict[str, str]:
+        """Returns the groups that not one layer alone reads, and why."""
+        from prunebench.criteria.aofp.edges import unfit
+
+        return unfit(network, groups)
 
     def observer(self, assignment: Assignment) -> AofpObserver:
         """Returns what looks on at the training and prunes."""

@@ -49,12 +49,10 @@ class AofpObserver:
         """Finds the scoring edges and puts the hooks on.
 
         Raises:
-            PruningError: no group can be scored.
+            PruningError: a group cannot be scored.
         """
         self.device = next(network.parameters()).device
-        self.edges, missing = find_edges(network, self.work.cmap, self.work.groups)
-        if missing:
-            self.work.log({"stage": "aofp-edges", "not_scored": missing})
+        self.edges = find_edges(network, self.work.cmap, self.work.groups)
         rows = max(self.settings.draws_per_half, self.settings.confirm)
         self.searches = [Search.over(edge.group.size, rows, self.device) for edge in self.edges]
         self.factors = ConsumerFactors([edge.group for edge in self.edges])

@@ -8,7 +8,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from prunebench.channels import trace
 from prunebench.criteria.aofp.damage import damages, gram
-from prunebench.criteria.aofp.edges import find_edges
+from prunebench.criteria.aofp.edges import find_edges, unfit
 from prunebench.errors import PruningError
 from prunebench.models import ModelSpec
 from prunebench.models.resnet import Resnet
@@ -69,7 +69,8 @@ def prepared(name: str):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.3, 0.3)
     cmap = trace(network, torch.zeros(1, 3, size, size))
-    edges, missing = find_edges(network, cmap, cmap.groups)
+    missing = unfit(network, cmap.groups)
+    edges = find_edges(network, cmap, [g for g in cmap.groups if g.name not in missing])
     return network.train(), torch.randn(8, 3, size, size), edges, missing, expected
 
 
@@ -103,6 +104,61 @@ def again(edge, x, *, stats=None):
         y = (y - mean.view(shape)) / (var.view(shape) + edge.norm.eps).sqrt()
         y = y * edge.norm.weight.view(shape) + edge.norm.bias.view(shape)
     return edge.activation(y) if edge.activation is not None else y
+
+
+class Written(nn.Module):
+    """Two convolutions with a norm; how the answer is activated is written in the forward."""
+
+    def __init__(self, activate):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 5, 3, bias=False)
+        self.norm, self.fc = nn.BatchNorm2d(5), nn.Linear(5, 2)
+        self.slope, self.activate = nn.Parameter(torch.full((1,), 0.3)), activate
+
+    def forward(self, x):
+        x = self.norm(self.second(self.first(x).relu()))
+        return self.fc(self.activate(self, x).mean((2, 3)))
+
+
+#: how it is written -> what it is
+WRITTEN = {
+    "a function": (lambda _, x: functional.relu(x), torch.relu),
+    "a function in place": (lambda _, x: functional.relu(x, inplace=True), torch.relu),
+    "in place by position": (lambda _, x: functional.relu6(x, True), functional.relu6),
+    "a method": (lambda _, x: x.relu(), torch.relu),
+    "a method in place": (lambda _, x: x.relu_(), torch.relu),
+    "in place of torch": (lambda _, x: torch.relu_(x), torch.relu),
+    "by keyword": (lambda _, x: functional.leaky_relu(input=x, negative_slope=0.2),
+                   lambda x: torch.where(x > 0, x, 0.2 * x)),
+    "with numbers": (lambda _, x: functional.hardtanh(x, -0.5, 2.0, True),
+                     lambda x: x.clamp(-0.5, 2)),
+    "clamped": (lambda _, x: x.clamp_(min=0), torch.relu),
+    "a module made on the spot": (lambda _, x: nn.ELU(inplace=True)(x), functional.elu),
+    "with a weight": (lambda net, x: functional.prelu(x, net.slope),
+                      lambda x: torch.where(x > 0, x, 0.3 * x)),
+    "read twice": (lambda _, x: x * torch.sigmoid(x), None),
+    "behind a sum": (lambda _, x: functional.relu(x + 1), None),
+    "behind a sum in place": (lambda _, x: functional.relu(x.add_(1)), None),
+    "none": (lambda _, x: x, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_an_activation_is_found_however_it_is_written(name):
+    """What a function does in the forward is what scores are taken behind, and not before."""
+    written, is_ = WRITTEN[name]
+    network = Written(written).eval()
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    [group] = (group for group in cmap.groups if group.name == "first")
+    [edge] = find_edges(network, cmap, [group])
+    assert edge.norm is network.norm
+    x = 2 * torch.randn(4, 5, 6, 6)
+    before = x.clone()
+    if is_ is None:
+        assert edge.activation is None
+        return
+    torch.testing.assert_close(edge.activation(x), is_(before))
+    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -191,5 +247,5 @@ def test_a_network_of_streams_only_is_refused():
     network = Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4)
     cmap = trace(network, torch.zeros(1, 3, 8, 8))
     streams = [group for group in cmap.groups if group.residual]
-    with pytest.raises(PruningError, match="cannot score any group .* residual stream"):
+    with pytest.raises(PruningError, match="cannot score conv1: it lies on a residual stream"):
         find_edges(network, cmap, streams)

@@ -1,0 +1,156 @@
+"""Who reads what in a forward: the modules, and the functions, however a network calls them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from prunebench.channels import in_mode
+from prunebench.channels.tensors import tensors_in
+
+#: functions of one tensor, value by value; modules such as nn.ReLU call them too
+ACTIVATIONS = {
+    "relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "silu", "gelu", "hardswish",
+    "hardsigmoid", "prelu", "sigmoid", "tanh", "mish", "softplus", "clamp", "clamp_min", "clip",
+}  # fmt: skip
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A tensor that is read, and how often it had been written to by then."""
+
+    tensor: Tensor
+    version: int
+
+    def of(self, other: Reading) -> bool:
+        """Whether this is `other`, unchanged: an addition in place leaves the tensor the same."""
+        return self.tensor is other.tensor and self.version == other.version
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """One call of a module without children: what it takes and what it gives."""
+
+    module: nn.Module
+    taken: Reading
+    given: Reading
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """One call of a function that gives a tensor: what it takes, and how it was called."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    taken: tuple[Reading, ...]
+
+
+@dataclass
+class Calls:
+    """All calls of one forward, in order."""
+
+    modules: list[ModuleCall] = field(default_factory=list)
+    functions: list[FunctionCall] = field(default_factory=list)
+
+    def output(self, module: nn.Module) -> Reading | None:
+        """Returns what `module` gives at its first call; None if it is not called."""
+        return next((call.given for call in self.modules if call.module is module), None)
+
+    def reader(self, given: Reading | None, kind: type[nn.Module]) -> nn.Module | None:
+        """Returns the first module of `kind` that reads the very tensor `given`."""
+        if given is None:
+            return None
+        readers = (call.module for call in self.modules if call.taken.of(given))
+        return next((module for module in readers if isinstance(module, kind)), None)
+
+    def activation(self, given: Reading | None) -> Activation | None:
+        """Returns the activation that alone reads the very tensor `given`, not in place."""
+        readers = [
+            call
+            for call in self.functions
+            if given is not None and any(taken.of(given) for taken in call.taken)
+        ]
+        if len(readers) != 1 or _name(readers[0]) not in ACTIVATIONS:
+            return None
+        return _not_in_place(readers[0])
+
+
+def follow(network: nn.Module, shape: Sequence[int]) -> Calls:
+    """Runs the network once in eval mode on zeros and notes who reads what."""
+    calls = Calls()
+    taken: list[Reading] = []
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        taken.append(_reading(inputs[0]) if inputs else Reading(torch.empty(0), 0))
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        read = taken.pop()
+        if inputs and isinstance(output, Tensor):
+            calls.modules.append(ModuleCall(module, read, _reading(output)))
+
+    class Noting(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            kwargs = kwargs or {}
+            read = tuple(_reading(tensor) for tensor in tensors_in([args, kwargs]))
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor):
+                calls.functions.append(FunctionCall(func, args, kwargs, read))
+            return result
+
+    leaves = [module for module in network.modules() if not any(True for _ in module.children())]
+    handles = [leaf.register_forward_pre_hook(before) for leaf in leaves]
+    handles += [leaf.register_forward_hook(after) for leaf in leaves]
+    weight = next(network.parameters())
+    image = torch.zeros(2, *shape[1:], device=weight.device, dtype=weight.dtype)
+    try:
+        with in_mode(network), torch.no_grad(), Noting():
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _reading(tensor: Tensor) -> Reading:
+    return Reading(tensor, tensor._version)
+
+
+def _name(call: FunctionCall) -> str:
+    """Returns the function's name, in place or not."""
+    return str(getattr(call.function, "__name__", "")).removesuffix("_")
+
+
+def _not_in_place(call: FunctionCall) -> Activation:
+    """Returns the activation of `call` as a function of its tensor that leaves that alone."""
+    function = call.function
+    if function.__name__.endswith("_"):
+        home = functional if hasattr(functional, _name(call)) else torch
+        function = getattr(home, _name(call))
+    rest, named = call.args[1:], dict(call.kwargs)
+    for key in ("inplace", "input", "self"):
+        named.pop(key, None)
+    try:
+        names = list(inspect.signature(function).parameters)
+    except ValueError:  # a builtin, which is not in place
+        names = []
+    if "inplace" in names[: len(call.args)]:
+        rest = call.args[1 : names.index("inplace")]
+    return partial(_called, function, rest, named)
+
+
+def _called(function: Any, rest: tuple[Any, ...], named: dict[str, Any], x: Tensor) -> Tensor:
+    answer: Tensor = function(x, *rest, **named)
+    return answer
