@@ -165,9 +165,10 @@ def over(method, group, option):
     if option == "per_layer":
         section["keep"] = {"*": 0.5}
     choices = {**METHOD_CHOICES[method], "method": method, group: option}
-    for _, key, own in misplaced(choices, [conf_dir()]):
-        del section[key]
-        section.update({key: own[key]} if key in own else {})
+    for _, where, key, own in misplaced(choices, [conf_dir()]):
+        if where == group:
+            del section[key]
+            section.update({key: own[key]} if key in own else {})
     return section
 
 
@@ -179,6 +180,14 @@ def test_what_a_method_sets_for_its_own_breaks_no_other_option(method, group):
         component(group, over(method, group, path.stem), GROUPS[group])
     own = read_option(conf_dir() / "method" / f"{method}.yaml").get(group, {})
     assert own.items() <= over(method, group, METHOD_CHOICES[method][group]).items()
+
+
+def test_what_is_set_for_another_option_of_the_same_class_holds():
+    """As the header of the experiment says: criterion=thinet_tpami sees its 10,000 images too."""
+    choices = {"experiment": "thinet_conv", **METHOD_CHOICES["thinet"], "method": "thinet"}
+    assert list(misplaced({**choices, "criterion": "thinet_tpami"}, [conf_dir()])) == []
+    told = [row[:3] for row in misplaced({**choices, "criterion": "oracle"}, [conf_dir()])]
+    assert told == [("experiment=thinet_conv", "criterion", "num_samples")]
 
 
 @pytest.mark.parametrize(

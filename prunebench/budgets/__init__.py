@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import PruningError, require, require_choice
+from prunebench.patterns import require_matches
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelGroup, ChannelMap, Plan
@@ -76,11 +77,7 @@ class Budget(ABC):
             PruningError: none is left, or a pattern of `exclude` matches no group.
         """
         names = [group.name for group in cmap.groups]
-        for pattern in self.exclude:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise PruningError(
-                    f"budget.exclude: '{pattern}' matches no group; groups: {', '.join(names)}"
-                )
+        require_matches("budget.exclude", self.exclude, names)
         chosen = tuple(
             group
             for group in cmap.groups

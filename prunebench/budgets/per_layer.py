@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, kept_count, require_effect, step_keep
 from prunebench.contracts import Dense
-from prunebench.errors import PruningError, require
+from prunebench.errors import require
+from prunebench.patterns import first_match, require_matches
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
@@ -62,13 +62,5 @@ class PerLayer(Budget):
 
     def _by_group(self, names: Sequence[str]) -> dict[str, float]:
         """Returns group name -> keep ratio."""
-        for pattern in self.keep:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise PruningError(
-                    f"budget.keep: '{pattern}' matches no group; groups: {', '.join(names)}"
-                )
-        found = {}
-        for name in names:
-            matching = (keep for pattern, keep in self.keep.items() if fnmatchcase(name, pattern))
-            found[name] = next(matching, self.otherwise)
-        return found
+        require_matches("budget.keep", self.keep, names)
+        return {name: first_match(name, self.keep, self.otherwise) for name in names}

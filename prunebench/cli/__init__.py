@@ -93,12 +93,12 @@ def checked(cfg: DictConfig) -> Run:
     where = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     check_method(choices, where)
     typed = [word.lstrip("+~") for word in hydra_config.overrides.task]
-    for group, key, own in misplaced(choices, where):
+    for preset, group, key, own in misplaced(choices, where):
         if not any(word.startswith(f"{group}.{key}=") for word in typed):
             with open_dict(cfg):
                 del cfg[group][key]
                 cfg[group].update({key: own[key]} if key in own else {})
-            say(f"{group}.{key} of method={choices['method']} is not meant for {choices[group]}")
+            say(f"{group}.{key} of {preset} is not meant for {choices[group]}")
     try:
         return load(cfg, choices, files=True)
     except ConfigError as error:

@@ -59,27 +59,34 @@ def setter(key: str, choices: Mapping[str, str], folders: Sequence[Path]) -> str
 
 def misplaced(
     choices: Mapping[str, str], folders: Sequence[Path]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yields group, key and the chosen option's own values for what a method sets for another.
+) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """Yields what a method or experiment sets for another option than is chosen.
 
-    Budgets share their words (keep, floor, scope): what a method sets holds for all that know it.
-    In the other groups one word may mean two things (the estimators of CAC and AOFP).
+    Budgets share their words (keep, floor, scope): what is set for one holds for all that know it.
+    In the other groups one word may mean two things (the estimators of CAC and AOFP), unless both
+    options are of one class (ThiNet's two searches).
 
     Args:
         choices: group -> chosen option.
         folders: where options lie.
+
+    Yields:
+        The preset, the group, the key, and the chosen option's own values.
     """
-    path = find_option("method", choices.get("method", ""), folders)
-    values = read_option(path) if path else {}
-    meant = choices_of(values)
-    for group in HOW:
-        chosen = find_option(group, choices.get(group, ""), folders)
-        if chosen is None or choices[group] == meant.get(group):
-            continue
-        own = read_option(chosen)
-        for key in values.get(group, {}):
-            if group != "budget" or key not in own:
-                yield group, key, own
+    meant: dict[str, str] = {}
+    for preset in PRESETS:
+        path = find_option(preset, choices.get(preset, ""), folders)
+        values = read_option(path) if path else {}
+        meant |= choices_of(values)
+        for group in HOW:
+            chosen = find_option(group, choices.get(group, ""), folders)
+            if chosen is None or meant.get(group, choices[group]) == choices[group]:
+                continue
+            own, for_ = read_option(chosen), find_option(group, meant[group], folders)
+            alike = for_ is not None and read_option(for_).get("_target_") == own.get("_target_")
+            for key in values.get(group, {}):
+                if key not in own or not (alike or group == "budget"):
+                    yield f"{preset}={choices[preset]}", group, key, own
 
 
 def swept(values: Mapping[str, Any]) -> set[str]:

@@ -21,6 +21,7 @@ from prunebench.analysis.similarity import SimilarityTable
 from prunebench.analysis.similarity import similarity as similarity
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
+from prunebench.patterns import first_match, require_matches
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,8 @@ class Foad(Criterion):
             looked at, so that with s = 0 exactly ceil(C / (t + 1)) of C channels stay.
         t: channels that one kept channel may remove.
         s: least similarity in [0, 1] for a removal; 0 sets no limit, above 1 nothing is removed.
+        t_at, s_at: name pattern (``*`` matches anything) -> t or s of the groups that match it
+            instead; the first pattern that matches counts. None = no exceptions.
         num_samples: training images compared.
         point: where maps are read: ``block`` after the pooling that follows the activation,
             ``activation`` right after the activation.
@@ -52,6 +55,8 @@ class Foad(Criterion):
     num_samples: int = 128
     point: str = "block"
     chunk: int = 32
+    t_at: dict[str, int] | None = None
+    s_at: dict[str, float] | None = None
 
     decides = True
     comparable = False  # the scale of S differs from layer to layer, and scores are places
@@ -60,12 +65,14 @@ class Foad(Criterion):
         """Checks ranges."""
         require_choice("rule", self.rule, RULES)
         require_choice("point", self.point, POINTS)
-        require(self.t >= 0, f"t must not be negative, got {self.t}")
-        require(self.s >= 0, f"s must not be negative, got {self.s}")
-        require(
-            self.rule != "v2022" or self.s == 0,
-            f"s has no effect under rule=v2022; set s=0 or choose another rule, got {self.s}",
-        )
+        for t in (self.t, *(self.t_at or {}).values()):
+            require(t >= 0, f"t must not be negative, got {t}")
+        for s in (self.s, *(self.s_at or {}).values()):
+            require(s >= 0, f"s must not be negative, got {s}")
+            require(
+                self.rule != "v2022" or s == 0,
+                f"s has no effect under rule=v2022; set s=0 or choose another rule, got {s}",
+            )
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
 
@@ -78,10 +85,15 @@ class Foad(Criterion):
         """Ranks by `ranking` and decides by `select`, on one forward sweep of the network.
 
         Raises:
-            PruningError: the feature maps of a group are not finite.
+            PruningError: the feature maps of a group are not finite, or a pattern of `t_at` or
+                `s_at` matches no group.
         """
         from prunebench.channels import capture
 
+        for key, exceptions in (("t_at", self.t_at), ("s_at", self.s_at)):
+            if exceptions:
+                names = [group.name for group in evidence.cmap.groups]
+                require_matches(f"criterion.{key}", exceptions, names)
         tables = {group.name: SimilarityTable(group.size) for group in evidence.groups}
         network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
         for some, _ in evidence.batches(self.num_samples, self.chunk):
@@ -95,8 +107,10 @@ class Foad(Criterion):
                 raise PruningError(
                     f"the feature maps of {name} are not finite; has training diverged?"
                 )
-            kept = select(table, t=self.t, s=self.s, rule=self.rule)
-            ranks[name] = GroupRank(ranking(table, t=self.t), tuple(kept))
+            t = first_match(name, self.t_at or {}, self.t)
+            s = first_match(name, self.s_at or {}, self.s)
+            kept = select(table, t=t, s=s, rule=self.rule)
+            ranks[name] = GroupRank(ranking(table, t=t), tuple(kept))
         return ranks
 
 

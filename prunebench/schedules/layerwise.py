@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from prunebench.errors import ConfigError, require
+from prunebench.patterns import first_match
 from prunebench.schedules import Schedule, Step
 
 
@@ -55,6 +56,4 @@ class Layerwise(Schedule):
 
     def _epochs_after(self, group: str) -> int:
         """Returns how long to fine-tune after `group`."""
-        exceptions = self.epochs_at or {}
-        matching = (n for pattern, n in exceptions.items() if fnmatchcase(group, pattern))
-        return next(matching, self.epochs)
+        return first_match(group, self.epochs_at or {}, self.epochs)

@@ -1,6 +1,7 @@
 """FOAD against a plain-loop oracle, the worked numbers of its specification, and its invariants."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -251,6 +252,9 @@ def settings(**changes):
         ({"t": -1}, "t must not be negative, got -1"),
         ({"s": -0.1}, "s must not be negative, got -0.1"),
         ({"rule": "v2022", "s": 0.5}, "s has no effect under rule=v2022"),
+        ({"rule": "v2022", "s_at": {"a": 0.5}}, "s has no effect under rule=v2022"),
+        ({"t_at": {"a": -1}}, "t must not be negative, got -1"),
+        ({"s_at": {"a": -0.5}}, "s must not be negative, got -0.5"),
         ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
         ({"chunk": 0}, "chunk must be at least 1, got 0"),
     ],
@@ -289,6 +293,22 @@ def test_channels_equal_on_one_chunk_only_are_no_duplicates(monkeypatch):
     found = settings(t=1, rule="v2022").rank(evidence(features, monkeypatch))["conv1"]
     # 0 removes its duplicate 2 and is then out of removals; 1 finds only kept ones
     assert found.kept == (0, 1)
+
+
+def test_layers_have_their_own_t_and_s(monkeypatch):
+    features = torch.randn(6, 30, 2, 2, generator=torch.Generator().manual_seed(2)).relu()
+    facts = evidence(features, monkeypatch)
+    groups = tuple(SimpleNamespace(name=f"conv{n}", size=30) for n in (1, 2, 3))
+    facts = replace(facts, groups=groups, cmap=SimpleNamespace(groups=groups))
+    table = similarity(features)
+    middle = float(table.median())
+    ranks = settings(t_at={"conv2": 3, "conv*": 1}, s_at={"conv3": middle}).rank(facts)
+    asked = {"conv1": (1, 0.0), "conv2": (3, 0.0), "conv3": (1, middle)}
+    for name, (t, s) in asked.items():
+        assert ranks[name].kept == tuple(oracle_select(table.tolist(), t, s, "v2023"))
+    assert len({rank.kept for rank in ranks.values()}) == 3
+    with pytest.raises(PruningError, match=r"criterion.t_at: 'fc' matches no group; groups: conv1"):
+        settings(t_at={"fc": 2}).rank(facts)
 
 
 def test_rank_refuses_features_that_are_not_finite(monkeypatch):

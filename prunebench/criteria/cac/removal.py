@@ -71,7 +71,7 @@ class Removal:
             self.order(scores, plan),
             self.floors,
             reached,
-            most=None if final else most,
+            most=most,
         )
         if final and not there:
             self._refuse(left, int(seen.lt(self.settings.n_min).sum()))
@@ -120,8 +120,10 @@ class Removal:
         )
         raise PruningError(
             f"criterion=cac ends at {found}, with {unseen} channels seen fewer than "
-            f"criterion.n_min={self.settings.n_min} times and floors of budget.floor and "
-            f"criterion.least={self.settings.least}; lower them, or ask for less"
+            f"criterion.n_min={self.settings.n_min} times, floors of budget.floor and "
+            f"criterion.least={self.settings.least}, and criterion.max_step="
+            f"{self.settings.max_step:g} of all channels every criterion.prune_every="
+            f"{self.settings.prune_every} steps; loosen one of them, train longer, or ask for less"
         )
 
 

@@ -183,6 +183,13 @@ def test_a_budget_that_floors_forbid_is_refused():
         trained(network, observer)
 
 
+def test_a_budget_that_so_few_removals_miss_is_refused():
+    """At the end of the ramp no more go at once than on the way."""
+    observer = cac(max_step=0.03).observer(work(mlp(), both(), []))
+    with pytest.raises(PruningError, match=r"ends at .* and criterion.max_step=0.03 of all chan"):
+        trained(mlp(), observer)
+
+
 def test_ranking_without_training_is_refused():
     with pytest.raises(PruningError, match="choose schedule=during_training"):
         cac().rank(None)
