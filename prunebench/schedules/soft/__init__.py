@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 class Soft(TrainingSchedule):
     """Trains as ``recipe.pruning`` says and zeroes the lowest-scored filters between epochs.
 
-    He et al., "Soft Filter Pruning for Accelerating Deep CNNs", IJCAI 2018. No gradient is masked,
-    and each time the selection is made anew; what is zero after the last epoch is cut.
+    He et al., "Soft Filter Pruning for Accelerating Deep CNNs", IJCAI 2018. Each time the selection
+    is made anew; what is zero after the last epoch is cut.
 
     Attributes:
         every: epochs from one selection to the next; the last epoch is always followed by one.
+        mask_gradients: whether zeroed filters get no gradient until the next selection (FPGM).
     """
 
     every: int
+    mask_gradients: bool = False
 
     repeats = True
 
@@ -54,4 +56,6 @@ class Soft(TrainingSchedule):
         """Returns what asks `criterion` and `budget` between epochs."""
         from prunebench.schedules.soft.observer import SoftObserver
 
-        return SoftObserver(criterion, budget, dense, assignment, every=self.every)
+        return SoftObserver(
+            criterion, budget, dense, assignment, every=self.every, mask=self.mask_gradients
+        )

@@ -22,16 +22,24 @@ class SoftObserver:
     """After every so many epochs, and the last, zeroes the filters that would be cut now.
 
     Weights alone are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
-    gradients and may come back. Between the selections nothing is masked. The only state is the
-    latest plan; the zeros themselves are the network's.
+    gradients and may come back; between the selections nothing is masked. With `mask` (FPGM) it gets
+    none before the next selection. The only state is the latest plan; the zeros themselves are the
+    network's.
     """
 
     def __init__(
-        self, criterion: Criterion, budget: Budget, dense: Dense, work: Assignment, *, every: int
+        self,
+        criterion: Criterion,
+        budget: Budget,
+        dense: Dense,
+        work: Assignment,
+        *,
+        every: int,
+        mask: bool = False,
     ) -> None:
         """Prepares; nothing is zeroed before the end of an epoch."""
         self.criterion, self.budget, self.dense, self.work = criterion, budget, dense, work
-        self.every = every
+        self.every, self.mask = every, mask
         self.chosen: Plan | None = None
 
     # -- the protocol of the training loop -------------------------------------------------------
@@ -46,7 +54,10 @@ class SoftObserver:
         self._choose()
 
     def after_backward(self, moment: Moment) -> None:
-        """Leaves gradients alone."""
+        """Takes the gradients of zeroed filters away, if they are masked."""
+        if self.mask and self.chosen is not None:
+            for group in self.work.groups:
+                zero_filters(self.network, group, self.chosen.kept[group.name], gradients=True)
 
     def after_step(self, moment: Moment) -> bool:
         """Selects and zeroes when an epoch is over."""
@@ -104,20 +115,24 @@ class SoftObserver:
         return self.budget.choose(cmap, ranks, self.dense, share=1.0)
 
 
-def zero_filters(network: nn.Module, group: ChannelGroup, kept: tuple[int, ...]) -> None:
+def zero_filters(
+    network: nn.Module, group: ChannelGroup, kept: tuple[int, ...], *, gradients: bool = False
+) -> None:
     """Zeroes, in place, all weights that produce a class of `group` outside `kept`.
 
-    Biases and whatever else has one number per channel stay.
+    Biases and whatever else has one number per channel stay. With `gradients` those of the weights
+    are zeroed in their place.
     """
     stays = torch.zeros(group.size, dtype=torch.bool)
     stays[list(kept)] = True
     for site in group.producers:
         weight = network.get_parameter(site.name)
-        if weight.dim() > 1:
+        zeroed = weight.grad if gradients else weight
+        if weight.dim() > 1 and zeroed is not None:
             classes = site.classes.cpu()
             gone = (classes >= 0) & ~stays[classes.clamp(min=0)]
             with torch.no_grad():
-                weight.index_fill_(site.dim, gone.nonzero()[:, 0].to(weight.device), 0)
+                zeroed.index_fill_(site.dim, gone.nonzero()[:, 0].to(weight.device), 0)
 
 
 def returned(before: Plan | None, now: Plan) -> int:

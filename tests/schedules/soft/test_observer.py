@@ -63,7 +63,7 @@ def data():
     )  # fmt: skip
 
 
-def soft(network, rows, *, criterion="l2", every=1, epochs=4, **budget):
+def soft(network, rows, *, criterion="l2", every=1, epochs=4, mask=False, **budget):
     cmap = trace(network, torch.zeros(1, 3, 6, 6))
     chosen = option("budget", "uniform", Budget, **{"keep": 0.7, **budget})
     work = Assignment(
@@ -71,7 +71,7 @@ def soft(network, rows, *, criterion="l2", every=1, epochs=4, **budget):
         steps=5, images=70, log=rows.append,
     )  # fmt: skip
     scores = option("criterion", criterion, Criterion)
-    return SoftObserver(scores, chosen, dense_counts(cmap), work, every=every)
+    return SoftObserver(scores, chosen, dense_counts(cmap), work, every=every, mask=mask)
 
 
 class Watched(SoftObserver):
@@ -131,6 +131,26 @@ def test_the_smallest_filters_are_zero_after_every_epoch_and_move_again_in_the_n
     assert (network.norm.weight[zero] != 0).all()  # batch norms go on, as published
     assert (network.norm.bias[zero] != 0).all()
     assert (network.first.bias[zero] != 0).all()
+
+
+def test_masked_filters_get_no_gradient_until_the_next_selection():
+    """FPGM: without momentum and decay they stay zero; all else is trained."""
+    network, rows = fresh(), []
+    observer = watched(network, rows, mask=True)
+    trained(network, observer, phase=replace(PHASE, momentum=0.0, nesterov=False))
+    chosen = None
+    for step, (before, after) in enumerate(observer.seen, 1):
+        zero = (before.flatten(1) == 0).all(1)
+        assert chosen is None or set(chosen) == set(zero.nonzero()[:, 0].tolist())
+        if step % 5 == 0:
+            chosen = (after.flatten(1) == 0).all(1).nonzero()[:, 0].tolist()
+            assert len(chosen) == 3
+    network.first.weight.grad = torch.ones_like(network.first.weight)
+    network.first.bias.grad = torch.ones_like(network.first.bias)
+    observer.after_backward(None)
+    masked = (network.first.weight.grad.flatten(1) == 0).all(1)
+    assert masked.nonzero()[:, 0].tolist() == chosen
+    assert (network.first.bias.grad == 1).all()
 
 
 def test_filters_come_back():

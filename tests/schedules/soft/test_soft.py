@@ -23,6 +23,13 @@ def test_the_method_is_what_the_paper_does():
     assert made.recipe.pruning.epochs == 200
 
 
+def test_fpgm_takes_the_gradients_away_as_its_authors_do():
+    made = run("model=resnet20", "method=fpgm")
+    assert made.schedule == Soft(start="scratch", every=1, mask_gradients=True)
+    assert (made.config["budget"]["keep"], made.config["criterion"]["norm_first"]) == (0.6, 0.0)
+    assert made.dataset.val_size == 0
+
+
 def test_one_step_over_all_groups():
     [step] = Soft(start="baseline", every=1).steps(["a", "b"])
     assert (step.groups, step.share, step.epochs) == (("a", "b"), 1.0, 0)

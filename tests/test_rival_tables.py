@@ -1,0 +1,42 @@
+"""The rivals' experiments cut to the sizes their papers print, on networks without data."""
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from prunebench.channels import trace
+from prunebench.config import load
+from prunebench.contracts import GroupRank
+from prunebench.options import conf_dir
+from prunebench.run.step import dense_counts
+
+#: experiment -> percent of the MACs and of the parameters that go (Li et al., ICLR 2017, table 1)
+PRINTED = {
+    "l1_vgg16_a": (34.2, 64.0),
+    "l1_resnet56_a": (10.4, 9.4),
+    "l1_resnet56_b": (27.6, 13.7),
+    "l1_resnet110_a": (15.9, 2.3),
+    "l1_resnet110_b": (38.6, 32.4),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_it_cuts_what_the_paper_prints(name):
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        run = load(compose("config", overrides=[f"experiment={name}"]), {})
+    with torch.device("meta"):
+        network = run.model.build((3, 32, 32), 10).eval()
+    cmap = trace(network, torch.empty(1, 3, 32, 32, device="meta"))
+    dense = dense_counts(cmap)
+    ranks = {
+        group.name: GroupRank(torch.arange(group.size, dtype=torch.float64))
+        for group in run.budget.select(cmap)
+    }
+    plan = run.budget.choose(cmap, ranks, dense, share=1.0)
+    macs = 100 * (1 - cmap.macs(plan) / dense.macs)
+    params = 100 * (1 - cmap.params(plan) / dense.params)
+    assert macs == pytest.approx(PRINTED[name][0], abs=0.07)
+    # VGG-16's own are printed as rounded millions: 5.4 of 15
+    assert params == pytest.approx(PRINTED[name][1], abs=0.3 if "vgg" in name else 0.07)
+    assert (run.recipe.finetune.epochs, run.recipe.finetune.lr) == (40, 1e-3)
+    assert run.dataset.val_size == 0
