@@ -22,9 +22,9 @@ class SoftObserver:
     """After every so many epochs, and the last, zeroes the filters that would be cut now.
 
     Weights alone are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
-    gradients and may come back; between the selections nothing is masked. With `mask` (FPGM) it gets
-    none before the next selection. The only state is the latest plan; the zeros themselves are the
-    network's.
+    gradients and may come back; between the selections nothing is masked. With `mask` (FPGM) it
+    gets none before the next selection. The only state is the latest plan; the zeros themselves are
+    the network's.
     """
 
     def __init__(
