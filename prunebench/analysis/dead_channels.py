@@ -93,6 +93,14 @@ class Standing:
             counts["case4_read_elsewhere"] += 0 if passage.open else int((~front & back).sum())
         return counts
 
+    def distribution(self) -> dict[str, int]:
+        """Returns how many channels have z of at least 1, 2 and 3, and how many a small rho."""
+        counts = {f"z>={least}": int((self.z >= least).sum()) for least in (1, 2, 3)}
+        for passage in self.passages.values():
+            small = int((passage.rho <= self.rho_max).sum())
+            counts["rho small"] = counts.get("rho small", 0) + small
+        return counts
+
 
 def standing(
     network: nn.Module,

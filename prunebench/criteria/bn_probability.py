@@ -119,7 +119,7 @@ class BnProbability(Criterion):
             state, stays = found[group.name], alive[group.name]
             z = torch.where(stays, -LIMIT, state.z.clamp(-LIMIT, LIMIT))
             kept = (~dead[group.name] | stays).nonzero().flatten().tolist()
-            counts = {**state.cases(least), "uneven": int(stays.sum())}
+            counts = {**state.cases(least), "uneven": int(stays.sum()), **state.distribution()}
             living = tuple((state.z < ALIVE).nonzero().flatten().tolist())
             ranks[group.name] = GroupRank(-z, tuple(kept), counts, living)
         return ranks

@@ -68,6 +68,7 @@ def test_four_cases(act):
     assert rank.kept == (0,)
     counts = {"case1": 1, "case2": 1, "case3": 1, "case4": 1}
     counts |= {"case3_amplified": 0, "case4_read_elsewhere": 0, "uneven": 0}
+    counts |= {"z>=1": 3, "z>=2": 3, "z>=3": 3, "rho small": 4}
     assert rank.counts == counts
     # the pair is as dead as its deader side
     assert rank.scores.tolist() == pytest.approx([-0.5, -4, -3, -4])
@@ -80,6 +81,7 @@ def test_an_amplifying_norm_keeps_what_is_dead_in_front_only():
     rank = criterion().rank(evidence(network))["0"]
     assert rank.kept == (0, 2)  # case 2 and case 4 do not rest on what is in front
     assert rank.counts["case3"] == rank.counts["case3_amplified"] == 1
+    assert rank.counts["rho small"] == 1
     assert rank.scores.tolist() == pytest.approx([-0.5, -4, -0.5, -4])
     assert criterion(rho_max=0.6).rank(evidence(network))["0"].kept == (0,)
 
@@ -185,6 +187,8 @@ def test_plain_relu_groups_count_dead_and_alive():
     rank = criterion().rank(evidence(network))["0"]
     assert rank.kept == (1,)
     assert (rank.counts["dead"], rank.counts["alive"]) == (2, 1)
+    assert [rank.counts[f"z>={least}"] for least in (1, 2, 3)] == [2, 2, 1]
+    assert "rho small" not in rank.counts  # there is no depthwise layer to amplify anything
 
 
 def test_scores_stay_finite():
