@@ -144,9 +144,9 @@ class Command:
     def __init__(self, python: WarmPython, folder: Path):
         self.python, self.folder = python, folder
 
-    def __call__(self, *arguments: str, timeout: float = 240) -> Completed:
-        words = ("-m", "prunebench", *arguments)
-        return self.python.run(*words, cwd=self.folder, timeout=timeout, WANDB_MODE="offline")
+    def __call__(self, *arguments: str, timeout: float = 240, **variables: str) -> Completed:
+        words, variables = ("-m", "prunebench", *arguments), {"WANDB_MODE": "offline"} | variables
+        return self.python.run(*words, cwd=self.folder, timeout=timeout, **variables)
 
     def start(self, *arguments: str) -> Forked:
         """Returns the process at once."""
