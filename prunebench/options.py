@@ -15,7 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.errors import ConfigError, require, unknown, wrong_type
@@ -168,39 +168,46 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         missing = [key for key in hints if key not in parts]
         require(not missing, f"{name} lacks {', '.join(missing)}")
     else:
-        check_types(name, values, schema)
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-        for key in OmegaConf.missing_keys(merged):
+        fitting = typed(name, values, schema)
+        for key in OmegaConf.missing_keys(fitting):
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
-        check_finite(name, OmegaConf.to_container(merged))
+        check_finite(name, OmegaConf.to_container(fitting))
     try:
-        built: object = schema(**parts) if nested else OmegaConf.to_object(merged)
+        built: object = schema(**parts) if nested else OmegaConf.to_object(fitting)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
     assert isinstance(built, schema)
     return built
 
 
-def check_types(name: str, values: dict[str, Any], schema: type) -> None:
-    """Raises ConfigError for the first of `values` that is not of its field's type."""
+def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
+    """Returns `values` as fields of `schema`.
+
+    Raises:
+        ConfigError: one of them, the first of which is told, is not of its field's type.
+    """
     hints = get_type_hints(schema)
-    together = merges(values, schema)  # one by one takes long, and tells only which it was
+    together = merged(values, schema)  # one by one takes long, and tells only which it was
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value
         fits = not (  # which OmegaConf lets pass
             isinstance(value, list | dict) and any(isinstance(e, list | dict) for e in entries)
         )
-        fits = fits and (together or merges({key: value}, schema))
-        require(fits, wrong_type(f"{name}.{key}", value, hints[key]))
+        fits = fits and (together is not None or merged({key: value}, schema) is not None)
+        if not fits:
+            raise ConfigError(wrong_type(f"{name}.{key}", value, hints[key]))
+    assert together is not None  # values that fit one by one fit together
+    return together
 
 
-def merges(values: dict[str, Any], schema: type) -> bool:
-    """Whether OmegaConf takes `values` for fields of `schema`."""
+def merged(values: dict[str, Any], schema: type) -> DictConfig | None:
+    """Returns `values` as fields of `schema`; None where OmegaConf does not take them."""
     try:
-        OmegaConf.merge(OmegaConf.structured(schema), values)
+        found = OmegaConf.merge(OmegaConf.structured(schema), values)
     except OmegaConfBaseException:
-        return False
-    return True
+        return None
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def check_finite(name: str, value: object) -> None:
@@ -223,6 +230,7 @@ def check_keys(name: str, values: object, schema: type) -> None:
     hints = get_type_hints(schema)
     valid = [field.name for field in fields(schema)]
     for key, value in values.items():
-        require(key in valid, unknown(f"{name}.{key}", valid))
+        if key not in valid:  # to look for what was meant takes long
+            raise ConfigError(unknown(f"{name}.{key}", valid))
         if is_dataclass(hints[key]):
             check_keys(f"{name}.{key}", value, hints[key])

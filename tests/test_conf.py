@@ -50,8 +50,10 @@ def composed(*overrides):
 @cache
 def values_of(group, option):
     """What stands in the section of a group once the option is chosen."""
-    chosen = f"{group}={option}"
-    return OmegaConf.to_container(composed(chosen, *GIVEN.get(chosen, []))[group], resolve=True)
+    given = GIVEN.get(f"{group}={option}", [])
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        alone = compose(f"{group}/{option}", overrides=given)
+    return OmegaConf.to_container(alone[group], resolve=True)
 
 
 def test_there_are_as_many_options_as_we_think():

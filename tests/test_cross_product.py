@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from prunebench.budgets import Budget
-from prunebench.channels import Plan, trace
+from prunebench.channels import Plan, slim, trace
 from prunebench.config.combinations import check_combination
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import Criterion, Evidence
 from prunebench.errors import ConfigError, PruningError
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, ghostnet, mobilenet
 from prunebench.options import conf_dir, option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
@@ -73,20 +73,27 @@ MODELS = {
     "mlp_512_512": ({"widths": [16, 16]}, (1, 28, 28)),
     "vgg16": ({"width": 0.05}, (3, 32, 32)),
     "vgg16_gap": ({"width": 0.05}, (3, 32, 32)),
-    "resnet20": ({"width": 0.25}, (3, 8, 8)),
-    "resnet32": ({"width": 0.25, "shortcut": "B"}, (3, 8, 8)),
-    "resnet44": ({"width": 0.25}, (3, 8, 8)),
-    "resnet56": ({"width": 0.25}, (3, 8, 8)),
+    "resnet20": ({"width": 0.25, "depth": 14}, (3, 8, 8)),
+    "resnet32": ({"width": 0.25, "depth": 14, "shortcut": "B"}, (3, 8, 8)),
+    "resnet44": ({"width": 0.25, "depth": 14}, (3, 8, 8)),
+    "resnet56": ({"width": 0.25, "depth": 14}, (3, 8, 8)),
     "resnet56_foad": ({}, (3, 8, 8)),
-    "resnet110": ({"width": 0.25}, (3, 8, 8)),
+    "resnet110": ({"width": 0.25, "depth": 14}, (3, 8, 8)),
     "mobilenet_v1": ({"width": 0.25}, (3, 16, 16)),
     "mobilenet_v2": ({"width": 0.25}, (3, 16, 16)),
     "shufflenet_v1": ({}, (3, 16, 16)),
     "shufflenet_v2": ({"width": 0.5}, (3, 16, 16)),
     "ghostnet": ({"width": 0.5}, (3, 16, 16)),
 }
-#: the blocks of resnet20 and resnet56, only not as many
-MORE_OF_THE_SAME = {"resnet44", "resnet110"}
+#: with which tables they have fewer blocks, and all kinds of them
+FEWER_BLOCKS = {
+    "mobilenet._V1": mobilenet._V1[:5],
+    "mobilenet._V2": [*mobilenet._V2[:2], mobilenet._V2[-1]],
+    "shufflenet._REPEATS": (3, 3, 3),
+    "ghostnet._ROWS": ghostnet._ROWS[:5],
+}
+#: those whose last layers are as wide whatever their width; eight channels of each group stay
+NARROWED = {"mobilenet_v2", "shufflenet_v1", "ghostnet"}
 #: definitions for ImageNet, of the same modules, and what a user names
 NOT_WALKED = {"found", "torchvision", *(p.stem for p in (conf_dir() / "model").glob("imagenet_*"))}
 NO_NORMS = {"lenet5", "lenet_300_100", "mlp_500_300", "mlp_512_512", "vgg16_gap"}
@@ -294,14 +301,35 @@ def test_the_whole_product(tiny, criterion, schedule):
         walk(tiny, criterion, budget, schedule)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [pytest.param(m, marks=pytest.mark.slow) if m in MORE_OF_THE_SAME else m for m in MODELS],
-)
-def test_criteria_with_models(model):
-    torch.manual_seed(0)
+@pytest.mark.parametrize("model", MODELS)
+def test_criteria_with_models(monkeypatch, model):
+    for table, fewer in FEWER_BLOCKS.items():
+        monkeypatch.setattr(f"prunebench.models.{table}", fewer)
     changes, shape = MODELS[model]
-    network = lively(option("model", model, ModelSpec, **changes).build(shape, 4))
+    network = built(model, changes, shape)
+    if model in NARROWED:
+        cmap = trace(network, torch.zeros(1, *shape))
+        network = slim(network, cmap, Plan({g.name: list(range(8)[: g.size]) for g in cmap.groups}))
+    with_all_criteria(model, network, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_criteria_with_models_of_full_depth(model):
+    changes, shape = MODELS[model]
+    whole = {key: value for key, value in changes.items() if key != "depth"}
+    with_all_criteria(model, built(model, whole, shape), shape)
+
+
+def built(model, changes, shape):
+    """The network of an option."""
+    torch.manual_seed(0)
+    return option("model", model, ModelSpec, **changes).build(shape, 4)
+
+
+def with_all_criteria(model, network, shape):
+    """Ranks by every criterion and cuts accordingly, or holds the refusal to the table."""
+    network = lively(network)
     sample = Sample(torch.randn(4, *shape), torch.arange(4), 0)
     cmap = trace(network, sample.images[:1])
     budget = budget_of("uniform")

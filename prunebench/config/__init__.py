@@ -168,7 +168,8 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     """
     known = {"name", "run", "baseline", *GROUPS, "recipe"}
     for key in cfg:
-        require(str(key) in known, unknown(str(key), {*known, *PRESETS}))
+        if str(key) not in known:
+            raise ConfigError(unknown(str(key), {*known, *PRESETS}))
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
