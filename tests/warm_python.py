@@ -35,8 +35,9 @@ def prepare(modules):
     """Imports all that shall be there; none of it may start a thread, which no fork would have."""
     if not modules:
         sys.meta_path.insert(0, Refuse())
-    for name in modules or ["prunebench.cli"]:
+    for name in modules or ["prunebench.cli", "prunebench.config"]:
         importlib.import_module(name)
+    importlib.import_module("hydra.core.plugins").Plugins.instance()  # looks for them once
     if modules:
         cheapen()
     gc.freeze()  # what is never looked at again stays shared

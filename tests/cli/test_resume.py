@@ -18,17 +18,17 @@ SMALL = [
     "model.width=0.05",
     "dataset=digits",
     "dataset.size=16",
-    "dataset.train_size=256",
+    "dataset.train_size=128",
     "criterion=l1",
     "budget=uniform",
     "budget.keep=0.5",
     "schedule=iterative",
     "schedule.rounds=2",
     "recipe=quick",
-    "recipe.baseline.epochs=3",
-    "recipe.finetune.epochs=3",
+    "recipe.baseline.epochs=2",
+    "recipe.finetune.epochs=2",
     "run.checkpoint_seconds=0",
-    "run.latency_batch=2",
+    "run.latency_batch=1",
 ]
 KILLS = 5
 
@@ -55,7 +55,7 @@ def follow(process, folder, stop_after):
         seen |= state(folder)
         if stop_after is not None and len(seen) - first >= stop_after:
             process.send_signal(signal.SIGKILL)
-        time.sleep(0.004)
+        time.sleep(0.02)
     assert process.wait() in (0, -signal.SIGKILL), process.stderr
     return len(seen) - first
 

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ import torch
 SMALL = [
     "experiment=quickstart",
     "model.width=0.05",
-    "dataset.train_size=256",
+    "dataset.train_size=64",
     "recipe.baseline.epochs=2",
     "recipe.finetune.epochs=2",
     "run.latency_batch=2",
@@ -25,24 +23,18 @@ from prunebench.measure import evaluate
 from prunebench.training.batches import DeviceSplit
 torch.set_num_threads(1)
 network = prunebench.load(sys.argv[1])
-data = option("dataset", "digits", DatasetSpec, size=16, train_size=256).load()
+data = option("dataset", "digits", DatasetSpec, size=16, train_size=64).load()
 score = evaluate(network, DeviceSplit(data, data.test, device=torch.device("cpu")))
 print(score.correct, score.loss.hex())
 """
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(python, tmp_path_factory):
     """A folder in which one small FOAD run with an offline tracker has come to its end."""
     folder = tmp_path_factory.mktemp("run")
-    done = subprocess.run(
-        [sys.executable, "-m", "prunebench", *SMALL, "tracker=wandb", "tracker.mode=offline"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    words = ("-m", "prunebench", *SMALL, "tracker=wandb", "tracker.mode=offline")
+    done = python.run(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 
