@@ -31,7 +31,7 @@ def untouched(network: nn.Module) -> Iterator[None]:
 
     That is every attribute, parameter, buffer and container of its modules and of the objects that
     these hold: caches, counters, what hooks collect, also through closures, weak references and
-    the global containers that such functions name. The random number generators are put back, too.
+    the globals that such functions name. The random number generators are put back, too.
     Tensors whose numbers are changed in place stay changed; without data there is nothing to write.
     """
     draws = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
@@ -83,7 +83,7 @@ def inside(value: Any) -> Iterable[Any]:
         except ValueError:  # no value yet
             return ()
     if isinstance(value, FunctionType):
-        return [*(value.__closure__ or ()), value.__defaults__, *_global_containers(value)]
+        return [*(value.__closure__ or ()), value.__defaults__, *_globals(value)]
     if isinstance(value, MethodType):
         return value.__self__, value.__func__
     if isinstance(value, partial):
@@ -93,10 +93,10 @@ def inside(value: Any) -> Iterable[Any]:
     return (getattr(value, "__dict__", None),)
 
 
-def _global_containers(function: FunctionType) -> list[Any]:
-    """Returns the global dicts, lists and sets that `function` names."""
+def _globals(function: FunctionType) -> list[Any]:
+    """Returns the global dicts, lists, sets and modules that `function` names."""
     found = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [value for value in found if isinstance(value, CONTAINERS)]
+    return [value for value in found if isinstance(value, (*CONTAINERS, nn.Module))]
 
 
 def _put_back(held: Any, before: Any) -> None:

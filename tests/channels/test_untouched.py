@@ -17,6 +17,7 @@ from prunebench.channels import Plan, mask, slim, trace, verify
 from prunebench.errors import PruningError
 
 IMAGE = (2, 3, 8, 8)
+HOOKED: nn.Module
 
 
 def picture(value: Any, seen: dict[int, Any] | None = None) -> Any:
@@ -110,6 +111,15 @@ def hooked() -> nn.Module:
     return network
 
 
+def global_hook() -> nn.Module:
+    """A network whose hook finds it by a global name."""
+    global HOOKED
+    network = HOOKED = Plain()
+    network.found = {}
+    network.b.register_forward_hook(lambda m, i, o: HOOKED.found.update(b=o))
+    return network
+
+
 def normed() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 1), spectral_norm(nn.Conv2d(6, 6, 1)), nn.ReLU(), nn.Conv2d(6, 2, 1)
@@ -128,6 +138,7 @@ KEEPERS: dict[str, Callable[[], nn.Module]] = {
     "attributes": Attributes,
     "in place": Written,
     "hooks": hooked,
+    "a global network": global_hook,
     "spectral norm": normed,
     "random numbers": Drawing,
 }

@@ -140,6 +140,13 @@ def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if name and any(id(t) not in held for t in own):
             small.add_submodule(name, module)
+    for name, parameter in slimmed._parameters.items():
+        if parameter is not None and not hasattr(small, name):
+            small.register_parameter(name, parameter)
+    for name, buffer in slimmed._buffers.items():
+        if buffer is not None and not hasattr(small, name):
+            kept = name not in slimmed._non_persistent_buffers_set
+            small.register_buffer(name, buffer, persistent=kept)
     for name, value in vars(slimmed).items():  # the code that calls it may ask for those
         if not name.startswith("_") and not hasattr(small, name):
             setattr(small, name, value)

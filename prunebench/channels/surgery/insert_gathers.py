@@ -181,7 +181,7 @@ class _Mender:
     def __init__(self, model: nn.Module, slimmed: nn.Module, recheck: Recheck) -> None:
         """Works on `slimmed`, which was cut out of `model`."""
         self.model, self.network, self.recheck = model, slimmed, recheck
-        self.mended: list[tuple[nn.Module, nn.Module]] = []
+        self.mended: list[tuple[fx.GraphModule, nn.Module]] = []
 
     def __call__(
         self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception
@@ -231,7 +231,8 @@ class _Mender:
     def finish(self) -> nn.Module:
         """Returns the network with every mended module in its place, in the modes it had."""
         instead = {id(module): mended for mended, module in self.mended}
-        for mended, module in self.mended:
+        for mended, module in self.mended:  # only after the replay is everything put back
+            complete(mended, module)
             match_modes(mended, module)
         network = instead.get(id(self.network), self.network)
         waiting, seen = [network], {id(network)}
@@ -273,7 +274,6 @@ def _finished(small: fx.GraphModule, rewriter: _Rewriter, slimmed: nn.Module) ->
     small.graph.eliminate_dead_code()
     small.graph.lint()
     small.recompile()
-    complete(small, slimmed)
     return small
 
 

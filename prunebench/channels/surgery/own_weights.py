@@ -54,13 +54,18 @@ def leads_out(model: nn.Module) -> bool:
         if kind in LEFT_ALONE or id(value) in seen:
             continue
         seen.add(id(value))
-        if kind in _WEAK or (kind is FunctionType and not _of_torch(value)):
+        if kind in _WEAK or (kind is FunctionType and _may_lead_on(value)):
             return True
         if isinstance(value, nn.Module):
             classes.update(one for one in kind.__mro__ if not _of_torch(one))
         todo += (value.__self__,) if kind is MethodType else inside(value)
     methods = [one for kind in classes for one in vars(kind).values()]
     return any(isinstance(one, FunctionType) and _names_modules(one) for one in methods)
+
+
+def _may_lead_on(function: FunctionType) -> bool:
+    """Whether `function` may name modules: torch's own do not, unless they wrap something."""
+    return bool(function.__closure__) or not _of_torch(function)
 
 
 def _of_torch(named: Any) -> bool:

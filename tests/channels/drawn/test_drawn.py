@@ -8,7 +8,6 @@ from statistics import mean
 
 import pytest
 from drawn.frames import HEADS, INPUTS, OUTPUTS
-from drawn.known import KNOWN
 from drawn.oracle import Verdict, judge
 from drawn.program import BLOCKS, FRAGMENTS, Program, alone
 from hypothesis import HealthCheck, given, settings
@@ -18,15 +17,13 @@ SEEDS = range(25)  # every variant of a fragment comes up
 
 
 def drawn(most: int) -> st.SearchStrategy[Program]:
-    """Draws networks of up to `most` blocks, without fragments that are known to fail."""
-
-    def one_of(names: dict) -> st.SearchStrategy[str]:
-        return st.sampled_from([name for name in names if name not in KNOWN])
-
+    """Draws networks of up to `most` blocks."""
     return st.builds(
         Program,
-        blocks=st.lists(one_of(BLOCKS), min_size=1, max_size=most).map(tuple),
-        head=one_of(HEADS), inputs=one_of(INPUTS), outputs=one_of(OUTPUTS),
+        blocks=st.lists(st.sampled_from([*BLOCKS]), min_size=1, max_size=most).map(tuple),
+        head=st.sampled_from([*HEADS]),
+        inputs=st.sampled_from([*INPUTS]),
+        outputs=st.sampled_from([*OUTPUTS]),
         seed=st.integers(0, 10**6), warmed=st.booleans(),
     )  # fmt: skip
 
@@ -42,16 +39,8 @@ def test_drawn_networks(program: Program) -> None:
     require_good(program, judge(program))
 
 
-@pytest.mark.parametrize("fragment", KNOWN)
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="known, see KNOWN")
-def test_what_is_known_to_fail_still_does(fragment: str) -> None:
-    for seed in SEEDS:
-        program = alone(fragment, seed)
-        require_good(program, judge(program))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("fragment", [f for f in FRAGMENTS if f not in KNOWN])
+@pytest.mark.parametrize("fragment", FRAGMENTS)
 def test_each_fragment_alone(fragment: str) -> None:
     for seed in SEEDS:
         program = alone(fragment, seed)

@@ -236,6 +236,24 @@ def test_only_the_module_that_moves_is_captured(scramble, random_plan) -> None:
     assert dict(slimmed.named_parameters()).keys() == dict(net.named_parameters()).keys()
 
 
+def test_a_captured_network_has_the_buffers_that_its_forward_exchanges(scramble) -> None:
+    def between(net: Net, x: Tensor) -> Tensor:
+        net.seen = torch.ones_like(x[:1, :1]) * 2
+        return shuffled(x * net.seen)
+
+    net = Net(between, 8)
+    net.register_buffer("seen", torch.zeros(1), persistent=True)
+    net.register_buffer("passing", torch.zeros(1), persistent=False)
+    ready(net, scramble)
+    cmap = trace(net, example())
+    plan = Plan({"a": [0, 1, 4, 6]})
+    assert exact(net, cmap, plan)
+    slimmed = slim(net, cmap, plan)
+    assert {"seen", "passing"} <= dict(slimmed.named_buffers()).keys()
+    assert set(net.state_dict()) == {name for name in slimmed.state_dict() if "gather" not in name}
+    assert not slimmed.seen.is_meta
+
+
 def test_where_a_module_cannot_be_captured_only_what_it_moves_is_frozen(scramble) -> None:
     class Loop(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

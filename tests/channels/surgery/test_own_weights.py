@@ -53,6 +53,13 @@ def wrapped() -> nn.Module:
     return network
 
 
+def wrapped_part() -> nn.Module:
+    """The wrapped forward is one of torch's own."""
+    network = Net()
+    network.b.forward = torch.autocast("cpu", enabled=False)(network.b.forward)
+    return network
+
+
 def patched() -> nn.Module:
     network = Net()
     network.b.forward = lambda x: nn.functional.conv2d(x, network.b.weight)
@@ -73,6 +80,7 @@ def shelved() -> nn.Module:
 
 LEADS_OUT: dict[str, Callable[[], nn.Module]] = {
     "wrapped": wrapped,
+    "wrapped part": wrapped_part,
     "patched": patched,
     "hooked": hooked,
     "weak": Parental,
