@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from prunebench.channels.example import Example, run_on
 from prunebench.channels.labels.tape import Place
 from prunebench.channels.map import ChannelGroup, ChannelMap, as_array
+from prunebench.channels.members import named_modules
 from prunebench.errors import PruningError, require_choice
 
 POINTS = ("activation", "block", "consumer")
@@ -93,7 +94,7 @@ def edit(
         key = (place.function, place.nth, place.takes)
         at = by_place.setdefault(key, _EditedPlace(place, []))
         at.changes.append((_layout(cmap, name, place), change))
-    modules = dict(model.named_modules())
+    modules = dict(named_modules(model))
     counter = _CallCounter([edited for edited in by_place.values() if edited.place.module is None])
     handles = [model.register_forward_pre_hook(counter.start)]
     handles.append(model.register_forward_hook(counter.stop, always_call=True))

@@ -9,6 +9,7 @@ from torch import fx, nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parameter import is_lazy
 
+from prunebench.channels.members import named_modules
 from prunebench.errors import PruningError
 
 
@@ -33,7 +34,7 @@ def require_followable(model: Any) -> None:
             "a TorchScript model cannot be followed; give the module that it was made from, and "
             "script the slim one"
         )
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if _is_exported(module):
             raise PruningError(
                 f"{name or 'the model'} is an exported program, whose forward cannot be followed; "
@@ -50,7 +51,7 @@ def require_followable(model: Any) -> None:
 def scripted_parts(model: nn.Module) -> list[str]:
     """Returns the names of the outermost modules of `model` that are TorchScript."""
     found: list[str] = []
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         inner = any(name.startswith(f"{outer}.") for outer in found)
         if isinstance(module, torch.jit.ScriptModule) and not inner:
             found.append(name)

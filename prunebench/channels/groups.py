@@ -12,6 +12,7 @@ from torch import nn
 
 from prunebench.channels.labels.tape import Call, Tape
 from prunebench.channels.map import ChannelMap, Ids, as_array
+from prunebench.channels.members import named_modules, named_parameters, named_tensors
 from prunebench.channels.sites import Sites
 
 TIED = "tied to channels that cannot be cut"
@@ -34,8 +35,7 @@ def build_map(
     producers = _Producers(tape, class_of, reasons)
     groups, locate = producers.groups(int(class_of.max()) + 1)
     groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
-    parameters = dict(model.named_parameters())
-    shapes = {name: tuple(t.shape) for name, t in [*parameters.items(), *model.named_buffers()]}
+    shapes = {name: tuple(t.shape) for name, t in named_tensors(model)}
     frozen = dict(tape.refused)
     for call in producers.calls:
         found = class_of[as_array(call.outputs)]
@@ -52,19 +52,18 @@ def build_map(
         class_of=class_of,
         locate=locate,
         shapes=shapes,
-        parameters=tuple(parameters),
+        parameters=tuple(name for name, _ in named_parameters(model)),
         tape=tape,
     )
 
 
 def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
     """Returns why modules cannot be cut whose weight belongs to one in `frozen` as well."""
-    owners = {id(p): name.rpartition(".")[0] for name, p in model.named_parameters()}
+    owners = {id(p): name.rpartition(".")[0] for name, p in named_parameters(model)}
     shared = {
-        name: owners.get(id(parameter), name)
-        for name, module in model.named_modules()
-        for own, parameter in module.named_parameters(recurse=False)
-        if own == "weight"
+        name: owners.get(id(module._parameters["weight"]), name)
+        for name, module in named_modules(model)
+        if module._parameters.get("weight") is not None
     }
     return {
         name: f"it shares the weight of {owner}"

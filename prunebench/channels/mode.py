@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from prunebench.channels.members import named_modules
+
 
 @contextmanager
 def in_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
@@ -15,7 +17,7 @@ def in_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
     Only the flags are set: a frozen batch norm, which was in eval mode inside a network that
     trains, is so again, and no module's own ``train`` or ``eval`` runs.
     """
-    flags = [(module, module.training) for module in network.modules()]
+    flags = [(module, module.training) for _, module in named_modules(network)]
     try:
         for module, _ in flags:
             module.training = training
@@ -30,6 +32,6 @@ def match_modes(network: nn.Module, other: nn.Module) -> None:
 
     What `other` does not have goes into the mode of `other` as a whole.
     """
-    flags = {name: module.training for name, module in other.named_modules()}
-    for name, module in network.named_modules():
+    flags = {name: module.training for name, module in named_modules(other)}
+    for name, module in named_modules(network):
         module.training = flags.get(name, other.training)

@@ -16,6 +16,7 @@ from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.scripted import REASON
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
+from prunebench.channels.members import named_modules, named_parameters
 from prunebench.channels.surgery.trial_cut import map_after_trial
 from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError
@@ -38,7 +39,6 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
         PruningError: the forward cannot be followed, the example does not fit it, or what it
             returns holds no tensor.
     """
-    require_followable(model)
     model = plain(model)
     require_followable(model)
     tape = Tape(example=changed(example, lambda t: torch.empty_like(t, device="meta")))
@@ -47,11 +47,13 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
     with following(labeller, model):
         result = _result(labeller, model, image, example)
     freeze_outputs(labeller, result)
-    if _unused(model, tape):
+    unused = _unused(model, tape)
+    if unused:
         _follow_training(labeller, model, image)
+        unused = _unused(model, tape)
     for name in scripted_parts(model):
         tape.refused[name] = REASON
-    for module in _unused(model, tape):
+    for module in unused:
         tape.refused.setdefault(module, _why_unused(model, module, tape))
     for weight in tape.written:
         _freeze(tape, weight, f"{weight} is written to in the forward")
@@ -103,10 +105,10 @@ def _freeze(tape: Tape, weight: str, reason: str) -> None:
 def _unused(model: nn.Module, tape: Tape) -> list[str]:
     """Returns the convolutions and linear layers whose weights no forward has read yet."""
     used = {name for name, _ in tape.reads}
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(parameter): name for name, parameter in named_parameters(model)}
     return [
         name
-        for name, module in model.named_modules()
+        for name, module in named_modules(model)
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
         and names.get(id(module.weight)) not in used  # the name of the first that shares it
     ]
@@ -115,7 +117,7 @@ def _unused(model: nn.Module, tape: Tape) -> list[str]:
 def _why_unused(model: nn.Module, module: str, tape: Tape) -> str:
     """Says why the weight of `module` was not read by a layer."""
     own = {id(parameter) for parameter in model.get_submodule(module).parameters()}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named_parameters(model):
         if id(parameter) in own and name in tape.data:
             return "its weight is used as data"
     return "it is not used in the forward"

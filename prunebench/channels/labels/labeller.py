@@ -22,6 +22,7 @@ from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, 
 from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
 from prunebench.channels.labels.tensors import labels_of, put
 from prunebench.channels.labels.values import mix, put_values
+from prunebench.channels.members import named_modules
 from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: where torch keeps modules that move data
@@ -68,14 +69,14 @@ class Labeller(TorchFunctionMode):
         self.grouped: dict[str, str] = {}
         self.standard: set[str] = set()
         self.still: set[str] = set()
-        for name, module in model.named_modules():
+        for name, module in named_modules(model):
             self.modules[id(module)] = name
             for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:
                     self.names.setdefault(id(tensor), f"{name}.{key}" if name else key)
             if isinstance(module, GatherChannels):
                 self.gathers[id(module.index)] = module.positions
-            if hasattr(module, "grouped_by"):
+            if "grouped_by" in vars(module):
                 self.grouped[name] = module.grouped_by
             home = type(module).__module__
             if home.startswith("torch.nn."):

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 from torch import nn
 
+from prunebench.channels.members import named_modules
+
 #: attributes of layers that a cut changes
 COUNTS = {
     *("in_channels", "out_channels", "in_features", "out_features"),
@@ -18,7 +20,7 @@ COUNTS = {
 
 def asks_for_counts(model: nn.Module) -> bool:
     """Whether a forward in `model` that is not torch's own reads such an attribute of a layer."""
-    for module in model.modules():
+    for _, module in named_modules(model):
         kind = type(module)
         if kind.__module__.startswith("torch."):
             continue

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunebench.channels.members import named_modules
 from prunebench.errors import PruningError
 
 _IMMUTABLE = {str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device}
@@ -32,7 +33,7 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     """
     memo: dict[int, Any] = dict(tensors)
     shells = []
-    for module in model.modules():
+    for _, module in named_modules(model):
         kind = type(module)
         if all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in _STATE):
             memo[id(module)] = shell = kind.__new__(kind)

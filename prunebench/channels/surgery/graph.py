@@ -13,6 +13,7 @@ from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import MOVES
 from prunebench.channels.labels.steps import worn
+from prunebench.channels.members import named_modules
 from prunebench.channels.mode import in_mode
 from prunebench.channels.surgery.recheck import Recheck
 from prunebench.channels.tensors import map_tensors
@@ -136,7 +137,7 @@ def only_moves(n: fx.Node) -> bool:
 def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
     """Gives `small` what `slimmed` has and the captured forward does not use."""
     held = {id(t) for t in [*small.parameters(), *small.buffers()]}
-    for name, module in slimmed.named_modules():
+    for name, module in named_modules(slimmed):
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if name and any(id(t) not in held for t in own):
             small.add_submodule(name, module)

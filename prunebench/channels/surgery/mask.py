@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from prunebench.channels.followable import plain
 from prunebench.channels.labels.tensors import along
 from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.members import named_parameters, named_tensors
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import full_copy
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
@@ -41,7 +42,7 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     masked = full_copy(model)
     if leads_out(model):
         require_own_weights(masked, model, cmap)
-    named = {**dict(masked.named_parameters()), **dict(masked.named_buffers())}
+    named = dict(named_tensors(masked))
     for name, dim, classes in _zeroed(cmap):
         gone = ~kept[classes]
         if gone.any():
@@ -98,7 +99,7 @@ class _Restricted(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the inner network."""
-        named = dict(self.inner.named_parameters())
+        named = dict(named_parameters(self.inner))
         stays = {id(named[name]): kept for name, kept in self.statistics.items() if name in named}
         with _Statistics(stays):
             return self.inner(*args, **kwargs)

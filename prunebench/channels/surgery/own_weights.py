@@ -23,6 +23,7 @@ from prunebench.channels.labels.norms import batch_norm
 from prunebench.channels.labels.rules import RULES, assignment, decision, no_tensor
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
+from prunebench.channels.members import named_tensors
 from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, inside
 from prunebench.errors import PruningError
 
@@ -94,7 +95,7 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -
         PruningError: it does not, or the copy does not run.
     """
     labeller = Labeller(copied, Tape(), _UNLABELLED)
-    tensors = [*model.named_parameters(), *model.named_buffers()]
+    tensors = named_tensors(model)
     labeller.strangers = {id(tensor): name for name, tensor in tensors}
     failure: Exception | None = None
     try:

@@ -11,6 +11,7 @@ from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.tape import Call
 from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.insert_gathers import insert_gathers
@@ -72,8 +73,7 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
     positions = _positions(cmap, kept)
     memo: dict[int, Tensor] = {}
-    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
-    for name, tensor in named:
+    for name, tensor in named_tensors(model):
         memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
     slimmed = copied(model, memo)
     for call in cmap.tape.calls:
@@ -110,7 +110,7 @@ def _positions(cmap: ChannelMap, kept: Kept) -> dict[str, list[tuple[int, Tensor
 def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
     """Returns every module that holds a parameter or buffer, by the name it is known by."""
     held: dict[int, tuple[str, list[nn.Module]]] = {}
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:
                 full = f"{path}.{name}" if path else name

@@ -10,6 +10,7 @@ from prunebench.channels.groups import build_map
 from prunebench.channels.labels.own_code import asks_for_counts
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
+from prunebench.channels.members import named_tensors
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.recheck import StuckError
@@ -45,9 +46,8 @@ def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
 
 def _without_data(model: nn.Module) -> nn.Module:
     """Returns a copy of `model` on the meta device, integers aside."""
-    named: list[tuple[str, Tensor]] = [*model.named_parameters(), *model.named_buffers()]
     memo: dict[int, Tensor] = {}
-    for _, tensor in named:
+    for _, tensor in named_tensors(model):
         if not tensor.is_floating_point():  # indices say where channels go
             memo[id(tensor)] = tensor.clone()
             continue

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prunebench.channels.example import Example, changed, described, run_on
 from prunebench.channels.followable import plain
 from prunebench.channels.map import ChannelMap
+from prunebench.channels.members import named_modules
 from prunebench.channels.mode import in_mode
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import full_copy
@@ -152,7 +153,7 @@ def _last_started(network: nn.Module, example: Example) -> str:
     finally:
         watch.remove()
     module = started[-1]
-    name = next((name for name, one in network.named_modules() if one is module), "")
+    name = next((name for name, one in named_modules(network) if one is module), "")
     own = list(module.parameters(recurse=False))
     has = f", which has {described(own)} on {_devices(own)}" if own else ""
     return f"{name or 'the network'} ({type(module).__name__}){has}"

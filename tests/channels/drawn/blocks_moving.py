@@ -86,7 +86,7 @@ def shuffle(n: str, c: int, r: Random) -> Block:
         f"self.{n}_a, self.{n}_b = block({c}, {c}, g={g}), conv({c}, {c}, g={g})",
         f"x = self.{n}_a(x)\n"
         "b, c, h, w = x.shape\n"
-        f"x = x.view(b, {g}, c // {g}, h, w).transpose(1, 2).reshape(b, c, h, w)\n"
+        f"x = x.contiguous().view(b, {g}, c // {g}, h, w).transpose(1, 2).reshape(b, c, h, w)\n"
         f"x = F.relu(self.{n}_b(x))", c,
     )  # fmt: skip
 
@@ -187,7 +187,7 @@ def spatial_attention(n: str, c: int, r: Random) -> Block:
 def split_attention(n: str, c: int, r: Random) -> Block:
     return Block(
         f"self.{n}, self.{n}_f = block({c}, {2 * c}), nn.Linear({c}, {2 * c})",
-        f"y = self.{n}(x).view(x.size(0), 2, -1, 8, 8)\n"
+        f"y = self.{n}(x).contiguous().view(x.size(0), 2, -1, 8, 8)\n"
         f"z = self.{n}_f(y.sum(1).mean((2, 3))).view(x.size(0), 2, -1).softmax(1)\n"
         "x = (y * z[..., None, None]).sum(1)", c,
     )  # fmt: skip

@@ -178,7 +178,7 @@ def made_by_count(n: str, c: int, r: Random) -> Block:
 
 def kept_number(n: str, c: int, r: Random) -> Block:
     code = r.choice([
-        f"x = x.view(x.size(0), self.{n}_c, -1).view(-1, self.{n}_c, 8, 8)",
+        f"x = x.contiguous().view(x.size(0), self.{n}_c, -1).view(-1, self.{n}_c, 8, 8)",
         f"assert x.size(1) == self.{n}_c",
         f"x = x.reshape(x.size(0), 2, self.{n}_c // 2, 8, 8).flatten(1, 2)",
         f"x = x[:, : self.{n}_c]",

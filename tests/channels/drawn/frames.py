@@ -39,7 +39,8 @@ HEADS = {
     "pooled": ("self.fc = nn.Linear({c}, 5)", "y = self.fc(x.mean((2, 3)))"),
     "flattened": (
         "self.fc1, self.fc = nn.Linear({c} * 4, 12), nn.Linear(12, 5)",
-        "y = self.fc(F.relu(self.fc1(F.adaptive_avg_pool2d(x, 2).view(x.size(0), -1))))",
+        "y = F.adaptive_avg_pool2d(x, 2).contiguous().view(x.size(0), -1)\n"
+        "y = self.fc(F.relu(self.fc1(y)))",
     ),
     "map": ("self.out = conv({c}, 3, 1)", "y = self.out(x)"),
     "lstm": (
