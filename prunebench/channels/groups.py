@@ -12,7 +12,7 @@ from torch import nn
 
 from prunebench.channels.labels.tape import Call, Tape
 from prunebench.channels.map import ChannelMap, Ids, as_array
-from prunebench.channels.members import named_modules, named_parameters, named_tensors
+from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.sites import Sites
 
 TIED = "tied to channels that cannot be cut"
@@ -35,7 +35,8 @@ def build_map(
     producers = _Producers(tape, class_of, reasons)
     groups, locate = producers.groups(int(class_of.max()) + 1)
     groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
-    shapes = {name: tuple(t.shape) for name, t in named_tensors(model)}
+    tensors = named_tensors(model)
+    shapes = {name: tuple(t.shape) for name, t in tensors}
     frozen = dict(tape.refused)
     for call in producers.calls:
         found = class_of[as_array(call.outputs)]
@@ -52,19 +53,20 @@ def build_map(
         class_of=class_of,
         locate=locate,
         shapes=shapes,
-        parameters=tuple(name for name, _ in named_parameters(model)),
+        parameters=tuple(name for name, t in tensors if isinstance(t, nn.Parameter)),
         tape=tape,
     )
 
 
 def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
     """Returns why modules cannot be cut whose weight belongs to one in `frozen` as well."""
-    owners = {id(p): name.rpartition(".")[0] for name, p in named_parameters(model)}
-    shared = {
-        name: owners.get(id(module._parameters["weight"]), name)
-        for name, module in named_modules(model)
-        if module._parameters.get("weight") is not None
-    }
+    owners: dict[int, str] = {}
+    shared: dict[str, str] = {}
+    for name, module in named_modules(model):
+        for key, parameter in module._parameters.items():
+            owner = owners.setdefault(id(parameter), name)
+            if key == "weight" and parameter is not None and owner != name:
+                shared[name] = owner
     return {
         name: f"it shares the weight of {owner}"
         for name, owner in shared.items()

@@ -5,6 +5,8 @@ In the order that torch lists them in, without the nested generators that make i
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -28,20 +30,20 @@ def named_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def named_parameters(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Returns every parameter of `network` once, under its first name."""
-    found: dict[int, tuple[str, nn.Parameter]] = {}
-    for name, module in named_modules(network):
-        for key, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in found:
-                found[id(parameter)] = (f"{name}.{key}" if name else key, parameter)
-    return list(found.values())
+    return _held("_parameters", named_modules(network))
 
 
 def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Returns every parameter and then every buffer of `network` once, under its first name."""
-    parameters = named_parameters(network)
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, module in named_modules(network):
-        for key, buffer in module._buffers.items():
-            if buffer is not None and id(buffer) not in found:
-                found[id(buffer)] = (f"{name}.{key}" if name else key, buffer)
-    return [*parameters, *found.values()]
+    modules = named_modules(network)
+    return [*_held("_parameters", modules), *_held("_buffers", modules)]
+
+
+def _held(where: str, modules: list[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
+    """Returns every tensor that `modules` hold in their dict `where`, once."""
+    found: dict[int, tuple[str, Any]] = {}
+    for name, module in modules:
+        for key, tensor in getattr(module, where).items():
+            if tensor is not None and id(tensor) not in found:
+                found[id(tensor)] = (f"{name}.{key}" if name else key, tensor)
+    return list(found.values())

@@ -19,12 +19,14 @@ def in_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
     """
     flags = [(module, module.training) for _, module in named_modules(network)]
     try:
-        for module, _ in flags:
-            module.training = training
+        for module, flag in flags:
+            if flag != training:
+                module.training = training
         yield
     finally:
         for module, flag in flags:
-            module.training = flag
+            if module.training != flag:
+                module.training = flag
 
 
 def match_modes(network: nn.Module, other: nn.Module) -> None:

@@ -27,12 +27,12 @@ class Sites:
         self.found: list[dict[str, list[Site]]] = [
             {"producers": [], "norms": [], "depthwise": [], "consumers": []} for _ in range(count)
         ]
+        self.reached: dict[int, list[tuple[int, torch.Tensor]]] = {}  # dims that are read together
         self.first_call: list[Call | None] = [None] * count
         seen: set[str] = set()
         for call in tape.calls:
-            readers = self._groups(class_of[as_array(call.inputs)])
             if call.kind in ("conv", "linear"):
-                for number in readers:
+                for number in self._groups(class_of[as_array(call.inputs)]):
                     self.first_call[number] = self.first_call[number] or call
             if call.weight not in seen and call.kind not in ("gather", "recurrent"):
                 seen.add(call.weight)
@@ -55,12 +55,21 @@ class Sites:
 
     def _add(self, role: str, weight: str, dim: int) -> None:
         classes = self.dims[weight, dim]
+        known = self.reached.get(id(classes))
+        if known is None:
+            known = self.reached[id(classes)] = self._reached(classes)
+        for number, mine in known:
+            self.found[number][role].append(_site(weight, dim, mine))
+
+    def _reached(self, classes: Ids) -> list[tuple[int, torch.Tensor]]:
+        """Returns for each group in `classes` where they lie in it, -1 for those of others."""
         groups, local = self.locate[:, classes]
         present = np.flatnonzero(np.bincount(groups + 1)) - 1
-        for number in present.tolist():
-            if number >= 0:
-                mine = local if len(present) == 1 else np.where(groups == number, local, -1)
-                self.found[number][role].append(_site(weight, dim, mine))
+        return [
+            (n, torch.from_numpy(local if len(present) == 1 else np.where(groups == n, local, -1)))
+            for n in present.tolist()
+            if n >= 0
+        ]
 
     def describe(self, number: int, name: str, size: int, residual: bool) -> ChannelGroup:
         """Returns the finished group."""
@@ -81,7 +90,7 @@ class Sites:
         )
 
 
-def _site(full_name: str, dim: int, classes: Ids) -> Site:
+def _site(full_name: str, dim: int, classes: torch.Tensor) -> Site:
     """Builds a site from the full name of its parameter."""
     module, _, parameter = full_name.rpartition(".")
-    return Site(module, parameter, dim, torch.from_numpy(classes))
+    return Site(module, parameter, dim, classes)

@@ -47,10 +47,10 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
     with following(labeller, model):
         result = _result(labeller, model, image, example)
     freeze_outputs(labeller, result)
-    unused = _unused(model, tape)
+    unused = _unused(model, labeller)
     if unused:
         _follow_training(labeller, model, image)
-        unused = _unused(model, tape)
+        unused = _unused(model, labeller)
     for name in scripted_parts(model):
         tape.refused[name] = REASON
     for module in unused:
@@ -102,15 +102,15 @@ def _freeze(tape: Tape, weight: str, reason: str) -> None:
         tape.freeze(tape.free[weight], reason)
 
 
-def _unused(model: nn.Module, tape: Tape) -> list[str]:
+def _unused(model: nn.Module, labeller: Labeller) -> list[str]:
     """Returns the convolutions and linear layers whose weights no forward has read yet."""
-    used = {name for name, _ in tape.reads}
-    names = {id(parameter): name for name, parameter in named_parameters(model)}
+    used = {name for name, _ in labeller.tape.reads}
     return [
         name
         for name, module in named_modules(model)
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
-        and names.get(id(module.weight)) not in used  # the name of the first that shares it
+        and labeller.names.get(id(module.weight))
+        not in used  # the name of the first that shares it
     ]
 
 

@@ -57,16 +57,25 @@ def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        parts = inside(value)
-        if isinstance(value, CONTAINERS):
-            saved.append((value, dict(value) if isinstance(value, dict) else list(value)))
-        elif isinstance(value, CellType):
-            saved.append((value, parts))
+        kind = type(value)
+        if kind is dict:
+            parts: Iterable[Any] = value.values()
+            saved.append((value, value.copy()))
+        else:
+            parts = inside(value)
+            if isinstance(value, CONTAINERS):
+                saved.append((value, dict(value) if isinstance(value, dict) else list(value)))
+            elif kind is CellType:
+                saved.append((value, parts))
         for part in parts:
             kind = type(part)
+            if kind in LEFT_ALONE:
+                continue
+            if kind is nn.Parameter:
+                part, kind = part.__dict__, dict
             if kind in _PLAIN and not part:  # nine of ten: a module's many places for hooks
                 saved.append((part, ()))
-            elif kind not in LEFT_ALONE:
+            else:
                 todo.append(part)
     return saved
 

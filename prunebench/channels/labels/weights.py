@@ -63,9 +63,11 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the input channels and makes new ones for the output."""
     a = bind("input weight bias stride padding", args, kwargs)
     x, w, bias = a["input"], a["weight"], a.get("bias")
-    result = run.run(func, args, kwargs)
     turned = "transpose" in name
     groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
+    result = None if turned or kwargs else _convolved(*args)
+    if result is None:
+        result = run.run(func, args, kwargs)
     dim = x.dim() - (w.dim() - 1)
     weight = run.names.get(id(w))
     labels = run.labels(x)
@@ -85,6 +87,31 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     run.note(Call(kind, owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned))
     put(result, along(out * 2, dim, x.dim()))
     return result if through else _produced(run, name, result, weight)
+
+
+def _convolved(
+    x: Tensor, w: Tensor, _: Any, stride: Any = (), padding: Any = (), dilation: Any = (),
+    groups: int = 1,
+) -> Tensor | None:  # fmt: skip
+    """Returns room for the result of the usual convolution, where torch takes ten times as long."""
+    dims = w.dim() - 2
+    numbers = [one for one in (stride, padding, dilation) if isinstance(one, tuple)]
+    if not (
+        [len(one) for one in numbers] == [dims] * 3
+        and x.dim() == w.dim()
+        and x.size(1) == w.size(1) * groups
+        and x.dtype == w.dtype
+        and x.is_contiguous()
+        and w.is_contiguous()
+    ):
+        return None
+    sizes = [
+        (x.size(d + 2) + 2 * padding[d] - dilation[d] * (w.size(d + 2) - 1) - 1) // stride[d] + 1
+        for d in range(dims)
+    ]
+    if min(sizes) < 1 or w.size(0) % groups:
+        return None
+    return torch.empty((x.size(0), w.size(0), *sizes), dtype=x.dtype, device="meta")
 
 
 def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) -> bool:
