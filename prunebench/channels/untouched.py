@@ -22,7 +22,8 @@ LEFT_ALONE = {
     ModuleType, BuiltinFunctionType, np.ndarray, fx.Graph,
 }  # fmt: skip
 CONTAINERS = (dict, list, set, deque)
-_PLAIN = {dict, OrderedDict, list, set}
+#: of which a network holds many that are empty
+PLAIN = {dict, OrderedDict, list, set}
 
 
 @contextmanager
@@ -51,12 +52,12 @@ def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
     """Returns every container that `network` holds, directly or not, with a copy of it."""
     saved: list[tuple[Any, Any]] = []
     todo: list[Any] = [network]
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}
     while todo:
         value = todo.pop()
         if id(value) in seen:
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         kind = type(value)
         if kind is dict:
             parts: Iterable[Any] = value.values()
@@ -73,7 +74,7 @@ def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
                 continue
             if kind is nn.Parameter:
                 part, kind = part.__dict__, dict
-            if kind in _PLAIN and not part:  # nine of ten: a module's many places for hooks
+            if kind in PLAIN and not part:  # nine of ten: a module's many places for hooks
                 saved.append((part, ()))
             else:
                 todo.append(part)

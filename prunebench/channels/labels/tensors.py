@@ -25,12 +25,18 @@ def put(t: Tensor, labels: Tensor) -> Tensor:
 
 def shrink(labels: Tensor) -> Tensor:
     """Returns `labels` with size 1 on every dimension along which they do not change."""
-    for dim, size in enumerate(labels.shape):
-        if size > 1 and (
-            labels.stride(dim) == 0 or bool((labels.narrow(dim, 0, 1) == labels).all())
-        ):
+    for dim in reversed(range(labels.dim())):  # the last are mostly the largest that do not matter
+        if labels.size(dim) > 1 and _alike(labels, dim):
             labels = labels.narrow(dim, 0, 1)
     return labels.contiguous()
+
+
+def _alike(labels: Tensor, dim: int) -> bool:
+    """Whether `labels` are the same all along `dim`."""
+    if labels.stride(dim) == 0:
+        return True
+    first = labels.narrow(dim, 0, 1)
+    return torch.equal(first, labels.narrow(dim, 1, 1)) and bool((first == labels).all())
 
 
 def along(vector: Tensor, dim: int, dims: int) -> Tensor:

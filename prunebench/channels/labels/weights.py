@@ -90,7 +90,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _convolved(
-    x: Tensor, w: Tensor, _: Any, stride: Any = (), padding: Any = (), dilation: Any = (),
+    x: Tensor, w: Tensor, _: Any = None, stride: Any = (), padding: Any = (), dilation: Any = (),
     groups: int = 1,
 ) -> Tensor | None:  # fmt: skip
     """Returns room for the result of the usual convolution, where torch takes ten times as long."""

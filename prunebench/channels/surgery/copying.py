@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prunebench.channels.members import named_modules
+from prunebench.channels.untouched import PLAIN
 from prunebench.errors import PruningError
 
 _IMMUTABLE = {str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device}
-_PLAIN = {dict, OrderedDict, list, set}
 _STATE = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__deepcopy__")
+#: how modules are copied that may be copied attribute by attribute
+_ORDINARY = [
+    {getattr(kind, name, None) for kind in (nn.Module, nn.modules.conv._ConvNd)} for name in _STATE
+]
 
 
 def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
@@ -35,21 +39,31 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     shells = []
     for _, module in named_modules(model):
         kind = type(module)
-        if all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in _STATE):
+        if _is_ordinary(kind):
             memo[id(module)] = shell = kind.__new__(kind)
             shells.append((module, vars(shell)))
-    where = "it"
+    module, name = model, ""
     try:
         for module, held in reversed(shells):  # what is inside others is whole before them
             for name, value in vars(module).items():
-                if name != "_compiled_call_impl":
-                    where = f"attribute {name} of a {type(module).__name__}"
+                if type(value) in _IMMUTABLE:
+                    held[name] = value
+                elif name != "_compiled_call_impl":
                     held[name] = _copied(value, memo)
         made: nn.Module = _copied(model, memo)
     except Exception as error:
         why = str(error).split("\n")[0] or type(error).__name__
+        where = f"attribute {name} of a {type(module).__name__}" if name else "it"
         raise PruningError(f"the network cannot be copied, for {where} cannot: {why}") from error
     return made
+
+
+@lru_cache(maxsize=1024)
+def _is_ordinary(kind: type[nn.Module]) -> bool:
+    """Whether modules of class `kind` are copied as torch copies most."""
+    return all(
+        getattr(kind, name, None) in usual for name, usual in zip(_STATE, _ORDINARY, strict=True)
+    )
 
 
 def full_copy(model: nn.Module) -> nn.Module:
@@ -64,7 +78,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if kind in _PLAIN and not value:
+    if kind in PLAIN and not value:
         made = memo[id(value)] = kind()
         return made
     if kind is dict:

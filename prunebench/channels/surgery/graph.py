@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -83,20 +84,45 @@ def forward_graph(model: nn.Module) -> fx.Graph:
     Raises:
         PruningError: the forward decides by values, or differs between the modes.
     """
-    graphs = []
-    for training in (True, False):
-        try:
-            with untouched(model), in_mode(model, training=training):
-                graph = fx.GraphModule(model, _Tracer().trace(model)).graph
-        except Exception as error:
-            raise PruningError(f"its forward cannot be captured: {error}") from error
-        graphs.append(graph)
-    described = [
-        [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in g.nodes] for g in graphs
-    ]
-    if described[0] != described[1]:
-        raise PruningError("its forward differs between training and eval mode")
-    return graphs[1]
+    graph, asked = _captured(model, training=False)
+    if asked:
+        other, _ = _captured(model, training=True)
+        if _described(graph) != _described(other):
+            raise PruningError("its forward differs between training and eval mode")
+    return graph
+
+
+def _captured(model: nn.Module, *, training: bool) -> tuple[fx.Graph, bool]:
+    """Returns the forward of `model` in one mode, and whether its code asks for the mode."""
+    try:
+        with untouched(model), in_mode(model, training=training), _mode_watched() as asked:
+            return _Tracer().trace(model), bool(asked)
+    except Exception as error:
+        raise PruningError(f"its forward cannot be captured: {error}") from error
+
+
+@contextmanager
+def _mode_watched() -> Iterator[list[nn.Module]]:
+    """Yields a list of the modules whose mode is asked for while it is open."""
+    asked: list[nn.Module] = []
+
+    def mode(module: nn.Module) -> bool:
+        asked.append(module)
+        return bool(vars(module).get("training"))
+
+    def change(module: nn.Module, training: bool) -> None:
+        vars(module)["training"] = training
+
+    nn.Module.training = property(mode, change)  # type: ignore[assignment]
+    try:
+        yield asked
+    finally:
+        del nn.Module.training
+
+
+def _described(graph: fx.Graph) -> list[tuple[str, ...]]:
+    """Returns what tells a captured forward from another."""
+    return [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in graph.nodes]
 
 
 class LabelledNodes(fx.Interpreter):
@@ -124,6 +150,19 @@ class LabelledNodes(fx.Interpreter):
         with torch._C.DisableTorchFunction():  # we look at labels, the labeller must not
             self.worn[n.name] = map_tensors(result, lambda t: worn(t, self.labeller.names))
         return result
+
+
+class Captured(NamedTuple):
+    """The forward of a module of the dense network, labelled.
+
+    Attributes:
+        graph: never changed.
+        starts, worn: as `LabelledNodes` has them.
+    """
+
+    graph: fx.Graph
+    starts: dict[str, tuple[int, int]]
+    worn: dict[str, Any]
 
 
 def only_moves(n: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from prunebench.channels.labels.rules import RULES, assignment, decision, no_ten
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_tensors
-from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, inside
+from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, PLAIN, inside
 from prunebench.errors import PruningError
 
 _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictionary, WeakSet)
@@ -47,20 +47,24 @@ def leads_out(model: nn.Module) -> bool:
     names a global or an outer variable which may hold modules. Hardly any network has one.
     """
     todo: list[Any] = [model]
-    seen: set[int] = set()
-    classes: set[type] = set()
+    seen: dict[int, Any] = {}
+    kinds: set[type] = set()
     while todo:
         value = todo.pop()
-        kind = type(value)
-        if kind in LEFT_ALONE or id(value) in seen:
+        if id(value) in seen:
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
+        kind = type(value)
         if kind in _WEAK or (kind is FunctionType and _may_lead_on(value)):
             return True
-        if isinstance(value, nn.Module):
-            classes.update(one for one in kind.__mro__ if not _of_torch(one))
-        todo += (value.__self__,) if kind is MethodType else inside(value)
-    methods = [one for kind in classes for one in vars(kind).values()]
+        kinds.add(kind)
+        parts = (value.__self__,) if kind is MethodType else inside(value)
+        for part in parts:
+            kind = type(part)
+            if kind not in LEFT_ALONE and (kind not in PLAIN or part):
+                todo.append(part)
+    classes = {one for kind in kinds if issubclass(kind, nn.Module) for one in kind.__mro__}
+    methods = [one for kind in classes if not _of_torch(kind) for one in vars(kind).values()]
     return any(isinstance(one, FunctionType) and _names_modules(one) for one in methods)
 
 

@@ -73,8 +73,9 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     """Returns a copy of `model` whose parameters hold only the classes in `kept`."""
     positions = _positions(cmap, kept)
     memo: dict[int, Tensor] = {}
-    for name, tensor in named_tensors(model):
-        memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
+    with torch.no_grad():
+        for name, tensor in named_tensors(model):
+            memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
     slimmed = copied(model, memo)
     for call in cmap.tape.calls:
         if call.kind == "gather":
@@ -120,17 +121,16 @@ def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
     """Returns a copy of `tensor` with only some indices of some dimensions."""
-    with torch.no_grad():
-        data = tensor.detach()
-        if len(positions) == 2 and tensor.numel() >= BIG and tensor.device.type == "cpu":
-            data = _cut_both(data, dict(positions))
-        else:
-            for dim, index in sorted(positions, key=lambda item: item[0]):
-                data = data.index_select(dim, index.to(data.device))
-        if not positions:
-            data = data.clone()
-        elif tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-            data = data.contiguous(memory_format=torch.channels_last)
+    data = tensor.detach()
+    if len(positions) == 2 and tensor.numel() >= BIG and tensor.device.type == "cpu":
+        data = _cut_both(data, dict(positions))
+    else:
+        for dim, index in sorted(positions, key=lambda item: item[0]):
+            data = data.index_select(dim, index.to(data.device))
+    if not positions:
+        data = data.clone()
+    elif tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        data = data.contiguous(memory_format=torch.channels_last)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(data, requires_grad=tensor.requires_grad)
     return data.requires_grad_(tensor.requires_grad)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebench.channels import ChannelMap, GatherChannels, Plan, slim, trace, verify
-from prunebench.channels.surgery import insert_gathers, recheck
+from prunebench.channels.surgery import recheck, rewriter
 from prunebench.channels.surgery.recheck import Recheck, replay
 from prunebench.channels.surgery.slim import keep_only
 
@@ -288,7 +288,7 @@ def test_verify_sees_a_gather_that_takes_one_branch_twice(scramble, monkeypatch)
     net = ready(ghost(), scramble)
     cmap = trace(net, example())
     assert exact(net, cmap, PLAN)
-    monkeypatch.setattr(insert_gathers, "_index_of", by_label)
+    monkeypatch.setattr(rewriter, "_index_of", by_label)
     assert not exact(net, cmap, PLAN)
 
 

@@ -1,0 +1,164 @@
+"""Rewrites the captured forward of a module, node by node, so that it serves the slimmed network.
+
+Operations that only move data may fail there or yield something else; wherever such a result is
+*used*, it is replaced by one gather from a tensor that holds all the elements needed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from prunebench.channels.gather import GatherChannels
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.steps import Worn, worn
+from prunebench.channels.labels.tensors import put
+from prunebench.channels.labels.values import SHIFT, packed, put_values, ranks
+from prunebench.channels.surgery.graph import (
+    Captured,
+    only_moves,
+)
+from prunebench.channels.surgery.recheck import Recheck, StuckError
+
+
+class _Broken:
+    """Stands for a result that the slimmed network cannot compute."""
+
+
+class Rewriter(fx.Interpreter):
+    """Runs a slimmed module node by node and mends what its nodes are given."""
+
+    def __init__(
+        self, module: fx.GraphModule, labeller: Labeller, recheck: Recheck, dense: Captured
+    ) -> None:
+        """Works on the graph of `module` itself."""
+        super().__init__(module, garbage_collect_values=False)
+        self.extra_traceback = False
+        self.labeller, self.recheck, self.dense = labeller, recheck, dense
+        self.mended: dict[fx.Node, fx.Node] = {}
+        self.gathers: dict[str, GatherChannels] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Mends the inputs of `n` unless it only moves data; then runs it."""
+        self.recheck.made, self.recheck.at = self.dense.starts[n.name]
+        moves = only_moves(n)
+        if not moves:
+            with torch._C.DisableTorchFunction():
+                for source in list(n.all_input_nodes):
+                    self._mend(n, source)
+        if any(isinstance(self.env.get(source), _Broken) for source in n.all_input_nodes):
+            return _Broken()
+        try:
+            return super().run_node(n)
+        except Exception as error:
+            if moves:
+                return _Broken()
+            with torch._C.DisableTorchFunction():
+                raise self._stuck(n, str(error)) from error
+
+    def _stuck(self, n: fx.Node, why: str) -> StuckError:
+        """Returns the error that names the groups `n` is concerned with."""
+        rows = []
+        for source in n.all_input_nodes:
+            rows += [one.labels for one in _worn_in(self.dense.worn.get(source.name))]
+        where = self.labeller.stack[-1] or "the forward of the network"
+        name, first = getattr(n.target, "__name__", str(n.target)), why.split("\n")[0]
+        return StuckError(where, f"{name}: {first}", self.recheck.groups(rows))
+
+    def _mend(self, n: fx.Node, source: fx.Node) -> None:
+        """Replaces `source` by a gather as an input of `n`, if it does not hold what it should."""
+        was, value = self.dense.worn.get(source.name), self.env[source]
+        if not isinstance(was, Worn) or was.parameter:
+            return
+        if not isinstance(value, _Broken) and self._right(source):
+            return
+        if source not in self.mended:
+            dims = [d for d, size in enumerate(was.labels.shape) if size > 1]
+            dims = dims or [d for d, size in enumerate(was.shape) if d and size == 1][:1]
+            if len(dims) != 1:
+                raise self._stuck(n, "channels lie along several dimensions")
+            self.mended[source] = self._gather(n, source, was, dims[0])
+        n.replace_input_with(source, self.mended[source])
+
+    def _right(self, node: fx.Node) -> bool:
+        """Whether `node` holds what is left of it in the dense network."""
+        return self.recheck.agrees(
+            self.dense.worn[node.name], worn(self.env[node], self.labeller.names)
+        )
+
+    def _gather(self, n: fx.Node, source: fx.Node, was: Worn, dim: int) -> fx.Node:
+        """Inserts a gather of what is left of `source` before `n`; returns its node."""
+        want = self.recheck.want(was)
+        shape = list(was.shape)
+        shape[dim] = len(want)
+        zeros = [int(one) & ((1 << SHIFT) - 1) in self._zeros for one in want]
+        holders = self._holders(source)
+        if all(zeros):  # any tensor of that size will do
+            holders += [node for node in n.all_input_nodes if isinstance(self.env[node], Tensor)]
+        for holder in holders:
+            now = worn(self.env[holder], self.labeller.names)
+            held = packed(now.labels >> 1, now.values)
+            others = [size for d, size in enumerate(now.shape) if d != dim]
+            if held.numel() != held.size(dim) or others != shape[:dim] + shape[dim + 1 :]:
+                continue
+            index = _index_of(want, held.reshape(-1).expand(now.shape[dim]))
+            if all(i >= 0 or zero for i, zero in zip(index, zeros, strict=True)):
+                return self._insert(n, holder, index, dim, want, shape)
+        raise self._stuck(n, "no tensor holds the channels that are needed")
+
+    @cached_property
+    def _zeros(self) -> set[int]:
+        return {int(label) for ids in self.recheck.cmap.tape.zeros for label in ids}
+
+    def _holders(self, source: fx.Node) -> list[fx.Node]:
+        """Returns the nodes that `source` was moved from, farthest first, it included."""
+        found, seen = [source], {source}
+        for node in found:
+            if only_moves(node):
+                for up in node.all_input_nodes:
+                    if up not in seen:
+                        seen.add(up)
+                        found.append(up)
+        return [node for node in found[::-1] if isinstance(self.env.get(node), Tensor)]
+
+    def _insert(
+        self, n: fx.Node, holder: fx.Node, index: list[int], dim: int, want: Tensor, shape: Any
+    ) -> fx.Node:
+        name = f"gather_{len(self.gathers)}"
+        while hasattr(self.module, name):
+            name += "_"
+        self.gathers[name] = GatherChannels(index, dim=dim)
+        graph = n.graph
+        with graph.inserting_before(n):
+            node = graph.create_node("call_module", name, (holder,))
+        value = torch.empty(shape, dtype=self.env[holder].dtype, device="meta")
+        both = want.view([-1 if d == dim else 1 for d in range(len(shape))])
+        put(value, (both & ((1 << SHIFT) - 1)) * 2)
+        self.env[node] = put_values(value, both >> SHIFT)
+        self.dense.worn[node.name] = None
+        return node
+
+
+def _worn_in(value: Any) -> list[Worn]:
+    """Returns what is worn in nested tuples, lists and dicts."""
+    if isinstance(value, Worn):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (tuple, list)):
+        return [one for item in value for one in _worn_in(item)]
+    return []
+
+
+def _index_of(want: Tensor, held: Tensor) -> list[int]:
+    """Returns where each element of `want` [n] lies in `held` [m]; -1 where it does not.
+
+    Of elements that are alike the first is the first.
+    """
+    keys = zip(held.tolist(), ranks(held).tolist(), strict=True)
+    at = {key: position for position, key in enumerate(keys)}
+    wanted = zip(want.tolist(), ranks(want).tolist(), strict=True)
+    return [at.get(key, -1) for key in wanted]
