@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import fx, nn
+from torch import fx, nn, overrides
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
@@ -50,24 +52,23 @@ class _Mender:
     ) -> Any:
         """Returns the result of a call of `module` that failed, and keeps a mended one."""
         original = self.model.get_submodule(call.name)
-        labeller.asleep = True
-        try:
+        with _asleep(labeller):
             stuck = self.recheck.stuck(call.name, error)
-            if call.nth or module._forward_hooks or module._forward_pre_hooks:
-                raise stuck.because("it has hooks, or is called again")
-            dense = self._captured(original, call)
-        except StuckError:
-            raise
-        except Exception as failure:  # noqa: BLE001  (any code may fail on symbolic values)
-            raise stuck.because(str(failure)) from failure
-        finally:
-            labeller.asleep = False
-        small = fx.GraphModule(module, copy.deepcopy(dense.graph), class_name=type(module).__name__)
+            try:
+                if call.nth or module._forward_hooks or module._forward_pre_hooks:
+                    raise stuck.because("it has hooks, or is called again")
+                dense = self._captured(original, call)
+            except StuckError:
+                raise
+            except Exception as failure:  # noqa: BLE001  (any code may fail on symbolic values)
+                raise stuck.because(str(failure)) from failure
+            kind = type(module).__name__
+            small = fx.GraphModule(module, copy.deepcopy(dense.graph), class_name=kind)
+            given = _arguments(module, call)
         rewriter = Rewriter(small, labeller, self.recheck, dense)
-        result = rewriter.run(*_arguments(module, call))
-        labeller.asleep = True
-        self.mended.append((_finished(small, rewriter, module), module))
-        labeller.asleep = False
+        result = rewriter.run(*given)
+        with _asleep(labeller):
+            self.mended.append((_finished(small, rewriter, module), module))
         return result
 
     def _captured(self, original: nn.Module, call: Entered) -> Captured:
@@ -116,6 +117,18 @@ class _Mender:
                         seen.add(id(child))
                         waiting.append(child)
         return network
+
+
+@contextmanager
+def _asleep(labeller: Labeller) -> Iterator[None]:
+    """While it is open, `labeller` leaves functions and modules alone."""
+    on_top = overrides._get_current_function_mode() is labeller
+    labeller.asleep = True
+    try:
+        with overrides._pop_mode_temporarily() if on_top else nullcontext():
+            yield
+    finally:
+        labeller.asleep = False
 
 
 def _arguments(module: nn.Module, call: Entered) -> list[Any]:
