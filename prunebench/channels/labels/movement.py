@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -26,6 +27,10 @@ from prunebench.channels.tensors import map_tensors, tensors_in
 _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__"]
 
 
+#: moves that leave all elements in their order
+_RESHAPES = ["view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"]
+
+
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves labels and value numbers by the same function as the data."""
     given = list(tensors_in([args, kwargs]))
@@ -38,6 +43,38 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
         _move_unlabelled(run, sources, result)
         return result
     known = [packed(one, values_of(t)) for t, one in zip(sources, labels, strict=True)]
+    if name in _RESHAPES and len(sources) == 1:
+        _reshape(sources[0].shape, known[0], result)
+    else:
+        _move(func, args, kwargs, sources, known, result)
+    some = name not in _BY_ORDER and any(one.numel() > 1 for one in labels)
+    if some and not _keeps_all(name, args, labels[0], result):
+        run.moves_by_number()
+    return result
+
+
+def _reshape(shape: Sequence[int], known: Tensor, result: Tensor) -> None:
+    """Gives `result` what a tensor of `shape` wears, whose elements it holds in their order.
+
+    The last dimensions, which are most of them, are left out where neither shape nor labels change.
+    """
+    same = 0
+    while (
+        same < min(len(shape), result.dim())
+        and shape[-1 - same] == result.shape[-1 - same]
+        and known.size(-1 - same) == 1
+    ):
+        same += 1
+    before = [*shape[: len(shape) - same], *[1] * same]
+    after = [*result.shape[: result.dim() - same], *[1] * same]
+    stood = standing(before, known)
+    put_moved(result, known.expand(before).reshape(after), stood.reshape(after))
+
+
+def _move(
+    func: Any, args: Any, kwargs: Any, sources: list[Tensor], known: list[Tensor], result: Any
+) -> None:
+    """Moves what `sources` wear by `func`, which made `result` of them."""
 
     def move(rows: list[Tensor]) -> list[Tensor]:
         by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, rows, strict=True)}
@@ -55,10 +92,6 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     stood = move([standing(t.shape, both) for t, both in zip(sources, known, strict=True)])
     for out, both, was in zip(tensors_in(result), move(known), stood, strict=True):
         put_moved(out, both, was)
-    some = name not in _BY_ORDER and any(one.numel() > 1 for one in labels)
-    if some and not _keeps_all(name, args, labels[0], result):
-        run.moves_by_number()
-    return result
 
 
 def _keeps_all(name: str, args: Any, labels: Tensor, result: Any) -> bool:

@@ -76,14 +76,15 @@ def put_moved(t: Tensor, both: Tensor, was: Tensor) -> None:
 
     Args:
         t: the result.
-        both: labels and numbers, in one tensor of its shape.
+        both: labels and numbers, in one tensor of its shape; size 1 on the last dimensions if they
+            were not touched.
         was: `standing` of the source, moved along; where it is not that of the result, the number
             becomes another.
     """
     labels = shrink(both & ((1 << SHIFT) - 1))
     values = shrink(both >> SHIFT)
-    now = standing(t.shape, packed(labels, values))
-    for d, size in enumerate(t.shape):
+    now = standing(both.shape, packed(labels, values))
+    for d, size in enumerate(both.shape):
         if size > 1 and now.stride(d) == was.stride(d) == 0:
             now, was = now.narrow(d, 0, 1), was.narrow(d, 0, 1)
     put(t, labels)

@@ -6,7 +6,6 @@ computed node by node, once for the dense and once for the slimmed network, whic
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import fx, nn, overrides
 
 from prunebench.channels.labels.labeller import Labeller
@@ -22,11 +20,10 @@ from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.steps import Entered, Seen
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
-from prunebench.channels.mode import in_mode, match_modes
+from prunebench.channels.mode import in_mode
 from prunebench.channels.surgery.graph import (
     Captured,
     LabelledNodes,
-    complete,
     forward_graph,
 )
 from prunebench.channels.surgery.recheck import Recheck, StuckError, replay
@@ -39,13 +36,13 @@ class _Mender:
 
     Attributes:
         network: the slimmed network.
-        mended: mended modules and those that they stand for.
+        mended: modules that need it, and what mends them.
     """
 
     def __init__(self, model: nn.Module, slimmed: nn.Module, recheck: Recheck) -> None:
         """Works on `slimmed`, which was cut out of `model`."""
         self.model, self.network, self.recheck = model, slimmed, recheck
-        self.mended: list[tuple[fx.GraphModule, nn.Module]] = []
+        self.mended: list[tuple[nn.Module, Rewriter]] = []
 
     def __call__(
         self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception
@@ -62,13 +59,10 @@ class _Mender:
                 raise
             except Exception as failure:  # noqa: BLE001  (any code may fail on symbolic values)
                 raise stuck.because(str(failure)) from failure
-            kind = type(module).__name__
-            small = fx.GraphModule(module, copy.deepcopy(dense.graph), class_name=kind)
+            rewriter = Rewriter(module, labeller, self.recheck, dense)
             given = _arguments(module, call)
-        rewriter = Rewriter(small, labeller, self.recheck, dense)
         result = rewriter.run(*given)
-        with _asleep(labeller):
-            self.mended.append((_finished(small, rewriter, module), module))
+        self.mended.append((module, rewriter))
         return result
 
     def _captured(self, original: nn.Module, call: Entered) -> Captured:
@@ -102,10 +96,7 @@ class _Mender:
 
     def finish(self) -> nn.Module:
         """Returns the network with every mended module in its place, in the modes it had."""
-        instead = {id(module): mended for mended, module in self.mended}
-        for mended, module in self.mended:  # only after the replay is everything put back
-            complete(mended, module)
-            match_modes(mended, module)
+        instead = {id(module): rewriter.finished() for module, rewriter in self.mended}
         network = instead.get(id(self.network), self.network)
         waiting, seen = [network], {id(network)}
         while waiting:
@@ -150,23 +141,12 @@ def _again(value: Any) -> Any:
     return value
 
 
-def _finished(small: fx.GraphModule, rewriter: Rewriter, slimmed: nn.Module) -> fx.GraphModule:
-    """Returns `small` with its gathers, ready to run."""
-    device = next((t.device for t in slimmed.parameters()), torch.device("cpu"))
-    for name, gather in rewriter.gathers.items():
-        small.add_submodule(name, gather.to(device))
-    small.graph.eliminate_dead_code()
-    small.graph.lint()
-    small.recompile()
-    return small
-
-
-def insert_gathers(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Any) -> nn.Module:
-    """Returns `slimmed`, with gathers in the modules that need them.
+def gathers_for(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Any) -> _Mender:
+    """Returns what mends `slimmed`, found in one forward of it without data.
 
     Args:
         model: the dense network.
-        slimmed: its cut copy, whose modules may move channels wrongly; it is changed.
+        slimmed: its cut copy, whose modules may move channels wrongly; it stays as it is.
         cmap: the channel map of `model`.
         kept: which classes were kept.
 
@@ -178,4 +158,13 @@ def insert_gathers(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept:
     reason = replay(slimmed, recheck, mender)
     if reason is not None:
         raise reason
-    return mender.finish()
+    return mender
+
+
+def insert_gathers(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Any) -> nn.Module:
+    """Returns `slimmed`, with gathers in the modules that need them; the arguments are the same.
+
+    Raises:
+        StuckError: gathers cannot mend it.
+    """
+    return gathers_for(model, slimmed, cmap, kept).finish()

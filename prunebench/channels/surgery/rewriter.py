@@ -6,21 +6,20 @@ Operations that only move data may fail there or yield something else; wherever 
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import Worn, worn
 from prunebench.channels.labels.tensors import put
 from prunebench.channels.labels.values import SHIFT, packed, put_values, ranks
-from prunebench.channels.surgery.graph import (
-    Captured,
-    only_moves,
-)
+from prunebench.channels.mode import match_modes
+from prunebench.channels.surgery.graph import Captured, complete, only_moves
 from prunebench.channels.surgery.recheck import Recheck, StuckError
 
 
@@ -32,10 +31,11 @@ class Rewriter(fx.Interpreter):
     """Runs a slimmed module node by node and mends what its nodes are given."""
 
     def __init__(
-        self, module: fx.GraphModule, labeller: Labeller, recheck: Recheck, dense: Captured
+        self, module: nn.Module, labeller: Labeller, recheck: Recheck, dense: Captured
     ) -> None:
-        """Works on the graph of `module` itself."""
-        super().__init__(module, garbage_collect_values=False)
+        """Works on a copy of the graph that `module` has in the dense network."""
+        graph = copy.deepcopy(dense.graph)
+        super().__init__(module, garbage_collect_values=False, graph=graph)
         self.extra_traceback = False
         self.labeller, self.recheck, self.dense = labeller, recheck, dense
         self.mended: dict[fx.Node, fx.Node] = {}
@@ -138,8 +138,24 @@ class Rewriter(fx.Interpreter):
         both = want.view([-1 if d == dim else 1 for d in range(len(shape))])
         put(value, (both & ((1 << SHIFT) - 1)) * 2)
         self.env[node] = put_values(value, both >> SHIFT)
-        self.dense.worn[node.name] = None
         return node
+
+    def finished(self) -> fx.GraphModule:
+        """Returns the module with its gathers, ready to run, in the modes that it had.
+
+        To be asked for after the replay, when everything that forwards exchange is put back.
+        """
+        slimmed = self.module
+        device = next((t.device for t in slimmed.parameters()), torch.device("cpu"))
+        for name, gather in self.gathers.items():
+            slimmed.add_module(name, gather.to(device))
+        self.graph.owning_module = slimmed  # type: ignore[assignment]  # asked for side effects
+        self.graph.eliminate_dead_code()
+        self.graph.lint()
+        mended = fx.GraphModule(slimmed, self.graph, class_name=type(slimmed).__name__)
+        complete(mended, slimmed)
+        match_modes(mended, slimmed)
+        return mended
 
 
 def _worn_in(value: Any) -> list[Worn]:

@@ -42,19 +42,13 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     """
     model = plain(model)
     cmap.check(plan)
-    _require_channels(cmap, cmap.keeps(plan))
-    slimmed = reduced(model, cmap, plan)
-    if leads_out(model):
-        require_own_weights(slimmed, model, cmap)
-    return slimmed
-
-
-def reduced(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
-    """Does what `slim` does with a plan that is known to fit."""
     kept = cmap.keeps(plan)
+    _require_channels(cmap, kept)
     slimmed = keep_only(model, cmap, kept)
     if cmap.tape.fragile and not kept.all():
-        return insert_gathers(model, slimmed, cmap, kept)
+        slimmed = insert_gathers(model, slimmed, cmap, kept)
+    if leads_out(model):
+        require_own_weights(slimmed, model, cmap)
     return slimmed
 
 

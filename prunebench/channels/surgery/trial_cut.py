@@ -13,8 +13,9 @@ from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_tensors
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
+from prunebench.channels.surgery.insert_gathers import gathers_for
 from prunebench.channels.surgery.recheck import StuckError
-from prunebench.channels.surgery.slim import reduced
+from prunebench.channels.surgery.slim import keep_only
 
 
 def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
@@ -31,7 +32,8 @@ def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
     frozen: dict[str, str] = {}
     while cmap.groups:
         try:
-            reduced(empty, cmap, _trial_plan(cmap))
+            kept = cmap.keeps(_trial_plan(cmap))
+            gathers_for(empty, keep_only(empty, cmap, kept), cmap, kept)
         except StuckError as error:
             held = set(error.groups) - set(frozen)
             if not held:  # nobody knows whose channels they are: nothing may be cut
