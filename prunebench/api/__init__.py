@@ -9,13 +9,12 @@ every line that was written when there was nothing but the network. Deep copies 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from inspect import signature
 from typing import Any
 
 from torch import Tensor, nn, optim
 
-from prunebench.api.choices import chosen, limited
+from prunebench.api.choices import chosen, limited, scorable
 from prunebench.api.images import followable, sample_of
 from prunebench.api.optimizer import Follower
 from prunebench.api.result import Slim, attach, require_room
@@ -27,7 +26,6 @@ from prunebench.channels.untouched import untouched
 from prunebench.contracts import Task
 from prunebench.criteria import Criterion
 from prunebench.repairs import Repair
-from prunebench.run.scored import scored_only
 
 
 def prune(  # noqa: PLR0913 - what a method is made of, each by its name
@@ -76,11 +74,7 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         rounds = Steps(steps, between, Follower(optimizer, network))
         with in_mode(network), untouched(network):
             cmap = trace(network, example)
-            method = limited(method, cmap, scope, only, exclude)
-            scored, unscored = scored_only(method.criterion, method.budget, network, cmap)
-            method = replace(method, budget=scored)
+            method = scorable(limited(method, cmap, scope, only, exclude), network, cmap)
             sample = sample_of(images, method, Task(forward, loss), network, seed)
         cuts = cut_in_steps(network, cmap, example, method, rounds, sample)
-        slim = attach(network, cuts, cmap, method, sample, example)
-        slim.report.whole.update(unscored)
-        return slim
+        return attach(network, cuts, cmap, method, sample, example)

@@ -9,12 +9,15 @@ from fnmatch import fnmatchcase
 from glob import escape
 from typing import Any, TypeVar
 
+from torch import nn
+
 from prunebench.budgets import Budget
 from prunebench.channels import ChannelMap
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError, PruningError, nearest, require
 from prunebench.options import conf_dir, option, option_names, read_option
 from prunebench.repairs import Repair
+from prunebench.run.scored import scored_only
 from prunebench.run.step import Method
 
 #: budgets that may be given as a number, under their own name, instead of ``keep``
@@ -172,3 +175,13 @@ def limited(
             exclude=[*budget.exclude, *listed(exclude), *others],
         ),
     )
+
+
+def scorable(method: Method, network: nn.Module, cmap: ChannelMap) -> Method:
+    """Returns `method` with a budget that leaves alone what its criterion has no score for.
+
+    Raises:
+        PruningError: the criterion scores no group.
+    """
+    budget, _ = scored_only(method.criterion, method.budget, network, cmap)
+    return replace(method, budget=budget)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from prunebench.channels import ChannelMap, Example, Plan
+from prunebench.channels import ChannelMap, Example, Plan, in_mode
 from prunebench.channels.example import one_image
 from prunebench.channels.tensors import map_tensors
 from prunebench.contracts import rows_in
@@ -131,6 +131,9 @@ def attach(
     slim, plan = cuts[-1].network, reduce(Plan.compose, (made.plan for made in cuts), Plan({}))
     before = getattr(network, LINEAGE, None)
     report = reported(slim, plan, cuts, cmap, method, rows_in(sample.images))
+    kept = [group for group in cmap.groups if group.name in report.whole]
+    with in_mode(network):
+        report.whole.update(method.criterion.unscored(network, cmap, kept))
     whole = before or Lineage((), report.channels_before, _hollow(example))
     lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
     hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})

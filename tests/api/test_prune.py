@@ -275,3 +275,16 @@ def test_what_was_pruned_before_is_pruned_again() -> None:
     assert twice.report.params_before == once.report.params_after
     assert len(twice.plan.kept["0"]) == 4
     assert isinstance(once.plan, Plan) and len(once.plan.kept["0"]) == 8
+
+
+def test_what_the_criterion_has_no_score_for_stays_whole_with_the_reason():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3),
+    )  # fmt: skip
+    model(torch.zeros(1, 3, 12, 12))
+    criterion = prunebench.criteria.BnProbability(linear="keep")
+    slim = prunebench.prune(model, torch.zeros(1, 3, 12, 12), criterion=criterion, uniform=0.5)
+    assert slim.report.channels_after["3"] == 8
+    assert slim.report.channels_after["0"] == slim.report.channels_after["5"] == 4
+    assert "3" in slim.report.whole
