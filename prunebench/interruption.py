@@ -48,7 +48,7 @@ class _Request:
         self.holders = 0
         self.before: dict[int, object] = {}
 
-    def arrive(self, number: int, frame: FrameType | None) -> None:
+    def arrive(self, number: int, _frame: FrameType | None) -> None:
         """Handles signal `number`; Ctrl-C a second time does not wait."""
         hurry = number == signal.SIGINT == self.signal
         self.signal = number
