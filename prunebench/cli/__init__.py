@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from prunebench import __version__
-from prunebench.cli import published, reproduce, rerun, sweep
+from prunebench.cli import published, reproduce, rerun, store, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, say
@@ -40,6 +40,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "reproduce": reproduce.main,
     "rerun": rerun.main,
     "status": status.main,
+    "store": store.main,
     "table": table.main,
 }
 #: a group for which something is typed that cannot be the name of an option

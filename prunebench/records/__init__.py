@@ -185,6 +185,7 @@ class Report:
             decide the result and are not checked against a published digest; None in reports from
             before.
         attempts: who worked on it, see `records.attempts`; None in reports from before.
+        baseline: the entry of the store that its baseline is; None if it is in none.
         unscored: group that the criterion had no score for -> why; it stayed whole. None in reports
             from before.
     """
@@ -205,6 +206,7 @@ class Report:
     origin: Origin | None = None
     contents: dict[str, str] | None = None
     attempts: list[dict[str, Any]] | None = None
+    baseline: str | None = None
     unscored: dict[str, str] | None = None
     schema: int = SCHEMA
 

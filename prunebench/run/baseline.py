@@ -98,6 +98,12 @@ def curve(run: Run, network: nn.Module) -> Sequence[Mapping[str, Any]]:
     return Trained.unpack(load(stored)).epochs
 
 
+def stored_as(run: Run, network: nn.Module) -> str | None:
+    """Returns the name of the store's entry that the run's baseline is; None if it is in none."""
+    elsewhere = run.baseline.checkpoint is not None or run.model.pretrained
+    return entry(run, network).name if run.baseline.store and not elsewhere else None
+
+
 def entry(run: Run, network: nn.Module) -> Path:
     """Returns the folder of the run's baseline in the store."""
     return Path(run.settings.outputs) / "baselines" / digest(identity(run, network))[:16]

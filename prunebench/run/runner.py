@@ -103,7 +103,10 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             measured.append(context.measure("repaired", pruned.repaired))
         measured += finetune(context, pruned)
         report = replace(
-            write_up(context, dense, pruned, measured), origin=origin, attempts=attempts
+            write_up(context, dense, pruned, measured),
+            origin=origin,
+            attempts=attempts,
+            baseline=baseline.stored_as(run, dense),
         )
         tracker.conclude(outcome(context, report))
     return report

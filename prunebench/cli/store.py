@@ -1,0 +1,200 @@
+"""``prunebench store``: the trained baselines that runs share, listed, verified, removed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from prunebench.errors import CheckpointError, ConfigError, DataError
+from prunebench.records import REPORT
+from prunebench.records.unfinished import LOCK, in_use
+from prunebench.sweeps.status import span
+
+#: of an entry: what decides its baseline, and the trained network
+IDENTITY, NETWORK = "identity.json", Path("stages") / "baseline.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One baseline of the store.
+
+    Attributes:
+        folder: its own; the name is a digest of all that decides it.
+        identity: what decides it; empty where that cannot be read.
+        state: ``trained``, ``training`` or ``unfinished``.
+        size: of its files, in bytes.
+        age: seconds since it was last written to.
+        users: reports below the same outputs that started from it.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+    state: str
+    size: int
+    age: float
+    users: int
+
+    @property
+    def about(self) -> str:
+        """What it is a baseline of, in short."""
+        parts = [
+            str((self.identity.get(key) or {}).get("_target_", "?")).rpartition(".")[2]
+            for key in ("model", "dataset")
+        ]
+        epochs = (self.identity.get("recipe") or {}).get("epochs", "?")
+        return f"{' on '.join(parts)}, {epochs} epochs, seed {self.identity.get('seed', '?')}"
+
+
+def main(words: Sequence[str]) -> int:
+    """Does what the first of `words` says; returns the exit code, 1 where an entry is damaged.
+
+    Raises:
+        ConfigError: an entry is not known, or is being trained.
+        DataError: there is no store.
+    """
+    options = _parser().parse_args(words)
+    found = entries(options.outputs)
+    unknown = {*options.entries} - {entry.folder.name for entry in found}
+    if unknown:
+        raise ConfigError(
+            f"the store has no {', '.join(sorted(unknown))}; prunebench store list names all"
+        )
+    asked = {*options.entries} or {entry.folder.name for entry in found}
+    chosen = [entry for entry in found if entry.folder.name in asked]
+    if options.verb == "verify":
+        return verify(chosen)
+    if options.verb == "prune":
+        return prune(chosen, unused_only=not options.entries, sure=options.yes)
+    tell(chosen, whole=options.verb == "show")
+    return 0
+
+
+def entries(outputs: Path) -> list[Entry]:
+    """Returns the baselines stored below `outputs`.
+
+    Raises:
+        DataError: there is no store.
+    """
+    store = outputs / "baselines"
+    if not store.is_dir():
+        raise DataError(f"no baselines in {store}; give the folder that is your run.outputs")
+    users = _users(outputs)
+    found = []
+    for folder in sorted(path for path in store.iterdir() if path.is_dir()):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        last = max((path.stat().st_mtime for path in files), default=folder.stat().st_mtime)
+        trained = (folder / NETWORK).exists()
+        found.append(
+            Entry(
+                folder=folder,
+                identity=_read(folder / IDENTITY),
+                state="trained" if trained else "training" if in_use(folder) else "unfinished",
+                size=sum(path.stat().st_size for path in files),
+                age=time.time() - last,
+                users=users[folder.name],
+            )
+        )
+    return found
+
+
+def tell(chosen: Sequence[Entry], *, whole: bool) -> None:
+    """Prints a line for each entry, or with `whole` all that decides it, as JSON."""
+    for entry in chosen:
+        sys.stdout.write(
+            f"{entry.folder.name}  {entry.state:<10}  {entry.size / 1e6:8.1f} MB  "
+            f"{span(entry.age):>7} old  {entry.users:4d} reports  {entry.about}\n"
+        )
+        if whole:
+            sys.stdout.write(json.dumps(entry.identity, indent=2) + "\n")
+    size = sum(entry.size for entry in chosen)
+    sys.stdout.write(f"{len(chosen)} baselines, {size / 1e6:.1f} MB\n")
+
+
+def verify(chosen: Sequence[Entry]) -> int:
+    """Reads every trained network in full; returns 1 if one is damaged."""
+    from prunebench.checkpoints import load
+
+    damaged = 0
+    for entry in chosen:
+        said = entry.state
+        if entry.state == "trained":
+            try:
+                load(entry.folder / NETWORK)
+                said = "whole" if entry.identity else f"whole, but its {IDENTITY} cannot be read"
+            except CheckpointError as error:
+                damaged, said = 1, f"damaged: {error}"
+        sys.stdout.write(f"{entry.folder.name}  {said}\n")
+    return damaged
+
+
+def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
+    """Removes entries, after a question; those alone that no report uses, if none was named.
+
+    Raises:
+        ConfigError: an entry that was named is being trained, or nobody can be asked.
+    """
+    going = [entry for entry in chosen if entry.state != "training"]
+    if unused_only:
+        going = [entry for entry in going if not entry.users]
+    elif len(going) < len(chosen):
+        raise ConfigError("an entry that is being trained is not removed; wait for its run")
+    tell(going, whole=False)
+    if not going:
+        return 0
+    if not sure and not _agreed():
+        return 1
+    for entry in going:
+        try:
+            with FileLock(entry.folder / LOCK, timeout=0):
+                shutil.rmtree(entry.folder, ignore_errors=True)
+        except Timeout:
+            sys.stdout.write(f"{entry.folder.name} is in use by now, and stays\n")
+    return 0
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody is there to be asked; --yes removes them")
+    sys.stdout.write("remove them? [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _users(outputs: Path) -> Counter[str]:
+    """Returns how many reports below `outputs` started from each entry."""
+    named = (_read(path).get("baseline") for path in outputs.rglob(REPORT))
+    return Counter(str(name) for name in named if name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prunebench store",
+        description=(
+            "The trained baselines that runs share. list: what, size, age, users; show: all that "
+            "decides one; verify: reads each in full; prune: removes those that no report uses, or "
+            "those that are named."
+        ),
+    )
+    parser.add_argument("verb", choices=("list", "show", "verify", "prune"))
+    parser.add_argument("entries", nargs="*", metavar="ENTRY", help="default: all")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as in run.outputs")
+    parser.add_argument("--yes", action="store_true", help="prune: do not ask")
+    return parser
