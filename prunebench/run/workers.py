@@ -85,8 +85,9 @@ def require_devices(size: int, device: torch.device) -> None:
 def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
     """Takes part in all trainings of `run`, as its process ``number + 1``."""
     # Process 0 answers, saves and says what is to be said; its end is a SIGINT here.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+    for asked_by in SIGNALS:
+        ends = asked_by == signal.SIGINT
+        signal.signal(asked_by, signal.SIG_DFL if ends else signal.SIG_IGN)
     rank, size = number + 1, run.settings.processes
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":
