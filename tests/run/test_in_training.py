@@ -69,7 +69,8 @@ def test_theta_alone_may_decide():
 @pytest.mark.parametrize(
     "method",
     [
-        ["criterion=cac", "schedule=from_scratch", "criterion.n_min=10", "criterion.prune_every=4"],
+        ["criterion=cac", "schedule=from_scratch", "criterion.n_min=10", "criterion.prune_every=4",
+         "criterion.max_step=0.1"],
         ["criterion=aofp", "schedule=during_training", "criterion.draws_per_half=4",
          "criterion.warmup_steps=2", "criterion.theta=0.5"],
     ],
