@@ -18,8 +18,12 @@ import signal
 import socket
 import sys
 import threading
+import time
+import weakref
 from multiprocessing.connection import Connection
 
+#: process -> the connection on which to tell how it ends
+RUNNING = {}
 HEAVY = {"torch", "torchvision", "wandb", "matplotlib", "pandas"}
 
 
@@ -38,9 +42,28 @@ def prepare(modules):
     for name in modules or ["prunebench.cli", "prunebench.config"]:
         importlib.import_module(name)
     importlib.import_module("hydra.core.plugins").Plugins.instance()  # looks for them once
+    compose_once()
     if modules:
         cheapen()
+    for registered in [*weakref.finalize._registry]:
+        registered.atexit = False  # what torch would put away takes long, and is gone anyway
     gc.freeze()  # what is never looked at again stays shared
+
+
+def compose_once():
+    """Spares Hydra to compose all that is typed just to see whether it is a sweep.
+
+    Experiments alone can say so. None is what Hydra finds where nothing does.
+    """
+    from hydra._internal.hydra import Hydra
+
+    whole = Hydra.get_mode
+
+    def get_mode(self, config_name, overrides):
+        asked = any("experiment" in word or "hydra." in word for word in overrides)
+        return whole(self, config_name, overrides) if asked else None
+
+    Hydra.get_mode = get_mode
 
 
 def cheapen():
@@ -65,40 +88,49 @@ def cheapen():
 def next_command():
     """Returns in a forked process only, with the words after ``python`` that it shall run."""
     requests = socket.socket(fileno=0)
+    signal.signal(signal.SIGCHLD, tell_ends)
     while True:
         sent, descriptors, *_ = socket.recv_fds(requests, 1, 3)
         if not sent:  # the tests are over
-            with contextlib.suppress(ChildProcessError):
-                while os.wait():
-                    pass
+            while RUNNING:
+                time.sleep(0.02)
             raise SystemExit
-        if not os.fork():
-            return watched(requests, *descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+        if words := forked(Connection(descriptors[0]), *descriptors[1:]):
+            requests.detach()
+            return words
 
 
-def watched(requests, connection, out, err):
-    """Forks once more: the child returns what to run, this process tells how it ends."""
-    connection = Connection(connection)
+def forked(connection, out, err):
+    """Forks, and returns in the forked process only, what it shall run."""
     words, folder, variables = connection.recv()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # none may end before it is known
     if pid := os.fork():
+        RUNNING[pid] = connection
         connection.send(pid)
-        connection.send(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        os._exit(0)
-    connection.close()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        os.close(out)
+        os.close(err)
+        return None
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    for other in (connection, *RUNNING.values()):
+        other.close()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    requests.detach()
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     return words
+
+
+def tell_ends(*_):
+    """Tells of every forked process that has ended how it did."""
+    with contextlib.suppress(ChildProcessError):  # there is no other
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with RUNNING.pop(ended[0]) as connection, contextlib.suppress(OSError):
+                connection.send(os.waitstatus_to_exitcode(ended[1]))
 
 
 def run(words):
