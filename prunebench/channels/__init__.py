@@ -7,6 +7,7 @@ from prunebench.channels.map import ChannelGroup, ChannelMap, Site
 from prunebench.channels.mode import in_mode, match_modes
 from prunebench.channels.plan import Plan
 from prunebench.channels.position_bias import add_position_bias, add_position_biases_as_in
+from prunebench.channels.surgery.as_planned import require_as_planned
 from prunebench.channels.surgery.mask import mask
 from prunebench.channels.surgery.slim import slim
 from prunebench.channels.surgery.verify import Agreement, agreement, verify
@@ -33,6 +34,7 @@ __all__ = [
     "place",
     "slim",
     "match_modes",
+    "require_as_planned",
     "trace",
     "verify",
 ]

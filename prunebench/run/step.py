@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from prunebench.budgets import Budget
-from prunebench.channels import ChannelMap, Example, Plan, agreement, slim, trace
+from prunebench.channels import (
+    ChannelMap,
+    Example,
+    Plan,
+    agreement,
+    require_as_planned,
+    slim,
+    trace,
+)
 from prunebench.config import Run
 from prunebench.contracts import Dense, Evidence, Task
 from prunebench.criteria import Criterion
@@ -138,7 +146,7 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
 
     Raises:
         PruningError: the plan does not fit, or the slimmed network does not compute what the
-            masked one does.
+            masked one does, or differs from the dense one by more than channels.
     """
     start = perf_counter()
     cmap = facts.cmap
@@ -153,6 +161,7 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
             f"more than rounding in {found.dtype} explains ({found.tolerance:.0e}); this network "
             "cannot be trusted to surgery"
         )
+    require_as_planned(folded, slimmed, cmap, plan)
     repair.settle(slimmed, facts, plan)
     record = StepRecord(
         name=step.name,

@@ -37,7 +37,7 @@ def _run(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 #: rules that ask tensors for something, and those that know the shape of a result faster than torch
 _KEPT = (no_tensor, decision, assignment, unary, elementwise, batch_norm)
-_UNLABELLED: Rules = {"": _run, **{name: rule for name, rule in RULES.items() if rule in _KEPT}}
+UNLABELLED: Rules = {"": _run, **{name: rule for name, rule in RULES.items() if rule in _KEPT}}
 
 
 def leads_out(model: nn.Module) -> bool:
@@ -98,7 +98,7 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -
     Raises:
         PruningError: it does not, or the copy does not run.
     """
-    labeller = Labeller(copied, Tape(), _UNLABELLED)
+    labeller = Labeller(copied, Tape(), UNLABELLED)
     tensors = named_tensors(model)
     labeller.strangers = {id(tensor): name for name, tensor in tensors}
     failure: Exception | None = None

@@ -2,7 +2,8 @@
 
 Every weight of the dense network is a different number, so what is left in the slim one says which
 indices stayed. A dense network with zeros everywhere else must compute the same. Of
-`prunebench.channels` only `trace`, `slim` and `Plan` are called (and `verify`, which must agree).
+`prunebench.channels` only `trace`, `slim` and `Plan` are called (and the product's own checks,
+`verify` and `require_as_planned`, which must agree).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunebench.channels import Plan, slim, trace, verify
+from prunebench.channels import Plan, require_as_planned, slim, trace, verify
 from prunebench.errors import PrunebenchError
 
 CUT, FROZEN, REFUSED = "cut", "frozen", "refused"
@@ -97,6 +98,7 @@ def _judge(program: Program, surgery: Surgery, plan: int) -> Verdict:
     _check_same(program, small, training=False)
     if not error < 1e-4:
         raise Bad(WRONG, f"verify calls an exact cut wrong by {error:.1e}")
+    require_as_planned(net, small, cmap, Plan(kept))
     if not re.search("dropout|spectral", program.source()):  # these differ by chance in training
         _check_same(program, small, training=True)
     share = cmap.params(Plan(kept)) / cmap.params(Plan({}))

@@ -1,0 +1,104 @@
+"""Compares a slimmed network with the dense one part by part, and with what was planned.
+
+`verify` compares what both compute in eval mode. What that cannot show is looked at here: settings
+that count in training, flags of parameters, and whether the plan counted right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunebench.channels.example import Example, one_image, run_on
+from prunebench.channels.followable import plain
+from prunebench.channels.labels.forward import following
+from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.tape import Tape
+from prunebench.channels.map import ChannelMap
+from prunebench.channels.members import named_modules, named_parameters, named_tensors
+from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.own_weights import UNLABELLED
+from prunebench.errors import PruningError
+
+#: what modules state about themselves that a cut changes
+CHANGED = {
+    *("in_channels", "out_channels", "in_features", "out_features", "num_features"),
+    *("num_channels", "num_parameters", "normalized_shape", "input_size"),
+    *("groups", "num_groups", "grouped_by", "positions"),
+}
+_PLAIN = (bool, int, float, str, tuple, type(None))
+_UNCOPIED = {"_compiled_call_impl"}
+
+
+def require_as_planned(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, plan: Plan) -> None:
+    """Checks that `slimmed` is `model` with fewer channels, as many as planned, and nothing else.
+
+    Every module must be of the same class, in the same mode, with the same settings and hooks,
+    every parameter have the same flags; parameters and multiply-adds must be those planned.
+
+    Raises:
+        PruningError: it is not.
+    """
+    model, slimmed = plain(model), plain(slimmed)
+    wrong = next(_differences(model, slimmed), None) or next(_miscounts(slimmed, cmap, plan), None)
+    if wrong is not None:
+        raise PruningError(f"{wrong}; this network cannot be trusted to surgery")
+
+
+def multiply_adds(network: nn.Module, example: Example) -> int:
+    """Returns the multiply-adds (conv, linear, matmul) of one image, in a forward without data."""
+    labeller = Labeller(network, Tape(), UNLABELLED)
+    with following(labeller, network), FlopCounterMode(display=False) as counter:
+        run_on(network, one_image(example))
+    return counter.get_total_flops() // 2
+
+
+def _miscounts(slimmed: nn.Module, cmap: ChannelMap, plan: Plan) -> Iterator[str]:
+    """Yields in words which count is not the planned one."""
+    left, planned = sum(p.numel() for _, p in named_parameters(slimmed)), cmap.params(plan)
+    if left != planned:
+        yield f"{planned:,} parameters were planned, but {left:,} are left"
+    done, planned = multiply_adds(slimmed, cmap.tape.example), cmap.macs(plan)
+    if done != planned:
+        yield f"{planned:,} multiply-adds were planned, but {done:,} are done"
+
+
+def _differences(model: nn.Module, slimmed: nn.Module) -> Iterator[str]:
+    """Yields in words what differs besides channels."""
+    tensors = dict(named_tensors(slimmed))
+    for name, t in named_tensors(model):
+        now = tensors.get(name)
+        if now is None:
+            yield f"{name} is gone from the slimmed network"
+        elif (now.requires_grad, now.dtype, now.device) != (t.requires_grad, t.dtype, t.device):
+            yield f"{name} has another requires_grad, type or device after the cut"
+    modules = dict(named_modules(slimmed))
+    for name, module in named_modules(model):
+        if name in modules:
+            for what in _settings(module, modules[name]):
+                yield f"{name or 'the network'} has another {what} after the cut"
+
+
+def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
+    """Yields the names of attributes that differ; where a captured forward runs, only the mode."""
+    if isinstance(now, fx.GraphModule) and not isinstance(module, fx.GraphModule):
+        if module.training != now.training:
+            yield "training"
+        return
+    if type(module) is not type(now):
+        yield "class"
+    before, after = vars(module), vars(now)
+    yield from (before.keys() ^ after.keys()) - CHANGED - _UNCOPIED
+    for key in before.keys() & after.keys() - CHANGED:
+        if _described(before[key]) != _described(after[key]):
+            yield key
+
+
+def _described(value: Any) -> Any:
+    """Returns what is compared of an attribute: plain values, and how many hooks there are."""
+    if isinstance(value, dict):
+        return len(value)
+    return value if isinstance(value, _PLAIN) else None
