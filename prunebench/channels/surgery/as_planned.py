@@ -15,12 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from prunebench.channels.example import Example, one_image, run_on
 from prunebench.channels.followable import plain
 from prunebench.channels.labels.forward import following
-from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.labeller import Labeller, Rules
+from prunebench.channels.labels.recurrent import recurrent
+from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.tape import Tape
+from prunebench.channels.labels.weights import conv, linear
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_modules, named_parameters, named_tensors
 from prunebench.channels.plan import Plan
-from prunebench.channels.surgery.own_weights import UNLABELLED
+from prunebench.channels.surgery.own_weights import UNLABELLED, ignored
 from prunebench.errors import PruningError
 
 #: what modules state about themselves that a cut changes
@@ -50,10 +53,25 @@ def require_as_planned(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, p
 
 def multiply_adds(network: nn.Module, example: Example) -> int:
     """Returns the multiply-adds (conv, linear, matmul) of one image, in a forward without data."""
-    labeller = Labeller(network, Tape(), UNLABELLED)
-    with following(labeller, network), FlopCounterMode(display=False) as counter:
+    labeller = Labeller(network, Tape(), _COUNTED)
+    with following(labeller, network):
         run_on(network, one_image(example))
-    return counter.get_total_flops() // 2
+    return labeller.tape.fixed_macs
+
+
+def _count(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Runs a function without data and counts what it costs."""
+    with FlopCounterMode(display=False) as counter:
+        result = run.run(func, args, kwargs)
+    run.tape.fixed_macs += counter.get_total_flops() // 2
+    return result
+
+
+_COSTLY = (conv, linear, recurrent)
+_COUNTED: Rules = {
+    **{name: UNLABELLED.get(name, ignored) for name, rule in RULES.items() if rule not in _COSTLY},
+    "": _count,
+}
 
 
 def _miscounts(slimmed: nn.Module, cmap: ChannelMap, plan: Plan) -> Iterator[str]:

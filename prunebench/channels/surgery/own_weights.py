@@ -30,14 +30,14 @@ from prunebench.errors import PruningError
 _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictionary, WeakSet)
 
 
-def _run(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def ignored(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a function without data; labels are of no interest."""
     return run.run(func, args, kwargs)
 
 
 #: rules that ask tensors for something, and those that know the shape of a result faster than torch
 _KEPT = (no_tensor, decision, assignment, unary, elementwise, batch_norm)
-UNLABELLED: Rules = {"": _run, **{name: rule for name, rule in RULES.items() if rule in _KEPT}}
+UNLABELLED: Rules = {"": ignored, **{name: rule for name, rule in RULES.items() if rule in _KEPT}}
 
 
 def leads_out(model: nn.Module) -> bool:

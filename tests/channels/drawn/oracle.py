@@ -94,11 +94,11 @@ def _judge(program: Program, surgery: Surgery, plan: int) -> Verdict:
     _check_alone(net, small, program.example(3), have)
     _check_counts(program, small, cmap, Plan(kept))
     _check_flags(program.build(), small)
+    require_as_planned(net, small, cmap, Plan(kept))
     error = verify(program.build(), small, cmap, Plan(kept), program.example(6))
     _check_same(program, small, training=False)
     if not error < 1e-4:
         raise Bad(WRONG, f"verify calls an exact cut wrong by {error:.1e}")
-    require_as_planned(net, small, cmap, Plan(kept))
     if not re.search("dropout|spectral", program.source()):  # these differ by chance in training
         _check_same(program, small, training=True)
     share = cmap.params(Plan(kept)) / cmap.params(Plan({}))
