@@ -1,6 +1,6 @@
 """Measurements: what a network costs and what it gets right. Each is defined here, once."""
 
-from prunebench.measure.accuracy import evaluate
+from prunebench.measure.accuracy import answers, evaluate
 from prunebench.measure.costs import (
     CONVENTION,
     LayerCost,
@@ -14,6 +14,7 @@ from prunebench.measure.latency import latencies
 __all__ = [
     "CONVENTION",
     "LayerCost",
+    "answers",
     "evaluate",
     "latencies",
     "layer_costs",

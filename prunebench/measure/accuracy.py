@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isfinite, prod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from prunebench.channels import in_mode
 from prunebench.records import Score
+from prunebench.records.predictions import Predictions
 from prunebench.reproducibility import cuda_math
 from prunebench.training.batches import DeviceSplit
 
@@ -28,7 +30,12 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def evaluate(network: nn.Module, split: DeviceSplit) -> Score:
-    """Returns how many images of `split` the network gets right, in eval mode.
+    """Returns how many images of `split` the network gets right; see `answers`."""
+    return answers(network, split)[0]
+
+
+def answers(network: nn.Module, split: DeviceSplit) -> tuple[Score, Predictions]:
+    """Returns how many images of `split` the network gets right, in eval mode, and which.
 
     An image with a logit that is not finite counts as wrong.
 
@@ -42,24 +49,29 @@ def evaluate(network: nn.Module, split: DeviceSplit) -> Score:
     totals = torch.zeros(2, dtype=torch.int64, device=split.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.device)
     classes = 0
+    said: list[Tensor] = []
     with evaluating(network):
         for images, labels in split.batches(size):
             logits = network(images).float()
             classes = logits.shape[1]
-            totals += _correct(logits, labels)
+            best, hits = _first_five(logits, labels)
+            totals += torch.stack([hits[:, 0].sum(), hits.sum()])
+            said.append(torch.stack([best[:, 0], hits[:, 0].long()]))
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
     top1, top5 = totals.tolist()
     mean = float(loss) / max(1, len(split))
-    return Score(
+    score = Score(
         correct=top1,
         correct_top5=top5 if classes > 5 else None,
         seen=len(split),
         loss=mean if isfinite(mean) else None,
     )
+    top, right = torch.cat(said, 1).cpu().numpy() if said else np.empty((2, 0), dtype=np.int64)
+    return score, Predictions(top1=top, correct=right.astype(bool))
 
 
-def _correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Images whose label ranks first, and among the first five: int64 [2]."""
+def _first_five(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The five classes that rank first, and which of them is the label: [n, 5] both."""
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = (best == labels[:, None]) & logits.isfinite().all(1, keepdim=True)
-    return torch.stack([hits[:, 0].sum(), hits.sum()])
+    return best, hits

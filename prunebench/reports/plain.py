@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 
 from prunebench.records.identity import setting
-from prunebench.reports.columns import ACCURACY
+from prunebench.reports.columns import ACCURACY, Table
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.rows import Row, counting, row_of
 
@@ -37,6 +37,11 @@ def csv_of_runs(rows: Sequence[Row]) -> str:
     differ in nothing but the seed; ``counts`` is 0 where the same was run again later.
     """
     return _csv(list(_runs(rows)))
+
+
+def csv_of_table(table: Table) -> str:
+    """Returns the cells of any table."""
+    return _csv([dict(zip(table.headers, row, strict=True)) for row in table.rows])
 
 
 def _runs(rows: Sequence[Row]) -> Iterator[dict[str, object]]:

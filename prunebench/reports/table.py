@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from prunebench.errors import DataError, PrunebenchError
-from prunebench.reports.columns import panels, single, tabulate
+from prunebench.reports.columns import Table, panels, single, tabulate
+from prunebench.reports.compare import compared
 from prunebench.reports.formats import latex, markdown
 from prunebench.reports.load import load_runs
-from prunebench.reports.plain import csv_of_runs, csv_of_settings
+from prunebench.reports.plain import csv_of_runs, csv_of_settings, csv_of_table
 from prunebench.reports.published import beside, elsewhere
 from prunebench.reports.rows import rows_of
 from prunebench.reports.terminal import rich_text
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             published=options.published,
             failed=options.failed,
             per_run=options.per_run,
+            compare=options.compare,
             to_file=bool(options.out),
         )
         if options.out:
@@ -78,6 +80,7 @@ def render(  # noqa: PLR0913
     published: bool = True,
     failed: bool = True,
     per_run: bool = False,
+    compare: bool = False,
     to_file: bool = False,
 ) -> str:
     """Returns the table of all runs at the paths `runs`.
@@ -88,6 +91,7 @@ def render(  # noqa: PLR0913
         published: whether published figures for the same networks and data stand beside.
         failed: whether the runs that failed are named, rather than only counted.
         per_run: whether CSV has a line per run instead of one per setting.
+        compare: whether pairs of methods are shown instead, with their differences.
         to_file: whether the text goes to a file, so that the terminal's width does not matter.
 
     Raises:
@@ -101,6 +105,8 @@ def render(  # noqa: PLR0913
         raise DataError(f"no run has finished in {', '.join(map(str, runs))}; --failed lists more")
     if per_run:
         return csv_of_runs(rows)
+    if compare:
+        return _drawn(compared(rows), form, to_file=to_file)
     if published:
         shown = beside(rows)
         found.elsewhere = elsewhere(rows, shown)
@@ -112,7 +118,16 @@ def render(  # noqa: PLR0913
         write = markdown if form == "markdown" else latex
         return write(tabulate(rows, found))
     tall = len(rows) == 1 and rows[0].seeds
-    tables = [single(rows[0], found)] if tall else panels(rows, found)
+    return _rich([single(rows[0], found)] if tall else panels(rows, found), to_file=to_file)
+
+
+def _drawn(table: Table, form: str, *, to_file: bool) -> str:
+    """Returns one table in any format."""
+    writers = {"markdown": markdown, "latex": latex, "csv": csv_of_table}
+    return writers[form](table) if form in writers else _rich([table], to_file=to_file)
+
+
+def _rich(tables: Sequence[Table], *, to_file: bool) -> str:
     # COLUMNS counts wherever the text goes, since its reader sets it
     width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
     return rich_text(
@@ -174,6 +189,11 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="name the runs that failed, rather than only count them",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="pairs of methods instead: difference, 95 %% interval, and a verdict",
     )
     parser.add_argument(
         "--per-run",

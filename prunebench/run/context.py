@@ -20,6 +20,7 @@ from prunebench.errors import ConfigError
 from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.records.metrics import MetricsLog
+from prunebench.records.predictions import PREDICTIONS
 from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
 from prunebench.tracking import TrackedRun
@@ -127,23 +128,27 @@ class RunContext:
     def _measurement(self, stage: str, network: nn.Module) -> str:
         """Returns the record of `network` as JSON."""
         batches = (1, self.run.settings.latency_batch)
+        test = None
+        if len(self.data.test):
+            split = DeviceSplit(self.data, self.data.test, device=self.device)
+            test, predictions = measure.answers(network, split)
+            predictions.write(self.folder / PREDICTIONS / f"{stage}.npz")
         measured = records.Measurement(
             stage=stage,
             params=measure.params(network),
             macs=measure.macs(network, self.example),
             size_bytes=measure.size_bytes(network),
-            test=self.score(network, "test"),
-            val=self.score(network, "val"),
+            test=test,
+            val=self.validation(network),
             latency=measure.latencies(network, self.data.shape, batches),
         )
         return records.to_json(measured)
 
-    def score(self, network: nn.Module, split: str) -> records.Score | None:
-        """Returns how `network` does on a split of the data; None for an empty split."""
-        images = getattr(self.data, split)
-        if not len(images):
+    def validation(self, network: nn.Module) -> records.Score | None:
+        """Returns how `network` does on the validation images; None if there are none."""
+        if not len(self.data.val):
             return None
-        return measure.evaluate(network, DeviceSplit(self.data, images, device=self.device))
+        return measure.evaluate(network, DeviceSplit(self.data, self.data.val, device=self.device))
 
 
 def pick_device(name: str) -> torch.device:

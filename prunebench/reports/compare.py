@@ -1,0 +1,139 @@
+"""``prunebench table --compare``: which methods differ, and which cannot be told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from prunebench.errors import DataError
+from prunebench.records import Report
+from prunebench.records.predictions import read_predictions
+from prunebench.reports.columns import Table
+from prunebench.reports.difference import Difference, by_image, by_seed
+from prunebench.reports.notes import label
+from prunebench.reports.rows import Row, counting
+
+#: the stage that is compared
+STAGE = "finetuned_last"
+#: how far the MACs of two networks may lie apart to be the same cost
+SAME_COST = 0.005
+#: what the number of seeds is worked out for, in points
+WANTED = 0.2
+#: sections of the configuration that are the method, not what it starts from
+OF_METHOD = ("criterion", "budget", "repair", "schedule", "name", "run", "tracker")
+
+NOTHING = (
+    "no two methods here can be compared: that takes fine-tuned runs of the same network, data, "
+    "baselines and recipe, with MACs within 0.5 % of each other"
+)
+NOTES = (
+    "Difference of the fine-tuned (last) test top-1, first minus second, in points, with its 95 % "
+    "interval; same baselines, recipe and MACs (within 0.5 %), paired by seed.",
+    "Each interval stands for itself: of 20 pairs that are alike one will look different.",
+)
+BY_IMAGE = (
+    "i: paired by image, too; seeds and images are both random, two-way analysis of variance with "
+    "Satterthwaite's degrees of freedom (one seed: the images alone)."
+)
+BY_SEED = "s: paired t test over the seeds; the answers to the images were not kept."
+
+
+def comparisons(rows: Sequence[Row]) -> Iterator[tuple[Row, Row, Difference]]:
+    """Yields all pairs of methods that can be compared, with their difference."""
+    for ours, theirs in combinations([row for row in rows if row.seeds], 2):
+        if (ours.model, ours.dataset) != (theirs.model, theirs.dataset) or not _cost_same(
+            ours, theirs
+        ):
+            continue
+        a, b = counting(ours.runs), counting(theirs.runs)
+        seeds = [seed for seed in sorted({*a} & {*b}) if _start_same(a[seed][1], b[seed][1])]
+        if seeds:
+            yield ours, theirs, difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
+
+
+def difference(
+    ours: Sequence[tuple[Path, Report]], theirs: Sequence[tuple[Path, Report]]
+) -> Difference:
+    """Returns the difference of two methods, run by run, in order of the seeds."""
+    import numpy as np
+
+    kept = [[read_predictions(path, STAGE) for path, _ in runs] for runs in (ours, theirs)]
+    sides = [[one.correct for one in side if one is not None] for side in kept]
+    if len(sides[0]) == len(sides[1]) == len(ours):
+        return by_image(np.stack(sides[0]), np.stack(sides[1]))
+    accuracies = [[_top1(report) for _, report in runs] for runs in (ours, theirs)]
+    return by_seed(*accuracies)
+
+
+def compared(rows: Sequence[Row]) -> Table:
+    """Returns a line for each pair of methods that can be compared; largest difference first.
+
+    Raises:
+        DataError: there is no such pair, or kept answers are damaged.
+    """
+    found = sorted(comparisons(rows), key=lambda pair: -abs(pair[2].points))
+    if not found:
+        raise DataError(NOTHING)
+    many = len({(ours.model, ours.dataset) for ours, _, _ in found}) > 1
+    names = _short([row for pair in found for row in pair[:2]])
+    lines = []
+    for ours, theirs, gap in found:
+        place = f"{ours.model} on {ours.dataset}: " if many else ""
+        half = "?" if math.isinf(gap.half) else f"{gap.half:.2f}"
+        needed = gap.seeds_to_see(WANTED)
+        lines.append(
+            [
+                f"{place}{names[label(ours, {})]} - {names[label(theirs, {})]}",
+                f"{gap.points:+.2f} ± {half}",
+                gap.verdict,
+                f"{gap.seeds} {'i' if gap.images else 's'}",
+                "-" if needed is None else str(needed),
+            ]
+        )
+    notes = [*NOTES]
+    notes += [BY_IMAGE] if any(gap.images for *_, gap in found) else []
+    notes += [BY_SEED] if not all(gap.images for *_, gap in found) else []
+    notes.append(f"Last column: seeds for half an interval of {WANTED} points; -: cannot be said.")
+    headers = ["pair", "difference", "verdict", "seeds", f"seeds for {WANTED}"]
+    return Table(headers, lines, notes)
+
+
+def _short(rows: Sequence[Row]) -> dict[str, str]:
+    """Returns what each row is called -> that without what all of them are."""
+    parts = {label(row, {}): label(row, {}).split(", ") for row in rows}
+    alike = set.intersection(*(set(words) for words in parts.values()))
+    return {
+        name: ", ".join(word for word in words if word not in alike) or name
+        for name, words in parts.items()
+    }
+
+
+def _top1(report: Report) -> float:
+    measured = report.at(STAGE)
+    assert measured is not None
+    assert measured.test is not None
+    return measured.test.top1
+
+
+def _cost_same(ours: Row, theirs: Row) -> bool:
+    if not (ours.macs and theirs.macs and ours.macs.after and theirs.macs.after):
+        return False
+    known = STAGE in ours.top1 and STAGE in theirs.top1
+    return known and abs(ours.macs.after.mean / theirs.macs.after.mean - 1) <= SAME_COST
+
+
+def _start_same(ours: Report, theirs: Report) -> bool:
+    """Whether two runs start from the same network and train it alike."""
+    bases = [report.at("baseline") for report in (ours, theirs)]
+    known = [base.test.correct for base in bases if base is not None and base.test is not None]
+    return (
+        len(known) == 2
+        and known[0] == known[1]
+        and _without_method(ours) == _without_method(theirs)
+    )
+
+
+def _without_method(report: Report) -> Mapping[str, object]:
+    return {key: value for key, value in report.config.items() if key not in OF_METHOD}

@@ -1,0 +1,127 @@
+"""Whether one method does better than another: a difference with its 95 % interval.
+
+Both methods start from the same baselines, seed by seed, and answer the same images, so what is
+compared is the difference for every seed and image: +1, 0 or -1. Seeds and images are both taken as
+random: another training and another test set would give another difference. With s seeds and n
+images the mean difference has the variance
+
+    (seeds + images - rest) / (s n)
+
+of a two-way analysis of variance without repetitions, whose mean squares these are; its degrees
+of freedom are Satterthwaite's, and the interval is Student's. With one seed the trainings are taken
+as they are, and the interval is about the images alone (McNemar's question). Where the answers were
+not kept, the differences per seed are compared by a paired t test, which takes the test set as it
+is.
+
+Assumed: seeds and images are independent draws, and the mean of that many is nearly normal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: of the intervals
+LEVEL = 0.95
+#: most seeds that anybody is told to train
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one method is ahead of another.
+
+    Attributes:
+        points: mean difference in accuracy, in percentage points.
+        half: half the width of the 95 % interval, in points; infinite where nothing is known of
+            the spread.
+        seeds: behind it.
+        images: whether answers image by image are behind it.
+        seed_variance: of the difference from seed to seed, in points squared, images aside.
+        image_variance: that no number of seeds removes, in points squared.
+    """
+
+    points: float
+    half: float
+    seeds: int
+    images: bool
+    seed_variance: float
+    image_variance: float
+
+    @property
+    def verdict(self) -> str:
+        """Returns better, worse, or not distinguishable."""
+        if abs(self.points) <= self.half:
+            return "not distinguishable"
+        return "better" if self.points > 0 else "worse"
+
+    def seeds_to_see(self, points: float) -> int | None:
+        """Returns how many seeds make half the interval no wider than `points`.
+
+        None where no number does, because the test set is too small, or nothing is known of the
+        spread from seed to seed.
+        """
+        if self.seeds < 2:
+            return None
+        for seeds in range(2, MOST_SEEDS + 1):
+            variance = self.seed_variance / seeds + self.image_variance
+            if _quantile(seeds - 1) * math.sqrt(variance) <= points:
+                return seeds
+        return None
+
+
+def by_image(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Difference:
+    """Returns the difference of two methods whose answers are known.
+
+    Args:
+        ours: whether each answer is right, [seeds, images].
+        theirs: the same of the other method, seeds and images in the same order.
+    """
+    import numpy as np
+
+    gaps = 100.0 * (ours.astype(float) - theirs.astype(float))
+    seeds, images = gaps.shape
+    mean = float(gaps.mean())
+    by_seed, by_picture = gaps.mean(1), gaps.mean(0)
+    of_images = seeds * float(by_picture.var(ddof=1))
+    if seeds == 1:
+        variance = of_images / images
+        return Difference(mean, _quantile(images - 1) * math.sqrt(variance), 1, True, 0.0, variance)
+    of_seeds = images * float(by_seed.var(ddof=1))
+    rest = gaps - by_seed[:, None] - by_picture[None, :] + mean
+    of_rest = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
+    cells = seeds * images
+    squares = max(of_seeds + of_images - of_rest, of_seeds, of_images)
+    free = squares**2 / (
+        of_seeds**2 / (seeds - 1)
+        + of_images**2 / (images - 1)
+        + of_rest**2 / ((seeds - 1) * (images - 1))
+        or 1.0
+    )
+    half = _quantile(max(free, 1.0)) * math.sqrt(squares / cells) if squares else 0.0
+    image_variance = max(of_images - of_rest, 0.0) / cells
+    return Difference(mean, half, seeds, True, of_seeds / images, image_variance)
+
+
+def by_seed(ours: list[float], theirs: list[float]) -> Difference:
+    """Returns the difference of two methods of which only the accuracies are known, in percent."""
+    gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
+    seeds = len(gaps)
+    mean = math.fsum(gaps) / seeds
+    if seeds == 1:
+        return Difference(mean, math.inf, 1, False, 0.0, 0.0)
+    variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (seeds - 1)
+    half = _quantile(seeds - 1) * math.sqrt(variance / seeds)
+    return Difference(mean, half, seeds, False, variance, 0.0)
+
+
+def _quantile(free: float) -> float:
+    """Returns how many standard errors half the interval is wide."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, free))

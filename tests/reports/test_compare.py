@@ -1,0 +1,93 @@
+"""Methods are compared where nothing else differs, and said to differ where the figures say so."""
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+
+from prunebench.errors import DataError
+from prunebench.records import finish
+from prunebench.records.predictions import PREDICTIONS, Predictions
+from prunebench.reports.table import main, render
+
+
+def run(folder, report, right=None):
+    """Writes a report, and which of 1,000 images its last network got right."""
+    finish(folder, report)
+    if right is not None:
+        answers = Predictions(top1=np.zeros(len(right), dtype=int), correct=right)
+        answers.write(folder / PREDICTIONS / "finetuned_last.npz")
+
+
+@pytest.fixture
+def two(tmp_path, make_report):
+    """Three seeds of two methods, the second four points behind."""
+    for seed in range(3):
+        for method, last in (("foad", 900), ("l1", 860 - seed)):
+            report = make_report(seed, last=last, choices={"criterion": method})
+            run(tmp_path / f"{method}{seed}", report)
+    return tmp_path
+
+
+def lines(folder):
+    return list(csv.DictReader(io.StringIO(render([folder], "csv", compare=True))))
+
+
+def test_a_difference_is_told_with_its_interval(two):
+    [line] = lines(two)
+    assert line["pair"] == "foad - l1"
+    assert line["difference"] == "+4.10 ± 0.25"  # sd .1 over sqrt(3), times t = 4.303
+    assert line["verdict"] == "better"
+    assert line["seeds"] == "3 s"
+
+
+def test_answers_that_were_kept_are_used(tmp_path, make_report):
+    draw = np.random.default_rng(0)
+    for seed in range(3):
+        for method, share in (("foad", 0.90), ("l1", 0.86)):
+            right = draw.random(1000) < share
+            report = make_report(seed, last=int(right.sum()), choices={"criterion": method})
+            run(tmp_path / f"{method}{seed}", report, right)
+    [line] = lines(tmp_path)
+    assert line["seeds"] == "3 i"
+    text = render([tmp_path], "markdown", compare=True)
+    assert "two-way analysis of variance" in text
+    assert "paired t test" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sizes": (500, 4021)},  # 0.5 % more MACs
+        {"base": 901},  # another baseline
+        {"config": {"recipe": {"epochs": 2}}},
+        {"choices": {"criterion": "l1", "model": "resnet20"}},
+        {"last": None},
+    ],
+)
+def test_what_differs_in_more_than_the_method_is_not_compared(tmp_path, make_report, change):
+    run(tmp_path / "a", make_report())
+    run(tmp_path / "b", make_report(**{"choices": {"criterion": "l1"}, **change}))
+    with pytest.raises(DataError, match="no two methods here can be compared"):
+        render([tmp_path], "csv", compare=True)
+
+
+def test_one_seed_without_answers_is_no_verdict(tmp_path, make_report):
+    run(tmp_path / "a", make_report(last=900))
+    run(tmp_path / "b", make_report(last=100, choices={"criterion": "l1"}))
+    [line] = lines(tmp_path)
+    assert (line["difference"], line["verdict"]) == ("+80.00 ± ?", "not distinguishable")
+
+
+def test_seeds_are_paired(two, make_report):
+    alone = make_report(7, last=100, choices={"criterion": "l1"})
+    run(two / "alone", alone)  # foad has no such seed
+    assert lines(two)[0]["difference"] == "+4.10 ± 0.25"
+
+
+def test_the_command(two, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main([str(two), "--compare"]) == 0
+    assert re.search(r"foad - l1 +\+4.10 ± 0.25 +better +3 s", capsys.readouterr().out)
