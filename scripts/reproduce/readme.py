@@ -20,6 +20,8 @@ from prunebench.reports.table import render
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "foad_resnet20"
+#: where methods are compared in pairs, too: three seeds each
+COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70")
 COLUMNS = ("method", "fine-tuned %", "drop", "MACs")
 RESULTS = """# Results
 
@@ -43,6 +45,10 @@ def main() -> int:
         tables[folder / "table.md"] = page
         link = (folder / "table.md").relative_to(ROOT)
         named.append(f"- [{title(about)}](../{link})")
+        if folder.name in COMPARED:
+            page = f"{about.read_text()}\n{render([folder], 'markdown', compare=True)}\n"
+            tables[folder / "compare.md"] = page
+            named[-1] += f", [which methods differ](../{link.with_name('compare.md')})"
         if folder.name == SHOWN:
             more = f"[All columns]({link}), [all results](docs/results.md)."
             shown = f"{about.read_text()}\n{brief(folder)}\n{more}\n"
