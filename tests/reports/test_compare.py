@@ -32,7 +32,8 @@ def two(tmp_path, make_report):
 
 
 def lines(folder):
-    return list(csv.DictReader(io.StringIO(render([folder], "csv", compare=True))))
+    text = render([folder], "csv", compare=True).replace("'+", "+")  # no formula of a spreadsheet
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_a_difference_is_told_with_its_interval(two):
