@@ -131,6 +131,9 @@ def component(group: str, values: dict[str, Any], base: type[Part], *, source: s
         found: Any = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{group}._target_: cannot find {target} ({error})") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise ConfigError(f"{group}._target_: cannot import {target} ({kind}: {error})") from error
     fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
     require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
     option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)

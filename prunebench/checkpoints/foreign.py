@@ -59,6 +59,9 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
             f"{path} does not fit: {len(wrong)} of {len(own)} tensors differ in shape, first "
             f"'{name}': {list(weights[name].shape)} in the file, {list(own[name].shape)} here"
         )
+    broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(f"{path} holds numbers that are not finite, first in '{broken[0]}'")
     network.load_state_dict(weights, strict=False)
 
 

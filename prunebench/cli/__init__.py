@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,9 @@ from prunebench import __version__
 from prunebench.cli import published, reproduce, rerun, store, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
-from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, say
+from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, own_code, say
 from prunebench.cli.option_help import option_help
-from prunebench.errors import ConfigError, PrunebenchError, nearest
+from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir
 from prunebench.reports import table
@@ -134,8 +135,8 @@ def answer(words: list[str]) -> None:
     first = words[0] if words else ""
     if first in VERBS:
         raise SystemExit(explained(lambda: VERBS[first](words[1:])))
-    if first.isalpha() and (verb := nearest(first, VERBS)):
-        fail(f"'{first}' is not known; did you mean prunebench {verb}?")
+    if first.isalpha() and (near := get_close_matches(first, VERBS, n=1, cutoff=0.75)):
+        fail(f"'{first}' is not known; did you mean prunebench {near[0]}?")
     try:
         args = parsed(words)
         page = option_help(args.overrides, folders(args)) if args.help else ""
@@ -181,12 +182,13 @@ def explained(work: Callable[[], int | None]) -> int | None:
         raise
     except OSError as error:
         fail(explain_os(error, begun=bool(sweep.BEGUN)))
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if told := explain_memory(error):
             fail(told)
-        raise
-    except ValueError as error:
-        if "Config group override" not in str(error):
+        if "Config group override" in str(error):
+            typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]
+            fail(f"{', '.join(typed)}: a group needs an option; prunebench --help lists them")
+        place = own_code(error)
+        if not place:
             raise
-        typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]
-        fail(f"{', '.join(typed)}: a group needs an option; prunebench --help lists them")
+        fail(f"{type(error).__name__}: {error} ({place}); HYDRA_FULL_ERROR=1 shows the traceback")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import shlex
 import sys
+import sysconfig
+import traceback
+from pathlib import Path
 from typing import NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -44,6 +47,10 @@ def explain(error: Exception) -> str:
         return _missing(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
+    if str(error).startswith("Ambiguous value for argument"):
+        word = str(error).partition("'")[2].partition("'")[0]
+        key, _, value = word.partition("=")
+        return f"{word}: several values are a sweep, with -m; a list is typed {key}=[{value}]"
     _, is_merge, typed = str(error).partition("Error merging override ")
     if is_merge:
         key, _, value = typed.partition("=")
@@ -87,6 +94,17 @@ def explain_memory(error: Exception) -> str:
         "there is not enough memory; smaller batches (recipe.baseline.batch_size and the like, "
         "run.latency_batch) or fewer images need less"
     )
+
+
+def own_code(error: BaseException) -> str:
+    """Returns where in the user's own files `error` arose; "" if in none of them."""
+    others = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"], "<")
+    own = [
+        f"{frame.filename}, line {frame.lineno}, in {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(others) and "site-packages" not in frame.filename
+    ]
+    return own[-1] if own else ""
 
 
 def _missing(error: MissingConfigException) -> str:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from prunebench.cli.leftovers import remove_unused
 from prunebench.cli.mistakes import say
 from prunebench.config import Run, load
 from prunebench.errors import ConfigError, DataError, require
@@ -41,6 +42,10 @@ def main(words: Sequence[str]) -> int:
     before = read(asked.report)
     config = as_reported(before, asked.settings)
     folder = asked.into or new_folder(config)
+    require(
+        folder.resolve() not in (asked.report.resolve(), asked.report.resolve().parent),
+        f"--into {folder} is the folder of the run itself; choose another",
+    )
     config["run"]["resume"] = (folder / IDENTITY).exists()
     run = load(OmegaConf.create(config), {**before.choices, "tracker": "none"}, files=True)
     require_same_files(before, run)
@@ -125,7 +130,10 @@ def carry_out(run: Run, before: Report, folder: Path) -> None:
     now["threads"] = run.settings.threads or now["threads"]  # which the run is about to set
     if others := other_surroundings(before, now):
         say(f"not as it was: {others}")
-    runner.carry_out(run, folder, {}, runner.Label())
+    try:
+        runner.carry_out(run, folder, {}, runner.Label())
+    finally:
+        remove_unused(folder, "")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "settings",
         nargs="*",
+        default=[],
         metavar="key=value",
         help=f"what may differ: {', '.join(MAY_CHANGE)}",
     )

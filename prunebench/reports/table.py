@@ -117,7 +117,7 @@ def render(  # noqa: PLR0913
     if form != "rich":
         write = markdown if form == "markdown" else latex
         return write(tabulate(rows, found))
-    tall = len(rows) == 1 and rows[0].seeds
+    tall = len(rows) == 1 and rows[0].seeds and rows[0].top1
     return _rich([single(rows[0], found)] if tall else panels(rows, found), to_file=to_file)
 
 

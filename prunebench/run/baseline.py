@@ -11,12 +11,15 @@ from typing import Any
 import torch
 import torchvision
 from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor, nn
 
+from prunebench.channels import in_mode
 from prunebench.checkpoints import Checkpoint, load
 from prunebench.checkpoints.foreign import load_weights
+from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.datasets import Data
+from prunebench.errors import ConfigError
 from prunebench.records import write_json
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, remove_temporaries
@@ -28,13 +31,34 @@ from prunebench.run.trained import Trained
 def build(run: Run, data: Data) -> nn.Module:
     """Returns the run's network with weights drawn from the run's seed."""
     torch.manual_seed(seed_for(run.settings.seed, "initial weights"))
-    return run.model.build(data.shape, data.classes)
+    network = run.model.build(data.shape, data.classes)
+    check_network(network, data)
+    return network
+
+
+def check_network(network: object, data: Data) -> None:
+    """Raises ConfigError unless `network` gives each image of `data` a number for every class."""
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"model: build must return a torch.nn.Module, got {network!r:.60}")
+    image = tracing_image(data.shape)
+    try:
+        with in_mode(network), torch.no_grad():
+            logits = network(image)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"model: the network cannot take images {data.shape}: {first}") from error
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not (isinstance(shape, list) and len(shape) == 2 and shape[1] >= data.classes):
+        raise ConfigError(
+            f"model: the network must return logits [n, {data.classes}], got {shape} for one image"
+        )
 
 
 def obtain(
     run: Run,
     network: nn.Module,
     ledger: Ledger,
+    rehearse: Callable[[], None],
     train: Callable[[nn.Module, Checkpoint], Trained],
     note: Callable[[str], None],
 ) -> str:
@@ -44,6 +68,7 @@ def obtain(
         run: the run.
         network: as `build` returns it.
         ledger: of this run; a baseline that is not stored is a stage of its own.
+        rehearse: raises what would stop the run after the training; called before one.
         train: trains the network it is given, going on from the checkpoint.
         note: tells the user what is going on.
 
@@ -53,6 +78,7 @@ def obtain(
     origin = load_at_hand(run, network)
     if origin is not None:
         return origin
+    rehearse()
     if not run.baseline.store:
         result = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
         network.load_state_dict(result["network"])

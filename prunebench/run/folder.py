@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,11 +18,12 @@ from filelock import FileLock, Timeout
 
 from prunebench import records
 from prunebench.config import Run
-from prunebench.errors import ConfigError, PrunebenchError
+from prunebench.errors import ConfigError, PrunebenchError, TrainingError
+from prunebench.records.attempts import ATTEMPTS
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import remove_temporaries, write_bytes
-from prunebench.records.unfinished import IDENTITY, LOCK
+from prunebench.records.unfinished import IDENTITY, LOCK, METRICS
 from prunebench.run.ledger import Ledger
 
 
@@ -34,12 +35,14 @@ class RunFolder:
         path: of the folder.
         ledger: the stages that are done, in it.
         fresh: whether no attempt at this run was made before.
+        notes: files in it that say how it was composed.
         finished: the report an earlier attempt completed, if any.
     """
 
     path: Path
     ledger: Ledger
     fresh: bool
+    notes: Collection[str]
     finished: Path | None
 
 
@@ -72,7 +75,7 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
             describe(run, path, notes)
         report = path / records.REPORT
         ledger = Ledger(path, every_seconds=run.settings.checkpoint_seconds)
-        yield RunFolder(path, ledger, not begun, report if report.exists() else None)
+        yield RunFolder(path, ledger, not begun, notes.keys(), report if report.exists() else None)
 
 
 def require_same(run: Run, folder: Path) -> None:
@@ -141,15 +144,38 @@ def recorded(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def discard_refused(folder: RunFolder) -> bool:
+    """Empties the folder of a run that was refused before anything was computed; says if it was."""
+    own = [*folder.notes, IDENTITY, ATTEMPTS, METRICS, LOCK]
+    found = [str(path.relative_to(folder.path)) for path in folder.path.rglob("*")]
+    others = {name for name in found if (folder.path / name).is_file()} - {*own}
+    if not folder.fresh or any(not name.endswith(".log") for name in others):
+        return False
+    for name in own:
+        (folder.path / name).unlink(missing_ok=True)
+    for name in {Path(name).parts[0] for name in folder.notes}:
+        (folder.path / name).rmdir()
+    return True
+
+
 @contextmanager
-def failure_recorded(run: Run, folder: RunFolder) -> Iterator[None]:
-    """Writes ``failure.json`` if the body raises, and lets the exception go on."""
+def failure_recorded(run: Run, folder: RunFolder, *, refusals: bool) -> Iterator[None]:
+    """Writes ``failure.json`` if the body raises, and lets the exception go on.
+
+    Args:
+        run: what is done.
+        folder: where.
+        refusals: whether a run that is refused before it computed anything is a failure, too.
+    """
     try:
         yield
     except BaseException as error:
         mistake = isinstance(error, PrunebenchError)
         # submitit ends a job that it puts back into the queue by SystemExit
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        refused = mistake and not isinstance(error, TrainingError) and not refusals
+        if refused and discard_refused(folder):
+            raise
         failure = records.Failure(
             config=run.recorded,
             choices=run.choices,

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunebench import measure
 from prunebench.channels import ChannelMap, Plan, add_position_biases_as_in, slim, trace
 from prunebench.contracts import Dense
 from prunebench.records import StepRecord, from_json, to_json
@@ -68,6 +69,8 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
         cuts.append(take(context, step, network, cmap, decided))
         network = train_between(context, step, cuts[-1].network)
     repaired = cuts[-1].network
+    if measure.params(repaired) == measure.params(dense):
+        context.progress.note("nothing was cut: every channel stays; see budget and criterion")
     plans = tuple(made.plan for made in cuts)
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
     return Pruned(network, bare, repaired, plans, tuple(made.record for made in cuts), unscored)

@@ -66,7 +66,7 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
         if folder.finished is None:
             if not folder.fresh:
                 progress.note(f"going on with the run in {folder.path}")
-            with failure_recorded(run, folder):
+            with failure_recorded(run, folder, refusals=bool(label.sweep)):
                 report = execute(run, folder, progress, label)
             records.finish(folder.path, report)
         else:
@@ -131,11 +131,13 @@ def dense_network(context: RunContext) -> nn.Module:
     ledger.under_way = "baseline"
     network = baseline.build(run, context.data).to(context.device)
 
-    def train(network: nn.Module, checkpoint: Checkpoint) -> Trained:
+    def rehearsal() -> None:
         rehearse(run, context.data, network, context.example)
+
+    def train(network: nn.Module, checkpoint: Checkpoint) -> Trained:
         return context.train(network, run.recipe.baseline, "baseline", checkpoint)
 
-    origin = baseline.obtain(run, network, ledger, train, context.progress.note)
+    origin = baseline.obtain(run, network, ledger, rehearsal, train, context.progress.note)
     context.progress.note(f"baseline: {origin}")
     for row in baseline.curve(run, network):  # where another run trained it
         context.log(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from time import perf_counter
 from typing import Any
 
@@ -155,6 +156,10 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):
         found = agreement(folded, slimmed, cmap, plan, example)
+    if not isfinite(found.error):
+        raise PruningError(
+            "the network answers with numbers that are not finite: has its training diverged?"
+        )
     if not found.exact:
         raise PruningError(
             f"the slimmed network differs from the masked one by {found.error:.1e} (relative), "

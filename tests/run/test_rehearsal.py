@@ -1,7 +1,5 @@
 """Mistakes that only the network shows are told before anything is trained."""
 
-import json
-
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -70,8 +68,4 @@ def test_the_command_trains_nothing_first(prunebench, tmp_path):
     done = prunebench(*RESNET, "criterion=l1", "budget=macs", "budget.keep=0.001")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("prunebench: budget.keep=0.001 asks for at most")
-    [metrics] = tmp_path.rglob("metrics.jsonl")
-    assert metrics.read_text() == ""
-    [failure] = tmp_path.rglob("failure.json")
-    assert json.loads(failure.read_text())["stage"] == "baseline"
-    assert not list(tmp_path.rglob("baseline*.pt"))
+    assert not list(tmp_path.iterdir())  # nor is anything left of it
