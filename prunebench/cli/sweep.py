@@ -1,4 +1,4 @@
-"""What a sweep says of itself: which job a message is of, and where its table is."""
+"""What a sweep says of itself: which job a message is of, and its table at the end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from prunebench.cli.mistakes import say
 from prunebench.errors import PrunebenchError
 from prunebench.records import FAILURE, REPORT
+from prunebench.reports.table import print_table
 
 #: how the settings begin that say how a run is carried out, and who is told
 CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
@@ -87,7 +88,7 @@ def give_up(error: PrunebenchError) -> None:
 
 
 class SweepFolder(Callback):
-    """Remembers the folder of a sweep; when it is over, says what it holds and how to see it."""
+    """Remembers the folder of a sweep; when it is over, shows what it holds."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the folder."""
@@ -98,4 +99,6 @@ class SweepFolder(Callback):
         folder = Path(os.path.relpath(str(config.hydra.sweep.dir)))
         counted = f"{len(MISTAKES)} of {len(BEGUN)} jobs failed" if BEGUN else "the jobs are done"
         recorded = any(path for name in (REPORT, FAILURE) for path in folder.rglob(name))
-        say(counted + (f"; their table: prunebench-table {folder}" if recorded else ""))
+        if recorded:
+            print_table([folder])
+        say(counted + (f"; their table again: prunebench table {folder}" if recorded else ""))

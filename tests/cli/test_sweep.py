@@ -36,8 +36,11 @@ def test_a_sweep_needs_no_name_and_is_resumed(prunebench, tmp_path):
         "prunebench: job 1 (criterion=random) begins",
     ]
     [sweep] = (tmp_path / "outputs" / "sweeps").iterdir()
-    table = f"prunebench-table {sweep.relative_to(tmp_path)}"
-    assert done.stderr.endswith(f"prunebench: 0 of 2 jobs failed; their table: {table}\n")
+    table = f"prunebench table {sweep.relative_to(tmp_path)}"
+    assert done.stderr.endswith(f"prunebench: 0 of 2 jobs failed; their table again: {table}\n")
+    last = done.stdout.rpartition("mlp_512_512 on digits\n")[2]
+    assert "l1, macs, recipe" in last
+    assert "random, macs, recipe" in last
     again = prunebench("-m", *TINY, "criterion=l1,random", "run.resume=true")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("finished before") == 2
