@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from prunebench import records
 from prunebench.config import Run
-from prunebench.errors import ConfigError, PrunebenchError, TrainingError
+from prunebench.errors import ConfigError, PrunebenchError, TrainingError, require
 from prunebench.records.attempts import ATTEMPTS
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
@@ -56,8 +56,7 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
         notes: file name -> text, left in the folder once it is the run's own.
 
     Raises:
-        ConfigError: another process works in the folder, or it holds another run, or this one
-            has finished in it and ``run.resume`` is false.
+        ConfigError: another process works in the folder, or it holds another run.
     """
     path = find(run, fresh) if run.settings.resume else fresh
     path.mkdir(parents=True, exist_ok=True)
@@ -81,20 +80,13 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
 def require_same(run: Run, folder: Path) -> None:
     """Raises ConfigError unless `folder`, which holds a run, holds this one to go on with.
 
-    An unfinished run goes on whether or not ``run.resume`` says so: a cluster starts a job that it
-    took off its node again with the same words.
+    It goes on whether or not ``run.resume`` says so: a cluster starts a job that it took off its
+    node again with the same words.
     """
     there = recorded(folder / IDENTITY)
-    same = there.get("digest") == run.digest
-    if same and (run.settings.resume or not (folder / records.REPORT).exists()):
-        return
-    if not run.settings.resume:
-        raise ConfigError(
-            f"{folder} already holds a run; go on with run.resume=true or choose another "
-            "hydra.run.dir"
-        )
-    raise ConfigError(
-        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir"
+    require(
+        there.get("digest") == run.digest,
+        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir",
     )
 
 
