@@ -77,7 +77,7 @@ class Labeller(TorchFunctionMode):
             if isinstance(module, GatherChannels):
                 self.gathers[id(module.index)] = module.positions
             if "grouped_by" in vars(module):
-                self.grouped[name] = module.grouped_by
+                self.grouped[name] = vars(module)["grouped_by"]
             home = type(module).__module__
             if home.startswith("torch.nn."):
                 self.standard.add(name)

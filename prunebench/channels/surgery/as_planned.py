@@ -32,7 +32,7 @@ CHANGED = {
     *("num_channels", "num_parameters", "normalized_shape", "input_size"),
     *("groups", "num_groups", "grouped_by", "positions"),
 }
-_PLAIN = (bool, int, float, str, tuple, type(None))
+_PLAIN = (bool, int, float, str, type(None))
 _UNCOPIED = {"_compiled_call_impl"}
 
 
@@ -101,8 +101,11 @@ def _differences(model: nn.Module, slimmed: nn.Module) -> Iterator[str]:
 
 
 def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
-    """Yields the names of attributes that differ; where a captured forward runs, only the mode."""
-    if isinstance(now, fx.GraphModule) and not isinstance(module, fx.GraphModule):
+    """Yields the names of attributes that differ.
+
+    A captured forward, and what only holds parts in it, have no more than the mode in common.
+    """
+    if isinstance(now, fx.GraphModule) or type(now) is nn.Module:
         if module.training != now.training:
             yield "training"
         return
@@ -119,4 +122,6 @@ def _described(value: Any) -> Any:
     """Returns what is compared of an attribute: plain values, and how many hooks there are."""
     if isinstance(value, dict):
         return len(value)
+    if isinstance(value, tuple):
+        return tuple(map(_described, value))
     return value if isinstance(value, _PLAIN) else None

@@ -52,8 +52,8 @@ class _Mender:
         with _asleep(labeller):
             stuck = self.recheck.stuck(call.name, error)
             try:
-                if call.nth or module._forward_hooks or module._forward_pre_hooks:
-                    raise stuck.because("it has hooks, or is called again")
+                if call.nth or _is_altered(module):
+                    raise stuck.because("it has hooks, another forward, or is called again")
                 dense = self._captured(original, call)
             except StuckError:
                 raise
@@ -110,10 +110,16 @@ class _Mender:
         return network
 
 
+def _is_altered(module: nn.Module) -> bool:
+    """Whether a call of `module` does not run the forward of its class and nothing else."""
+    hooks = module._forward_hooks or module._forward_pre_hooks
+    return bool(hooks) or "forward" in vars(module)
+
+
 @contextmanager
 def _asleep(labeller: Labeller) -> Iterator[None]:
     """While it is open, `labeller` leaves functions and modules alone."""
-    on_top = overrides._get_current_function_mode() is labeller
+    on_top = overrides._get_current_function_mode() is labeller  # type: ignore[no-untyped-call]
     labeller.asleep = True
     try:
         with overrides._pop_mode_temporarily() if on_top else nullcontext():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -252,6 +253,13 @@ def test_a_captured_network_has_the_buffers_that_its_forward_exchanges(scramble)
     assert {"seen", "passing"} <= dict(slimmed.named_buffers()).keys()
     assert set(net.state_dict()) == {name for name in slimmed.state_dict() if "gather" not in name}
     assert not slimmed.seen.is_meta
+
+
+def test_a_module_whose_forward_was_replaced_is_not_captured(scramble) -> None:
+    net = ready(Net(lambda net, x: net.block(x), 18, block=Chunked(6)), scramble)
+    net.block.forward = types.MethodType(lambda self, x: 2 * Chunked.forward(self, x), net.block)
+    cmap = trace(net, example())
+    assert "another forward" in cmap.frozen["block.one"]
 
 
 def test_where_a_module_cannot_be_captured_only_what_it_moves_is_frozen(scramble) -> None:
