@@ -95,7 +95,10 @@ def _judge(program: Program, surgery: Surgery, plan: int) -> Verdict:
     _check_alone(net, small, program.example(3), have)
     _check_counts(program, small, cmap, Plan(kept))
     _check_flags(program.build(), small)
-    error = verify(program.build(), small, cmap, Plan(kept), program.example(6))
+    try:
+        error = verify(program.build(), small, cmap, Plan(kept), program.example(6))
+    except PrunebenchError as refused:
+        raise Bad(WRONG, f"verify refuses what slim does not: {refused}") from refused
     _check_same(program, small, training=False)
     if not error < 1e-4:
         raise Bad(WRONG, f"verify calls an exact cut wrong by {error:.1e}")
