@@ -1,0 +1,263 @@
+"""Compares surgery with torch-pruning's, net by net: exact, wrong, or refused.
+
+    python scripts/bench/surgery_table.py
+
+writes `outputs/reference/surgery`. Besides networks of torchvision, timm and our own it holds a
+small one for each fragment of `tests/channels/drawn` (``--only drawn:ghost`` judges one and writes
+nothing). Needs the ``bench`` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import signal
+import warnings
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from surgery import RATIO, build, by_l1
+from torch import Tensor, nn
+
+from prunebench.channels import Plan, slim, trace, verify
+from prunebench.errors import PruningError
+
+LIMIT_SECONDS = 120
+TORCHVISION = """
+alexnet vgg11 vgg16_bn resnet18 resnet50 resnext50_32x4d wide_resnet50_2 densenet121
+googlenet inception_v3 squeezenet1_1 mnasnet0_5 mobilenet_v2 mobilenet_v3_small
+shufflenet_v2_x0_5 efficientnet_b0 efficientnet_v2_s regnet_x_400mf regnet_y_400mf
+convnext_tiny
+""".split()  # noqa: SIM905
+TIMM = """
+ghostnet_100 ghostnetv2_100 hrnet_w18_small dla34 res2net50_26w_4s repvgg_a0 cspresnet50
+mobileone_s0 nfnet_l0 skresnet18 resnest14d vovnet39a inception_v4 xception41 dpn68
+selecsls42 fastvit_t8 ese_vovnet19b_dw resnetv2_50 senet154 mixnet_s tinynet_e lcnet_050
+hardcorenas_a darknet53 rexnet_100 fbnetc_100 convnext_atto efficientnet_lite0
+mobilenetv3_small_100
+""".split()  # noqa: SIM905
+OURS = ("resnet20", "resnet56", "resnet110")
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference" / "surgery"
+TEXT = """# Surgery, net by net
+
+`python scripts/bench/surgery_table.py` (the `bench` extra), float64, random weights and batch-norm
+statistics, 40 % of the channels cut by L1 norm; exact = the slimmed network differs from the masked
+one by less than 1e-9 (relative). kept = share of the parameters left. `ours:` is our ResNet with
+option A's padding written as most code writes it. Not judged: zeroed channels take part in
+LayerNorm's statistics and removed ones do not, and the peer offers no mask of its own. What was
+refused or raised, and why, is in `table.json`.
+"""
+DRAWN = """One small network around each fragment of `tests/channels/drawn`, kinds of code that were
+reported to break pruning tools: caches, hooks, closures, ghost concatenations, shared or transposed
+weights, outputs in objects. Refuses and freezes have a reason.
+"""
+
+
+class Slow(Exception):
+    """A network took longer than `LIMIT_SECONDS`."""
+
+
+def fragments() -> list[str]:
+    """Returns the names of the small networks, one for each fragment."""
+    from drawn.program import FRAGMENTS
+
+    return [f"drawn:{name}" for name in FRAGMENTS]
+
+
+def run(model: nn.Module, example: Any) -> list[Tensor]:
+    """Returns every tensor that `model` returns for a tensor, a tuple or a dict."""
+    from drawn.objects import tensors
+    from drawn.program import call
+
+    return list(tensors(call(model, example)))
+
+
+def scramble(model: nn.Module) -> None:
+    """Gives norms random affine parts and statistics, and zero parameters random values."""
+    with torch.no_grad():
+        for module in model.modules():
+            for key, low, high in (("weight", 0.5, 1.5), ("running_var", 0.5, 1.5),
+                                   ("bias", -0.3, 0.3), ("running_mean", -0.3, 0.3)):  # fmt: skip
+                t = getattr(module, key, None)
+                if isinstance(t, Tensor) and t.dim() == 1:
+                    t.uniform_(low, high)
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.uniform_(-0.3, 0.3)
+
+
+def verdict(error: float) -> str:
+    """Says in words what a relative error in float64 means."""
+    return "exact" if error < 1e-9 else f"wrong ({error:.0%})"
+
+
+def judge_ours(model: nn.Module, example: Any) -> tuple[str, float]:
+    """Returns the verdict on our surgery and the share of parameters kept."""
+    try:
+        cmap = trace(model, example)
+        plan = by_l1(cmap, model)
+        slimmed = slim(model, cmap, plan)
+    except PruningError as error:
+        return f"refuses: {error}", 1.0
+    except Exception as error:  # noqa: BLE001  (a finding, as with the peer)
+        return f"raises {type(error).__name__}", 1.0
+    if not cmap.groups:
+        return "freezes all", 1.0
+    share = cmap.params(plan) / max(1, cmap.params(Plan({})))
+    try:
+        return verdict(verify(model, slimmed, cmap, plan, example)), share
+    except Exception as error:  # noqa: BLE001
+        return f"raises {type(error).__name__} when run", share
+
+
+def out_of_time(*_: object) -> None:
+    """Stops a network that takes too long."""
+    raise Slow
+
+
+def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
+    """Returns the same for torch-pruning; removed producers are zeroed in a copy of the net."""
+    import torch_pruning as tp
+
+    dense = copy.deepcopy(model)
+    total = sum(p.numel() for p in model.parameters())
+    names = {module: name for name, module in model.named_modules()}
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(LIMIT_SECONDS)
+    left = {}  # producer or norm -> original indices of its current channels
+    try:
+        heads = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]
+        pruner = tp.pruner.MetaPruner(
+            model, example, tp.importance.MagnitudeImportance(p=1), pruning_ratio=RATIO,
+            ignored_layers=heads,
+        )  # fmt: skip
+        for group in pruner.step(interactive=True):
+            for dep, gone in group:
+                module = dep.target.module
+                if names.get(module) is None or not dep.handler.__name__.startswith("prune_out"):
+                    continue
+                size = getattr(dense.get_submodule(names[module]), "weight", None)
+                if size is None:
+                    continue
+                now = left.setdefault(names[module], list(range(_outputs(dense, names[module]))))
+                left[names[module]] = [v for i, v in enumerate(now) if i not in set(gone)]
+            group.prune()
+        model.eval()
+        have = run(model, example)
+    except Slow:
+        return f"not done in {LIMIT_SECONDS} s", 1.0
+    except Exception as error:  # noqa: BLE001  (whatever the peer raises is the finding)
+        return f"raises {type(error).__name__}", 1.0
+    finally:
+        signal.alarm(0)
+    want = run(dense.eval(), example)
+    if [t.shape[:2] for t in have] != [t.shape[:2] for t in want]:
+        return f"wrong ({', '.join(str(t.shape[1]) for t in have)} outputs)", 1.0
+    _zero(dense, left)
+    want = run(dense, example)
+    error = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, have, strict=True))
+    normed = any(isinstance(m, nn.LayerNorm | nn.GroupNorm) for m in dense.modules())
+    if normed and error >= 1e-9:  # zeroed channels take part in its statistics, removed ones do not
+        return "not judged (LayerNorm)", sum(p.numel() for p in model.parameters()) / total
+    return verdict(error), sum(p.numel() for p in model.parameters()) / total
+
+
+def _outputs(model: nn.Module, name: str) -> int:
+    module: Any = model.get_submodule(name)
+    turned = isinstance(module, nn.modules.conv._ConvTransposeNd)
+    return int(module.weight.size(1) * module.groups if turned else module.weight.size(0))
+
+
+def _zero(model: nn.Module, left: dict[str, list[int]]) -> None:
+    """Zeroes the removed output channels of every module in `left`."""
+    with torch.no_grad():
+        for name, stays in left.items():
+            module = model.get_submodule(name)
+            gone = torch.ones(_outputs(model, name), dtype=torch.bool)
+            gone[stays] = False
+            for key in ("weight", "bias"):
+                t = getattr(module, key, None)
+                if isinstance(t, Tensor) and len(t) == len(gone):
+                    t[gone] = 0
+
+
+def inputs(name: str, size: int) -> Any:
+    """Returns two images, or what a small network takes instead."""
+    if name.startswith("drawn:"):
+        from drawn.program import alone
+
+        return alone(name[6:], seed=0).example(0)
+    return torch.randn(2, 3, size, size, dtype=torch.float64)
+
+
+def table(names: list[str]) -> list[dict[str, Any]]:
+    """Judges both tools on each network in float64."""
+    rows = []
+    for name in names:
+        torch.manual_seed(0)
+        size = 32 if name.startswith("ours:") else 128 if "inception" in name else 64
+        size = 75 if name == "inception_v3" else size
+        model = build(name).eval()
+        model = model if name.startswith("drawn:") else model.double()  # some mix types on purpose
+        scramble(model)
+        example = inputs(name, size)
+        mine, my_share = judge_ours(model, example)
+        theirs, their_share = judge_peer(model, example)
+        row = {"network": name, "prunebench": mine, "kept": round(my_share, 2)}
+        rows.append({**row, "torch_pruning": theirs, "torch_pruning_kept": round(their_share, 2)})
+        print(line(rows[-1]), flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    """Returns a row of the table; reasons of refusals stand in the JSON file alone."""
+    cells = [row["network"]]
+    for tool, kept in (("prunebench", "kept"), ("torch_pruning", "torch_pruning_kept")):
+        word = row[tool].split(":")[0]
+        cells += [word, f"{row[kept]:.2f}" if word.startswith(("exact", "wrong", "not j")) else ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def tally(rows: list[dict[str, Any]]) -> str:
+    """Returns how many networks each tool cut exactly, and what became of the others."""
+    told = []
+    for tool in ("prunebench", "torch_pruning"):
+        words = Counter(row[tool].split(":")[0].split(" ")[0] for row in rows)
+        counts = ", ".join(f"{word} {n}" for word, n in words.most_common())
+        told.append(f"{tool.replace('_', '-')}: {counts}")
+    return f"Of {len(rows)}: {'; '.join(told)}."
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """Writes the table and its rows, the drawn networks apart."""
+    versions = {name: version(name) for name in ("torch", "torchvision", "torch-pruning", "timm")}
+    text = json.dumps({"versions": versions, "rows": rows}, indent=1)
+    REFERENCE.joinpath("table.json").write_text(text + "\n")
+    head = "| network | prunebench | kept | torch-pruning | kept |\n|---|---|---|---|---|"
+    parts = [TEXT + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".\n"]
+    for drawn in (False, True):
+        part = [row for row in rows if row["network"].startswith("drawn:") == drawn]
+        parts += [DRAWN] if drawn else []
+        parts.append("\n".join([head, *map(line, part), "", tally(part), ""]))
+    REFERENCE.joinpath("table.md").write_text("\n".join(parts))
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", nargs="*", help="networks of the table; default: all")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    names = [*TORCHVISION, *(f"ours:{n}" for n in OURS), *(f"timm:{n}" for n in TIMM)]
+    rows = table(options.only or [*names, *fragments()])
+    if not options.only:
+        write(rows)
+
+
+if __name__ == "__main__":
+    main()
