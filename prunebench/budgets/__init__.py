@@ -76,6 +76,8 @@ class Budget(ABC):
         Raises:
             PruningError: none is left, or a pattern of `exclude` matches no group.
         """
+        if not cmap.groups:
+            raise PruningError(f"no channel of this network can be cut; {not_cut(cmap)}")
         names = [group.name for group in cmap.groups]
         require_matches("budget.exclude", self.exclude, names)
         chosen = tuple(
@@ -90,8 +92,6 @@ class Budget(ABC):
 
     def _nothing_left(self, cmap: ChannelMap) -> str:
         """Says why no group may be pruned, and what would help."""
-        if not cmap.groups:
-            return f"no channel of this network can be cut; {not_cut(cmap)}"
         names = ", ".join(group.name for group in cmap.groups)
         if self.scope == "inner" and all(group.residual for group in cmap.groups):
             return (

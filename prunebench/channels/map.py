@@ -136,7 +136,8 @@ class ChannelMap:
             group = self._by_name.get(name)
             if group is None:
                 raise PruningError(
-                    f"plan: no group '{name}' in this network; groups: {', '.join(self._by_name)}"
+                    f"plan: no group '{name}' in this network; "
+                    f"groups: {', '.join(self._by_name) or 'none'}"
                 )
             if indices[-1] >= group.size:
                 raise PruningError(

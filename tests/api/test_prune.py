@@ -159,6 +159,8 @@ def test_residual_streams_are_named_with_what_prunes_them() -> None:
 def test_where_nothing_or_too_little_can_be_cut_the_reasons_are_told() -> None:
     with pytest.raises(PruningError, match="no channel .* can be cut; 0: the output of the netw"):
         prunebench.prune(nn.Sequential(nn.Conv2d(3, 8, 1)), torch.randn(IMAGE))
+    with pytest.raises(PruningError, match="no channel .* can be cut; 0: the output of the netw"):
+        prunebench.prune(nn.Sequential(nn.Conv2d(3, 8, 1)), torch.randn(IMAGE), exclude=["0"])
     with pytest.raises(PruningError, match="there is no convolution and no linear layer"):
         prunebench.prune(nn.Sequential(nn.ReLU()), torch.randn(IMAGE))
     with pytest.raises(PruningError, match="what cannot be cut: 6: the output of the network"):

@@ -16,10 +16,12 @@ COUNTS = {
     *("in_channels", "out_channels", "in_features", "out_features"),
     *("num_features", "num_channels", "num_parameters", "normalized_shape"),
 }
+#: what reads attributes by a name that is only known when it runs
+BY_NAME = {"getattr", "vars", "attrgetter", "__dict__"}
 
 
 def asks_for_counts(model: nn.Module) -> bool:
-    """Whether a forward in `model` that is not torch's own reads such an attribute of a layer."""
+    """Whether a forward in `model` that is not torch's own may read such an attribute."""
     for _, module in named_modules(model):
         kind = type(module)
         if kind.__module__.startswith("torch."):
@@ -38,12 +40,12 @@ def _forward_asks(kind: type[nn.Module]) -> bool:
 
 
 def _asks(function: FunctionType, kind: type[nn.Module]) -> bool:
-    """Whether `function`, or what it calls by name in its module and class, reads a count."""
+    """Whether `function`, or what it calls by name in its module and class, may read a count."""
     waiting, seen = [function], {function}
     while waiting:
         current = waiting.pop()
         for name in _names(current.__code__):
-            if name in COUNTS:
+            if name in COUNTS or name in BY_NAME:
                 return True
             for found in (getattr(kind, name, None), current.__globals__.get(name)):
                 if _is_own(found) and found not in seen:

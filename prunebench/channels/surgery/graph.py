@@ -89,6 +89,9 @@ def forward_graph(model: nn.Module) -> fx.Graph:
         other, _ = _captured(model, training=True)
         if _described(graph) != _described(other):
             raise PruningError("its forward differs between training and eval mode")
+    for node in graph.nodes:
+        if isinstance(node.type, str):  # an annotation that TorchScript cannot read
+            node.type = None
     return graph
 
 

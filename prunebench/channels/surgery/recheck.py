@@ -55,7 +55,7 @@ class StuckError(PruningError):
         self.groups = sorted(set(groups))
         super().__init__(
             f"{where} does not follow the cut: {why}; "
-            f"leave these groups whole: {', '.join(self.groups) or 'unknown'}"
+            f"leave these groups whole (budget.exclude): {', '.join(self.groups) or 'unknown'}"
         )
 
     def because(self, reason: str) -> StuckError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from prunebench.channels import ChannelMap, GatherChannels, Plan, slim, trace, v
 from prunebench.channels.surgery import recheck, rewriter
 from prunebench.channels.surgery.recheck import Recheck, replay
 from prunebench.channels.surgery.slim import keep_only
+from prunebench.errors import PruningError
 
 Forward = Callable[[Any, Tensor], Tensor]
 
@@ -148,6 +150,11 @@ COUNTED: dict[str, tuple[Forward, int, str]] = {
     "scale": (lambda net, x: x * x.size(1) ** -0.5, 8, "a number that depends on how many"),
     "constant": (lambda net, x: x * torch.full((1,), 1 / x.shape[1]), 8, "mul"),
     "branch": (lambda net, x: torch.tanh(x) if len(x[0]) < 8 else x, 8, "tanh runs where"),
+    "by name": (
+        lambda net, x: x if getattr(net.a, f"out_{'channels'}") == 8 else x.neg(),
+        8,
+        "neg runs where",
+    ),
     "attribute": (lambda net, x: x if net.a.out_channels == 8 else x.neg(), 8, "neg runs where"),
     "order": (swap_branches, 16, "conv2d meets other channels"),
     "assert": (asserted, 8, "eight or nothing"),
@@ -166,6 +173,18 @@ def test_a_count_in_the_code_freezes_what_it_concerns(name: str, scramble, rando
     assert why in cmap.frozen["a"]
     assert [group.name for group in cmap.groups] == ["b"]
     assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(3))
+
+
+def test_a_branch_that_only_a_harder_cut_takes_is_told_by_slim(scramble) -> None:
+    net = ready(Net(lambda net, x: x.neg() if x.size(1) < 3 else x, 8), scramble)
+    cmap = trace(net, example())
+    assert exact(net, cmap, Plan({"a": [0, 1, 2]}))
+    message = (
+        "the forward of the network does not follow the cut: neg runs where conv2d did before the "
+        "cut; leave these groups whole (budget.exclude): a"
+    )
+    with pytest.raises(PruningError, match=re.escape(message)):
+        slim(net, cmap, Plan({"a": [0, 1]}))
 
 
 def test_a_norm_with_a_width_of_its_own_is_named(scramble) -> None:
