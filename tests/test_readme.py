@@ -49,8 +49,9 @@ SMALLER = {
         "criterion.theta=0.9",
         "budget.keep=0.95",
     ],
+    "model=resnet": ["model.depth=14"],
     "model=mynet": ["model.width=4"],
-    "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1"],
+    "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
 }
 #: what needs a cluster; the jobs run one after the other here
 LAUNCHER = ("hydra/launcher=", "hydra.launcher.")

@@ -1,5 +1,7 @@
 """ThiNet's experiments cut to the sizes its papers print, on networks without data."""
 
+from functools import cache
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -35,6 +37,7 @@ def networks():
     return {name: (network, trace(network, example)) for name, network in built.items()}
 
 
+@cache
 def experiment(name, *overrides):
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         return load(compose("config", overrides=[f"experiment={name}", *overrides]), {})

@@ -57,9 +57,9 @@ def test_a_run_by_two_processes_that_prunes_while_training(prunebench, tmp_path)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench, tmp_path):
-    command = [*WHILE_TRAINING, "recipe.baseline.epochs=12", "run.checkpoint_seconds=0"]
+    command = [*WHILE_TRAINING, "recipe.baseline.epochs=7", "run.checkpoint_seconds=0"]
     with prunebench.start(*command) as run:
-        run.wait_for("baseline  epoch 2/12")
+        run.wait_for("baseline  epoch 2/7")
         [other] = children(run.pid)
         os.kill(other, signal.SIGKILL)
         assert run.wait(timeout=60) == 2
@@ -70,7 +70,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench,
     assert json.loads(failure.read_text())["stage"] == "baseline"
     done = prunebench(*command, "run.resume=true")
     assert done.returncode == 0, done.stderr
-    assert "epoch 1/12" not in done.stderr
+    assert "epoch 1/7" not in done.stderr
     [report] = tmp_path.rglob("report.json")
     assert report.parent == failure.parent
 

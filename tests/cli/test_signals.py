@@ -14,7 +14,7 @@ from prunebench.records.metrics import read_metrics
 LONG = [
     "model=mlp_512_512", "model.widths=[16,8]", "dataset=digits", "dataset.size=8",
     "dataset.train_size=512", "criterion=l1", "budget=macs", "recipe=quick",
-    "recipe.baseline.epochs=30", "recipe.baseline.batch_size=8", "recipe.finetune.epochs=1",
+    "recipe.baseline.epochs=12", "recipe.baseline.batch_size=8", "recipe.finetune.epochs=1",
     "run.latency_batch=1", "run.checkpoint_seconds=1000", "hydra.run.dir=outputs/a",
 ]  # fmt: skip
 
@@ -37,7 +37,7 @@ def test_a_job_that_is_taken_off_its_node_goes_on_by_itself(
 ):
     folder = tmp_path / "outputs" / "a"
     with prunebench.start(*LONG) as process:
-        process.wait_for("epoch 2/30")
+        process.wait_for("epoch 2/12")
         process.send_signal(number)
         assert process.wait(60) == interruption.START_AGAIN
         last = process.stderr.splitlines()[-1]
@@ -54,12 +54,12 @@ def test_a_job_that_is_taken_off_its_node_goes_on_by_itself(
     done = prunebench(*LONG)  # as a cluster does: the very same words
     assert done.returncode == 0, done.stderr
     assert "going on with the run in " in done.stderr
-    assert "epoch 2/30" not in done.stderr
+    assert "epoch 2/12" not in done.stderr
     assert first_difference(undisturbed, report_in(folder)) == ""
     assert not (folder / "failure.json").exists()
     assert len(report_in(folder).attempts) == 2
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["stage"] == "baseline"]
-    assert [row["epoch"] for row in rows if "epoch" in row] == list(range(1, 31))
+    assert [row["epoch"] for row in rows if "epoch" in row] == list(range(1, 13))
 
 
 def test_a_launcher_that_handles_the_signal_has_the_last_word(monkeypatch):
