@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
 
 import prunebench
 from prunebench.channels import Plan, agreement, slim, trace
@@ -16,7 +16,7 @@ class Auto(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = torchvision.models.resnet18(weights=None, num_classes=4)
+        self.net = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -26,7 +26,7 @@ class Auto(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_network_of_any_type_is_judged_by_one_that_is_exact_enough(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    network = torchvision.models.resnet18(weights=None, num_classes=4).to(dtype).eval()
+    network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=4).to(dtype).eval()
     images = torch.randn(2, 3, 32, 32, dtype=dtype)
     cmap = trace(network, images)
     plan = Plan({group.name: range(0, group.size, 2) for group in cmap.groups})
@@ -37,7 +37,7 @@ def test_a_network_of_any_type_is_judged_by_one_that_is_exact_enough(dtype: torc
     assert found.exact
     assert found.dtype == ("float64" if half else str(dtype)[6:])
     assert found.tolerance == pytest.approx(
-        steps * torch.finfo(getattr(torch, found.dtype)).eps * 21**0.5
+        steps * torch.finfo(getattr(torch, found.dtype)).eps * 13**0.5
     )
     with torch.no_grad():
         slimmed.layer1[0].conv1.weight[0] *= 1.01
