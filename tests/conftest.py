@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-import torch
 
 from prunebench.records import Failure, Latency, Measurement, Report, Score, finish
 
-torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch, which xdist's first process never needs
 
 Completed = subprocess.CompletedProcess[str]
 #: what every run imports, sooner or later
@@ -103,7 +102,6 @@ class WarmPython:
                 [sys.executable, "-P", script, *modules],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
 
     def close(self) -> None:
@@ -112,7 +110,7 @@ class WarmPython:
 
     def start(self, *words: str, cwd: Path, **variables: str) -> Forked:
         """Starts ``python WORDS`` in the folder `cwd`, with `variables` beside today's."""
-        env = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+        env = {**os.environ, **variables}
         return Forked(self.requests, words, cwd, env)
 
     def run(self, *words: str, cwd: Path, timeout: float = 240, **variables: str) -> Completed:

@@ -101,7 +101,7 @@ def run(folder, words, timeout=580):
     paths["PATH"] = [str(Path(sys.executable).parent), os.environ["PATH"]]
     variables = {name: os.pathsep.join(places) for name, places in paths.items()}
     return subprocess.run(
-        words, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+        words, cwd=folder, env={**os.environ, **variables},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import vgg
 
 from prunebench.channels import Plan, capture, edit, slim, trace
 
@@ -35,9 +37,9 @@ def test_a_gate_at_a_point_is_the_mask(point: str) -> None:
 
 
 def test_points_are_the_tensors_a_hook_would_see() -> None:
-    model = torchvision.models.vgg11_bn(weights=None)
-    model.classifier = nn.Linear(512 * 49, 4)
-    model.eval()
+    features = vgg.make_layers(vgg.cfgs["A"], batch_norm=True)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 49, 4))
+    model = nn.Sequential(OrderedDict(features=features, head=head)).eval()
     example = torch.randn(2, 3, 32, 32)
     seen = {}
     for at in (2, 3):  # the first ReLU (in place) and the max pool behind it

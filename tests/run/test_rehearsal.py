@@ -12,7 +12,7 @@ from prunebench.run.rehearsal import rehearse
 
 SMALL = ["dataset=digits", "dataset.size=16", "recipe=quick", "name=test"]
 LENET = [*SMALL, "dataset.size=28", "model=lenet5"]
-RESNET = [*SMALL, "model=resnet20", "model.width=0.25"]
+RESNET = [*SMALL, "model=resnet20", "model.width=0.25", "model.depth=14"]
 
 
 def rehearsed(*overrides):
