@@ -41,11 +41,13 @@ def rich_text(
             drawn = Drawn(
                 box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
             )
-            drawn.add_column(table.headers[0], max_width=max(room, 1), overflow="fold")
+            names = labels([row[0] for row in table.rows], room)
+            least = min(label, max(room, 1), max(map(len, names)))  # or headers would push it aside
+            most = max(room, 1)
+            drawn.add_column(table.headers[0], min_width=least, max_width=most, overflow="fold")
             for i, header in enumerate(table.headers[1:], start=1):
                 side: Literal["left", "right"] = "left" if i < table.labels else "right"
                 drawn.add_column(Text(header), justify=side, min_width=_width(table, i))
-            names = labels([row[0] for row in table.rows], room)
             for name, cells in zip(names, table.rows, strict=True):
                 drawn.add_row(*map(Text, [name, *cells[1:]]))
             console.print(drawn)
