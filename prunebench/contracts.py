@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from prunebench.channels import ChannelGroup, ChannelMap, Plan
 
 
+class Rows(Protocol):
+    """Normalised images, float32: a tensor [n, C, H, W], or what reads them as it is sliced."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, rows: slice, /) -> Tensor:
+        """Returns some of the images, [k, C, H, W]."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What a network is for: how it is run on images, and how wrong it is.
@@ -94,9 +104,10 @@ class Evidence:
         network: the network as pruned so far, in eval mode; a criterion must leave it unchanged.
         cmap: its channel map.
         groups: the groups to rank (a subset of ``cmap.groups``).
-        images: normalised training images, float32 [n, C, H, W], unaugmented, in a seeded
-            random order, on the network's device. Never validation or test images. What a user's
-            own network takes may be a tuple or dict of such (`batches` serves them all).
+        images: normalised training images, unaugmented, in a seeded random order, on the network's
+            device (`Rows`): ``images[:32]`` is a float32 tensor [32, C, H, W]. Never validation or
+            test images. What a user's own network takes may be a tuple or dict of such (`batches`
+            serves them all, and no more of them than memory holds).
         labels: int64 [n]; of a user's own task, whatever its loss takes.
         seed: for criteria that draw at random.
         task: how the network is run on images, and its loss.

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from prunebench.datasets.stream import Damaged, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Split:
-    """Images as uint8 [n, C, H, W] and labels as int64 [n]."""
+class Arrays:
+    """Images held in memory.
+
+    Attributes:
+        images: uint8 [n, C, H, W].
+        labels: int64 [n].
+    """
 
     images: Tensor
     labels: Tensor
@@ -22,6 +29,16 @@ class Split:
     def __len__(self) -> int:
         """Number of images."""
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+        c, h, w = self.images.shape[1:]
+        return c, h, w
+
+
+#: the images of one split, in memory or read when they are needed
+Images: TypeAlias = Arrays | Stream
 
 
 @dataclass(frozen=True)
@@ -31,26 +48,28 @@ class Data:
     Attributes:
         mean, std: per channel, in units of pixel / 255; (pixel / 255 - mean) / std is fed.
         crop_padding: zero padding of the random training crop in pixels; 0 = no crop.
-        flip: whether training images are mirrored at random.
+        flip: whether training images are mirrored at random. Of images in memory, both: a stream
+            says itself how its images are augmented.
         note: one line that must stand beside any table made from this data ("" if none).
+        damaged: images of streams that could not be read so far.
     """
 
     name: str
-    train: Split
-    val: Split
-    test: Split
+    train: Images
+    val: Images
+    test: Images
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_padding: int = 0
     flip: bool = False
     note: str = ""
+    damaged: Damaged = field(default_factory=Damaged)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of one image."""
-        c, h, w = self.train.images.shape[1:]
-        return c, h, w
+        return self.train.shape
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class DatasetSpec(ABC):
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Field -> file that `load` will read and check against no published digest.
+        """Field -> file or folder that `load` will read and check against no published digest.
 
         What such a file holds tells a run from others, in the place of the field's value.
         """
@@ -72,7 +91,7 @@ class DatasetSpec(ABC):
 
     @abstractmethod
     def load(self) -> Data:
-        """Reads the splits into memory.
+        """Reads the splits, into memory or as streams.
 
         Raises:
             DataError: files are missing, truncated, corrupt or of the wrong shape.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory
 from prunebench.datasets.npz import KEYS, read_arrays, to_split
 from prunebench.errors import DataError, require_choice
@@ -162,7 +162,7 @@ def _read_batch(path: Path, md5: str) -> tuple[Array, Array]:
     return entry["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
-def _read_published(variant: str, root: Path) -> tuple[Split, Split]:
+def _read_published(variant: str, root: Path) -> tuple[Arrays, Arrays]:
     import numpy as np
 
     reader = _reader(variant)
@@ -174,7 +174,7 @@ def _read_published(variant: str, root: Path) -> tuple[Split, Split]:
     return splits[0], splits[1]
 
 
-def _read_npz(path: Path, title: str, classes: int) -> tuple[Split, Split, str]:
+def _read_npz(path: Path, title: str, classes: int) -> tuple[Arrays, Arrays, str]:
     import numpy as np
 
     arrays = read_arrays(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory, balanced_order, pick
 from prunebench.errors import DataError, require
 
@@ -43,7 +43,7 @@ class Digits(InMemory):
         pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / _PIXEL_MAX)
         if self.size != pixels.shape[-1]:
             pixels = functional.interpolate(pixels, size=(self.size, self.size), mode="bilinear")
-        every = Split(pixels.round().to(torch.uint8), torch.from_numpy(raw.target).long())
+        every = Arrays(pixels.round().to(torch.uint8), torch.from_numpy(raw.target).long())
         if self.test_size >= len(every):
             raise DataError(
                 f"dataset digits: test_size={self.test_size} leaves nothing of the {len(every)} "

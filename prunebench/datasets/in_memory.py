@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prunebench.datasets import Data, DatasetSpec, Split
+from prunebench.datasets import Arrays, Data, DatasetSpec
 from prunebench.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 
-def pick(split: Split, indices: Tensor) -> Split:
+def pick(split: Arrays, indices: Tensor) -> Arrays:
     """Returns the images of `indices`, in the order of `split`."""
     ascending = indices.sort().values
-    return Split(split.images[ascending], split.labels[ascending])
+    return Arrays(split.images[ascending], split.labels[ascending])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class InMemory(DatasetSpec):
             f"split_seed must lie in 0..2**32 - 1, got {self.split_seed}",
         )
 
-    def data(self, name: str, train: Split, test: Split, *, classes: int, note: str = "") -> Data:
+    def data(self, name: str, train: Arrays, test: Arrays, *, classes: int, note: str = "") -> Data:
         """Cuts the validation set from `train` and returns all three splits.
 
         Args:

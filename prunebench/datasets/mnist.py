@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory
 from prunebench.errors import DataError, require_choice
 
@@ -132,11 +132,11 @@ def _download(variant: str, root: Path) -> None:
         ) from error
 
 
-def _read_split(folder: Path, names: tuple[str, str], variant: str) -> Split:
+def _read_split(folder: Path, names: tuple[str, str], variant: str) -> Arrays:
     import torch
 
     images, labels = (_read_idx(folder, name, _DIGESTS[variant][name]) for name in names)
-    return Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
+    return Arrays(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
 
 
 def _read_idx(folder: Path, name: str, digest: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory
 from prunebench.errors import DataError
 
@@ -85,13 +85,13 @@ def check_labels(path: Path, labels: list[int], classes: int) -> None:
         )
 
 
-def to_split(images: Array, labels: Array) -> Split:
+def to_split(images: Array, labels: Array) -> Arrays:
     """Returns uint8 [n, H, W, C] images and integer labels as a split, channels first."""
     import numpy as np
     import torch
 
     first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    return Split(torch.from_numpy(first), torch.from_numpy(labels.astype("int64")))
+    return Arrays(torch.from_numpy(first), torch.from_numpy(labels.astype("int64")))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from prunebench.channels import in_mode
 from prunebench.records import Score
 from prunebench.records.predictions import Predictions
 from prunebench.reproducibility import cuda_math
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.split import Split
 
 #: pixels per evaluation batch: 128 images of 32 x 32 on a CPU, which keeps them in its cache
 #: (1.5 times as fast as 512), and 1,024 on a GPU
@@ -29,26 +29,26 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def evaluate(network: nn.Module, split: DeviceSplit) -> Score:
+def evaluate(network: nn.Module, split: Split) -> Score:
     """Returns how many images of `split` the network gets right; see `answers`."""
     return answers(network, split)[0]
 
 
-def answers(network: nn.Module, split: DeviceSplit) -> tuple[Score, Predictions]:
+def answers(network: nn.Module, split: Split) -> tuple[Score, Predictions]:
     """Returns how many images of `split` the network gets right, in eval mode, and which.
 
     An image with a logit that is not finite counts as wrong.
 
     Args:
         network: gives logits [n, classes]; on the split's device; its mode is restored.
-        split: images and labels.
+        split: images and labels; images that cannot be read do not count.
     """
     pixels = BATCH_PIXELS.get(split.device.type, 2**17)
-    size = max(1, pixels // prod(split.images.shape[-2:]))
+    size = max(1, pixels // prod(split.shape[1:]))
     # counted on the device and read once at the end, so that a GPU never waits
     totals = torch.zeros(2, dtype=torch.int64, device=split.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.device)
-    classes = 0
+    classes = seen = 0
     said: list[Tensor] = []
     with evaluating(network):
         for images, labels in split.batches(size):
@@ -56,14 +56,15 @@ def answers(network: nn.Module, split: DeviceSplit) -> tuple[Score, Predictions]
             classes = logits.shape[1]
             best, hits = _first_five(logits, labels)
             totals += torch.stack([hits[:, 0].sum(), hits.sum()])
+            seen += len(labels)
             said.append(torch.stack([best[:, 0], hits[:, 0].long()]))
             loss += functional.cross_entropy(logits, labels, reduction="sum").double()
     top1, top5 = totals.tolist()
-    mean = float(loss) / max(1, len(split))
+    mean = float(loss) / max(1, seen)
     score = Score(
         correct=top1,
         correct_top5=top5 if classes > 5 else None,
-        seen=len(split),
+        seen=seen,
         loss=mean if isfinite(mean) else None,
     )
     top, right = torch.cat(said, 1).cpu().numpy() if said else np.empty((2, 0), dtype=np.int64)

@@ -26,7 +26,7 @@ from prunebench.run.trained import Trained
 from prunebench.tracking import TrackedRun
 from prunebench.tracking.progress import Progress
 from prunebench.training import distributed
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.batches import split_on
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
@@ -130,7 +130,7 @@ class RunContext:
         batches = (1, self.run.settings.latency_batch)
         test = None
         if len(self.data.test):
-            split = DeviceSplit(self.data, self.data.test, device=self.device)
+            split = split_on(self.device, self.data, self.data.test)
             test, predictions = measure.answers(network, split)
             predictions.write(self.folder / PREDICTIONS / f"{stage}.npz")
         measured = records.Measurement(
@@ -148,7 +148,7 @@ class RunContext:
         """Returns how `network` does on the validation images; None if there are none."""
         if not len(self.data.val):
             return None
-        return measure.evaluate(network, DeviceSplit(self.data, self.data.val, device=self.device))
+        return measure.evaluate(network, split_on(self.device, self.data, self.data.val))
 
 
 def pick_device(name: str) -> torch.device:

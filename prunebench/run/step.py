@@ -31,7 +31,7 @@ from prunebench.repairs import Repair
 from prunebench.reproducibility import cuda_math, seed_for
 from prunebench.run.scored import alive_among_cut
 from prunebench.schedules import Step
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.batches import split_on
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Cut:
 def draw_sample(run: Run, data: Data, device: torch.device, count: int) -> Sample:
     """Returns `count` images of the training split, drawn with the run's seed."""
     seed = seed_for(run.settings.seed, "selection")
-    images, labels = DeviceSplit(data, data.train, device=device).sample(count, seed=seed)
+    images, labels = split_on(device, data, data.train).sample(count, seed=seed)
     return Sample(images, labels, seed)
 
 

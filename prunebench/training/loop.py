@@ -13,9 +13,10 @@ from prunebench.recipes import Phase
 from prunebench.reproducibility import cuda_math, seed_for
 from prunebench.tracking.progress import Task
 from prunebench.training import distributed
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.batches import split_on
 from prunebench.training.losses import cross_entropy
 from prunebench.training.optim import build_optimizer, learning_rate
+from prunebench.training.split import images_at
 from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
 from prunebench.training.tally import NEVER, Tally
@@ -88,8 +89,8 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Trai
         phase=phase,
         stage=stage,
         optimizer=build_optimizer(network, phase),
-        train=DeviceSplit(data, data.train, device=device, channels_last=last),
-        val=DeviceSplit(data, data.val, device=device, channels_last=last),
+        train=split_on(device, data, data.train, channels_last=last),
+        val=split_on(device, data, data.val, channels_last=last),
         tally=Tally(device),
     )
     for observer in stage.observers:
@@ -132,7 +133,7 @@ def _train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     loss = cross_entropy(logits, labels, smoothing=phase.label_smoothing)
     run.optimizer.zero_grad()
     # gradients become the mean over the processes, whose parts of a batch may differ by an image
-    mean_over = run.train.images_at(run.step, phase.batch_size) / distributed.size()
+    mean_over = images_at(run.step, len(run.train), phase.batch_size) / distributed.size()
     torch.autograd.backward(loss * (len(labels) / mean_over))
     distributed.average_statistics(run.network)
     moment = Moment(run.epoch, run.step, run.steps, labels, mean_over)
@@ -181,7 +182,7 @@ def _close_epoch(run: Training, task: Task) -> None:
     """Validates, keeps the best, tells and saves. Waits for the device."""
     _check_loss(run)
     _check_weights(run)
-    correct, tally = _count_correct(run), run.tally.over_all()
+    (correct, seen), tally = _count_correct(run), run.tally.over_all()
     run.tick()
     record = EpochRecord(
         epoch=run.epoch + 1,
@@ -190,7 +191,7 @@ def _close_epoch(run: Training, task: Task) -> None:
         correct=int(tally.correct),
         seen=tally.seen,
         val_correct=correct,
-        val_seen=len(run.val),
+        val_seen=seen,
         seconds=run.seconds,
     )
     run.history.append(record)
@@ -217,14 +218,16 @@ def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
     return row
 
 
-def _count_correct(run: Training) -> int:
-    """Validation images the network gets right, in the precision it is trained in."""
+def _count_correct(run: Training) -> tuple[int, int]:
+    """Validation images the network gets right, in the precision it is trained in, and all seen."""
     run.network.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=run.stage.device)
+    counts = torch.zeros(2, dtype=torch.int64, device=run.stage.device)
     with torch.inference_mode(), _autocast(run):
         for images, labels in run.val.batches(VAL_BATCH, shared_out=True):
-            correct += (run.network(images).argmax(1) == labels).sum()
-    return int(distributed.total(correct))
+            counts[0] += (run.network(images).argmax(1) == labels).sum()
+            counts[1] += len(labels)
+    correct, seen = distributed.total(counts).tolist()
+    return correct, seen
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ def learning_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
     Args:
         phase: what is trained.
         step: counted from 0 over the whole phase.
-        steps_per_epoch: as `DeviceSplit.steps` says.
+        steps_per_epoch: as `split.steps` says.
     """
     warmup = round(phase.warmup_epochs * steps_per_epoch)
     if step < warmup:

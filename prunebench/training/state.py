@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from prunebench.errors import CheckpointError
 from prunebench.recipes import Phase
 from prunebench.training import distributed
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.split import Split, steps
 from prunebench.training.stage import EpochRecord, Stage
 from prunebench.training.tally import Tally
 
@@ -37,8 +37,8 @@ class Training:
     phase: Phase
     stage: Stage
     optimizer: optim.Optimizer
-    train: DeviceSplit
-    val: DeviceSplit
+    train: Split
+    val: Split
     tally: Tally
     epoch: int = 0
     step: int = 0
@@ -52,7 +52,7 @@ class Training:
     @property
     def steps(self) -> int:
         """Steps per epoch."""
-        return self.train.steps(self.phase.batch_size)
+        return steps(len(self.train), self.phase.batch_size)
 
     def tick(self) -> None:
         """Brings `seconds` up to now."""

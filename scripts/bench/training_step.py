@@ -22,12 +22,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.models.resnet import Resnet
 from prunebench.recipes import Phase
 from prunebench.records.environment import device_name
-from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
+from prunebench.training.resident import ResidentSplit
 from prunebench.training.stage import Stage
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -41,9 +41,9 @@ PHASE = Phase(
 def noise(count: int) -> Data:
     """Random images in the shape of CIFAR-10."""
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
-    split = Split(images, torch.randint(0, 10, (count,)))
+    split = Arrays(images, torch.randint(0, 10, (count,)))
     return Data(
-        name="noise", train=split, val=Split(images[:0], split.labels[:0]), test=split,
+        name="noise", train=split, val=Arrays(images[:0], split.labels[:0]), test=split,
         classes=10, mean=MEAN, std=STD, crop_padding=4, flip=True,
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ def noise(count: int) -> Data:
 class Images(Dataset[tuple[Tensor, Tensor]]):
     """One image at a time, transformed on the way."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Arrays) -> None:
         """Wraps `split`."""
         self.split = split
         self.transform = v2.Compose(
@@ -96,7 +96,7 @@ def plain_images(data: Data) -> None:
 
 def our_images(data: Data, device: torch.device) -> None:
     """Our loop's images alone."""
-    split = DeviceSplit(data, data.train, device=device, channels_last=True)
+    split = ResidentSplit(data, data.train, device=device, channels_last=True)
     for _ in split.training_batches(128, seed=0, stage="bench", epoch=0):
         pass
 

@@ -20,11 +20,11 @@ import sys, torch, prunebench
 from prunebench.options import option
 from prunebench.datasets import DatasetSpec
 from prunebench.measure import evaluate
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.resident import ResidentSplit
 torch.set_num_threads(1)
 network = prunebench.load(sys.argv[1])
 data = option("dataset", "digits", DatasetSpec, size=16, train_size=64).load()
-score = evaluate(network, DeviceSplit(data, data.test, device=torch.device("cpu")))
+score = evaluate(network, ResidentSplit(data, data.test, device=torch.device("cpu")))
 print(score.correct, score.loss.hex())
 """
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from prunebench.datasets import Split
+from prunebench.datasets import Arrays
 from prunebench.datasets.in_memory import balanced_order, pick
 from prunebench.datasets.npz import Npz
 from prunebench.errors import ConfigError, DataError
@@ -20,7 +20,7 @@ def spec(**changes):
 def numbered(labels, channels=1):
     """Images whose pixels tell their place."""
     images = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1)
-    return Split(images.expand(-1, channels, 2, 2), labels)
+    return Arrays(images.expand(-1, channels, 2, 2), labels)
 
 
 def test_every_beginning_of_the_order_is_balanced():

@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from prunebench import measure
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.measure import accuracy
 from prunebench.models.resnet import Resnet, Resnet56Foad
 from prunebench.models.vgg import Vgg16
-from prunebench.training.batches import DeviceSplit
+from prunebench.training.resident import ResidentSplit
 
 
 def small_network():
@@ -41,9 +41,9 @@ class Fixed(nn.Module):
 
 
 def split_of(labels):
-    split = Split(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), torch.tensor(labels))
+    split = Arrays(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), torch.tensor(labels))
     data = Data("x", split, split, split, classes=7, mean=(0.5,), std=(0.5,))
-    return DeviceSplit(data, split, device=torch.device("cpu"))
+    return ResidentSplit(data, split, device=torch.device("cpu"))
 
 
 def test_counts_by_hand():

@@ -8,7 +8,7 @@ from torch import nn
 
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Moment
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV2
@@ -176,7 +176,7 @@ def data():
 
     def split(n):
         images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
-        return Split(images, torch.randint(0, 4, (n,), generator=source))
+        return Arrays(images, torch.randint(0, 4, (n,), generator=source))
 
     return Data(
         name="noise", train=split(30), val=split(8), test=split(1), classes=4,

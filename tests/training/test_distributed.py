@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from prunebench.criteria.aofp.search import mean_damage
-from prunebench.training.batches import draw_epoch
 from prunebench.training.loop import train
+from prunebench.training.resident import draw_epoch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import distributed_scenarios as script  # noqa: E402 - what the processes did

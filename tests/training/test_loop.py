@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from prunebench.checkpoints import Checkpoint, load
 from prunebench.contracts import Moment
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.errors import CheckpointError, TrainingError
 from prunebench.recipes import Phase
-from prunebench.training.batches import DeviceSplit
 from prunebench.training.loop import train
 from prunebench.training.optim import learning_rate
+from prunebench.training.resident import ResidentSplit
 from prunebench.training.stage import Stage, TrainResult
 
 CPU = torch.device("cpu")
@@ -33,10 +33,10 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-def split(n: int) -> Split:
+def split(n: int) -> Arrays:
     source = torch.Generator().manual_seed(n)
     images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
-    return Split(images, torch.randint(0, 4, (n,), generator=source))
+    return Arrays(images, torch.randint(0, 4, (n,), generator=source))
 
 
 def data(*, val: int = 12) -> Data:
@@ -203,7 +203,7 @@ def test_it_does_what_a_plain_loop_does() -> None:
         ],
         lr=1.0, momentum=0.9, nesterov=True,
     )  # fmt: skip
-    images = DeviceSplit(data(), data().train, device=CPU)
+    images = ResidentSplit(data(), data().train, device=CPU)
     for epoch in range(3):
         plain.train()
         total, right = 0.0, 0
@@ -220,7 +220,7 @@ def test_it_does_what_a_plain_loop_does() -> None:
             right += int((logits.argmax(1) == y).sum())
         plain.eval()
         with torch.no_grad():
-            guesses = plain(next(DeviceSplit(data(), data().val, device=CPU).batches(99))[0])
+            guesses = plain(next(ResidentSplit(data(), data().val, device=CPU).batches(99))[0])
         record = result.history[epoch]
         assert record.loss == pytest.approx(total / 30, rel=1e-5)
         assert (record.correct, record.seen) == (right, 30)
@@ -384,8 +384,8 @@ def test_the_log_gets_counts() -> None:
 @pytest.mark.gpu
 def test_cuda_sees_the_same_images_and_never_waits_within_an_epoch() -> None:
     cuda = torch.device("cuda")
-    on_cpu = DeviceSplit(data(), data().train, device=CPU)
-    on_cuda = DeviceSplit(data(), data().train, device=cuda, channels_last=True)
+    on_cpu = ResidentSplit(data(), data().train, device=CPU)
+    on_cuda = ResidentSplit(data(), data().train, device=cuda, channels_last=True)
     batches = on_cuda.training_batches(8, seed=0, stage="s", epoch=0)
     for images, labels in on_cpu.training_batches(8, seed=0, stage="s", epoch=0):
         images_2, labels_2 = next(batches)

@@ -14,7 +14,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import TrainingCriterion
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
 from prunebench.options import option
@@ -36,10 +36,10 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-def split(n: int) -> Split:
+def split(n: int) -> Arrays:
     source = torch.Generator().manual_seed(n)
     images = torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
-    return Split(images, torch.randint(0, 4, (n,), generator=source))
+    return Arrays(images, torch.randint(0, 4, (n,), generator=source))
 
 
 def data() -> Data:

@@ -15,7 +15,7 @@ from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import TrainingCriterion
 from prunebench.criteria.cac.removal import Removal
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
 from prunebench.options import option
@@ -37,14 +37,14 @@ class Killed(BaseException):
     """Stands for SIGKILL."""
 
 
-def split(n: int) -> Split:
+def split(n: int) -> Arrays:
     """Images whose label shows as a bright quarter."""
     source = torch.Generator().manual_seed(n)
     images = torch.randint(0, 120, (n, 3, 8, 8), dtype=torch.uint8, generator=source)
     labels = torch.randint(0, 4, (n,), generator=source)
     for image, label in zip(images, labels.tolist(), strict=True):
         image[:, label // 2 * 4 :, label % 2 * 4 :][:, :4, :4] += 100
-    return Split(images, labels)
+    return Arrays(images, labels)
 
 
 def data() -> Data:

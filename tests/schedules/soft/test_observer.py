@@ -11,7 +11,7 @@ from prunebench.channels import mask, slim, trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import Criterion
-from prunebench.datasets import Data, Split
+from prunebench.datasets import Arrays, Data
 from prunebench.errors import PruningError
 from prunebench.options import option
 from prunebench.recipes import Phase
@@ -55,7 +55,7 @@ def data():
     def split(n):
         source = torch.Generator().manual_seed(n)
         images = torch.randint(0, 255, (n, 3, 6, 6), dtype=torch.uint8, generator=source)
-        return Split(images, images[:, 0, 0, 0].long() % 4)
+        return Arrays(images, images[:, 0, 0, 0].long() % 4)
 
     return Data(
         name="noise", train=split(70), val=split(8), test=split(1), classes=4,

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from prunebench.datasets import Data, Split
-from prunebench.training.batches import (
-    DeviceSplit,
+from prunebench.datasets import Arrays, Data
+from prunebench.training.resident import (
     Draws,
+    ResidentSplit,
     crop_and_mirror,
     draw_epoch,
 )
+from prunebench.training.split import steps
 
 CPU = torch.device("cpu")
 
@@ -23,11 +24,11 @@ def normalised(images: torch.Tensor, data: Data) -> torch.Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def split(n: int, *, channels: int = 3, height: int = 6, width: int = 8) -> Split:
+def split(n: int, *, channels: int = 3, height: int = 6, width: int = 8) -> Arrays:
     source = torch.Generator().manual_seed(n)
     shape = (n, channels, height, width)
     images = torch.randint(1, 256, shape, dtype=torch.uint8, generator=source)
-    return Split(images, torch.arange(n) % 4)
+    return Arrays(images, torch.arange(n) % 4)
 
 
 def data(n: int = 21, *, padding: int = 2, flip: bool = True) -> Data:
@@ -40,7 +41,7 @@ def data(n: int = 21, *, padding: int = 2, flip: bool = True) -> Data:
 def epoch(
     whole: Data, batch: int, *, number: int = 0, start: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
-    device = DeviceSplit(whole, whole.train, device=CPU)
+    device = ResidentSplit(whole, whole.train, device=CPU)
     return list(device.training_batches(batch, seed=1, stage="s", epoch=number, start=start))
 
 
@@ -136,14 +137,14 @@ def test_every_image_comes_once(n: int, batch: int, sizes: list[int]) -> None:
     whole = data(n)
     batches = epoch(whole, batch)
     assert [len(labels) for _, labels in batches] == sizes
-    assert DeviceSplit(whole, whole.train, device=CPU).steps(batch) == len(sizes)
+    assert steps(len(whole.train), batch) == len(sizes)
     labels = torch.cat([labels for _, labels in batches])
     assert sorted(labels.tolist()) == sorted(whole.train.labels.tolist())
 
 
 def test_other_splits_come_in_order_and_unaugmented() -> None:
     whole = data()
-    val = DeviceSplit(whole, whole.val, device=CPU)
+    val = ResidentSplit(whole, whole.val, device=CPU)
     images = torch.cat([images for images, _ in val.batches(3)])
     labels = torch.cat([labels for _, labels in val.batches(3)])
     mean, std = torch.tensor(whole.mean)[:, None, None], torch.tensor(whole.std)[:, None, None]
@@ -153,7 +154,7 @@ def test_other_splits_come_in_order_and_unaugmented() -> None:
 
 def test_a_sample_is_seeded_and_unaugmented() -> None:
     whole = data()
-    train = DeviceSplit(whole, whole.train, device=CPU)
+    train = ResidentSplit(whole, whole.train, device=CPU)
     images, labels = train.sample(8, seed=3)
     again, _ = train.sample(8, seed=3)
     more, _ = train.sample(99, seed=3)
@@ -170,8 +171,8 @@ def test_a_sample_is_seeded_and_unaugmented() -> None:
 
 def test_channels_last_changes_strides_only() -> None:
     whole = data()
-    plain = DeviceSplit(whole, whole.train, device=CPU)
-    turned = DeviceSplit(whole, whole.train, device=CPU, channels_last=True)
+    plain = ResidentSplit(whole, whole.train, device=CPU)
+    turned = ResidentSplit(whole, whole.train, device=CPU, channels_last=True)
     for one, two in zip(
         plain.training_batches(4, seed=0, stage="s", epoch=0),
         turned.training_batches(4, seed=0, stage="s", epoch=0),

@@ -1,0 +1,107 @@
+"""Small data sets on the device: uint8 images, augmented and normalised a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from prunebench.datasets import Arrays, Data
+from prunebench.reproducibility import generator
+from prunebench.training.split import Split, own_part, starts, steps
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides in one epoch, for its n images in their order.
+
+    Attributes:
+        order: int64 [n], a permutation of the images.
+        rows, columns: int64 [n], offset of the crop in the padded image, in [0, 2 * padding].
+        mirrored: bool [n].
+    """
+
+    order: Tensor
+    rows: Tensor
+    columns: Tensor
+    mirrored: Tensor
+
+
+def draw_epoch(n: int, data: Data, *, seed: int, stage: str, epoch: int) -> Draws:
+    """Draws an epoch of `n` images on the CPU, so that every device sees the same images.
+
+    A function of its arguments alone: a resumed run draws the same epoch again.
+    """
+    source = generator(seed, stage, "epoch", epoch)
+    order = torch.randperm(n, generator=source)
+    offsets = torch.randint(0, 2 * data.crop_padding + 1, (2, n), generator=source)
+    coins = torch.randint(0, 2, (n,), generator=source).bool()
+    return Draws(order, offsets[0], offsets[1], coins if data.flip else torch.zeros_like(coins))
+
+
+def crop_and_mirror(images: Tensor, padding: int, draws: Draws) -> Tensor:
+    """Returns each image's own random crop, mirrored where drawn.
+
+    The border is black (pixel value 0), put on before normalising, as
+    ``torchvision.transforms.RandomCrop(padding=...)`` on the raw image does.
+
+    Args:
+        images: [n, C, H, W].
+        padding: pixels added on each side before the crop.
+        draws: of these n images; `order` is not read.
+
+    Returns:
+        [n, C, H, W] of the same dtype, in channels_last strides.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    across = torch.arange(width, device=device)
+    across = torch.where(draws.mirrored[:, None], width - 1 - across, across)
+    rows = draws.rows[:, None] + torch.arange(height, device=device)
+    columns = draws.columns[:, None] + across
+    padded = functional.pad(images, (padding,) * 4)
+    which = torch.arange(n, device=device)[:, None, None]
+    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class ResidentSplit(Split):
+    """One split that lives on the device as uint8."""
+
+    def __init__(
+        self, data: Data, images: Arrays, *, device: torch.device, channels_last: bool = False
+    ) -> None:
+        """Moves `images`, one of the splits of `data`, to `device`."""
+        super().__init__(data, images, device=device, channels_last=channels_last)
+        self.images = images.images.to(device)
+        self.labels = images.labels.to(device)
+
+    def training_batches(
+        self, batch_size: int, *, seed: int, stage: str, epoch: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split`. Nothing in here waits for the device after the first batch."""
+        drawn = draw_epoch(len(self), self.data, seed=seed, stage=stage, epoch=epoch)
+        drawn = Draws(*(part.to(self.device) for part in vars(drawn).values()))
+        for step in range(start, steps(len(self), batch_size)):
+            own = own_part(step, len(self), batch_size)
+            part = Draws(*(drawn[own] for drawn in vars(drawn).values()))
+            images = self.images.index_select(0, part.order)
+            if self.data.crop_padding or self.data.flip:
+                images = crop_and_mirror(images, self.data.crop_padding, part)
+            yield self._floats(images), self.labels.index_select(0, part.order)
+
+    def batches(
+        self, batch_size: int, *, shared_out: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split`."""
+        for start in starts(len(self), batch_size, shared_out=shared_out):
+            end = start + batch_size
+            yield self._floats(self.images[start:end]), self.labels[start:end]
+
+    def sample(self, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """See `Split`."""
+        order = torch.randperm(len(self), generator=generator(seed, "sample"))[:count]
+        order = order.to(self.device)
+        return self._floats(self.images[order]), self.labels[order]

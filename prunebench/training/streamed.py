@@ -1,0 +1,260 @@
+"""Large data sets: images that loader processes read, decode and augment, a batch ahead.
+
+Normalising waits until the uint8 images are on the device. A batch travels whole, so which process
+made it, and when, decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from prunebench.datasets import Data
+from prunebench.datasets.stream import Stream, Unreadable
+from prunebench.errors import DataError, TrainingError
+from prunebench.reproducibility import generator, seed_for
+from prunebench.training import distributed
+from prunebench.training.split import Split, own_part, starts, steps
+
+#: images that one loader process reads at a time for a sample
+SAMPLE_BATCH = 16
+#: bytes of a sample that are kept; what is beyond is read again whenever it is looked at
+SAMPLE_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loader process is asked for.
+
+    Attributes:
+        places: int64 [k], in the split.
+        draw: what seeds the augmentation, beside the image's own number; None augments nothing.
+    """
+
+    places: Tensor
+    draw: tuple[int, str, int] | None = None
+
+
+class Loaded(NamedTuple):
+    """What a loader process answers.
+
+    Attributes:
+        images: uint8 [k, C, H, W].
+        places: int64 [k], of these images; the damaged ones are left out.
+        damaged: names and reasons.
+    """
+
+    images: Tensor
+    places: Tensor
+    damaged: list[tuple[str, str]]
+
+
+class Reader(Dataset[Loaded]):
+    """Reads batches; this is what travels to the loader processes."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Reads from `stream`."""
+        self.stream = stream
+
+    def __getitem__(self, batch: Batch) -> Loaded:
+        """Returns the images of `batch`; torch's generator is afterwards where it was."""
+        stream = self.stream
+        damaged: list[tuple[str, str]] = []
+        channels, height, width = stream.shape
+        images = np.empty((len(batch.places), height, width, channels), np.uint8)
+        read: list[int] = []
+        with torch.random.fork_rng(devices=[]):
+            for place in batch.places.tolist():
+                number = int(stream.numbers[place])
+                try:
+                    image = stream.source.read(number)
+                except Unreadable as error:
+                    damaged.append((stream.source.name(number), str(error)))
+                    continue
+                if batch.draw is None:
+                    image = stream.plain(image)
+                else:
+                    # not torch.manual_seed, which asks for the state of every device
+                    torch.default_generator.manual_seed(seed_for(*batch.draw, "image", number))
+                    image = stream.training(image)
+                images[len(read)] = np.asarray(image).reshape(height, width, channels)
+                read.append(place)
+        pixels = torch.from_numpy(images[: len(read)]).permute(0, 3, 1, 2)
+        return Loaded(pixels, torch.tensor(read, dtype=torch.int64), damaged)
+
+
+class Order(Sampler[Batch]):
+    """The batches that the loader is to read next."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self.batches: Iterable[Batch] = ()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches."""
+        return iter(self.batches)
+
+
+class StreamedSplit(Split):
+    """One split whose images are read when they are needed."""
+
+    def __init__(
+        self, data: Data, images: Stream, *, device: torch.device, channels_last: bool = False
+    ) -> None:
+        """Serves `images`, one of the splits of `data`; the loaders start with the first batch."""
+        super().__init__(data, images, device=device, channels_last=channels_last)
+        self.stream = images
+        self._bad: set[str] = set()
+        self._order = Order()
+        loading = images.loading
+        self._loader = DataLoader(
+            Reader(images),
+            batch_size=None,  # a key is a whole batch
+            sampler=self._order,
+            num_workers=loading.workers,
+            prefetch_factor=loading.prefetch if loading.workers else None,
+            persistent_workers=loading.workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from torch's own
+        )
+
+    def training_batches(
+        self, batch_size: int, *, seed: int, stage: str, epoch: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split`."""
+        order = torch.randperm(len(self), generator=generator(seed, stage, "epoch", epoch))
+        every = range(start, steps(len(self), batch_size))
+        wanted = (
+            Batch(order[own_part(step, len(self), batch_size)], (seed, stage, epoch))
+            for step in every
+        )
+        for images, labels in self._read(wanted):
+            if not len(labels):
+                raise DataError(
+                    f"dataset {self.data.name}: none of the images of a training batch can be "
+                    f"read ({', '.join(sorted(self._bad)[:3])} ...); mend or remove them"
+                )
+            yield self._floats(images), labels
+
+    def batches(
+        self, batch_size: int, *, shared_out: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Split`."""
+        wanted = (
+            Batch(torch.arange(begin, min(begin + batch_size, len(self))))
+            for begin in starts(len(self), batch_size, shared_out=shared_out)
+        )
+        for images, labels in self._read(wanted):
+            if len(labels):
+                yield self._floats(images), labels
+
+    def sample(self, count: int, *, seed: int) -> tuple[StreamedRows, Tensor]:
+        """See `Split`. In the place of a damaged image comes the next one of the order."""
+        order = torch.randperm(len(self), generator=generator(seed, "sample"))
+        rows, asked = StreamedRows(self), 0
+        while len(rows) < min(count, len(self)) and asked < len(self):
+            wanted = order[asked : asked + count - len(rows)]
+            asked += len(wanted)
+            for part in self._loaded(Batch(some) for some in torch.split(wanted, SAMPLE_BATCH)):
+                rows.add(part)
+        return rows, self.labels[rows.places].to(self.device)
+
+    def read(self, places: Tensor) -> Tensor:
+        """Returns the plain images at `places`, uint8 [k, C, H, W] on the CPU.
+
+        Raises:
+            DataError: one of them could be read before, and now cannot.
+        """
+        parts = list(self._loaded(Batch(some) for some in torch.split(places, SAMPLE_BATCH)))
+        gone = [name for part in parts for name, _ in part.damaged]
+        if gone:
+            raise DataError(f"dataset {self.data.name}: {gone[0]} cannot be read any more")
+        return torch.cat([part.images for part in parts])
+
+    def floats(self, images: Tensor) -> Tensor:
+        """Returns uint8 images normalised, on the device."""
+        return self._floats(images.to(self.device, non_blocking=True))
+
+    def _read(self, wanted: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the uint8 images and the labels of the wanted batches, on the device."""
+        for part in self._loaded(wanted):
+            images = part.images.to(self.device, non_blocking=True)
+            yield images, self.labels[part.places].to(self.device, non_blocking=True)
+
+    def _loaded(self, wanted: Iterable[Batch]) -> Iterator[Loaded]:
+        """Yields the wanted batches as the loader processes made them, and keeps the damage low."""
+        self._order.batches = wanted
+        loaded = iter(self._loader)
+        while True:
+            try:
+                part = next(loaded)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                reason = " ".join(str(error).split())
+                raise TrainingError(
+                    f"a loader process was ended from outside ({reason}); go on with "
+                    "run.resume=true, perhaps with fewer dataset.workers"
+                ) from None
+            if part.damaged:
+                self._note(part.damaged)
+            yield part
+
+    def _note(self, damaged: list[tuple[str, str]]) -> None:
+        """Takes note of damaged images.
+
+        Raises:
+            DataError: there are too many. Of several processes only number 0 says so: it sees as
+                large a part of them as any, and ends the others.
+        """
+        for name, why in damaged:
+            self._bad.add(name)
+            self.data.damaged.add(name, why)
+        allowed = self.stream.loading.allow_damaged
+        if distributed.rank() or len(self._bad) * distributed.size() <= allowed * len(self):
+            return
+        name, why = damaged[0]
+        raise DataError(
+            f"dataset {self.data.name}: {len(self._bad)} of {len(self):,} images could not be "
+            f"read, more than dataset.allow_damaged={allowed:g} allows; the last is {name} ({why})"
+        )
+
+
+class StreamedRows:
+    """The images of a sample: as many as fit are kept as uint8, the others are read again."""
+
+    def __init__(self, split: StreamedSplit) -> None:
+        """Starts with no image of `split`."""
+        self.split = split
+        self.places = torch.empty(0, dtype=torch.int64)
+        self._kept: list[Tensor] = []
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.places)
+
+    def add(self, part: Loaded) -> None:
+        """Takes in further images."""
+        if self.places.numel() * part.images[:1].numel() < SAMPLE_BYTES:
+            self._kept.extend(part.images.clone())  # off the memory shared with the loader
+        self.places = torch.cat([self.places, part.places])
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Returns images normalised, float32 [k, C, H, W] on the split's device."""
+        places = self.places[rows]
+        begin, end, _ = rows.indices(len(self))
+        if not len(places):
+            images = torch.empty(0, *self.split.shape, dtype=torch.uint8)
+        elif end <= len(self._kept):
+            images = torch.stack(self._kept[rows])
+        else:
+            images = self.split.read(places)
+        return self.split.floats(images)
