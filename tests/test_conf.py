@@ -37,6 +37,7 @@ PHASES = sorted(path.stem for path in (conf_dir() / "recipe" / "phase").glob("*.
 GIVEN = {
     "model=torchvision": ["model.name=resnet18"],
     "dataset=npz": ["dataset.path=arrays.npz"],
+    "dataset=folder": ["dataset.path=photographs"],
     "budget=per_layer": ["budget.keep={conv1: 0.5}"],
     "model=found": ["model.report=report.json"],
 }

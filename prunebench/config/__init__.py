@@ -210,7 +210,9 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
             if files:
                 require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
-        plain[group] = {"_target_": plain[group]["_target_"], **asdict(parts[group])}
+    parts["dataset"] = parts["dataset"].suited(parts["model"].preset)
+    for group, part in parts.items():
+        plain[group] = {"_target_": plain[group]["_target_"], **asdict(part)}
     held: dict[str, str] = {}
     if files:
         require_files(parts["model"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from prunebench.datasets.stream import Damaged, Stream
+from prunebench.datasets.views import Preset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,6 +89,14 @@ class DatasetSpec(ABC):
         What such a file holds tells a run from others, in the place of the field's value.
         """
         return {}
+
+    def suited(self, preset: Preset | None) -> DatasetSpec:
+        """Returns this as the model's weights want to see it, where nothing else is asked for.
+
+        Args:
+            preset: None where the weights do not say.
+        """
+        return self
 
     @abstractmethod
     def load(self) -> Data:

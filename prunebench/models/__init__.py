@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunebench.datasets.views import Preset
 from prunebench.records import Origin
 
 if TYPE_CHECKING:
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 class ModelSpec(ABC):
     """What to build; the fields are the schema of ``conf/model/*.yaml``."""
 
-    @property
-    def pretrained(self) -> bool:
+    def pretrained(self, classes: int) -> bool:
         """Whether `build` returns trained weights, so that no baseline need be trained."""
         return False
+
+    @property
+    def preset(self) -> Preset | None:
+        """How images were shown to the weights that `build` returns; None where nothing says."""
+        return None
 
     def origin(self) -> Origin | None:
         """Returns which run found the structure to build; None where no run did."""

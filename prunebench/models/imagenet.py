@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from prunebench.datasets.views import Preset
 from prunebench.errors import CheckpointError, ConfigError, require, unknown
 from prunebench.models import ModelSpec
 
@@ -40,6 +41,25 @@ class Torchvision(ModelSpec):
         if self.weights is not None:
             valid = ["DEFAULT", *(weight.name for weight in models.get_model_weights(self.name))]
             require(self.weights in valid, unknown(f"model.weights={self.weights}", valid))
+
+    def pretrained(self, classes: int) -> bool:
+        """Whether the weights come with their own last layer."""
+        return self.weights is not None and classes == _IMAGENET_CLASSES
+
+    @property
+    def preset(self) -> Preset | None:
+        """How torchvision measured the weights."""
+        if self.weights is None:
+            return None
+        shown = models.get_model_weights(self.name)[self.weights].transforms()
+        [size], [resized] = shown.crop_size, shown.resize_size
+        return Preset(
+            size=size,
+            crop=size / resized,
+            interpolation=shown.interpolation.value,
+            mean=tuple(shown.mean),
+            std=tuple(shown.std),
+        )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network, with a new last layer if `classes` is not what the weights know.

@@ -181,13 +181,15 @@ class Report:
         note: what must be said about the data ("" if nothing).
         finished_at: ISO 8601 time with zone.
         origin: of the network's structure, if a run found it.
-        contents: dotted key of the config -> sha256 of the file it names, for all files that
+        contents: dotted key of the config -> sha256 of the file it names (of a folder, that of
+            its files' names, sizes and times), for all files that
             decide the result and are not checked against a published digest; None in reports from
             before.
         attempts: who worked on it, see `records.attempts`; None in reports from before.
         baseline: the entry of the store that its baseline is; None if it is in none.
         unscored: group that the criterion had no score for -> why; it stayed whole. None in reports
             from before.
+        damaged: images that could not be read and were left out, and why; None if there were none.
     """
 
     config: dict[str, Any]
@@ -208,6 +210,7 @@ class Report:
     attempts: list[dict[str, Any]] | None = None
     baseline: str | None = None
     unscored: dict[str, str] | None = None
+    damaged: dict[str, str] | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,9 @@ NOT_DECIDING = (
     "baseline.store",
     "dataset.root",
     "dataset.download",
+    "dataset.workers",
+    "dataset.prefetch",
+    "dataset.allow_damaged",
 )
 #: digits of a file's sha256 that tell settings apart
 SHOWN = 12
@@ -36,7 +40,7 @@ PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
 
 
 def contents(files: Mapping[str, Path]) -> dict[str, str]:
-    """Returns for every key the sha256, in hex, of its file.
+    """Returns for every key the sha256, in hex, of its file; of a folder, that of `listing`.
 
     Raises:
         DataError: a file cannot be read.
@@ -44,11 +48,37 @@ def contents(files: Mapping[str, Path]) -> dict[str, str]:
     found = {}
     for key, path in files.items():
         try:
+            if path.is_dir():
+                found[key] = listing(path)
+                continue
             with path.open("rb") as file:
                 found[key] = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"{key}: cannot read {path} ({error.strerror})") from None
     return found
+
+
+def listing(folder: Path) -> str:
+    """Returns the sha256, in hex, of names, sizes and times of all files in `folder`.
+
+    A million images cannot be read at every start. Hidden files do not count; a copy must keep its
+    times (cp -a, rsync -a, tar) to be the same.
+    """
+    digest = hashlib.sha256()
+    for path, _, names in sorted_walk(folder):
+        below = os.path.relpath(path, folder)
+        for name in names:
+            found = os.stat(os.path.join(path, name))
+            line = f"{below}/{name} {found.st_size} {found.st_mtime_ns}\n"
+            digest.update(os.fsencode(line))
+    return digest.hexdigest()
+
+
+def sorted_walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields what `os.walk` does, in an order that no file system decides, nothing hidden."""
+    for path, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield path, folders, sorted(name for name in names if not name.startswith("."))
 
 
 def deciding(

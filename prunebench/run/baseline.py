@@ -62,7 +62,7 @@ def obtain(
     train: Callable[[nn.Module, Checkpoint], Trained],
     note: Callable[[str], None],
 ) -> str:
-    """Puts baseline weights into `network` and returns where they came from.
+    """Puts weights trained here into `network`, where none are `given`; says where they came from.
 
     Args:
         run: the run.
@@ -73,9 +73,9 @@ def obtain(
         note: tells the user what is going on.
 
     Raises:
-        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
+        CheckpointError: the store's entry is damaged.
     """
-    origin = load_at_hand(run, network)
+    origin = from_store(run, network)
     if origin is not None:
         return origin
     rehearse()
@@ -85,7 +85,7 @@ def obtain(
         return "trained in this run"
     folder = entry(run, network)
     with waiting_lock(folder, note):
-        origin = load_at_hand(run, network)  # the job we waited for may have trained it
+        origin = from_store(run, network)  # the job we waited for may have trained it
         if origin is not None:
             return origin
         remove_temporaries(folder)
@@ -96,18 +96,26 @@ def obtain(
     return f"trained, now in the baseline store ({folder.name})"
 
 
-def load_at_hand(run: Run, network: nn.Module) -> str | None:
-    """Puts trained weights into `network` if none need be trained; says where they came from.
+def given(run: Run, network: nn.Module, data: Data) -> str | None:
+    """Puts weights that others trained into `network`; says where they came from, if there are any.
 
     Raises:
-        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network, or the
-            store's entry is damaged.
+        CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
     """
     if run.baseline.checkpoint is not None:
         load_weights(network, Path(run.baseline.checkpoint))
         return f"checkpoint {Path(run.baseline.checkpoint).name}"
-    if run.model.pretrained:
+    if run.model.pretrained(data.classes):
         return "torchvision weights"
+    return None
+
+
+def from_store(run: Run, network: nn.Module) -> str | None:
+    """Puts the weights of the baseline store into `network`; None if it has none.
+
+    Raises:
+        CheckpointError: the store's entry is damaged.
+    """
     stored = entry(run, network) / "stages" / "baseline.pt"
     if run.baseline.store and stored.exists():
         network.load_state_dict(load(stored)["network"])
@@ -116,10 +124,9 @@ def load_at_hand(run: Run, network: nn.Module) -> str | None:
 
 
 def curve(run: Run, network: nn.Module) -> Sequence[Mapping[str, Any]]:
-    """Returns the rows of metrics of the run's baseline, where the store has it, by epoch."""
+    """Returns the rows of metrics of the baseline that was trained, where the store has it."""
     stored = entry(run, network) / "stages" / "baseline.pt"
-    trains = run.baseline.checkpoint is None and not run.model.pretrained
-    if not (trains and run.baseline.store and stored.exists()):
+    if not (run.baseline.store and stored.exists()):
         return ()
     return Trained.unpack(load(stored)).epochs
 

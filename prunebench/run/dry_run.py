@@ -33,7 +33,8 @@ def dry_run(run: Run) -> None:
     for line in check_fit(run, data):
         Progress().note(line)
     network = baseline.build(run, data).to(device).eval()
-    origin = baseline.load_at_hand(run, network) or "initial ones; a trained net's plan may differ"
+    at_hand = baseline.given(run, network, data) or baseline.from_store(run, network)
+    origin = at_hand or "initial ones; a trained net's plan may differ"
     example = tracing_image(data.shape).to(device)
     cmap = trace(network, example)
     budget, unscored = scored_only(run.criterion, run.budget, network, cmap)

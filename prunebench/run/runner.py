@@ -21,6 +21,7 @@ from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
 from prunebench.run import baseline
 from prunebench.run.context import RunContext, pick_device
+from prunebench.run.damage import watch
 from prunebench.run.folder import RunFolder, claim, failure_recorded
 from prunebench.run.prune import Pruned, prune
 from prunebench.run.rehearsal import rehearse
@@ -83,6 +84,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
     if differing := changes(attempts):
         progress.note(f"the result need not be bit-identical: {'; '.join(differing)}")
     data = run.dataset.load()
+    watch(data, folder, progress)
     for line in check_fit(run, data):
         progress.note(line)
     origin = run.model.origin()
@@ -137,9 +139,10 @@ def dense_network(context: RunContext) -> nn.Module:
     def train(network: nn.Module, checkpoint: Checkpoint) -> Trained:
         return context.train(network, run.recipe.baseline, "baseline", checkpoint)
 
-    origin = baseline.obtain(run, network, ledger, rehearsal, train, context.progress.note)
+    given = baseline.given(run, network, context.data)
+    origin = given or baseline.obtain(run, network, ledger, rehearsal, train, context.progress.note)
     context.progress.note(f"baseline: {origin}")
-    for row in baseline.curve(run, network):  # where another run trained it
+    for row in () if given else baseline.curve(run, network):  # where another run trained it
         context.log(row)
     return network.eval()
 

@@ -1,0 +1,265 @@
+"""Photographs in folders, one for each class: ImageNet, Tiny-ImageNet, or one's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunebench.datasets import Data, DatasetSpec
+from prunebench.datasets.in_memory import balanced_order
+from prunebench.datasets.listed import find_list, listed_labels
+from prunebench.datasets.stream import Loading, Source, Stream
+from prunebench.datasets.tree import ImageFiles, class_folders, images_below, labelled
+from prunebench.datasets.views import INTERPOLATIONS, Preset, at_random, middle
+from prunebench.errors import DataError, require, require_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder(DatasetSpec):
+    """Images that are read when they are needed; the schema of ``conf/dataset/folder.yaml``.
+
+    Where `image_size`, `crop`, `interpolation`, `mean` and `std` are null, they are those of the
+    model's weights, or else those of most networks for ImageNet.
+
+    Attributes:
+        path: folder of the data set.
+        train, val, test: folders in it; null looks for folders of these names.
+        labels: list of the labels of test images that do not lie in class folders; null looks for
+            those of `listed.KNOWN`.
+        image_size: side of the square that the network sees.
+        crop: fraction of the shorter side that this square takes when nothing is augmented.
+        interpolation: of both views.
+        scale, ratio: area and width over height of the random training crop.
+        flip: whether training images are mirrored at random.
+        mean, std: per channel, in units of pixel / 255.
+        val_share, test_share: fractions that are cut from the training images, classes balanced,
+            where there is no folder for them.
+        train_size: images of the remaining training set to use, classes balanced; null = all.
+        split_seed: draws these cuts.
+        workers: processes that read, shared out among the run's own; null = one per CPU.
+        prefetch: batches that each of them is ahead.
+        allow_damaged: fraction of a split that may be unreadable.
+    """
+
+    path: str
+    train: str | None
+    val: str | None
+    test: str | None
+    labels: str | None
+    image_size: int | None
+    crop: float | None
+    interpolation: str | None
+    scale: list[float]
+    ratio: list[float]
+    flip: bool
+    mean: list[float] | None
+    std: list[float] | None
+    val_share: float
+    test_share: float
+    train_size: int | None
+    split_seed: int
+    workers: int | None
+    prefetch: int
+    allow_damaged: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.image_size is None or self.image_size >= 1, "image_size must be at least 1")
+        require(
+            self.crop is None or 0 < self.crop <= 1, f"crop must lie in (0, 1], got {self.crop}"
+        )
+        if self.interpolation is not None:
+            require_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        _require_range("scale", self.scale, 1.0)
+        _require_range("ratio", self.ratio, float("inf"))
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            require(values is None or len(values) == 3, f"{name} must have three values")
+        require(self.std is None or min(self.std) > 0, "std must be positive")
+        for name in ("val_share", "test_share"):
+            share = getattr(self, name)
+            require(0 <= share < 1, f"{name} must lie in [0, 1), got {share}")
+        require(self.train_size is None or self.train_size >= 1, "train_size must be at least 1")
+        require(0 <= self.split_seed < 2**32, "split_seed must lie in 0..2**32 - 1")
+        require(self.workers is None or self.workers >= 0, "workers must not be negative")
+        require(self.prefetch >= 1, f"prefetch must be at least 1, got {self.prefetch}")
+        require(0 <= self.allow_damaged < 1, "allow_damaged must lie in [0, 1)")
+
+    @property
+    def missing(self) -> str:
+        """Whether the folder, or one that is named in it, is not there."""
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            return (
+                f"dataset.path: there is no folder {root}; it must hold train/ and val/ or test/ "
+                "with a folder for each class, or just these folders"
+            )
+        for key in ("train", "val", "test"):
+            name = getattr(self, key)
+            if name is not None and not (root / name).is_dir():
+                return f"dataset.{key}: there is no folder {root / name}"
+        if self.labels is not None and not Path(self.labels).expanduser().is_file():
+            return f"dataset.labels: there is no file {self.labels}"
+        return ""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The folder, and the list of labels where one is named."""
+        named = {"path": self.path} | ({} if self.labels is None else {"labels": self.labels})
+        return {field: Path(path).expanduser() for field, path in named.items()}
+
+    def suited(self, preset: Preset | None) -> Folder:
+        """Returns this with what is null taken from `preset`."""
+        by = preset or Preset()
+        return replace(
+            self,
+            image_size=self.image_size or by.size,
+            crop=self.crop or by.crop,
+            interpolation=self.interpolation or by.interpolation,
+            mean=self.mean or list(by.mean),
+            std=self.std or list(by.std),
+        )
+
+    def load(self) -> Data:
+        """Lists the images; none is read.
+
+        Raises:
+            DataError: folders are missing or empty, or their classes differ.
+        """
+        if self.missing:
+            raise DataError(self.missing)
+        import torch
+
+        root = Path(self.path).expanduser()
+        spec = self.suited(None)
+        folders = self._folders(root)
+        classes = _classes(folders["train"])
+        names: list[str] = []
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for part, folder in folders.items():
+            images, labels = self._labelled(root, folder, classes, part)
+            numbers = torch.arange(len(names), len(names) + len(images))
+            names += [os.path.relpath(folder / image, root) for image in images]
+            found[part] = numbers, torch.tensor(labels, dtype=torch.int64)
+        source = ImageFiles.of(root, names)
+        parts = self._cut(*found.pop("train"), found)
+        train, val, test = (spec._stream(source, *parts[part]) for part in ("train", "val", "test"))
+        mean, std = tuple(spec.mean or ()), tuple(spec.std or ())
+        return Data(root.name, train, val, test, classes=len(classes), mean=mean, std=std)
+
+    def _folders(self, root: Path) -> dict[str, Path]:
+        """Returns where the training images lie, and those of the other parts with a folder."""
+        there = {
+            key: root / (getattr(self, key) or key)
+            for key in ("train", "val", "test")
+            if (root / (getattr(self, key) or key)).is_dir()
+        }
+        if "train" not in there:
+            if there:
+                raise DataError(f"{root} has {min(there)}/ but no train/; set dataset.train=FOLDER")
+            return {"train": root}
+        if there.get("test") == there.get("val"):
+            there.pop("val", None)
+        tiny = "val" in there and (there["val"] / "val_annotations.txt").is_file()
+        if "val" in there and ("test" not in there or (tiny and self.test is None)):
+            there["test"] = there.pop(
+                "val"
+            )  # as papers have it; Tiny-ImageNet's test/ has no labels
+        return there
+
+    def _labelled(
+        self, root: Path, folder: Path, classes: Sequence[str], part: str
+    ) -> tuple[list[str], list[int]]:
+        """Returns images below `folder` and their labels, from their folders or from a list."""
+        named = None if self.labels is None or part != "test" else Path(self.labels).expanduser()
+        flat = part != "train" and not {*class_folders(folder)} & {*classes}
+        if not flat and named is None:
+            return labelled(folder, classes)
+        images = images_below(folder)
+        if not images:
+            raise DataError(f"{folder} holds no images")
+        path = named or find_list(folder, root)
+        if path is None:
+            raise DataError(
+                f"{folder} holds {len(images):,} images, and not in folders named like those of "
+                "the training set; move them into such folders, or set dataset.labels to a list "
+                "with a line 'image class' for each (LOC_val_solution.csv, the devkit's, ...)"
+            )
+        return images, listed_labels(path, images, classes)
+
+    def _cut(
+        self, numbers: Tensor, labels: Tensor, found: dict[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Returns numbers and labels of all parts; what has no folder is cut from the training set.
+
+        Raises:
+            DataError: nothing is left to train with.
+        """
+        order, parts = balanced_order(labels, self.split_seed), dict(found)
+        for part, share in (("test", self.test_share), ("val", self.val_share)):
+            if part not in parts:
+                count = round(share * len(labels))
+                ascending = order[:count].sort().values
+                parts[part] = numbers[ascending], labels[ascending]
+                order = order[count:]
+        order = order[: self.train_size].sort().values
+        if not len(order):
+            raise DataError(
+                f"{self.path}: val_share={self.val_share:g} and test_share={self.test_share:g} "
+                "leave no training image; lower one of them"
+            )
+        return parts | {"train": (numbers[order], labels[order])}
+
+    def _stream(self, source: Source, numbers: Tensor, labels: Tensor) -> Stream:
+        """Returns some of the images as a stream; nothing here is null any more."""
+        size, crop, by = self.image_size, self.crop, self.interpolation
+        assert size is not None and crop is not None and by is not None
+        (least, most), (narrow, wide) = self.scale, self.ratio
+        workers = cpus() if self.workers is None else self.workers
+        return Stream(
+            source=source,
+            numbers=numbers,
+            labels=labels,
+            shape=(3, size, size),
+            training=at_random(size, (least, most), (narrow, wide), by, self.flip),
+            plain=middle(size, crop, by),
+            loading=Loading(
+                workers=workers, prefetch=self.prefetch, allow_damaged=self.allow_damaged
+            ),
+        )
+
+
+def cpus() -> int:
+    """Returns how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _require_range(name: str, values: Sequence[float], most: float) -> None:
+    """Raises ConfigError unless `values` are two ascending positive numbers up to `most`."""
+    require(
+        len(values) == 2 and 0 < values[0] <= values[1] <= most,
+        f"{name} must be two ascending positive numbers{'' if most > 1 else ' up to 1'}, "
+        f"got {list(values)}",
+    )
+
+
+def _classes(folder: Path) -> list[str]:
+    """Returns the names of the classes of the training set.
+
+    Raises:
+        DataError: there are less than two.
+    """
+    found = class_folders(folder)
+    if len(found) < 2:
+        packed = " (it holds archives: unpack them)" if any(folder.glob("*.tar")) else ""
+        raise DataError(
+            f"{folder} must hold at least two folders with images, one for each class; it holds "
+            f"{len(found)}{packed}"
+        )
+    return found

@@ -1,0 +1,120 @@
+"""Image files in folders, one for each class."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.datasets.stream import Unreadable
+from prunebench.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+#: what torchvision takes for an image
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Images by the names of their files; a `Source`.
+
+    Attributes:
+        root: folder.
+        names: below `root`, one behind the other: a million Python strings would be copied into
+            every loader process, since reading them counts references.
+        ends: int64 [n], where each name ends.
+    """
+
+    root: str
+    names: bytes
+    ends: np.ndarray[Any, np.dtype[np.int64]]
+
+    @classmethod
+    def of(cls, root: Path, names: Sequence[str]) -> ImageFiles:
+        """Returns the files `names` below `root`."""
+        import numpy as np
+
+        raw = [os.fsencode(name) for name in names]
+        return cls(str(root), b"".join(raw), np.cumsum([len(name) for name in raw], dtype="int64"))
+
+    def name(self, number: int) -> str:
+        """Returns the path below `root`."""
+        begin = int(self.ends[number - 1]) if number else 0
+        return os.fsdecode(self.names[begin : int(self.ends[number])])
+
+    def read(self, number: int) -> Image:
+        """Returns image `number` as Pillow's ``convert("RGB")`` gives it.
+
+        Raises:
+            Unreadable: it is damaged or not there.
+        """
+        from PIL import Image
+
+        # what Pillow's formats raise on damaged files
+        kinds = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError)
+        damaged = (*kinds, struct.error, zlib.error, Image.DecompressionBombError)
+        try:
+            with Image.open(os.path.join(self.root, self.name(number))) as image:
+                return image.convert("RGB")
+        except damaged as error:
+            where = f"{self.root}{os.sep}"
+            reason = " ".join(str(error).replace(where, "").split()) or type(error).__name__
+            raise Unreadable(reason) from None
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Returns the names of the folders in `folder`, which are its classes, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def images_below(folder: Path) -> list[str]:
+    """Returns the paths, below `folder`, of all image files in it, sorted as torchvision does."""
+    return list(_images(str(folder), ""))
+
+
+def _images(root: str, below: str) -> Iterator[str]:
+    with os.scandir(os.path.join(root, below)) as entries:
+        found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    yield from (
+        os.path.join(below, e.name)
+        for e in found
+        if e.name.lower().endswith(ENDINGS) and not e.is_dir()
+    )
+    for entry in found:
+        if entry.is_dir():
+            yield from _images(root, os.path.join(below, entry.name))
+
+
+def labelled(folder: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Returns the images of every class below `folder`, and their labels.
+
+    Raises:
+        DataError: the classes are not those of the folder, or one has no images.
+    """
+    found = class_folders(folder)
+    if found != list(classes):
+        odd = sorted({*found} ^ {*classes})
+        raise DataError(
+            f"{folder} has {len(found)} classes and the training set {len(classes)}; they must be "
+            f"the same, and '{odd[0]}' is in one of them only"
+        )
+    names: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        images = images_below(folder / name)
+        if not images:
+            raise DataError(
+                f"{folder / name} holds no images ({', '.join(ENDINGS)}); remove the class, or "
+                "put its images there"
+            )
+        names += [os.path.join(name, image) for image in images]
+        labels += [label] * len(images)
+    return names, labels

@@ -1,0 +1,66 @@
+"""What becomes of a photograph on its way to a network: cropped at random, or in its middle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prunebench.datasets.stream import View
+
+#: in the words of torchvision and Pillow
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How images are shown to a network that classifies photographs.
+
+    Attributes:
+        size: side of the square that the network sees.
+        crop: fraction of the shorter side that this square takes, in the middle of the image.
+        interpolation: one of `INTERPOLATIONS`.
+        mean, std: per channel, in units of pixel / 255.
+    """
+
+    size: int = 224
+    crop: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+def middle(size: int, crop: float, interpolation: str) -> View:
+    """Returns the view that scales the shorter side to ``size / crop`` and cuts out the middle."""
+    from torchvision.transforms import InterpolationMode, v2
+
+    view: View = v2.Compose(
+        [
+            v2.Resize(round(size / crop), InterpolationMode(interpolation)),
+            v2.CenterCrop(size),
+        ]
+    )
+    return view
+
+
+def at_random(
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    interpolation: str,
+    flip: bool,
+) -> View:
+    """Returns the view that scales a random part of the image, and mirrors it or not.
+
+    Args:
+        size: side of the result.
+        scale: least and largest fraction of the image's area.
+        ratio: least and largest width over height of the part.
+        interpolation: one of `INTERPOLATIONS`.
+        flip: whether half of the images are mirrored.
+    """
+    from torchvision.transforms import InterpolationMode, v2
+
+    part = v2.RandomResizedCrop(size, scale, ratio, InterpolationMode(interpolation))
+    view: View = v2.Compose([part, v2.RandomHorizontalFlip()]) if flip else part
+    return view

@@ -1,0 +1,32 @@
+"""The images of a run that could not be read: named once, and remembered over a kill."""
+
+from __future__ import annotations
+
+import json
+
+from prunebench.datasets import Data
+from prunebench.records import write_json
+from prunebench.run.folder import RunFolder
+from prunebench.tracking.progress import Progress
+
+#: name -> why, of every image that could not be read so far
+DAMAGED = "damaged.json"
+
+
+def watch(data: Data, folder: RunFolder, progress: Progress) -> None:
+    """Names each damaged image of `data` the first time it is met, also in ``damaged.json``.
+
+    Args:
+        data: the splits; those that were met before a kill count as met.
+        folder: of the run.
+        progress: tells the user.
+    """
+    path = folder.path / DAMAGED
+    if path.is_file():
+        data.damaged.found.update(json.loads(path.read_text(encoding="utf-8")))
+
+    def tell(name: str, why: str) -> None:
+        write_json(path, data.damaged.found)
+        progress.note(f"left out, since it cannot be read: {name} ({why})")
+
+    data.damaged.tell = tell
