@@ -1,6 +1,7 @@
 """What a file holds tells runs apart, not what it is called."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from prunebench.options import conf_dir
 from prunebench.records import REPORT, finish
 from prunebench.records.identity import contents, deciding
 from prunebench.run import baseline
+from tests.photographs import write_tree
 
 TINY = [
     "model=mlp_512_512", "model.widths=[8,4]", "dataset=npz", "dataset.val_size=0", "criterion=l1",
@@ -116,8 +118,29 @@ def test_what_no_file_decides_is_told_by_names_alone():
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"^dataset\.path: cannot read .+ \(Is a directory\)$"):
-        contents({"dataset.path": tmp_path})
+    with pytest.raises(DataError, match=r"^dataset\.path: cannot read .+ \(No such file or dir"):
+        contents({"dataset.path": tmp_path / "gone.npz"})
+
+
+def test_a_folder_goes_by_names_sizes_and_times_of_its_files(tmp_path):
+    def of(name, *words):
+        return run("dataset=folder", f"dataset.path={tmp_path / name}", *words).digest
+
+    write_tree(tmp_path / "a", {"train": 2})
+    shutil.copytree(tmp_path / "a", tmp_path / "b")  # with the times
+    first = of("a")
+    assert first == of("b") == of("a", "dataset.workers=3", "dataset.prefetch=4")
+    assert first != of("a", "dataset.crop=0.5")
+    (tmp_path / "b" / ".DS_Store").touch()
+    assert first == of("b")
+    image = tmp_path / "b" / "train" / "cat" / "0.JPEG"
+    found = image.stat()
+    os.utime(image, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    later = of("b")
+    os.utime(image, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert later != first == of("b")
+    image.rename(image.with_name("9.JPEG"))
+    assert of("b") not in (first, later)
 
 
 def test_a_run_does_not_go_on_with_other_data(prunebench, tmp_path):
