@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from prunebench.analysis.chunks import images_at_once
 from prunebench.analysis.consumer_gram import Entries, Place, Reader, Sampled
 from prunebench.contracts import rows_in
 from prunebench.errors import require, require_choice
@@ -48,7 +49,7 @@ class GramCollection:
         per_image: draws per image and consumer, at least (sampled).
         rows_per_channel: draws per channel, at least; where `per_image` gives fewer, every image
             gives more. Few rows make least squares fit noise (sampled).
-        chunk: images per forward pass; memory, not the result, depends on it.
+        chunk: most images per forward pass; fewer where they are large.
     """
 
     collect: str = "sampled"
@@ -90,6 +91,7 @@ class GramCollection:
         from prunebench.reproducibility import cuda_math
 
         images = min(self.num_samples, evidence.size)
+        size = images_at_once(evidence, self.chunk)
         modules = dict(evidence.network.named_modules())
         seen = Place(images)
         made: dict[str, dict[str, Table]] = {}
@@ -105,7 +107,7 @@ class GramCollection:
         tables = [table for of_group in made.values() for table in of_group.values()]
         uses = Counter(call.weight for call in evidence.cmap.tape.calls)
         with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen, uses):
-            for some, _ in evidence.batches(images, self.chunk):
+            for some, _ in evidence.batches(images, size):
                 seen.next_batch(rows_in(some))
                 with suppress(_AllHeard):
                     evidence.task.run(evidence.network, some)

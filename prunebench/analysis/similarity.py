@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: samples and rows per block of the distance matrix: 2 MiB of float32 at 512 channels
 SAMPLES, ROWS = 32, 32
+#: numbers per block of pairs that are looked at again: 16 MiB of float64
+PAIRS = 1 << 21
 #: squared distance over squared norms below which float32 loses too many digits to cancellation
 CLOSE = 1 / 256
 
@@ -113,40 +115,40 @@ def _summed(maps: Tensor) -> Tensor:
 
 
 def _factors(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns two factors whose product is |a|^2 - 2ab + |b|^2, and what is small beside it.
+    """Returns two factors whose product is |a|^2 - 2ab + |b|^2, and the squared norms.
 
     Args:
         maps: [N, C, P].
 
     Returns:
-        [N, C, P + 2]; [N, P + 2, C]; [N, C]: below it a squared distance has lost too many digits.
+        [N, C, P + 2]; [N, P + 2, C]; [N, C].
     """
     import torch
 
     square = maps.square().sum(2, keepdim=True)
     one = torch.ones_like(square)
     right = torch.cat([-2 * maps, one, square], 2).transpose(1, 2)
-    small = CLOSE * (square + square.amax(1, keepdim=True))
-    return torch.cat([maps, square, one], 2), right, small.squeeze(2)
+    return torch.cat([maps, square, one], 2), right, square.squeeze(2)
 
 
 def _squared_distances(factors: tuple[Tensor, Tensor, Tensor], maps: Tensor, start: int) -> Tensor:
     """Returns d^2 of channels start.. (at most `ROWS`) to channels start..C, float32.
 
-    |a|^2 - 2ab + |b|^2 cancels where maps are close, so images in which a distance is small beside
-    the norms are computed again in float64; on most layers that is none.
+    |a|^2 - 2ab + |b|^2 cancels where maps are close, so distances that are small beside the norms
+    are computed again in float64; on most layers few are.
     """
     import torch
 
     rows = slice(start, start + ROWS)
-    left, right, small = factors
+    left, right, norms = factors
     squared = torch.bmm(left[:, rows], right[:, :, start:])
-    own = squared.diagonal(dim1=1, dim2=2)
-    own.fill_(torch.inf)  # that a channel is near itself calls for no second look
-    near = ~(squared.amin(2) > small[:, rows]).all(1)  # NaN is looked at again, too
-    own.zero_()
-    if bool(near.any()):
-        left, right, _ = _factors(maps[near].double())
-        exact = torch.bmm(left[:, rows], right[:, :, start:])
-        squared[near] = exact.clamp_(min=0).float()  # rounding can go below; elsewhere it is > 0
+    small = CLOSE * (norms[:, rows, None] + norms[:, None, start:])
+    near = (squared < small) | squared.isnan()
+    near = near.triu(1)  # a channel is near itself; the other half is not read
+    squared.diagonal(dim1=1, dim2=2).copy_(0 * norms[:, rows])  # NaN stays NaN
+    places = near.nonzero()
+    for some in torch.split(places, max(1, PAIRS // maps.shape[2])):
+        image, first, second = some.unbind(1)
+        apart = maps[image, start + first].double().sub_(maps[image, start + second])
+        squared[image, first, second] = apart.square_().sum(1).float()
     return squared

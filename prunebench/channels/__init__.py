@@ -1,6 +1,6 @@
 """Channels: which of them live and die together, and how they are taken out of a network."""
 
-from prunebench.channels.capture import capture, edit
+from prunebench.channels.capture import capture, edit, look
 from prunebench.channels.example import Example
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
@@ -27,6 +27,7 @@ __all__ = [
     "capture",
     "edit",
     "in_mode",
+    "look",
     "mask",
     "add_position_bias",
     "agreement",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,15 +56,47 @@ def capture(
     """
     found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Edit:
-        def look(x: Tensor) -> None:
-            found[name] = x.detach().clone()
+    def keep(name: str, x: Tensor) -> None:
+        found[name] = x.clone()
 
-        return look
-
-    with torch.no_grad(), edit(model, cmap, point, {g.name: keep(g.name) for g in groups}):
-        run(model, images)
+    takers = {group.name: partial(keep, group.name) for group in groups}
+    look(takers, model, cmap, images, point, run=run)
     return found
+
+
+def look(
+    takers: Mapping[str, Callable[[Tensor], None]],
+    model: nn.Module,
+    cmap: ChannelMap,
+    images: Example,
+    point: str,
+    *,
+    run: Callable[[nn.Module, Any], object] = run_on,
+) -> None:
+    """Shows what the channels of groups hold at `point`, one group after the other.
+
+    Args:
+        takers: group name -> what receives its channels, as in `capture`. They are the network's
+            own, good until the call returns, and not to be changed.
+        model: as in `capture`, like all that follows.
+        cmap: its channel map.
+        images: [N, C, H, W], or several inputs as for `trace`.
+        point: where.
+        run: runs the model on the images.
+
+    Raises:
+        PruningError: a group does not exist at this point.
+    """
+
+    def showing(take: Callable[[Tensor], None]) -> Edit:
+        def show(x: Tensor) -> None:
+            take(x.detach())
+
+        return show
+
+    shows = {name: showing(take) for name, take in takers.items()}
+    with torch.no_grad(), edit(model, cmap, point, shows):
+        run(model, images)
 
 
 @contextmanager

@@ -7,9 +7,14 @@ pixels, and the highest go. The score is 1 - APoZ. Images come from the training
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: torch's names of activations with exact zeros; ReLU6 is a hardtanh
 RELUS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
@@ -21,7 +26,7 @@ class Apoz(Criterion):
 
     Attributes:
         num_samples: training images looked at.
-        chunk: images per forward pass; memory, not the result, depends on it.
+        chunk: most images per forward pass; fewer where they are large.
     """
 
     num_samples: int = 512
@@ -52,15 +57,19 @@ class Apoz(Criterion):
                     f"criterion=apoz counts the zeros of a ReLU, and {group.name} is followed by "
                     f"{found}; leave it out with budget.exclude, or choose another criterion"
                 )
-        from prunebench.channels import capture
+        from prunebench.analysis.chunks import images_at_once
+        from prunebench.channels import look
 
         alive = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
         seen = dict.fromkeys(alive, 0)
         network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
-        for some, _ in evidence.batches(self.num_samples, self.chunk):
-            maps = capture(network, cmap, some, evidence.groups, "activation", run=run)
-            for name, features in maps.items():
-                flat = features.flatten(2) if features.dim() > 2 else features[:, :, None]
-                alive[name] += flat.count_nonzero((0, 2)).cpu()
-                seen[name] += flat.shape[0] * flat.shape[2]
+
+        def add(name: str, features: Tensor) -> None:
+            flat = features.flatten(2) if features.dim() > 2 else features[:, :, None]
+            alive[name] += flat.count_nonzero((0, 2)).cpu()
+            seen[name] += flat.shape[0] * flat.shape[2]
+
+        takers = {name: partial(add, name) for name in alive}
+        for some, _ in evidence.batches(self.num_samples, images_at_once(evidence, self.chunk)):
+            look(takers, network, cmap, some, "activation", run=run)
         return {name: GroupRank(count / seen[name]) for name, count in alive.items()}

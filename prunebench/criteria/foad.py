@@ -46,7 +46,7 @@ class Foad(Criterion):
         num_samples: training images compared.
         point: where maps are read: ``block`` after the pooling that follows the activation,
             ``activation`` right after the activation.
-        chunk: images per forward pass; memory, not the result, depends on it.
+        chunk: most images per forward pass; fewer where they are large.
     """
 
     rule: str = "v2023"
@@ -88,7 +88,8 @@ class Foad(Criterion):
             PruningError: the feature maps of a group are not finite, or a pattern of `t_at` or
                 `s_at` matches no group.
         """
-        from prunebench.channels import capture
+        from prunebench.analysis.chunks import images_at_once
+        from prunebench.channels import look
 
         for key, exceptions in (("t_at", self.t_at), ("s_at", self.s_at)):
             if exceptions:
@@ -96,10 +97,9 @@ class Foad(Criterion):
                 require_matches(f"criterion.{key}", exceptions, names)
         tables = {group.name: SimilarityTable(group.size) for group in evidence.groups}
         network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
-        for some, _ in evidence.batches(self.num_samples, self.chunk):
-            maps = capture(network, cmap, some, evidence.groups, self.point, run=run)
-            for name, features in maps.items():
-                tables[name].add(features)
+        takers = {name: table.add for name, table in tables.items()}
+        for some, _ in evidence.batches(self.num_samples, images_at_once(evidence, self.chunk)):
+            look(takers, network, cmap, some, self.point, run=run)
         ranks = {}
         for name, gathered in tables.items():
             table = gathered.result()

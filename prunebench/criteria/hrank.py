@@ -8,6 +8,7 @@ nearly all ranks tie; ties go to the lower index.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prunebench.criteria import Criterion, Evidence, GroupRank
@@ -25,7 +26,7 @@ class Hrank(Criterion):
 
     Attributes:
         num_samples: training images looked at.
-        chunk: images per forward pass; memory, not the result, depends on it.
+        chunk: most images per forward pass; fewer where they are large.
     """
 
     num_samples: int = 512
@@ -51,17 +52,21 @@ class Hrank(Criterion):
         """
         import torch
 
-        from prunebench.channels import capture
+        from prunebench.analysis.chunks import images_at_once
+        from prunebench.channels import look
 
         for group in evidence.groups:
             _require_maps(group)
         network, cmap, run = evidence.network, evidence.cmap, evidence.task.run
         images = min(self.num_samples, evidence.size)
         total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
-        for some, _ in evidence.batches(images, self.chunk):
-            maps = capture(network, cmap, some, evidence.groups, "activation", run=run)
-            for name, features in maps.items():
-                total[name] += ranks(features).sum(0).cpu()
+
+        def add(name: str, features: Tensor) -> None:
+            total[name] += ranks(features).sum(0).cpu()
+
+        takers = {name: partial(add, name) for name in total}
+        for some, _ in evidence.batches(images, images_at_once(evidence, self.chunk)):
+            look(takers, network, cmap, some, "activation", run=run)
         return {name: GroupRank(ranked / images) for name, ranked in total.items()}
 
 

@@ -32,7 +32,7 @@ class Oracle(Criterion):
             public ResNet-56 with 30 % fewer MACs kept 12.7 % top-1 right after the cut, and 73.2 %
             with ``absolute``.
         num_samples: training images looked at.
-        chunk: images per forward pass; memory, not the result, depends on it.
+        chunk: most images per forward pass; fewer where they are large.
     """
 
     change: str = "absolute"
@@ -72,10 +72,13 @@ class Oracle(Criterion):
         """Returns the mean loss over the images, summed up in float64."""
         import torch
 
+        from prunebench.analysis.chunks import images_at_once
+
         task, images = evidence.task, min(self.num_samples, evidence.size)
+        size = images_at_once(evidence, self.chunk)
         total: Tensor | float = 0.0
         with torch.inference_mode():
-            for some, targets in evidence.batches(images, self.chunk):
+            for some, targets in evidence.batches(images, size):
                 outputs = task.run(network, some)
                 if isinstance(outputs, torch.Tensor) and task.loss is None:
                     outputs = outputs.double()

@@ -22,7 +22,7 @@ def ranked(criterion: Criterion, evidence: Evidence) -> dict[str, GroupRank]:
             `Criterion.rank`: a group is missing, scores are not one finite float for each class,
             `kept` holds no classes of the group, or the network was changed.
     """
-    before = _snapshot(evidence.network)
+    before = {name: _copy(value) for name, value in _state(evidence.network).items()}
     ranks = criterion.rank(evidence)
     name = type(criterion).__name__
     if not isinstance(ranks, Mapping):
@@ -33,7 +33,7 @@ def ranked(criterion: Criterion, evidence: Evidence) -> dict[str, GroupRank]:
         problem = _problem(ranks[group.name], group.size)
         if problem:
             raise PruningError(f"{name}.rank, group '{group.name}': {problem}")
-    changed = _changed(before, _snapshot(evidence.network))
+    changed = _changed(before, _state(evidence.network))
     if changed:
         raise PruningError(f"{name}.rank changed the network it was to look at: {changed}")
     return dict(ranks)
@@ -67,16 +67,20 @@ def _kind(value: object) -> str:
     return type(value).__name__ + ("" if dtype is None else f" of {dtype}")
 
 
-def _snapshot(network: nn.Module) -> dict[str, Tensor | bool]:
-    """Returns copies of all weights and buffers, and the mode of every module."""
+def _state(network: nn.Module) -> dict[str, Tensor | bool]:
+    """Returns all weights and buffers, and the mode of every module."""
     import torch
 
     state: dict[str, Tensor | bool] = {
-        name: value.detach().clone()
+        name: value
         for name, value in network.state_dict().items()
         if isinstance(value, torch.Tensor)
     }
     return state | {f"{name}.training": m.training for name, m in network.named_modules()}
+
+
+def _copy(value: Tensor | bool) -> Tensor | bool:
+    return value if isinstance(value, bool) else value.clone()
 
 
 def _changed(before: Mapping[str, Tensor | bool], now: Mapping[str, Tensor | bool]) -> str:

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from prunebench.contracts import rows_in
+from prunebench.contracts import rows, rows_in
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
 
@@ -70,29 +71,28 @@ class Taylor(Criterion):
         """Ranks by products of parameters and their gradients, averaged over batches."""
         import torch
 
+        from prunebench.analysis.chunks import images_at_once
+
         score = gate_scores if self.form == "gate" else weight_scores
         sites = {g.name: gates(g) if self.form == "gate" else g.producers for g in evidence.groups}
         names = sorted({name for found in sites.values() for site in found for name in owned(site)})
         held = dict(evidence.network.named_parameters(remove_duplicate=False))
         weights = {name: held[name] for name in names if name in held}
         total: dict[str, Tensor | float] = {group.name: 0.0 for group in evidence.groups}
-        task, parts = evidence.task, list(evidence.batches(self.num_samples, self.batch))
+        size = images_at_once(evidence, self.batch, backward=True)
+        batches = 0
         with torch.enable_grad(), ExitStack() as after:
             for weight in weights.values():
                 after.callback(weight.requires_grad_, weight.requires_grad)
                 weight.requires_grad_()
-            for some, targets in parts:
-                loss = task.mean_loss(task.run(evidence.network, some), targets)
-                slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-                products = {
-                    name: (weight * slope).detach()
-                    for (name, weight), slope in zip(weights.items(), slopes, strict=True)
-                    if slope is not None
-                }
+            for some, targets in evidence.batches(self.num_samples, self.batch):
+                batches += 1
+                slopes = mean_slopes(evidence, weights, some, targets, size)
+                products = {name: weights[name].detach() * slopes[name] for name in slopes}
                 for group in evidence.groups:
                     total[group.name] += score(products, sites[group.name], group.size)
         return {
-            name: GroupRank(torch.as_tensor(scores).cpu() / len(parts))
+            name: GroupRank(torch.as_tensor(scores).cpu() / batches)
             for name, scores in total.items()
         }
 
@@ -100,38 +100,71 @@ class Taylor(Criterion):
         """Ranks by products of activations and their gradients, averaged over examples."""
         import torch
 
+        from prunebench.analysis.chunks import images_at_once
         from prunebench.channels import edit
         from prunebench.channels.tensors import map_tensors
 
         network, cmap, task = evidence.network, evidence.cmap, evidence.task
-        maps: dict[str, Tensor] = {}
+        total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
+        images = min(self.num_samples, evidence.size)
 
-        def keep(name: str) -> Callable[[Tensor], Tensor]:
+        def listen(name: str) -> Callable[[Tensor], Tensor]:
             def look(x: Tensor) -> Tensor:
-                maps[name] = x.clone()
-                return maps[name].clone()  # what follows may work in place
+                # its slope is used up when the backward comes by, and kept nowhere
+                x.register_hook(partial(add, name, x.detach()))  # type: ignore[no-untyped-call]
+                return x.clone()  # what follows may work in place
 
             return look
 
-        names = [group.name for group in evidence.groups]
-        total = {g.name: torch.zeros(g.size, dtype=torch.float64) for g in evidence.groups}
-        images = min(self.num_samples, evidence.size)
-        looks = {name: keep(name) for name in names}
+        def add(name: str, x: Tensor, slope: Tensor) -> None:
+            total[name] += activation_scores(x, slope).cpu()
+
+        looks = {name: listen(name) for name in total}
+        size = images_at_once(evidence, self.batch, backward=True)
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
         with torch.enable_grad(), edit(network, cmap, "activation", looks):
-            for some, targets in evidence.batches(images, self.batch):
+            for some, targets in evidence.batches(images, size):
                 # gradients reach the activations even if every weight is frozen
-                outputs = task.run(network, map_tensors(some, _with_slope))
+                starts: list[Tensor] = []
+                outputs = task.run(network, map_tensors(some, partial(_with_slope, starts)))
                 # in eval mode an example's own gradient is that of the sum
                 loss = task.summed_loss(outputs, targets, rows_in(some))
-                slopes = torch.autograd.grad(loss, [maps[name] for name in names])
-                for name, slope in zip(names, slopes, strict=True):
-                    total[name] += activation_scores(maps[name].detach(), slope).cpu()
+                torch.autograd.grad(loss, starts or trained, allow_unused=True)
         return {name: GroupRank(normed(scores / images)) for name, scores in total.items()}
 
 
-def _with_slope(x: Tensor) -> Tensor:
-    """Returns a copy of an input that asks for gradients; of numbers of other kinds, just them."""
-    return x.clone().requires_grad_() if x.is_floating_point() else x
+def _with_slope(starts: list[Tensor], x: Tensor) -> Tensor:
+    """Returns a copy of an input that asks for gradients, added to `starts`; others as they are."""
+    if not x.is_floating_point():
+        return x
+    starts.append(x.clone().requires_grad_())
+    return starts[-1]
+
+
+def mean_slopes(
+    evidence: Evidence, weights: Mapping[str, Tensor], images: Any, labels: Any, size: int
+) -> dict[str, Tensor]:
+    """Returns the gradients of the mean loss of a batch, by name; what has none is left out.
+
+    Args:
+        evidence: its network is in eval mode, so that the parts of a batch add up to it.
+        weights: name -> parameter.
+        images: the batch.
+        labels: its labels.
+        size: images that go through at once.
+    """
+    import torch
+
+    task, total, count = evidence.task, dict[str, Tensor](), rows_in(images)
+    for start in range(0, count, size):
+        stop = min(start + size, count)
+        outputs = task.run(evidence.network, rows(images, start, stop))
+        loss = task.mean_loss(outputs, rows(labels, start, stop)) * ((stop - start) / count)
+        slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for name, slope in zip(weights, slopes, strict=True):
+            if slope is not None:
+                total[name] = total[name] + slope if name in total else slope
+    return total
 
 
 def activation_scores(activations: Tensor, slopes: Tensor) -> Tensor:

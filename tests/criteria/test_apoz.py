@@ -11,21 +11,25 @@ from prunebench.contracts import Evidence
 from prunebench.criteria.apoz import Apoz
 from prunebench.errors import ConfigError, PruningError
 
+#: a channel map that knows no layers
+UNKNOWN = SimpleNamespace(tape=SimpleNamespace(calls=[]))
+
 
 @pytest.fixture
 def evidence(monkeypatch):
-    def capture(network, cmap, images, groups, point, *, run):
+    def look(takers, network, cmap, images, point, *, run):
         assert point == "activation"
         assert len(images) <= 3
-        return {group.name: images for group in groups}
+        for take in takers.values():
+            take(images)
 
-    monkeypatch.setattr(prunebench.channels, "capture", capture, raising=False)
+    monkeypatch.setattr(prunebench.channels, "look", look)
 
     def make(features, function="relu"):
         place = SimpleNamespace(function=function) if function else None
         group = SimpleNamespace(name="conv1", size=features.shape[1], activation=place)
         labels = torch.zeros(len(features), dtype=torch.int64)
-        return Evidence(nn.Identity(), SimpleNamespace(), (group,), features, labels, 0)
+        return Evidence(nn.Identity(), UNKNOWN, (group,), features, labels, 0)
 
     return make
 

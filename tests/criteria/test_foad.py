@@ -13,6 +13,9 @@ from prunebench.contracts import Evidence
 from prunebench.criteria.foad import Foad, ranking, select
 from prunebench.errors import ConfigError, PruningError
 
+#: a channel map that knows no layers
+UNKNOWN = SimpleNamespace(tape=SimpleNamespace(calls=[]))
+
 
 def oracle_similarity(features):
     maps = features.double().flatten(2).tolist()
@@ -267,15 +270,16 @@ def test_ranges(change, message):
 def evidence(features, monkeypatch):
     """An evidence whose images are the features themselves."""
 
-    def capture(network, cmap, images, groups, point, *, run):
+    def look(takers, network, cmap, images, point, *, run):
         assert point == "block"
         assert len(images) <= 4
-        return {group.name: images for group in groups}
+        for take in takers.values():
+            take(images)
 
-    monkeypatch.setattr(prunebench.channels, "capture", capture, raising=False)
+    monkeypatch.setattr(prunebench.channels, "look", look)
     group = SimpleNamespace(name="conv1", size=features.shape[1])
     labels = torch.zeros(len(features), dtype=torch.int64)
-    return Evidence(torch.nn.Identity(), SimpleNamespace(), (group,), features, labels, 0)
+    return Evidence(torch.nn.Identity(), UNKNOWN, (group,), features, labels, 0)
 
 
 def test_rank_uses_the_first_images_in_chunks(monkeypatch):
@@ -299,7 +303,7 @@ def test_layers_have_their_own_t_and_s(monkeypatch):
     features = torch.randn(6, 30, 2, 2, generator=torch.Generator().manual_seed(2)).relu()
     facts = evidence(features, monkeypatch)
     groups = tuple(SimpleNamespace(name=f"conv{n}", size=30) for n in (1, 2, 3))
-    facts = replace(facts, groups=groups, cmap=SimpleNamespace(groups=groups))
+    facts = replace(facts, groups=groups, cmap=SimpleNamespace(groups=groups, tape=UNKNOWN.tape))
     table = similarity(features)
     middle = float(table.median())
     ranks = settings(t_at={"conv2": 3, "conv*": 1}, s_at={"conv3": middle}).rank(facts)

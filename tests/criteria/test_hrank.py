@@ -12,6 +12,9 @@ from prunebench.contracts import Evidence
 from prunebench.criteria.hrank import Hrank, ranks
 from prunebench.errors import ConfigError, PruningError
 
+#: a channel map that knows no layers
+UNKNOWN = SimpleNamespace(tape=SimpleNamespace(calls=[]))
+
 
 def test_maps_of_known_rank():
     eye = torch.eye(4)
@@ -34,16 +37,17 @@ def test_one_pixel_maps_have_rank_nought_or_one():
 
 
 def test_mean_over_the_first_images_equals_one_by_one(monkeypatch):
-    def capture(network, cmap, images, groups, point, *, run):
+    def look(takers, network, cmap, images, point, *, run):
         assert point == "activation"
         assert len(images) <= 2
-        return {group.name: images for group in groups}
+        for take in takers.values():
+            take(images)
 
-    monkeypatch.setattr(prunebench.channels, "capture", capture, raising=False)
+    monkeypatch.setattr(prunebench.channels, "look", look)
     noise = torch.Generator().manual_seed(1)
     features = (torch.randn(6, 7, 4, 4, generator=noise) - 1).relu()
     group = SimpleNamespace(name="conv1", size=7, activation=None)
-    facts = Evidence(nn.Identity(), SimpleNamespace(), (group,), features, torch.zeros(6).long(), 0)
+    facts = Evidence(nn.Identity(), UNKNOWN, (group,), features, torch.zeros(6).long(), 0)
     scores = Hrank(num_samples=5, chunk=2).rank(facts)["conv1"].scores
     for channel in range(7):
         expected = np.mean([np.linalg.matrix_rank(m.numpy()) for m in features[:5, channel]])
