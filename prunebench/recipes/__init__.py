@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prunebench.errors import require, require_choice
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("all", "weights")
 SCHEDULES = ("constant", "step", "multistep", "cosine")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "fp16")
+SCHEDULED_BY = ("epoch", "iteration")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class Phase:
     label_smoothing: float
     precision: str
     channels_last: bool
+    accumulate: int = 1
+    schedule_by: str | None = None
+    decay_of: dict[str, float] = field(default_factory=dict)
+    ema: float = 0.0
     gamma_l1: float = 0.0
     gamma_hinge: float = 0.0
     hinge_share: float = 0.0
@@ -60,6 +65,7 @@ class Phase:
             f"label_smoothing must lie in [0, 1), got {self.label_smoothing}",
         )
         require_choice("precision", self.precision, PRECISIONS)
+        self._check_scale()
         require(self.gamma_l1 >= 0, f"gamma_l1 must not be below 0, got {self.gamma_l1}")
         require(self.gamma_hinge >= 0, f"gamma_hinge must not be below 0, got {self.gamma_hinge}")
         require(
@@ -69,6 +75,18 @@ class Phase:
             not self.gamma_hinge or self.hinge_share > 0,
             "gamma_hinge needs a hinge_share above 0: the fraction of channels it pushes",
         )
+
+    def _check_scale(self) -> None:
+        """Checks what large data sets are trained with."""
+        require(
+            1 <= self.accumulate <= self.batch_size,
+            f"accumulate must lie in [1, batch_size={self.batch_size}], got {self.accumulate}",
+        )
+        if self.schedule_by is not None:
+            require_choice("schedule_by", self.schedule_by, SCHEDULED_BY)
+        low = [name for name, decay in self.decay_of.items() if decay < 0]
+        require(not low, f"decay_of must not hold decays below 0, got {low}")
+        require(0 <= self.ema < 1, f"ema must lie in [0, 1), got {self.ema}")
 
     def _check_milestones(self) -> None:
         """Checks that the milestones are what the schedule can use."""
@@ -102,6 +120,11 @@ class Recipe:
             self.between.epochs == 0,
             "between.epochs must stay 0: the schedule says how long (schedule.epochs), "
             f"got {self.between.epochs}",
+        )
+        require(
+            self.pruning.ema == 0,
+            "pruning.ema must stay 0: channels go by the weights themselves, "
+            f"got {self.pruning.ema}",
         )
         require(
             self.between.warmup_epochs <= 1,

@@ -33,6 +33,8 @@ NOT_DECIDING = (
     "dataset.prefetch",
     "dataset.allow_damaged",
 )
+#: keys that came later, by their last word, with the value that says what went without saying
+LATER: dict[str, Any] = {"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0}
 #: digits of a file's sha256 that tell settings apart
 SHOWN = 12
 #: options that go without saying
@@ -97,7 +99,8 @@ def deciding(
         if isinstance(value, Mapping)
         else contents.get(f"{prefix}{key}", value)
         for key, value in config.items()
-        if f"{prefix}{key}" in contents or f"{prefix}{key}" not in NOT_DECIDING
+        if (f"{prefix}{key}" in contents or f"{prefix}{key}" not in NOT_DECIDING)
+        and not (key in LATER and LATER[key] == value)
     }
 
 

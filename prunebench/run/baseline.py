@@ -150,7 +150,7 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
     """
     return {
         **deciding({group: run.config[group] for group in ("model", "dataset")}, run.contents),
-        "recipe": asdict(run.recipe.baseline),
+        "recipe": deciding(asdict(run.recipe.baseline), {}),
         "seed": run.settings.seed,
         "device": next(network.parameters()).device.type,
         "threads": run.settings.threads,

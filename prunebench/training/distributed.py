@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -152,6 +152,18 @@ def replicate(network: nn.Module) -> nn.Module:
     replica = DistributedDataParallel(network)
     replica.broadcast_buffers = False  # of process 0's at each forward: `average_statistics` shares
     return replica
+
+
+def shared(forward: nn.Module, *, now: bool) -> AbstractContextManager[object]:
+    """Returns the block in which a backward of `forward` shares all gradients so far, or waits.
+
+    Args:
+        forward: from `replicate`.
+        now: whether the gradients are complete.
+    """
+    if now or not isinstance(forward, DistributedDataParallel):
+        return nullcontext()
+    return forward.no_sync()
 
 
 def average_statistics(network: nn.Module) -> None:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
-from prunebench.contracts import Moment
 from prunebench.datasets import Data
 from prunebench.errors import TrainingError
 from prunebench.interruption import held
 from prunebench.recipes import Phase
-from prunebench.reproducibility import cuda_math, seed_for
+from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Task
 from prunebench.training import distributed
 from prunebench.training.batches import split_on
-from prunebench.training.losses import cross_entropy
-from prunebench.training.optim import build_optimizer, learning_rate
-from prunebench.training.split import images_at
+from prunebench.training.optim import averaged, build_optimizer
 from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
+from prunebench.training.step import autocast, train_step
 from prunebench.training.tally import NEVER, Tally
 
 #: steps between two looks at whether every loss so far was finite; each look waits for the device
 LOOK_EVERY = 50
-#: images per batch where nothing is learned
-VAL_BATCH = 500
+#: pixels per batch where nothing is learned, unless the batches of training are larger
+VAL_PIXELS = 500 * 32 * 32
 
 
 def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainResult:
@@ -57,6 +57,8 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
             _close_epoch(run, task)
     for observer in stage.observers:
         observer.finished()
+    if run.average is not None:
+        network.load_state_dict(run.shown.state_dict())
     set_memory_format(network, torch.contiguous_format)
     return TrainResult(
         history=tuple(run.history),
@@ -92,6 +94,8 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Trai
         train=split_on(device, data, data.train, channels_last=last),
         val=split_on(device, data, data.val, channels_last=last),
         tally=Tally(device),
+        scaler=torch.amp.GradScaler(device.type, enabled=phase.precision == "fp16"),
+        average=averaged(network, phase.ema),
     )
     for observer in stage.observers:
         observer.start(network, run.optimizer)
@@ -108,7 +112,7 @@ def _train_epoch(run: Training, task: Task) -> None:
         run.phase.batch_size, seed=stage.seed, stage=stage.name, epoch=run.epoch, start=first
     )
     for images, labels in batches:
-        _train_step(run, images, labels)
+        train_step(run, images, labels)
         run.step += 1
         task.advance()
         if run.over:
@@ -118,37 +122,6 @@ def _train_epoch(run: Training, task: Task) -> None:
         if distributed.from_first(stage.checkpoint is not None and stage.checkpoint.due()):
             _check_loss(run)
             run.save()
-
-
-def _train_step(run: Training, images: Tensor, labels: Tensor) -> None:
-    """One step, forward to update."""
-    stage, phase = run.stage, run.phase
-    draws = (run.epoch, run.step, *distributed.own_draws())
-    torch.manual_seed(seed_for(stage.seed, stage.name, "step", *draws))
-    lr = learning_rate(phase, run.epoch * run.steps + run.step, run.steps)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    with _autocast(run):
-        logits = run.forward(images)
-    loss = cross_entropy(logits, labels, smoothing=phase.label_smoothing)
-    run.optimizer.zero_grad()
-    # gradients become the mean over the processes, whose parts of a batch may differ by an image
-    mean_over = images_at(run.step, len(run.train), phase.batch_size) / distributed.size()
-    torch.autograd.backward(loss * (len(labels) / mean_over))
-    distributed.average_statistics(run.network)
-    moment = Moment(run.epoch, run.step, run.steps, labels, mean_over)
-    for observer in stage.observers:
-        observer.after_backward(moment)
-    run.optimizer.step()
-    # a list, since every observer is to see the step, whatever those before it say
-    run.over = any([observer.after_step(moment) for observer in stage.observers])
-    run.tally.add(run.step, loss.detach(), logits.detach(), labels)
-
-
-def _autocast(run: Training) -> torch.autocast:
-    """The precision of the forward pass."""
-    enabled = run.phase.precision == "bf16"
-    return torch.autocast(run.stage.device.type, torch.bfloat16, enabled=enabled)
 
 
 def _check_loss(run: Training) -> None:
@@ -196,7 +169,7 @@ def _close_epoch(run: Training, task: Task) -> None:
     )
     run.history.append(record)
     if record.val_seen and (run.best is None or correct > run.best.val_correct):
-        run.best, run.best_state = record, _copy(run.network)
+        run.best, run.best_state = record, _copy(run.shown)
     run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
     run.tally = Tally(run.stage.device)
     run.stage.log(record.row(run.stage.name, run.phase.epochs))
@@ -220,11 +193,13 @@ def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
 
 def _count_correct(run: Training) -> tuple[int, int]:
     """Validation images the network gets right, in the precision it is trained in, and all seen."""
-    run.network.eval()
+    network = run.shown
+    network.eval()
+    size = max(run.phase.batch_size, VAL_PIXELS // prod(run.val.shape[1:]))
     counts = torch.zeros(2, dtype=torch.int64, device=run.stage.device)
-    with torch.inference_mode(), _autocast(run):
-        for images, labels in run.val.batches(VAL_BATCH, shared_out=True):
-            counts[0] += (run.network(images).argmax(1) == labels).sum()
+    with torch.inference_mode(), autocast(run):
+        for images, labels in run.val.batches(size, shared_out=True):
+            counts[0] += (network(images).argmax(1) == labels).sum()
             counts[1] += len(labels)
     correct, seen = distributed.total(counts).tolist()
     return correct, seen

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn, optim
 from torch.nn.modules.conv import _ConvNd
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
@@ -16,23 +18,31 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
     """Returns the trainable parameters in optimizer groups, by whether they decay.
 
     Raises:
-        TrainingError: the network has no trainable parameter.
+        TrainingError: the network has no trainable parameter, or none of a name in `decay_of`.
     """
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not trainable:
         raise TrainingError("the network has no trainable parameter; set requires_grad")
-    if phase.decay == "all":
-        return [{"params": trainable, "weight_decay": phase.weight_decay}]
     kernels = {
         id(module.weight) for module in network.modules() if isinstance(module, _ConvNd | nn.Linear)
     }
-    decayed = [parameter for parameter in trainable if id(parameter) in kernels]
-    others = [parameter for parameter in trainable if id(parameter) not in kernels]
-    groups = [
-        {"params": decayed, "weight_decay": phase.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    groups: dict[float, list[nn.Parameter]] = {phase.weight_decay: [], 0.0: []}
+    unused = {*phase.decay_of}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        own = [pattern for pattern in phase.decay_of if fnmatchcase(name, pattern)]
+        unused -= {*own}
+        decays = phase.decay == "all" or id(parameter) in kernels
+        usual = phase.weight_decay if decays else 0.0
+        groups.setdefault(phase.decay_of[own[0]] if own else usual, []).append(parameter)
+    if unused:
+        names = [name for name, _ in network.named_parameters()]
+        raise TrainingError(
+            f"decay_of: no parameter is called '{min(unused)}'; they are called {names[0]} to "
+            f"{names[-1]}, and * stands for anything"
+        )
+    return [{"params": some, "weight_decay": by} for by, some in groups.items() if some]
 
 
 def build_optimizer(network: nn.Module, phase: Phase) -> optim.Optimizer:
@@ -59,19 +69,31 @@ def learning_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
         steps_per_epoch: as `split.steps` says.
     """
     warmup = round(phase.warmup_epochs * steps_per_epoch)
+    total = phase.epochs * steps_per_epoch
     if step < warmup:
         return phase.lr * (step + 1) / warmup
+    epoch = step // steps_per_epoch
     if phase.schedule == "cosine":
-        total = phase.epochs * steps_per_epoch
-        return phase.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
-    return phase.lr * phase.gamma ** _milestones_passed(phase, step // steps_per_epoch)
+        now = max(warmup, epoch * steps_per_epoch) if phase.schedule_by == "epoch" else step
+        return phase.lr * 0.5 * (1 + math.cos(math.pi * (now - warmup) / (total - warmup)))
+    if phase.schedule_by == "iteration":
+        return phase.lr * phase.gamma ** _milestones_passed(phase, step, total)
+    return phase.lr * phase.gamma ** _milestones_passed(phase, epoch, phase.epochs)
 
 
-def _milestones_passed(phase: Phase, epoch: int) -> int:
-    """Number of milestones at or before `epoch`, counted from 0; the first epoch passes none."""
+def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
+    """Returns the moving average of the network's weights and buffers; None where `decay` is 0."""
+    if not decay:
+        return None
+    keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=keep, use_buffers=True)
+
+
+def _milestones_passed(phase: Phase, now: int, total: int) -> int:
+    """Number of milestones at or before `now` of `total`, counted from 0; the first passes none."""
     if phase.schedule == "constant":
         return 0
     marks = phase.milestones
     if phase.schedule == "step":
         marks = [k * marks[0] for k in range(1, math.ceil(1 / marks[0]))]
-    return sum(epoch >= max(1, math.floor(mark * phase.epochs + 0.5)) for mark in marks)
+    return sum(now >= max(1, math.floor(mark * total + 0.5)) for mark in marks)

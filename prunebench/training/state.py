@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor, nn, optim
+from torch.amp import GradScaler
+from torch.optim.swa_utils import AveragedModel
 
 from prunebench.errors import CheckpointError
 from prunebench.recipes import Phase
@@ -26,6 +28,8 @@ class Training:
         forward: what to call; its gradients are those of all processes.
         train, val: on the device; `train` is the same in all processes, who share out its batches.
         tally: of this process.
+        scaler: of the loss, where it is float16 that is trained in.
+        average: of the weights over the steps, if there is one.
         epoch: epochs done.
         step: steps done in the epoch under way.
         over: an observer has ended the phase.
@@ -40,6 +44,8 @@ class Training:
     train: Split
     val: Split
     tally: Tally
+    scaler: GradScaler
+    average: AveragedModel | None = None
     epoch: int = 0
     step: int = 0
     over: bool = False
@@ -53,6 +59,11 @@ class Training:
     def steps(self) -> int:
         """Steps per epoch."""
         return steps(len(self.train), self.phase.batch_size)
+
+    @property
+    def shown(self) -> nn.Module:
+        """What is validated and comes of the training: the average, where there is one."""
+        return self.network if self.average is None else self.average.module
 
     def tick(self) -> None:
         """Brings `seconds` up to now."""
@@ -76,6 +87,8 @@ class Training:
                 "identity": self._identity(),
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "average": self.average.state_dict() if self.average else None,
                 "processes": parts,
                 "epoch": self.epoch,
                 "step": self.step,
@@ -99,6 +112,10 @@ class Training:
             return
         self._require_own(state)
         self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         part = state["processes"][distributed.rank()]
         self.tally.load_state_dict(part["tally"])
         for observer, remembered in zip(self.stage.observers, part["observers"], strict=True):

@@ -128,7 +128,11 @@ def test_foad_is_what_the_authors_code_does() -> None:
         ({"gamma": 0.0}, "gamma must lie in"),
         ({"warmup_epochs": 11.0}, "warmup_epochs must lie in"),
         ({"label_smoothing": 1.0}, "label_smoothing must lie in"),
-        ({"precision": "fp16"}, "precision must be one of float32, bf16"),
+        ({"precision": "fp8"}, "precision must be one of float32, bf16, fp16"),
+        ({"accumulate": 0}, "accumulate must lie in"),
+        ({"schedule_by": "step"}, "schedule_by must be one of epoch, iteration"),
+        ({"decay_of": {"fc": -1.0}}, "decay_of must not hold"),
+        ({"ema": 1.0}, "ema must lie in"),
     ],
 )
 def test_values_out_of_range_are_named(change: dict[str, object], message: str) -> None:

@@ -130,12 +130,19 @@ def run_killed(folder: Path, moments: list[int], phase: Phase) -> tuple[list[obj
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "precision"), [("sgd", "float32"), ("adamw", "float32"), ("sgd", "bf16")]
+    ("optimizer", "precision", "ema"),
+    [
+        ("sgd", "float32", 0.0),
+        ("adamw", "float32", 0.9),
+        ("sgd", "bf16", 0.0),
+        ("sgd", "fp16", 0.0),
+    ],
 )
 def test_a_killed_training_ends_bit_for_bit_where_it_would_have(
-    tmp_path: Path, optimizer: str, precision: str
+    tmp_path: Path, optimizer: str, precision: str, ema: float
 ) -> None:
-    phase = replace(PHASE, optimizer=optimizer, precision=precision, nesterov=False, lr=0.01)
+    changes = {"optimizer": optimizer, "precision": precision, "ema": ema}
+    phase = replace(PHASE, **changes, accumulate=2, nesterov=False, lr=0.01)
     net, observer = network(), Shrinker()
     expected = outcome(net, train(net, data(), phase, stage(observers=[observer])))
     # before the first step, in the middle, at an epoch's first and last step, twice, thrice
@@ -305,6 +312,61 @@ def test_bf16_autocasts_the_forward_pass_and_keeps_float32_weights() -> None:
     train(net, data(), replace(PHASE, precision="bf16"), stage())
     assert kinds == {torch.bfloat16}
     assert {weight.dtype for weight in net.parameters()} == {torch.float32}
+
+
+def test_a_batch_in_parts_gives_the_same_gradients_where_no_norm_sees_it() -> None:
+    def trained(parts: int) -> nn.Module:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4))
+        sizes: list[int] = []
+        net.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+        train(net, data(val=0), replace(PHASE, accumulate=parts, epochs=1), stage())
+        assert sizes == ([8, 8, 8, 6] if parts == 1 else [3, 3, 2] * 3 + [2, 2, 2])
+        return net
+
+    whole, parted = trained(1).state_dict(), trained(3).state_dict()
+    assert all(torch.allclose(whole[name], parted[name], atol=1e-6) for name in whole)
+    assert not all(torch.equal(whole[name], parted[name]) for name in whole)
+
+
+def test_the_average_of_the_weights_is_what_comes_of_a_phase() -> None:
+    seen: list[dict[str, Tensor]] = []
+
+    class Watcher(Shrinker):
+        def after_step(self, moment: Moment) -> bool:
+            seen.append({k: v.detach().clone() for k, v in self.network.state_dict().items()})
+            return False
+
+        def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
+            super().start(network, optimizer)
+            self.network = network
+
+    net = network()
+    done = train(net, data(), replace(PHASE, ema=0.8), stage(observers=[Watcher()]))
+    average = seen[0]
+    for state in seen[1:]:
+        average = {k: 0.8 * average[k] + 0.2 * v for k, v in state.items() if v.is_floating_point()}
+    for name, value in average.items():
+        assert torch.allclose(net.state_dict()[name], value, atol=1e-5), name
+        assert not torch.allclose(seen[-1][name], value, atol=1e-5) or "bias" in name
+    assert done.best_state is not None
+
+
+def test_float16_is_trained_with_a_scaler_of_the_loss() -> None:
+    dtypes, slopes = [], []
+
+    class Watcher(Shrinker):
+        def after_backward(self, moment: Moment) -> None:
+            assert self.weight.grad is not None
+            slopes.append(float(self.weight.grad.abs().max()))
+
+    net = network()
+    net[4].register_forward_hook(lambda _, given, out: dtypes.append(out.dtype))
+    run = train(net, data(), replace(PHASE, precision="fp16"), stage(observers=[Watcher()]))
+    assert {*dtypes} == {torch.float16}
+    assert net[4].weight.dtype == torch.float32
+    assert max(slopes) < 100  # observers see the gradients themselves, not 65,536 times them
+    assert run.last is not None and run.last.correct > 0
 
 
 def poisoned(at: int) -> tuple[nn.Module, Callable[..., None]]:

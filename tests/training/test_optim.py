@@ -34,6 +34,18 @@ def test_multistep_changes_at_the_exact_epoch() -> None:
     assert learning_rate(PHASE, 6, 2) == pytest.approx(0.01)
 
 
+def test_the_schedule_moves_as_often_as_it_is_told() -> None:
+    by_step = replace(PHASE, schedule_by="iteration", milestones=[0.325])
+    assert learning_rate(by_step, 6, 2) == 0.1
+    assert learning_rate(by_step, 7, 2) == pytest.approx(0.01)  # in the middle of an epoch
+    cosine = replace(PHASE, schedule="cosine", epochs=4, warmup_epochs=0.5, schedule_by="epoch")
+    got = [learning_rate(cosine, step, 4) for step in range(16)]
+    assert got[:4] == pytest.approx([0.05, 0.1, 0.1, 0.1])
+    for epoch in (1, 2, 3):
+        expected = 0.05 * (1 + math.cos(math.pi * (4 * epoch - 2) / 14))
+        assert got[4 * epoch : 4 * epoch + 4] == pytest.approx([expected] * 4)
+
+
 def test_foad_drops_from_epoch_80_and_from_120_counted_from_1() -> None:
     phase = replace(PHASE, epochs=160, milestones=[0.49375, 0.74375])
     by_epoch = dict(enumerate(rates(phase), start=1))
@@ -124,3 +136,20 @@ def test_adam_couples_decay_and_adamw_does_not() -> None:
     # adam turns the decay alone into a step of full length, adamw shrinks by lr * decay
     assert moved["adam"] == pytest.approx(0.9, abs=1e-5)
     assert moved["adamw"] == pytest.approx(1 - 0.1 * 0.01)
+
+
+def test_parameters_may_decay_by_name() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.PReLU(), nn.Conv2d(4, 4, 1), nn.Linear(4, 2))
+    phase = replace(PHASE, decay_of={"3.*": 4e-4, "1.weight": 0.0, "*.bias": 0.5})
+    by = {
+        id(parameter): group["weight_decay"]
+        for group in parameter_groups(net, phase)
+        for parameter in group["params"]
+    }
+    found = {name: by[id(parameter)] for name, parameter in net.named_parameters()}
+    assert found == {
+        "0.weight": 0.01, "0.bias": 0.5, "1.weight": 0.0, "2.weight": 0.01, "2.bias": 0.5,
+        "3.weight": 4e-4, "3.bias": 4e-4,
+    }  # fmt: skip
+    with pytest.raises(TrainingError, match=r"decay_of: no parameter is called 'head\.\*'; they"):
+        parameter_groups(net, replace(PHASE, decay_of={"head.*": 0.0}))
