@@ -22,6 +22,7 @@ from prunebench.recipes.sparsity import Sparsity
 from prunebench.records.metrics import MetricsLog
 from prunebench.records.predictions import PREDICTIONS
 from prunebench.run.ledger import Ledger
+from prunebench.run.step import Sample, draw_sample
 from prunebench.run.trained import Trained
 from prunebench.tracking import TrackedRun
 from prunebench.tracking.progress import Progress
@@ -54,6 +55,13 @@ class RunContext:
     metrics: MetricsLog
     tracker: TrackedRun
     progress: Progress
+    _sample: Sample | None = None
+
+    def sample(self, count: int) -> Sample:
+        """Returns `count` training images for criteria and repairs, the same at every step."""
+        if self._sample is None or len(self._sample.labels) != count:
+            self._sample = draw_sample(self.run, self.data, self.device, count)
+        return self._sample
 
     @property
     def example(self) -> torch.Tensor:

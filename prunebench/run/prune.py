@@ -17,7 +17,7 @@ from prunebench.records import StepRecord, from_json, to_json
 from prunebench.run.context import RunContext
 from prunebench.run.in_training import prune_while_training
 from prunebench.run.scored import left_whole, living, scored_only
-from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, draw_sample, evidence
+from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, evidence
 from prunebench.schedules import Step
 
 
@@ -114,7 +114,7 @@ def compute(
     """Ranks, chooses, repairs, slims and verifies."""
     run, example = context.run, context.example
     method = Method(run.criterion, run.budget, run.repair)
-    sample = draw_sample(run, context.data, context.device, method.images_needed)
+    sample = context.sample(method.images_needed)
     if decided is None:
         return cut(network, method, step, counts, sample=sample, example=example)
     facts = evidence(network, step, sample, example)

@@ -100,8 +100,33 @@ class ResidentSplit(Split):
             end = start + batch_size
             yield self._floats(self.images[start:end]), self.labels[start:end]
 
-    def sample(self, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int, *, seed: int) -> tuple[ResidentRows, Tensor]:
         """See `Split`."""
         order = torch.randperm(len(self), generator=generator(seed, "sample"))[:count]
         order = order.to(self.device)
-        return self._floats(self.images[order]), self.labels[order]
+        return ResidentRows(self, order), self.labels[order]
+
+    def floats(self, places: Tensor) -> Tensor:
+        """Returns the plain images at `places`, normalised."""
+        return self._floats(self.images[places])
+
+
+@dataclass(frozen=True)
+class ResidentRows:
+    """The images of a sample, normalised as they are sliced: floats take four times the memory.
+
+    Attributes:
+        split: which has the images.
+        places: int64 [n], in the split.
+    """
+
+    split: ResidentSplit
+    places: Tensor
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.places)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Returns images normalised, float32 [k, C, H, W] on the split's device."""
+        return self.split.floats(self.places[rows])

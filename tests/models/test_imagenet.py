@@ -88,3 +88,28 @@ def test_weights_are_loaded_and_a_new_head_put_on(monkeypatch):
     network = Torchvision(name="resnet18", weights="IMAGENET1K_V1").build((3, 64, 64), 10)
     assert torch.equal(network.conv1.weight, stored["conv1.weight"])
     assert network.fc.weight.shape == (10, 512)
+
+
+def test_images_are_shown_as_the_weights_were_measured():
+    first, second = (
+        Torchvision(name="resnet50", weights=f"IMAGENET1K_V{n}").preset for n in (1, 2)
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.size, round(first.size / first.crop), first.interpolation) == (
+        224,
+        256,
+        "bilinear",
+    )
+    assert (second.size, round(second.size / second.crop)) == (224, 232)
+    large = Torchvision(name="efficientnet_v2_m", weights="DEFAULT").preset
+    assert large is not None
+    assert (large.size, large.crop, large.mean) == (480, 1.0, (0.485, 0.456, 0.406))
+    assert Torchvision(name="vit_b_16", weights="DEFAULT").preset is not None
+    assert Torchvision(name="resnet50", weights=None).preset is None
+
+
+def test_weights_with_their_own_head_need_no_training():
+    assert Torchvision(name="resnet18", weights="DEFAULT").pretrained(1000)
+    assert not Torchvision(name="resnet18", weights="DEFAULT").pretrained(10)
+    assert not Torchvision(name="resnet18", weights=None).pretrained(1000)

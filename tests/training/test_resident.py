@@ -155,13 +155,14 @@ def test_other_splits_come_in_order_and_unaugmented() -> None:
 def test_a_sample_is_seeded_and_unaugmented() -> None:
     whole = data()
     train = ResidentSplit(whole, whole.train, device=CPU)
-    images, labels = train.sample(8, seed=3)
+    rows, labels = train.sample(8, seed=3)
     again, _ = train.sample(8, seed=3)
     more, _ = train.sample(99, seed=3)
-    other, _ = train.sample(8, seed=4)
-    assert torch.equal(images, again)
+    images, other = rows[:], train.sample(8, seed=4)[0][:]
+    assert torch.equal(images, again[:])
     assert torch.equal(more[:8], images)
-    assert len(more) == 21
+    assert torch.equal(more[3:5], images[3:5])
+    assert (len(rows), len(more)) == (8, 21)
     assert not torch.equal(images, other)
     plain = normalised(whole.train.images, whole)
     for image, label in zip(images, labels, strict=True):
