@@ -155,7 +155,8 @@ def mean_slopes(
     """
     import torch
 
-    task, total, count = evidence.task, dict[str, Tensor](), rows_in(images)
+    task, count = evidence.task, rows_in(images)
+    total: dict[str, Tensor] = {}
     for start in range(0, count, size):
         stop = min(start + size, count)
         outputs = task.run(evidence.network, rows(images, start, stop))

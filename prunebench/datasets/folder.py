@@ -39,8 +39,8 @@ class Folder(DatasetSpec):
         scale, ratio: area and width over height of the random training crop.
         flip: whether training images are mirrored at random.
         mean, std: per channel, in units of pixel / 255.
-        val_share, test_share: fractions that are cut from the training images, classes balanced,
-            where there is no folder for them.
+        val_size, test_size: images that are cut from the training set, classes balanced, where
+            there is no folder for them; null = a tenth of it.
         train_size: images of the remaining training set to use, classes balanced; null = all.
         split_seed: draws these cuts.
         workers: processes that read, shared out among the run's own; null = one per CPU.
@@ -61,8 +61,8 @@ class Folder(DatasetSpec):
     flip: bool
     mean: list[float] | None
     std: list[float] | None
-    val_share: float
-    test_share: float
+    val_size: int | None
+    test_size: int | None
     train_size: int | None
     split_seed: int
     workers: int | None
@@ -82,9 +82,9 @@ class Folder(DatasetSpec):
         for name, values in (("mean", self.mean), ("std", self.std)):
             require(values is None or len(values) == 3, f"{name} must have three values")
         require(self.std is None or min(self.std) > 0, "std must be positive")
-        for name in ("val_share", "test_share"):
-            share = getattr(self, name)
-            require(0 <= share < 1, f"{name} must lie in [0, 1), got {share}")
+        for name in ("val_size", "test_size"):
+            size = getattr(self, name)
+            require(size is None or size >= 0, f"{name} must not be negative, got {size}")
         require(self.train_size is None or self.train_size >= 1, "train_size must be at least 1")
         require(0 <= self.split_seed < 2**32, "split_seed must lie in 0..2**32 - 1")
         require(self.workers is None or self.workers >= 0, "workers must not be negative")
@@ -202,17 +202,17 @@ class Folder(DatasetSpec):
             DataError: nothing is left to train with.
         """
         order, parts = balanced_order(labels, self.split_seed), dict(found)
-        for part, share in (("test", self.test_share), ("val", self.val_share)):
+        for part, size in (("test", self.test_size), ("val", self.val_size)):
             if part not in parts:
-                count = round(share * len(labels))
+                count = round(len(labels) / 10) if size is None else size
                 ascending = order[:count].sort().values
                 parts[part] = numbers[ascending], labels[ascending]
                 order = order[count:]
         order = order[: self.train_size].sort().values
         if not len(order):
             raise DataError(
-                f"{self.path}: val_share={self.val_share:g} and test_share={self.test_share:g} "
-                "leave no training image; lower one of them"
+                f"{self.path}: val_size={self.val_size} and test_size={self.test_size} leave none "
+                f"of {len(labels):,} images to train with; lower one of them"
             )
         return parts | {"train": (numbers[order], labels[order])}
 

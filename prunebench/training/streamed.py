@@ -6,6 +6,7 @@ made it, and when, decides nothing.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from prunebench.datasets import Data
 from prunebench.datasets.stream import Stream, Unreadable
 from prunebench.errors import DataError, TrainingError
+from prunebench.interruption import SIGNALS, stop_if_asked
 from prunebench.reproducibility import generator, seed_for
 from prunebench.training import distributed
 from prunebench.training.split import Split, own_part, starts, steps
@@ -122,6 +124,7 @@ class StreamedSplit(Split):
             persistent_workers=loading.workers > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from torch's own
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def training_batches(
@@ -199,6 +202,7 @@ class StreamedSplit(Split):
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
+                stop_if_asked()  # the signal was for all processes
                 reason = " ".join(str(error).split())
                 raise TrainingError(
                     f"a loader process was ended from outside ({reason}); go on with "
@@ -226,6 +230,13 @@ class StreamedSplit(Split):
             f"dataset {self.data.name}: {len(self._bad)} of {len(self):,} images could not be "
             f"read, more than dataset.allow_damaged={allowed:g} allows; the last is {name} ({why})"
         )
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """Lets a loader process, which Ctrl-C reaches too, read on until the run has saved."""
+    for number in SIGNALS:
+        if number != signal.SIGTERM:  # by which torch itself ends loaders
+            signal.signal(number, signal.SIG_IGN)
 
 
 class StreamedRows:

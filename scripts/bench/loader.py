@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    cut = {"val_share": 0.0, "test_share": 0.0, "train_size": asked.images}
+    cut = {"val_size": 0, "test_size": 0, "train_size": asked.images}
     data = option("dataset", "folder", DatasetSpec, path=asked.tree, **cut).suited(None).load()
     split, loader = ours(data, asked.workers), plain(asked.tree, data, asked.workers)
 

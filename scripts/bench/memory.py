@@ -47,7 +47,7 @@ def measure(tree: str, name: str, count: int, answer: Any) -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    cut = {"val_share": 0.0, "test_share": 0.0}
+    cut = {"val_size": 0, "test_size": 0}
     data = option("dataset", "folder", DatasetSpec, path=tree, **cut, workers=0).suited(None).load()
     network = models.vgg16(num_classes=max(2, data.classes)).eval()
     cmap = trace(network, tracing_image(data.shape))

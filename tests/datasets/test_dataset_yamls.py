@@ -24,8 +24,7 @@ def test_yaml_lists_exactly_the_fields(path):
     module, _, name = values.pop("_target_").rpartition(".")
     target = getattr(import_module(module), name)
     assert set(values) == {field.name for field in fields(target)}
-    built = target(**values)
-    assert getattr(built, "val_size", 0) or getattr(built, "val_share", 0)
+    assert target(**values).val_size != 0
     assert path.read_text().startswith("#")
 
 

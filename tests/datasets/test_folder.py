@@ -27,7 +27,7 @@ def names(images):
 
 
 def imagenet(path, **changes):
-    values = {"path": str(path), "image_size": 8, "workers": 0, "val_share": 0.2, **changes}
+    values = {"path": str(path), "image_size": 8, "workers": 0, "val_size": 6, **changes}
     return option("dataset", "imagenet", DatasetSpec, **values)
 
 
@@ -42,7 +42,7 @@ def test_three_folders_are_taken_as_they_are(tree):
 
 def test_without_test_images_those_of_val_are_the_test_set(tree):
     shutil.rmtree(tree / "test")
-    data = folder(tree, val_share=0.2).load()
+    data = folder(tree, val_size=6).load()
     assert all(name.startswith("val/") for name in names(data.test))
     assert {name.split("/")[0] for name in names(data.train) + names(data.val)} == {"train"}
     assert not {*names(data.train)} & {*names(data.val)}
@@ -51,7 +51,7 @@ def test_without_test_images_those_of_val_are_the_test_set(tree):
 
 
 def test_class_folders_alone_are_cut_by_the_seed(tree):
-    cut = {"val_share": 0.2, "test_share": 0.3, "train_size": 9}
+    cut = {"val_size": 6, "test_size": 9, "train_size": 9}
     data, again, other = (
         folder(tree / "train", **cut, split_seed=seed).load() for seed in (0, 0, 1)
     )
@@ -97,7 +97,7 @@ def test_every_mode_is_read_as_pillow_converts_it(tmp_path):
     for path in files:
         path.rename(tmp_path / "tree" / "a" / path.name)
     saved(tmp_path / "tree" / "b" / "0.png", colour)
-    stream = folder(tmp_path / "tree", test_share=0.0, val_share=0.0).load().train
+    stream = folder(tmp_path / "tree", test_size=0, val_size=0).load().train
     for number, name in zip(stream.numbers.tolist(), names(stream), strict=True):
         plain = Image.open(tmp_path / "tree" / name).convert("RGB")
         assert np.array_equal(np.asarray(stream.source.read(number)), np.asarray(plain)), name
@@ -174,7 +174,7 @@ def test_tiny_imagenet_is_recognised(tmp_path):
     rows = [f"val_{n}.JPEG\t{WNIDS[n]}\t0\t32\t44\t62" for n in (2, 0, 1)]
     (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(rows))
     (tmp_path / "wnids.txt").write_text("\n".join(WNIDS))
-    data = folder(tmp_path, val_share=0.25).load()
+    data = folder(tmp_path, val_size=3).load()
     assert names(data.test) == [f"val/images/val_{n}.JPEG" for n in range(3)]
     assert data.test.labels.tolist() == [0, 1, 2]
     assert [len(data.train), len(data.val)] == [9, 3]
@@ -250,3 +250,11 @@ def test_missing_folders_are_said(tmp_path):
     assert "there is no folder" in folder(tmp_path / "nowhere").missing
     assert "dataset.test: there is no folder" in folder(tmp_path, test="valid").missing
     assert folder(tmp_path).missing == ""
+
+
+def test_a_tenth_is_cut_unless_it_is_said_how_many(tree):
+    data = folder(tree / "train").load()
+    assert [len(part) for part in (data.train, data.val, data.test)] == [24, 3, 3]
+    assert len(folder(tree / "train", val_size=0, test_size=0).load().val) == 0
+    with pytest.raises(DataError, match="leave none of 30 images to train with"):
+        folder(tree / "train", val_size=20, test_size=10).load()
