@@ -214,11 +214,13 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     for group, part in parts.items():
         plain[group] = {"_target_": plain[group]["_target_"], **asdict(part)}
     held: dict[str, str] = {}
+    reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
     if files:
         require_files(parts["model"])
-        reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
         held = contents_of(reading)
-    texts = hidden(cfg, held)
+    texts = hidden(
+        cfg, [f"{name}.{field}" for name, part in reading.items() for field in part.files]
+    )
     return Run(
         settings=settings,
         baseline=baseline,

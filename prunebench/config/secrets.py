@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,12 +12,12 @@ from prunebench.errors import require
 from prunebench.records.identity import NOT_DECIDING, dotted
 
 
-def hidden(cfg: DictConfig, contents: Mapping[str, str]) -> dict[str, Any]:
+def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
     """Returns dotted key -> text for all values of `cfg` that hold an environment variable's.
 
     Args:
         cfg: as composed.
-        contents: as in `Run`; such a file is on record by what it holds.
+        files: dotted keys of those that name files, which are on record by what they hold.
 
     Raises:
         ConfigError: such a value decides the result, which nobody could then read off the record.
@@ -34,7 +34,7 @@ def hidden(cfg: DictConfig, contents: Mapping[str, str]) -> dict[str, Any]:
     for key in found:
         decides = not any(f"{key}.".startswith(f"{place}.") for place in NOT_DECIDING)
         require(
-            not decides or key in contents,
+            not decides or key in files,
             f"{key}={found[key]} decides the result and must be on record; type its value",
         )
     return found
