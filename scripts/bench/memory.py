@@ -57,7 +57,7 @@ def measure(tree: str, name: str, count: int, answer: Any) -> None:
     before = peak()
     size, start = images_at_once(facts, 64), time.process_time()
     with torch.no_grad():
-        for some, _ in facts.chunks(count, size):
+        for some, _ in facts.batches(count, size):
             network(some)
     forward, start = time.process_time() - start, time.process_time()
     criterion = option(
@@ -80,6 +80,7 @@ def main() -> None:
             mine, theirs = context.Pipe()
             process = context.Process(target=measure, args=(asked.tree, name, count, theirs))
             process.start()
+            theirs.close()  # so that a process that fails is heard of
             before, most, seconds, forward = mine.recv()
             process.join()
             print(  # noqa: T201
