@@ -149,15 +149,18 @@ def require_files(*parts: Baseline | DatasetSpec | ModelSpec) -> None:
         require(not part.missing, part.missing)
 
 
+def named_files(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict[str, Path]:
+    """Returns dotted key -> file or folder of all that `parts` (section -> what it is) read."""
+    return {
+        f"{section}.{field}": path
+        for section, part in parts.items()
+        for field, path in part.files.items()
+    }
+
+
 def contents_of(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict[str, str]:
     """Returns dotted key -> sha256 of every file of `parts` (section -> what it describes)."""
-    return contents(
-        {
-            f"{section}.{field}": path
-            for section, part in parts.items()
-            for field, path in part.files.items()
-        }
-    )
+    return contents(named_files(parts))
 
 
 def plain_values(cfg: DictConfig) -> dict[str, Any]:
@@ -218,9 +221,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     if files:
         require_files(parts["model"])
         held = contents_of(reading)
-    texts = hidden(
-        cfg, [f"{name}.{field}" for name, part in reading.items() for field in part.files]
-    )
+    texts = hidden(cfg, named_files(reading))
     return Run(
         settings=settings,
         baseline=baseline,
