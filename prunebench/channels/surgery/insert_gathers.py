@@ -50,7 +50,7 @@ class _Mender:
         """Returns the result of a call of `module` that failed, and keeps a mended one."""
         original = self.model.get_submodule(call.name)
         with _asleep(labeller):
-            stuck = self.recheck.stuck(call.name, error)
+            stuck = self.recheck.stuck(call.name, error, call.given)
             try:
                 if call.nth or _is_altered(module):
                     raise stuck.because("it has hooks, another forward, or is called again")
@@ -61,7 +61,10 @@ class _Mender:
                 raise stuck.because(str(failure)) from failure
             rewriter = Rewriter(module, labeller, self.recheck, dense)
             given = _arguments(module, call)
-        result = rewriter.run(*given)
+        try:
+            result = rewriter.run(*given)
+        except StuckError as failure:  # where nothing says whose channels they are, it is these
+            raise StuckError(failure.where, failure.why, failure.groups or stuck.groups) from None
         self.mended.append((module, rewriter))
         return result
 

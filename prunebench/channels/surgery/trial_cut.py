@@ -39,7 +39,7 @@ def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
             if not held:  # nobody knows whose channels they are: nothing may be cut
                 held = {group.name for group in cmap.groups}
             reason = f"{error.where} does not follow a cut: {error.why}"
-            frozen |= dict.fromkeys(held, reason)
+            frozen |= dict.fromkeys(sorted(held), reason)
             cmap = build_map(model, tape, frozen)
         else:
             break

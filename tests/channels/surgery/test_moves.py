@@ -175,6 +175,21 @@ def test_a_count_in_the_code_freezes_what_it_concerns(name: str, scramble, rando
     assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(3))
 
 
+def test_a_module_that_fails_freezes_what_it_is_given_and_no_more(scramble, random_plan) -> None:
+    def forward(heads: nn.Module, x: Tensor) -> Tensor:
+        q = heads.qkv(x.flatten(2).transpose(1, 2)).unflatten(2, (2, 4, x.size(1) // 4))
+        mixed = (q[:, :, 0] @ q[:, :, 1].transpose(-1, -2)).softmax(-1) @ q[:, :, 1]
+        return heads.proj(mixed.flatten(2)).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    heads = type("Heads", (nn.Module,), {"forward": forward})()
+    heads.qkv, heads.proj = nn.Linear(8, 16), nn.Linear(8, 8)
+    net = ready(Net(lambda net, x: net.heads(x), 8, heads=heads), scramble)
+    cmap = trace(net, example())
+    assert "heads does not follow a cut" in cmap.frozen["a"]
+    assert [group.name for group in cmap.groups] == ["heads.proj", "b"]
+    assert exact(net, cmap, random_plan(cmap, 0))
+
+
 def test_a_branch_that_only_a_harder_cut_takes_is_told_by_slim(scramble) -> None:
     net = ready(Net(lambda net, x: x.neg() if x.size(1) < 3 else x, 8), scramble)
     cmap = trace(net, example())
