@@ -46,11 +46,7 @@ class Padded(nn.Module):
 
 
 def build(name: str) -> nn.Module:
-    """Returns a random network by name (``timm:``, ``ours:`` and ``drawn:`` prefixed)."""
-    if name.startswith("drawn:"):
-        from drawn.program import alone
-
-        return alone(name[6:], seed=0).build()
+    """Returns a random network by name (``timm:`` and ``ours:`` prefixed)."""
     if name.startswith("timm:"):
         import timm
 

@@ -15,15 +15,17 @@ import json
 import signal
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from surgery import RATIO, build, by_l1
+from surgery import RATIO, build, by_l1, ours, peer
 from torch import Tensor, nn
 
 from prunebench.channels import Plan, slim, trace, verify
+from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError
 
 LIMIT_SECONDS = 120
@@ -41,6 +43,8 @@ hardcorenas_a darknet53 rexnet_100 fbnetc_100 convnext_atto efficientnet_lite0
 mobilenetv3_small_100
 """.split()  # noqa: SIM905
 OURS = ("resnet20", "resnet56", "resnet110")
+Tool = Callable[[nn.Module, Any], nn.Module]
+
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference" / "surgery"
 TEXT = """# Surgery, net by net
 
@@ -53,7 +57,8 @@ refused or raised, and why, is in `table.json`.
 """
 DRAWN = """One small network around each fragment of `tests/channels/drawn`, kinds of code that were
 reported to break pruning tools: caches, hooks, closures, ghost concatenations, shared or transposed
-weights, outputs in objects. Refuses and freezes have a reason.
+weights, outputs in objects. Judged by the tests' oracle: exact = it computes what the dense network
+does with zeros in place of all that is gone. Refuses and freezes have a reason.
 """
 
 
@@ -68,12 +73,36 @@ def fragments() -> list[str]:
     return [f"drawn:{name}" for name in FRAGMENTS]
 
 
-def run(model: nn.Module, example: Any) -> list[Tensor]:
-    """Returns every tensor that `model` returns for a tensor, a tuple or a dict."""
-    from drawn.objects import tensors
-    from drawn.program import call
+def judge_drawn(fragment: str, tool: Tool) -> tuple[str, float]:
+    """Returns the verdict of the tests' oracle on a small network, and the share that is kept.
 
-    return list(tensors(call(model, example)))
+    Whatever is not left in it is zero in the dense one, what reads it included: that is fair to
+    tools which cut in place, and to hooks and closures.
+    """
+    from drawn.oracle import Bad, check_same
+    from drawn.program import alone
+
+    program = alone(fragment, seed=0)
+    model = program.build()
+    total = sum(p.numel() for p in model.parameters())
+    try:
+        small = tool(model, program.example(0))
+    except PruningError as error:
+        return f"refuses: {error}", 1.0
+    except Exception as error:  # noqa: BLE001  (whatever a tool raises is the finding)
+        return f"raises {type(error).__name__}", 1.0
+    share = sum(p.numel() for p in small.parameters()) / total
+    try:
+        check_same(program, small.eval(), training=False)
+    except Bad as bad:
+        return f"wrong: {bad.verdict.why}", share
+    return "exact" if share < 1 else "freezes all", share
+
+
+def outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
+    """Returns every tensor that `model` returns."""
+    with torch.no_grad():
+        return list(tensors_in(model(example)))
 
 
 def scramble(model: nn.Module) -> None:
@@ -147,18 +176,18 @@ def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
                 left[names[module]] = [v for i, v in enumerate(now) if i not in set(gone)]
             group.prune()
         model.eval()
-        have = run(model, example)
+        have = outputs(model, example)
     except Slow:
         return f"not done in {LIMIT_SECONDS} s", 1.0
     except Exception as error:  # noqa: BLE001  (whatever the peer raises is the finding)
         return f"raises {type(error).__name__}", 1.0
     finally:
         signal.alarm(0)
-    want = run(dense.eval(), example)
+    want = outputs(dense.eval(), example)
     if [t.shape[:2] for t in have] != [t.shape[:2] for t in want]:
         return f"wrong ({', '.join(str(t.shape[1]) for t in have)} outputs)", 1.0
     _zero(dense, left)
-    want = run(dense, example)
+    want = outputs(dense, example)
     error = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, have, strict=True))
     normed = any(isinstance(m, nn.LayerNorm | nn.GroupNorm) for m in dense.modules())
     if normed and error >= 1e-9:  # zeroed channels take part in its statistics, removed ones do not
@@ -185,28 +214,24 @@ def _zero(model: nn.Module, left: dict[str, list[int]]) -> None:
                     t[gone] = 0
 
 
-def inputs(name: str, size: int) -> Any:
-    """Returns two images, or what a small network takes instead."""
+def judged(name: str) -> tuple[tuple[str, float], tuple[str, float]]:
+    """Returns verdict and share of our surgery and of the peer's, in float64."""
+    torch.manual_seed(0)
     if name.startswith("drawn:"):
-        from drawn.program import alone
-
-        return alone(name[6:], seed=0).example(0)
-    return torch.randn(2, 3, size, size, dtype=torch.float64)
+        return judge_drawn(name[6:], ours), judge_drawn(name[6:], peer)
+    size = 32 if name.startswith("ours:") else 128 if "inception" in name else 64
+    size = 75 if name == "inception_v3" else size
+    model = build(name).eval().double()
+    scramble(model)
+    example = torch.randn(2, 3, size, size, dtype=torch.float64)
+    return judge_ours(model, example), judge_peer(model, example)
 
 
 def table(names: list[str]) -> list[dict[str, Any]]:
-    """Judges both tools on each network in float64."""
+    """Judges both tools on each network."""
     rows = []
     for name in names:
-        torch.manual_seed(0)
-        size = 32 if name.startswith("ours:") else 128 if "inception" in name else 64
-        size = 75 if name == "inception_v3" else size
-        model = build(name).eval()
-        model = model if name.startswith("drawn:") else model.double()  # some mix types on purpose
-        scramble(model)
-        example = inputs(name, size)
-        mine, my_share = judge_ours(model, example)
-        theirs, their_share = judge_peer(model, example)
+        (mine, my_share), (theirs, their_share) = judged(name)
         row = {"network": name, "prunebench": mine, "kept": round(my_share, 2)}
         rows.append({**row, "torch_pruning": theirs, "torch_pruning_kept": round(their_share, 2)})
         print(line(rows[-1]), flush=True)

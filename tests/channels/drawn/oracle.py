@@ -99,11 +99,11 @@ def _judge(program: Program, surgery: Surgery, plan: int) -> Verdict:
         error = verify(program.build(), small, cmap, Plan(kept), program.example(6))
     except PrunebenchError as refused:
         raise Bad(WRONG, f"verify refuses what slim does not: {refused}") from refused
-    _check_same(program, small, training=False)
+    check_same(program, small, training=False)
     if not error < 1e-4:
         raise Bad(WRONG, f"verify calls an exact cut wrong by {error:.1e}")
     if not re.search("dropout|spectral", program.source()):  # these differ by chance in training
-        _check_same(program, small, training=True)
+        check_same(program, small, training=True)
     if alarm:
         raise Bad(WRONG, f"an exact cut is refused: {alarm}")
     share = cmap.params(Plan(kept)) / cmap.params(Plan({}))
@@ -198,7 +198,7 @@ def _check_flags(dense: nn.Module, small: nn.Module) -> None:
             raise Bad(WRONG, f"{name} has requires_grad={grads.get(name)}")
 
 
-def _check_same(program: Program, small: nn.Module, *, training: bool) -> None:
+def check_same(program: Program, small: nn.Module, *, training: bool) -> None:
     """Asks for the outputs of the dense network with zeros in place of what is gone."""
     dense = program.build()
     run(dense, program.example(3))  # code that changes its own weights has done so
