@@ -216,11 +216,9 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     parts["dataset"] = parts["dataset"].suited(parts["model"].preset)
     for group, part in parts.items():
         plain[group] = {"_target_": plain[group]["_target_"], **asdict(part)}
-    held: dict[str, str] = {}
-    reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
     if files:
         require_files(parts["model"])
-        held = contents_of(reading)
+    reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
     texts = hidden(cfg, named_files(reading))
     return Run(
         settings=settings,
@@ -229,7 +227,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
         name=str(texts.get("name", plain["name"])),
         config=plain,
         choices=choices,
-        contents=held,
+        contents=contents_of(reading) if files else {},
         hidden=texts,
         **parts,
     )

@@ -131,9 +131,9 @@ def curve(run: Run, network: nn.Module) -> Sequence[Mapping[str, Any]]:
     return Trained.unpack(load(stored)).epochs
 
 
-def stored_as(run: Run, network: nn.Module) -> str | None:
+def stored_as(run: Run, network: nn.Module, data: Data) -> str | None:
     """Returns the name of the store's entry that the run's baseline is; None if it is in none."""
-    elsewhere = run.baseline.checkpoint is not None or run.model.pretrained
+    elsewhere = run.baseline.checkpoint is not None or run.model.pretrained(data.classes)
     return entry(run, network).name if run.baseline.store and not elsewhere else None
 
 

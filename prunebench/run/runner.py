@@ -108,7 +108,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             write_up(context, dense, pruned, measured),
             origin=origin,
             attempts=attempts,
-            baseline=baseline.stored_as(run, dense),
+            baseline=baseline.stored_as(run, dense, data),
         )
         tracker.conclude(outcome(context, report))
     return report

@@ -103,7 +103,8 @@ def test_the_slim_network_reloads_in_a_fresh_process(finished, python, tmp_path)
 
 def test_a_divergence_is_on_record(prunebench, tmp_path):
     done = prunebench(
-        *SMALL, "criterion=l1", "budget=uniform", "dataset.train_size=256", "recipe.baseline.lr=1e12"
+        *SMALL, "criterion=l1", "budget=uniform", "dataset.train_size=256",
+        "recipe.baseline.lr=1e12",
     )  # fmt: skip
     assert done.returncode == 2
     assert "baseline: the loss is not finite at epoch 1 of 2, step" in done.stderr

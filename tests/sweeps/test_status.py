@@ -79,7 +79,8 @@ def test_a_report_is_the_end(folder, make_report):
     assert progress_in(folder).state == "done"
 
 
-def test_damaged_files_end_nothing(folder):
+def test_damaged_files_end_nothing(folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     (folder / ATTEMPTS).write_text("{")
     (folder / METRICS).write_text("{\n{\n")
     assert progress_in(folder).state == "lost"

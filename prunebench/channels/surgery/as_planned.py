@@ -111,11 +111,16 @@ def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
         return
     if type(module) is not type(now):
         yield "class"
-    before, after = vars(module), vars(now)
+    before, after = _own(module), _own(now)
     yield from (before.keys() ^ after.keys()) - CHANGED - _UNCOPIED
     for key in before.keys() & after.keys() - CHANGED:
         if _described(before[key]) != _described(after[key]):
             yield key
+
+
+def _own(module: nn.Module) -> dict[str, Any]:
+    """Returns a module's attributes but for those that torch.compile leaves in passing."""
+    return {key: held for key, held in vars(module).items() if not key.startswith("_torchdynamo")}
 
 
 def _described(value: Any) -> Any:

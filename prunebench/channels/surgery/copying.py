@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,10 +14,6 @@ from prunebench.errors import PruningError
 
 _IMMUTABLE = {str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device}
 _STATE = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__deepcopy__")
-#: how modules are copied that may be copied attribute by attribute
-_ORDINARY = [
-    {getattr(kind, name, None) for kind in (nn.Module, nn.modules.conv._ConvNd)} for name in _STATE
-]
 
 
 def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
@@ -39,7 +34,7 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     shells = []
     for _, module in named_modules(model):
         kind = type(module)
-        if _is_ordinary(kind):  # type: ignore[arg-type]  # classes can be hashed
+        if _is_ordinary(kind):
             memo[id(module)] = shell = kind.__new__(kind)
             shells.append((module, vars(shell)))
     module, name = model, ""
@@ -58,11 +53,15 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     return made
 
 
-@lru_cache(maxsize=1024)
 def _is_ordinary(kind: type[nn.Module]) -> bool:
-    """Whether modules of class `kind` are copied as torch copies most."""
+    """Whether modules of class `kind` are copied as torch copies most, by now.
+
+    torch.compile exchanges how modules are copied.
+    """
+    usual = (nn.Module, nn.modules.conv._ConvNd)
     return all(
-        getattr(kind, name, None) in usual for name, usual in zip(_STATE, _ORDINARY, strict=True)
+        getattr(kind, name, None) in [getattr(each, name, None) for each in usual]
+        for name in _STATE
     )
 
 
