@@ -103,9 +103,11 @@ def _differences(model: nn.Module, slimmed: nn.Module) -> Iterator[str]:
 def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
     """Yields the names of attributes that differ.
 
-    A captured forward, and what only holds parts in it, have no more than the mode in common.
+    A captured forward, and what only holds parts in it, have no more than the mode in common, nor
+    has what torch.compile wrapped round a module.
     """
-    if isinstance(now, fx.GraphModule) or type(now) is nn.Module:
+    compiled = "_orig_mod" in dict(module.named_children())
+    if isinstance(now, fx.GraphModule) or type(now) is nn.Module or compiled:
         if module.training != now.training:
             yield "training"
         return
