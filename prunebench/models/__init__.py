@@ -24,6 +24,11 @@ class ModelSpec(ABC):
         return False
 
     @property
+    def embeds(self) -> bool:
+        """Whether the network ends in an embedding, not in logits: then a head trains it."""
+        return False
+
+    @property
     def preset(self) -> Preset | None:
         """How images were shown to the weights that `build` returns; None where nothing says."""
         return None

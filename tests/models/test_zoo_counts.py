@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 CIFAR, MNIST, IMAGENET = (3, 32, 32), (1, 28, 28), (3, 224, 224)
+FACE, NARROW = (3, 112, 112), (3, 112, 96)
 
 GOLDEN = [
     ("vgg16", {}, CIFAR, 14_724_042, 313_201_664),
@@ -35,6 +36,9 @@ GOLDEN = [
     ("imagenet_resnet50", {}, IMAGENET, 25_557_032, 4_089_184_256),
     ("imagenet_mobilenet_v2", {}, IMAGENET, 3_504_872, 300_774_272),
     ("imagenet_vgg16_bn", {}, IMAGENET, 138_365_992, 15_470_264_320),
+    ("mobilefacenet", {}, FACE, 1_003_136, 220_965_376),
+    ("mobilefacenet", {}, NARROW, 999_552, 189_408_256),
+    ("mobilefacenet", {"embedding": 512}, FACE, 1_200_512, 221_161_984),
 ]
 
 
@@ -58,7 +62,7 @@ def test_params_and_macs_are_golden(option, changes, shape, params, macs):
     assert sum(p.numel() for p in network.parameters()) == params
     with FlopCounterMode(display=False) as counter:
         logits = network(images)
-    assert logits.shape == (1, classes)
+    assert logits.shape == (1, changes.get("embedding", 128) if "face" in option else classes)
     assert counter.get_total_flops() == 2 * macs
 
 

@@ -1,0 +1,130 @@
+"""MobileFaceNet: small networks that turn an aligned face into an embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prunebench.errors import require
+from prunebench.models import ModelSpec
+from prunebench.models.mobilenet import require_size
+
+#: (expansion, output channels, blocks, stride) of the bottlenecks
+_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+#: widths before the bottlenecks and behind them
+_FIRST, _LAST = 64, 512
+#: pixels of the image for one of the last maps
+_STRIDE = 16
+
+
+class ConvBlock(nn.Module):
+    """Convolution, BN and, unless it is `linear`, PReLU."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        depthwise: bool = False,
+        linear: bool = False,
+    ) -> None:
+        """Builds the two or three layers; a depthwise one keeps its channels apart."""
+        super().__init__()
+        groups = inputs if depthwise else 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.prelu = nn.Identity() if linear else nn.PReLU(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns maps [n, outputs, H', W'] of maps [n, inputs, H, W]."""
+        out: Tensor = self.prelu(self.bn(self.conv(x)))
+        return out
+
+
+class Bottleneck(nn.Module):
+    """1x1 that widens, depthwise 3x3, 1x1 that narrows without activation; a sum where it fits."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
+        """Widens to ``expansion * inputs`` channels."""
+        super().__init__()
+        hidden = expansion * inputs
+        self.conv = nn.Sequential(
+            nn.Conv2d(inputs, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.PReLU(hidden),
+            nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.PReLU(hidden),
+            nn.Conv2d(hidden, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns [n, outputs, H / stride, W / stride] from [n, inputs, H, W]."""
+        out: Tensor = self.conv(x)
+        return x + out if self.adds else out
+
+
+class MobilefacenetNetwork(nn.Module):
+    """Stem, 15 bottlenecks, a depthwise convolution over all of the last maps, the embedding.
+
+    Names of modules are those of github.com/Xiaoccer/MobileFaceNet_Pytorch, whose weights load.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, embedding: int) -> None:
+        """Builds for images of `shape` (C, H, W)."""
+        super().__init__()
+        channels, height, width = shape
+        self.conv1 = ConvBlock(channels, _FIRST, 3, stride=2, padding=1)
+        self.dw_conv1 = ConvBlock(_FIRST, _FIRST, 3, padding=1, depthwise=True)
+        blocks, before = list[nn.Module](), _FIRST
+        for expansion, after, count, stride in _STAGES:
+            for place in range(count):
+                step = 1 if place else stride
+                blocks.append(Bottleneck(before, after, stride=step, expansion=expansion))
+                before = after
+        self.blocks = nn.Sequential(*blocks)
+        self.conv2 = ConvBlock(before, _LAST, 1)
+        whole = (-(-height // _STRIDE), -(-width // _STRIDE))
+        self.linear7 = ConvBlock(_LAST, _LAST, whole, depthwise=True, linear=True)
+        self.linear1 = ConvBlock(_LAST, embedding, 1, linear=True)
+        self.flatten = nn.Flatten()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns embeddings [n, embedding], of any length, of images [n, C, H, W]."""
+        x = self.conv2(self.blocks(self.dw_conv1(self.conv1(x))))
+        embedding: Tensor = self.flatten(self.linear1(self.linear7(x)))
+        return embedding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mobilefacenet(ModelSpec):
+    """The schema of ``conf/model/mobilefacenet.yaml``.
+
+    Attributes:
+        embedding: numbers that a face becomes.
+    """
+
+    embedding: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.embedding >= 2, f"embedding must be at least 2, got {self.embedding}")
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the network ends in an embedding."""
+        return True
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network for images of `shape`, at least 32 x 32; it knows no classes."""
+        require_size("mobilefacenet", shape, 2 * _STRIDE)
+        return MobilefacenetNetwork(shape, embedding=self.embedding)
