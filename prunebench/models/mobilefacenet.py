@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from prunebench.errors import require
 from prunebench.models import ModelSpec
-from prunebench.models.mobilenet import require_size
+from prunebench.models.mobilenet import depthwise, require_size
 
 #: (expansion, output channels, blocks, stride) of the bottlenecks
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -21,26 +21,15 @@ _STRIDE = 16
 class ConvBlock(nn.Module):
     """Convolution, BN and, unless it is `linear`, PReLU."""
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int | tuple[int, int],
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        depthwise: bool = False,
-        linear: bool = False,
-    ) -> None:
-        """Builds the two or three layers; a depthwise one keeps its channels apart."""
+    def __init__(self, conv: nn.Conv2d, *, linear: bool = False) -> None:
+        """Puts the others behind `conv`."""
         super().__init__()
-        groups = inputs if depthwise else 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-        self.prelu = nn.Identity() if linear else nn.PReLU(outputs)
+        self.conv = conv
+        self.bn = nn.BatchNorm2d(conv.out_channels)
+        self.prelu = nn.Identity() if linear else nn.PReLU(conv.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns maps [n, outputs, H', W'] of maps [n, inputs, H, W]."""
+        """Returns maps [n, outputs, ...] of maps [n, inputs, H, W]."""
         out: Tensor = self.prelu(self.bn(self.conv(x)))
         return out
 
@@ -56,7 +45,7 @@ class Bottleneck(nn.Module):
             nn.Conv2d(inputs, hidden, 1, bias=False),
             nn.BatchNorm2d(hidden),
             nn.PReLU(hidden),
-            nn.Conv2d(hidden, hidden, 3, stride, padding=1, groups=hidden, bias=False),
+            depthwise(hidden, stride),
             nn.BatchNorm2d(hidden),
             nn.PReLU(hidden),
             nn.Conv2d(hidden, outputs, 1, bias=False),
@@ -80,8 +69,8 @@ class MobilefacenetNetwork(nn.Module):
         """Builds for images of `shape` (C, H, W)."""
         super().__init__()
         channels, height, width = shape
-        self.conv1 = ConvBlock(channels, _FIRST, 3, stride=2, padding=1)
-        self.dw_conv1 = ConvBlock(_FIRST, _FIRST, 3, padding=1, depthwise=True)
+        self.conv1 = ConvBlock(nn.Conv2d(channels, _FIRST, 3, 2, padding=1, bias=False))
+        self.dw_conv1 = ConvBlock(depthwise(_FIRST, 1))
         blocks, before = list[nn.Module](), _FIRST
         for expansion, after, count, stride in _STAGES:
             for place in range(count):
@@ -89,10 +78,11 @@ class MobilefacenetNetwork(nn.Module):
                 blocks.append(Bottleneck(before, after, stride=step, expansion=expansion))
                 before = after
         self.blocks = nn.Sequential(*blocks)
-        self.conv2 = ConvBlock(before, _LAST, 1)
+        self.conv2 = ConvBlock(nn.Conv2d(before, _LAST, 1, bias=False))
         whole = (-(-height // _STRIDE), -(-width // _STRIDE))
-        self.linear7 = ConvBlock(_LAST, _LAST, whole, depthwise=True, linear=True)
-        self.linear1 = ConvBlock(_LAST, embedding, 1, linear=True)
+        over_all = nn.Conv2d(_LAST, _LAST, whole, groups=_LAST, bias=False)
+        self.linear7 = ConvBlock(over_all, linear=True)
+        self.linear1 = ConvBlock(nn.Conv2d(_LAST, embedding, 1, bias=False), linear=True)
         self.flatten = nn.Flatten()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
