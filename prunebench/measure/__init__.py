@@ -10,6 +10,7 @@ from prunebench.measure.costs import (
     size_bytes,
 )
 from prunebench.measure.latency import latencies
+from prunebench.measure.verification import lfw_accuracy, verify
 
 __all__ = [
     "CONVENTION",
@@ -18,7 +19,9 @@ __all__ = [
     "evaluate",
     "latencies",
     "layer_costs",
+    "lfw_accuracy",
     "macs",
     "params",
     "size_bytes",
+    "verify",
 ]

@@ -12,6 +12,7 @@ import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any, TypeVar
 
 from prunebench.errors import DataError
@@ -55,6 +56,43 @@ class Score:
     def top5(self) -> float | None:
         """Top-5 accuracy in percent; None where it was not counted."""
         return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """How a network told whether pairs of faces were of one person, fold by fold.
+
+    Attributes:
+        protocol: ``insightface`` or ``sphereface``; `prunebench.measure.verification` defines both.
+        correct, pairs: right answers, and all.
+        thresholds: that the other folds chose; squared distances, or cosines (sphereface).
+        far: false acceptance rate of the other folds' strangers, at which `accepted` is read.
+        accepted: share of the pairs of one person that were accepted there.
+        roc: points [false acceptance rate, true acceptance rate] over all folds.
+    """
+
+    protocol: str
+    correct: list[int]
+    pairs: list[int]
+    thresholds: list[float]
+    far: float
+    accepted: list[float]
+    roc: list[list[float]]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracy of each fold in percent."""
+        return [100.0 * c / n for c, n in zip(self.correct, self.pairs, strict=True)]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean of the folds' accuracies in percent."""
+        return fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the folds' accuracies in points, as papers on LFW give it."""
+        return pstdev(self.accuracies)
 
 
 @dataclass(frozen=True, kw_only=True)

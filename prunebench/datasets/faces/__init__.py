@@ -1,0 +1,1 @@
+"""Faces: training sets of identities, and pairs to verify."""

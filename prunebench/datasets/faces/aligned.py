@@ -1,0 +1,130 @@
+"""Aligned faces: all of one size, of which a narrower network takes the middle columns."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prunebench.datasets.decoding import rgb
+from prunebench.datasets.stream import Stream, Unreadable
+from prunebench.datasets.tree import ImageFiles
+from prunebench.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from prunebench.datasets.stream import Loading, Source
+
+#: height and width of what the common alignment by five points gives
+ALIGNED = (112, 112)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The middle columns of an image, a `View`.
+
+    Attributes:
+        width: how many.
+        flip: whether it mirrors half of the images, drawn from torch's own generator.
+    """
+
+    width: int
+    flip: bool = False
+
+    def __call__(self, image: Image) -> Image:
+        """Returns the part of `image`, of full height."""
+        from PIL import ImageOps
+
+        if image.width != self.width:
+            left = (image.width - self.width) // 2
+            image = image.crop((left, 0, left + self.width, image.height))
+        return ImageOps.mirror(image) if self.flip and _coin() else image
+
+
+def _coin() -> bool:
+    """Tosses one of torch's."""
+    import torch
+
+    return bool(torch.rand(()) < 0.5)
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Files of faces below a folder; a `Source`.
+
+    Attributes:
+        files: which.
+        size: (height, width) that the network sees.
+    """
+
+    files: ImageFiles
+    size: tuple[int, int]
+
+    def name(self, number: int) -> str:
+        """Returns the path below the folder."""
+        return self.files.name(number)
+
+    def read(self, number: int) -> Image:
+        """Returns image `number`.
+
+        Raises:
+            Unreadable: it is damaged, not there, or of a size that is not to be cut.
+        """
+        path = os.path.join(self.files.root, self.name(number))
+        return fitting(rgb(path, self.files.root), self.size)
+
+
+def decoded(content: bytes, size: tuple[int, int]) -> Image:
+    """Returns the image that `content` encodes.
+
+    Raises:
+        Unreadable: it is damaged, or of a size that is not to be cut to `size`.
+    """
+    return fitting(rgb(io.BytesIO(content)), size)
+
+
+def fitting(image: Image, size: tuple[int, int]) -> Image:
+    """Returns `image`, if it is of `size`, or aligned and wider.
+
+    Raises:
+        Unreadable: it is not.
+    """
+    found = (image.height, image.width)
+    if found != size and not (found == ALIGNED and size[0] == found[0] and size[1] < found[1]):
+        raise Unreadable(f"{found[0]} x {found[1]} is not {size[0]} x {size[1]}")
+    return image
+
+
+def stream(
+    source: Source, labels: Tensor, size: tuple[int, int], loading: Loading, *, flip: bool = False
+) -> Stream:
+    """Returns all images of `source`, as a network for `size` sees them."""
+    import torch
+
+    return Stream(
+        source=source,
+        numbers=torch.arange(len(labels)),
+        labels=labels,
+        shape=(3, *size),
+        training=Columns(size[1], flip),
+        plain=Columns(size[1]),
+        loading=loading,
+    )
+
+
+def try_one(source: Source, number: int, size: tuple[int, int]) -> None:
+    """Reads an image that stands for all of `source`.
+
+    Raises:
+        DataError: it is damaged, not there, or does not fit `size`.
+    """
+    try:
+        source.read(number)
+    except Unreadable as error:
+        raise DataError(
+            f"{source.name(number)}: {error}; dataset.image_size={list(size)} wants aligned faces "
+            f"of that size, or the middle columns of {ALIGNED[0]} x {ALIGNED[1]}"
+        ) from None
