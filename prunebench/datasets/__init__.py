@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from prunebench.datasets.pairs import Pairs
 from prunebench.datasets.stream import Damaged, Stream
 from prunebench.datasets.views import Preset
 
@@ -53,6 +54,8 @@ class Data:
             says itself how its images are augmented.
         note: one line that must stand beside any table made from this data ("" if none).
         damaged: images of streams that could not be read so far.
+        pairs: name -> verification set, the one that `test` has the images of first; none where
+            `test` is classified.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Data:
     flip: bool = False
     note: str = ""
     damaged: Damaged = field(default_factory=Damaged)
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,6 +85,11 @@ class DatasetSpec(ABC):
     def missing(self) -> str:
         """Which files `load` will not find, and what to do about it; "" if none. Reads none."""
         return ""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether what is tested is pairs of faces; then a network must end in an embedding."""
+        return False
 
     @property
     def files(self) -> Mapping[str, Path]:

@@ -99,14 +99,18 @@ def fitting(image: Image, size: tuple[int, int]) -> Image:
 
 
 def stream(
-    source: Source, labels: Tensor, size: tuple[int, int], loading: Loading, *, flip: bool = False
+    source: Source,
+    numbers: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    loading: Loading,
+    *,
+    flip: bool = False,
 ) -> Stream:
-    """Returns all images of `source`, as a network for `size` sees them."""
-    import torch
-
+    """Returns images of `source` as a network for `size` sees them, mirrored or not in training."""
     return Stream(
         source=source,
-        numbers=torch.arange(len(labels)),
+        numbers=numbers,
         labels=labels,
         shape=(3, *size),
         training=Columns(size[1], flip),

@@ -53,7 +53,7 @@ def pairs_at(path: Path, size: tuple[int, int], loading: Loading, protocol: str)
     places = torch.arange(len(images))
     return Pairs(
         name=path.stem,
-        images=stream(source, places, size, loading),
+        images=stream(source, places, places, size, loading),
         first=places[::2],
         second=places[1::2],
         same=torch.tensor(same),
@@ -108,9 +108,10 @@ def _of_folder(root: Path, size: tuple[int, int], loading: Loading, protocol: st
         place.setdefault(image, len(place))
     source = Faces(ImageFiles.of(root, [_file(root, *image) for image in place]), size)
     try_one(source, 0, size)
+    places = torch.arange(len(place))
     return Pairs(
         name="lfw",
-        images=stream(source, torch.arange(len(place)), size, loading),
+        images=stream(source, places, places, size, loading),
         first=torch.tensor([place[pair.first] for pair in listed]),
         second=torch.tensor([place[pair.second] for pair in listed]),
         same=torch.tensor([pair.same for pair in listed]),

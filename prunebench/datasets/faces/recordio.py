@@ -1,0 +1,189 @@
+"""MXNet's RecordIO, as InsightFace packs its faces, read by hand from a memory-mapped file.
+
+A record is 0xCED7230A, a word with its kind (3 bits) and length (29 bits), and its content, padded to
+four bytes. Content that looks like the beginning of a record is split there: kinds 1, 2, 3 are first,
+middle and last part, 0 is a whole one. Of an image the content is a header (number of labels, label,
+two ids), the labels if there are several, and the encoded image.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from prunebench.datasets.stream import Unreadable
+from prunebench.errors import DataError
+from prunebench.records.jsonfile import write_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Offsets = np.ndarray[Any, np.dtype[np.int64]]
+
+MAGIC = 0xCED7230A
+_HEAD = struct.Struct("<II")
+_LABELS = struct.Struct("<IfQQ")
+_WHOLE, _FIRST, _LAST = 0, 1, 3
+
+
+class Item(NamedTuple):
+    """What a record of an image holds."""
+
+    labels: tuple[float, ...]
+    image: bytes
+
+
+@dataclass(frozen=True)
+class Records:
+    """A file of records; small to hand to other processes, each of which maps the file itself.
+
+    Attributes:
+        path: of the file.
+        offsets: where record k begins; -1 where there is none.
+    """
+
+    path: str
+    offsets: Offsets
+
+    @classmethod
+    def of(cls, path: Path) -> Records:
+        """Returns the records of a file, whose index lies beside it or is made now and kept.
+
+        Raises:
+            DataError: the file or its index cannot be read, is cut short, or is none.
+        """
+        beside, kept = path.with_suffix(".idx"), path.with_name(f".{path.stem}.idx")
+        index = next((file for file in (beside, kept) if file.is_file()), None)
+        if index is None:
+            offsets = _scan(path)
+            lines = "".join(f"{key}\t{at}\n" for key, at in enumerate(offsets.tolist()))
+            try:  # hidden, so that the data set stays what it was for runs that are resumed
+                write_bytes(kept, lines.encode())
+            except OSError:  # a folder that is not ours; it is made again each time
+                pass
+        else:
+            offsets = _read_index(index)
+        end = path.stat().st_size
+        beyond = int((offsets >= end).sum())
+        if beyond:
+            raise DataError(
+                f"{path} is cut short, or {index} is of another file: {beyond:,} of "
+                f"{len(offsets):,} records would begin behind its {end:,} bytes"
+            )
+        return cls(str(path), offsets)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.offsets)
+
+    def item(self, key: int) -> Item:
+        """Returns record `key`.
+
+        Raises:
+            Unreadable: it is damaged, cut short or not there.
+        """
+        if not 0 <= key < len(self.offsets) or self.offsets[key] < 0:
+            raise Unreadable("the index does not have it")
+        content = b"".join(_parts(_mapped(self.path), int(self.offsets[key])))
+        if len(content) < _LABELS.size:
+            raise Unreadable("it is too short for a record of an image")
+        count, label, _, _ = _LABELS.unpack_from(content)
+        begin = _LABELS.size + 4 * count
+        if len(content) < begin:
+            raise Unreadable(f"it is too short for its {count} labels")
+        several = struct.unpack_from(f"<{count}f", content, _LABELS.size) if count else (label,)
+        return Item(several, content[begin:])
+
+
+@cache
+def _mapped(path: str) -> mmap.mmap:
+    """The file, mapped once per process."""
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _parts(content: mmap.mmap, at: int) -> Iterator[bytes]:
+    """Yields what the record at byte `at` joins to, with the words that it was split at.
+
+    Raises:
+        Unreadable: no record begins there, or it is cut short.
+    """
+    wanted = (_WHOLE, _FIRST)
+    while True:
+        kind, length = _head(content, at)
+        if kind not in wanted:
+            raise Unreadable(f"a record of kind {kind} cannot stand at byte {at:,}")
+        if kind not in (_WHOLE, _FIRST):
+            yield _HEAD.pack(MAGIC, 0)[:4]
+        yield content[at + _HEAD.size : at + _HEAD.size + length]
+        if kind in (_WHOLE, _LAST):
+            return
+        at += _HEAD.size + length + -length % 4
+        wanted = (2, _LAST)
+
+
+def _head(content: mmap.mmap, at: int) -> tuple[int, int]:
+    """Kind and length of the record, or part of one, at byte `at`.
+
+    Raises:
+        Unreadable: none begins there, or it is cut short.
+    """
+    if at + _HEAD.size > len(content):
+        raise Unreadable(f"it is cut short at byte {len(content):,}")
+    magic, word = _HEAD.unpack_from(content, at)
+    if magic != MAGIC:
+        raise Unreadable(f"no record begins at byte {at:,}")
+    kind, length = word >> 29, word & (1 << 29) - 1
+    if at + _HEAD.size + length > len(content):
+        raise Unreadable(f"it is cut short at byte {len(content):,}")
+    return kind, length
+
+
+def _scan(path: Path) -> Offsets:
+    """Where the records begin, found by going through the file.
+
+    Raises:
+        DataError: it cannot be read, is cut short, or is no file of records.
+    """
+    import numpy as np
+
+    found: list[int] = []
+    at = 0
+    try:
+        content = _mapped(str(path))
+        while at < len(content):
+            kind, length = _head(content, at)
+            if kind in (_WHOLE, _FIRST):
+                found.append(at)
+            at += _HEAD.size + length + -length % 4
+    except Unreadable as error:
+        raise DataError(f"{path}: record {len(found):,} is damaged: {error}") from None
+    except (OSError, ValueError) as error:  # an empty file cannot be mapped
+        raise DataError(f"{path} cannot be read ({error})") from None
+    return np.array(found, np.int64)
+
+
+def _read_index(path: Path) -> Offsets:
+    """Where the records begin, by their keys.
+
+    Raises:
+        DataError: the file cannot be read, or is no index.
+    """
+    import numpy as np
+
+    try:
+        rows = np.array(path.read_bytes().split(), np.int64).reshape(-1, 2)
+    except (OSError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path} is no index of records ({error}); remove it to have it made"
+        ) from None
+    if not len(rows) or rows.min() < 0 or rows[:, 0].max() > 4 * len(rows):
+        raise DataError(f"{path} is no index of records; remove it to have it made")
+    offsets = np.full(int(rows[:, 0].max()) + 1, -1, np.int64)
+    offsets[rows[:, 0]] = rows[:, 1]
+    return offsets
