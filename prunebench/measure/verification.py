@@ -75,9 +75,14 @@ def verify(network: nn.Module, split: Split, pairs: Pairs) -> Verification:
     Raises:
         DataError: images cannot be read.
     """
-    found = embeddings(network, split)
-    first, second = (tuple(part[at] for part in found) for at in (pairs.first, pairs.second))
-    return verification(first, second, pairs.same, folds=pairs.folds, protocol=pairs.protocol)
+    plain, mirrored = embeddings(network, split)
+    return verification(
+        (plain[pairs.first], mirrored[pairs.first]),
+        (plain[pairs.second], mirrored[pairs.second]),
+        pairs.same,
+        folds=pairs.folds,
+        protocol=pairs.protocol,
+    )
 
 
 def embeddings(network: nn.Module, split: Split) -> tuple[Tensor, Tensor]:

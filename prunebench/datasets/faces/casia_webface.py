@@ -98,8 +98,8 @@ class CasiaWebface(DatasetSpec):
         at = self._lfw
         if at is None:
             return (
-                f"dataset.lfw: {root} has neither lfw.bin nor a folder lfw with {PAIRS}; name a bin, "
-                "or a folder of aligned images"
+                f"dataset.lfw: {root} has neither lfw.bin nor a folder lfw with {PAIRS}; name a "
+                "bin, or a folder of aligned images"
             )
         if at.is_dir() and not (at / PAIRS).is_file():
             return f"dataset.lfw: {at} has no {PAIRS}; put LFW's list of pairs there"

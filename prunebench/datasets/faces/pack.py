@@ -51,7 +51,7 @@ class Packed:
 
 
 def read_pack(root: Path, size: tuple[int, int]) -> tuple[Packed, Tensor, Tensor, int]:
-    """Returns the images of a pack, the numbers of their records, their labels, and how many classes.
+    """Returns the images of a pack, the numbers of their records, their labels, and all classes.
 
     Raises:
         DataError: a file is missing, damaged or cut short, or ``property`` says something else.

@@ -1,9 +1,9 @@
 """MXNet's RecordIO, as InsightFace packs its faces, read by hand from a memory-mapped file.
 
-A record is 0xCED7230A, a word with its kind (3 bits) and length (29 bits), and its content, padded to
-four bytes. Content that looks like the beginning of a record is split there: kinds 1, 2, 3 are first,
-middle and last part, 0 is a whole one. Of an image the content is a header (number of labels, label,
-two ids), the labels if there are several, and the encoded image.
+A record is 0xCED7230A, a word with its kind (3 bits) and length (29 bits), and its content, padded
+to four bytes. Content that looks like the beginning of a record is split there: kinds 1, 2, 3 are
+first, middle and last part, 0 is a whole one. Of an image the content is a header (number of
+labels, label, two ids), the labels if there are several, and the encoded image.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,10 +63,10 @@ class Records:
         if index is None:
             offsets = _scan(path)
             lines = "".join(f"{key}\t{at}\n" for key, at in enumerate(offsets.tolist()))
-            try:  # hidden, so that the data set stays what it was for runs that are resumed
+            # Hidden, so that the data set stays what it was for runs that are resumed. In a folder
+            # that is not ours it is made again each time.
+            with suppress(OSError):
                 write_bytes(kept, lines.encode())
-            except OSError:  # a folder that is not ours; it is made again each time
-                pass
         else:
             offsets = _read_index(index)
         end = path.stat().st_size
