@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench.datasets.stream import Unreadable
+from prunebench.datasets.decoding import rgb
 from prunebench.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,18 +53,7 @@ class ImageFiles:
         Raises:
             Unreadable: it is damaged or not there.
         """
-        from PIL import Image
-
-        # what Pillow's formats raise on damaged files
-        kinds = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError)
-        damaged = (*kinds, struct.error, zlib.error, Image.DecompressionBombError)
-        try:
-            with Image.open(os.path.join(self.root, self.name(number))) as image:
-                return image.convert("RGB")
-        except damaged as error:
-            where = f"{self.root}{os.sep}"
-            reason = " ".join(str(error).replace(where, "").split()) or type(error).__name__
-            raise Unreadable(reason) from None
+        return rgb(os.path.join(self.root, self.name(number)), self.root)
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -43,7 +43,7 @@ class CasiaWebface(DatasetSpec):
         image_size: height and width that the network sees; of wider images the middle columns.
         flip: whether training images are mirrored at random.
         mean, std: per channel, in units of pixel / 255.
-        val_share: fraction of the training images that is cut off, classes balanced.
+        val_size: images that are cut from the training set, classes balanced; null = a hundredth.
         train_size: images of the remaining training set to use, classes balanced; null = all.
         split_seed: draws these cuts.
         workers: processes that read; null = one per CPU.
@@ -58,7 +58,7 @@ class CasiaWebface(DatasetSpec):
     flip: bool
     mean: list[float]
     std: list[float]
-    val_share: float
+    val_size: int | None
     train_size: int | None
     split_seed: int
     workers: int | None
@@ -74,7 +74,7 @@ class CasiaWebface(DatasetSpec):
         )
         require(len(self.mean) == len(self.std) == 3, "mean and std must have three values each")
         require(min(self.std) > 0, "std must be positive")
-        require(0 <= self.val_share < 1, f"val_share must lie in [0, 1), got {self.val_share}")
+        require(self.val_size is None or self.val_size >= 0, "val_size must not be negative")
         require(self.train_size is None or self.train_size >= 1, "train_size must be at least 1")
         require(0 <= self.split_seed < 2**32, "split_seed must lie in 0..2**32 - 1")
         require(self.workers is None or self.workers >= 0, "workers must not be negative")
@@ -137,10 +137,13 @@ class CasiaWebface(DatasetSpec):
         found = self._identities(root, size)
         try_one(found.source, int(found.numbers[0]), size)
         order = balanced_order(found.labels, self.split_seed)
-        count = round(self.val_share * len(order))
+        count = round(len(order) / 100) if self.val_size is None else self.val_size
         val, train = order[:count].sort().values, order[count:][: self.train_size].sort().values
         if not len(train):
-            raise DataError(f"{root}: val_share={self.val_share:g} leaves no training image")
+            raise DataError(
+                f"{root}: val_size={self.val_size} leaves none of {len(order):,} images to train "
+                "with; lower it"
+            )
 
         def part(places: Tensor, flip: bool = False) -> Stream:
             numbers, labels = found.numbers[places], found.labels[places]
