@@ -11,6 +11,13 @@ DECAYS = ("all", "weights")
 SCHEDULES = ("constant", "step", "multistep", "cosine")
 PRECISIONS = ("float32", "bf16", "fp16")
 SCHEDULED_BY = ("epoch", "iteration")
+#: head -> its usual scale and margin
+HEADS = {
+    "softmax": (1.0, 0.0),
+    "arcface": (64.0, 0.5),
+    "cosface": (64.0, 0.4),
+    "am_softmax": (30.0, 0.35),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,9 @@ class Phase:
     schedule_by: str | None = None
     decay_of: dict[str, float] = field(default_factory=dict)
     ema: float = 0.0
+    head: str | None = None
+    head_scale: float | None = None
+    head_margin: float | None = None
     gamma_l1: float = 0.0
     gamma_hinge: float = 0.0
     hinge_share: float = 0.0
@@ -66,6 +76,7 @@ class Phase:
         )
         require_choice("precision", self.precision, PRECISIONS)
         self._check_scale()
+        self._check_head()
         require(self.gamma_l1 >= 0, f"gamma_l1 must not be below 0, got {self.gamma_l1}")
         require(self.gamma_hinge >= 0, f"gamma_hinge must not be below 0, got {self.gamma_hinge}")
         require(
@@ -87,6 +98,28 @@ class Phase:
         low = [name for name, decay in self.decay_of.items() if decay < 0]
         require(not low, f"decay_of must not hold decays below 0, got {low}")
         require(0 <= self.ema < 1, f"ema must lie in [0, 1), got {self.ema}")
+
+    @property
+    def head_of(self) -> tuple[float, float]:
+        """Scale and margin of the head."""
+        scale, margin = HEADS[self.head or "softmax"]
+        return (
+            scale if self.head_scale is None else self.head_scale,
+            margin if self.head_margin is None else self.head_margin,
+        )
+
+    def _check_head(self) -> None:
+        """Checks what networks that end in an embedding are trained with."""
+        if self.head is not None:
+            require_choice("head", self.head, HEADS)
+        given = [name for name in ("head_scale", "head_margin") if getattr(self, name) is not None]
+        require(
+            not given or self.head not in (None, "softmax"),
+            f"{' and '.join(given)} needs a head with a margin: arcface, cosface or am_softmax",
+        )
+        scale, margin = self.head_of
+        require(scale > 0, f"head_scale must be positive, got {scale}")
+        require(0 <= margin < 1.5, f"head_margin must lie in [0, 1.5), got {margin}")
 
     def _check_milestones(self) -> None:
         """Checks that the milestones are what the schedule can use."""

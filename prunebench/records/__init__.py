@@ -26,6 +26,8 @@ FAILURE = "failure.json"
 INTERRUPTED = "interrupted"
 #: what moves a terminal's cursor or colours its text, escaped in JSON or as it is
 CONTROL = re.compile(r"(?<!\\)\\u00(?:[01][0-9a-f]|7f|[89][0-9a-f])|[\x7f-\x9f]", re.IGNORECASE)
+#: what accuracies are where nothing else is said
+TOP1 = "top-1"
 STAGES = ("baseline", "pruned", "repaired", "finetuned_last", "finetuned_best_val")
 
 Record = TypeVar("Record")
@@ -40,16 +42,29 @@ class Score:
         correct_top5: samples whose label was among the first five; None below six classes.
         seen: samples in all.
         loss: mean cross-entropy per sample; None if it was not finite or not computed.
+        metric: what was counted: None for top-1, else the name of a verification set (``lfw``),
+            where samples are pairs and right those told apart.
     """
 
     correct: int
     correct_top5: int | None
     seen: int
     loss: float | None
+    metric: str | None = None
 
     @property
-    def top1(self) -> float:
-        """Top-1 accuracy in percent."""
+    def key(self) -> str:
+        """The metric in names of figures."""
+        return self.metric or "top1"
+
+    @property
+    def title(self) -> str:
+        """The metric in tables."""
+        return TOP1 if self.metric is None else self.metric.upper()
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy by `metric` in percent; folds of pairs are of one size, so it is their mean."""
         return 100.0 * self.correct / self.seen
 
     @property
@@ -124,6 +139,8 @@ class Measurement:
         size_bytes: of the saved weights on disk.
         test, val: scores; None where the split was not read.
         latency: one entry per batch size.
+        verification: name -> how it did on pairs of faces, the first of which is `test`; None where
+            images are classified.
     """
 
     stage: str
@@ -133,6 +150,7 @@ class Measurement:
     test: Score | None
     val: Score | None
     latency: list[Latency]
+    verification: dict[str, Verification] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

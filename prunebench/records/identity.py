@@ -34,7 +34,10 @@ NOT_DECIDING = (
     "dataset.allow_damaged",
 )
 #: keys that came later, by their last word, with the value that says what went without saying
-LATER: dict[str, Any] = {"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0}
+LATER: dict[str, Any] = {
+    **{"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0},
+    **{"head": None, "head_scale": None, "head_margin": None},
+}
 #: digits of a file's sha256 that tell settings apart
 SHOWN = 12
 #: options that go without saying

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from prunebench.records import TOP1
 from prunebench.reports.cells import (
     amount,
     cost,
@@ -75,7 +76,7 @@ class Table:
 def tabulate(rows: Sequence[Row], runs: Runs) -> Table:
     """Returns the wide table: a line per row, without columns that would be empty."""
     latencies = _latencies(rows)
-    columns = _names(rows) | _counts() | _accuracies() | _costs() | latencies
+    columns = _names(rows) | _counts() | _metric(rows) | _accuracies() | _costs() | latencies
     asides = dict.fromkeys(latencies, latency_notes(rows))
     notes = notes_of(rows) + losses_of(runs)
     return replace(_filled(rows, columns), notes=notes, labels=3, asides=asides)
@@ -84,7 +85,9 @@ def tabulate(rows: Sequence[Row], runs: Runs) -> Table:
 def panels(rows: Sequence[Row], runs: Runs) -> list[Table]:
     """Returns a table for each network and data set, what matters most in its first columns."""
     latencies = _latencies(rows)
-    columns = {"method": _names(rows)["method"]} | _counts() | _in_short() | latencies
+    columns = (
+        {"method": _names(rows)["method"]} | _counts() | _metric(rows) | _in_short() | latencies
+    )
     tables = []
     for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
         here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
@@ -99,7 +102,7 @@ def single(row: Row, runs: Runs) -> Table:
     stages = {stage: value for stage, value in row.top1.items() if stage != "baseline"}
     base = row.top1.get("baseline")
     lines = [
-        [f"top-1 %, {ACCURACY[stage]}", points(base), points(value), step(base, value)]
+        [f"{row.metric} %, {ACCURACY[stage]}", points(base), points(value), step(base, value)]
         for stage, value in stages.items()
     ]
     for title, value in (("params", row.params), ("MACs", row.macs), ("file size", row.size)):
@@ -137,6 +140,12 @@ def _counts() -> dict[str, Column]:
         "failed": lambda row: str(row.failed or ""),
         "unfinished": lambda row: str(row.unfinished or ""),
     }
+
+
+def _metric(rows: Sequence[Row]) -> dict[str, Column]:
+    """Returns what accuracies are, where they are not all top-1."""
+    plain = all(row.metric == TOP1 for row in rows)
+    return {"accuracy": lambda row: "" if plain else row.metric}
 
 
 def _accuracies() -> dict[str, Column]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from prunebench.records import Failure
+from prunebench.records import TOP1, Failure
 from prunebench.records.unfinished import Unfinished
 from prunebench.reports.cells import channels
 from prunebench.reports.load import Runs
 from prunebench.reports.rows import Row
 
+#: metric -> what it is
+_METRICS = {
+    TOP1: "Top-1 on the test split",
+    "LFW": "LFW: mean accuracy of ten folds of pairs",
+}
 #: interquartile range over median above which a latency says more of the machine than of the net
 BUSY = 0.2
 
@@ -31,7 +36,9 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     runs = [row for row in rows if not row.source]
     notes = []
     if any(row.seeds for row in runs):
-        notes.append("Top-1 on the test split; drop = baseline minus fine-tuned (last), in points.")
+        what = _unique(_METRICS.get(row.metric, row.metric) for row in runs if row.seeds)
+        drop = "drop = baseline minus fine-tuned (last), in points."
+        notes.append(f"{' or '.join(what)}; {drop}")
     if any(row.seeds > 1 for row in runs):
         notes.append("a ± b: mean and sample standard deviation over the seeds.")
     notes += [f"Counts: {text}" for text in _unique(row.convention for row in runs)]

@@ -69,6 +69,7 @@ def _names(row: Row) -> dict[str, object]:
         "model": row.model,
         "dataset": row.dataset,
         "method": row.method,
+        "metric": row.metric,
         "details": row.details,
     }
 

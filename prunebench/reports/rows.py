@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prunebench.records import STAGES, Failure, Latency, Measurement, Report
+from prunebench.records import STAGES, TOP1, Failure, Latency, Measurement, Report
 from prunebench.records.identity import Record, names, setting, settings
 from prunebench.records.unfinished import Unfinished
 from prunebench.reports.figures import Change, Spread, change, spread
@@ -25,7 +25,8 @@ class Row:
         failed: runs of these settings that failed.
         unfinished: runs of these settings that are going on, or were killed.
         runs: the files behind the figures with their reports, in order of seed and time.
-        top1: stage (or ``published``) -> percent.
+        metric: what the accuracies are; top-1 unless the runs say otherwise.
+        top1: stage (or ``published``) -> percent, of `metric`.
         drop: baseline minus last fine-tuned (or published) top-1, in points, run by run.
         params, macs, size: costs; the size in bytes.
         latency: batch -> milliseconds.
@@ -46,6 +47,7 @@ class Row:
     failed: int = 0
     unfinished: int = 0
     runs: Sequence[tuple[Path, Report]] = ()
+    metric: str = TOP1
     top1: Mapping[str, Spread] = field(default_factory=dict)
     drop: Spread | None = None
     params: Change | None = None
@@ -174,6 +176,7 @@ def _row(sample: Record, files: Sequence[tuple[Path, Report]]) -> Row:
         method=method,
         seeds=len(runs),
         runs=files,
+        metric=_metric(runs),
         top1=_accuracies(runs),
         drop=spread(_drops(runs)),
         params=cost(lambda m: m.params),
@@ -203,10 +206,16 @@ def _final(run: Report) -> Measurement | None:
     return None
 
 
+def _metric(runs: Sequence[Report]) -> str:
+    """What the accuracies of runs of one setting are."""
+    scores = [m.test for run in runs for m in run.measurements if m.test]
+    return scores[0].title if scores else TOP1
+
+
 def _accuracies(runs: Sequence[Report]) -> dict[str, Spread]:
     found = {}
     for stage in STAGES:
-        values = [m.test.top1 for run in runs if (m := run.at(stage)) and m.test]
+        values = [m.test.accuracy for run in runs if (m := run.at(stage)) and m.test]
         # A mean over some of the seeds would not be comparable with its neighbours.
         if values and len(values) == len(runs) and (mean := spread(values)):
             found[stage] = mean
@@ -230,7 +239,7 @@ def _drops(runs: Sequence[Report]) -> list[float]:
     for run in runs:
         before, after = run.at("baseline"), run.at("finetuned_last")
         if before and after and before.test and after.test:
-            drops.append(before.test.top1 - after.test.top1)
+            drops.append(before.test.accuracy - after.test.accuracy)
     return drops if len(drops) == len(runs) else []
 
 

@@ -17,10 +17,12 @@ from prunebench.config import Run
 from prunebench.contracts import Observer
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
+from prunebench.measure.accuracy import evaluating
 from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.records.metrics import MetricsLog
 from prunebench.records.predictions import PREDICTIONS
+from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
 from prunebench.run.step import Sample, draw_sample
 from prunebench.run.trained import Trained
@@ -28,6 +30,7 @@ from prunebench.tracking import TrackedRun
 from prunebench.tracking.progress import Progress
 from prunebench.training import distributed
 from prunebench.training.batches import split_on
+from prunebench.training.heads import head_weight, headed, initial_weight, without_head
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
@@ -45,6 +48,7 @@ class RunContext:
         metrics: the run's own log.
         tracker: its mirror.
         progress: tells the user.
+        head: weights of the head that a network for faces has been trained with so far.
     """
 
     run: Run
@@ -55,6 +59,7 @@ class RunContext:
     metrics: MetricsLog
     tracker: TrackedRun
     progress: Progress
+    head: torch.Tensor | None = None
     _sample: Sample | None = None
 
     def sample(self, count: int) -> Sample:
@@ -86,13 +91,17 @@ class RunContext:
         checkpoint: Checkpoint,
         observer: Observer | None = None,
     ) -> Trained:
-        """Trains `network` in place, as process 0 of the run's processes."""
+        """Trains `network` in place, as process 0 of the run's processes.
+
+        One that ends in an embedding is trained with a head, which goes on from stage to stage.
+        """
+        whole = self._with_head(network, phase)
         observers: list[Observer] = [Sparsity(phase, self.data.shape)]
         if observer is not None:
             observers.append(observer)
-        distributed.invite(distributed.JointTraining(network, phase, name, observer is not None))
+        distributed.invite(distributed.JointTraining(whole, phase, name, observer is not None))
         done = train(
-            network,
+            whole,
             self.data,
             phase,
             Stage(
@@ -107,15 +116,28 @@ class RunContext:
         )
         return Trained(
             last=network.state_dict(),
-            best=done.best_state,
+            best=done.best_state and without_head(whole, done.best_state),
             best_is_last=done.best is not None and done.best == done.last,
             seconds=done.seconds,
             epochs=[record.row(name, phase.epochs) for record in done.history],
+            head=head_weight(whole),
         )
+
+    def _with_head(self, network: nn.Module, phase: Phase) -> nn.Module:
+        """Returns what is trained: `network`, with the head so far if it ends in an embedding."""
+        if not self.run.model.embeds:
+            return network
+        if self.head is None:
+            with evaluating(network):
+                width = network(self.example).shape[1]
+            seed = seed_for(self.run.settings.seed, "initial head")
+            self.head = initial_weight(self.data.classes, width, seed)
+        return headed(network, self.head, phase)
 
     def trained(self, network: nn.Module, phase: Phase, name: str) -> Trained:
         """Returns what stage `name`, a training of `network`, comes to; `network` is used up."""
         done = self.ledger.do(name, lambda at: self.train(network, phase, name, at).pack())
+        self.head = Trained.unpack(done).head
         return Trained.unpack(done)
 
     def measure(self, stage: str, network: nn.Module) -> records.Measurement:
@@ -125,9 +147,9 @@ class RunContext:
         measured = records.from_json(records.Measurement, done["measurement"], name)
         row = {"stage": stage, "params": measured.params, "macs": measured.macs}
         if measured.test is not None:
-            row["test/top1"] = measured.test.top1
+            row[f"test/{measured.test.key}"] = measured.test.accuracy
             self.progress.note(
-                f"{stage}: test top-1 {measured.test.top1:.2f} %, "
+                f"{stage}: test {measured.test.title} {measured.test.accuracy:.2f} %, "
                 f"{measured.params:,} params, {measured.macs:,} MACs"
             )
         self.log(row)
@@ -136,27 +158,48 @@ class RunContext:
     def _measurement(self, stage: str, network: nn.Module) -> str:
         """Returns the record of `network` as JSON."""
         batches = (1, self.run.settings.latency_batch)
-        test = None
-        if len(self.data.test):
-            split = split_on(self.device, self.data, self.data.test)
-            test, predictions = measure.answers(network, split)
-            predictions.write(self.folder / PREDICTIONS / f"{stage}.npz")
+        verified = self.verified(network)
+        test = as_score(verified) if verified else self.tested(stage, network)
         measured = records.Measurement(
             stage=stage,
             params=measure.params(network),
             macs=measure.macs(network, self.example),
             size_bytes=measure.size_bytes(network),
             test=test,
-            val=self.validation(network),
+            val=None if verified else self.validation(network),
             latency=measure.latencies(network, self.data.shape, batches),
+            verification=verified or None,
         )
         return records.to_json(measured)
+
+    def verified(self, network: nn.Module) -> dict[str, records.Verification]:
+        """Returns how `network` does on each verification set of the data, by its name."""
+        return {
+            name: measure.verify(network, split_on(self.device, self.data, pairs.images), pairs)
+            for name, pairs in self.data.pairs.items()
+        }
+
+    def tested(self, stage: str, network: nn.Module) -> records.Score | None:
+        """Returns how `network` does on the test images, and keeps its answers; None without."""
+        if not len(self.data.test):
+            return None
+        split = split_on(self.device, self.data, self.data.test)
+        test, predictions = measure.answers(network, split)
+        predictions.write(self.folder / PREDICTIONS / f"{stage}.npz")
+        return test
 
     def validation(self, network: nn.Module) -> records.Score | None:
         """Returns how `network` does on the validation images; None if there are none."""
         if not len(self.data.val):
             return None
         return measure.evaluate(network, split_on(self.device, self.data, self.data.val))
+
+
+def as_score(verified: Mapping[str, records.Verification]) -> records.Score:
+    """Returns the first verification set as what is counted in the place of top-1."""
+    name, first = next(iter(verified.items()))
+    correct, seen = sum(first.correct), sum(first.pairs)
+    return records.Score(correct=correct, correct_top5=None, seen=seen, loss=None, metric=name)
 
 
 def pick_device(name: str) -> torch.device:

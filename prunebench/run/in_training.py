@@ -45,6 +45,7 @@ def prune_while_training(
 
     done = context.ledger.do("pruning", compute)
     network.load_state_dict(done["network"])
+    context.head = done.get("head")
     plan = Plan.from_json(done["plan"])
     tell(context, cmap, plan)
     return network.eval(), plan

@@ -21,6 +21,7 @@ class Trained:
         seconds: of training, over all attempts.
         epochs: the row of metrics of each epoch, of all attempts; none of a baseline that was
             stored by an earlier version.
+        head: weights [classes, d] of the head after the last epoch, on the CPU; None without one.
     """
 
     last: Mapping[str, Tensor]
@@ -28,6 +29,7 @@ class Trained:
     best_is_last: bool
     seconds: float
     epochs: Sequence[Mapping[str, Any]] = ()
+    head: Tensor | None = None
 
     def pack(self) -> dict[str, Any]:
         """Returns it as plain values and tensors."""
@@ -37,6 +39,7 @@ class Trained:
             "best_is_last": self.best_is_last,
             "seconds": self.seconds,
             "epochs": list(self.epochs),
+            "head": self.head,
         }
 
     @classmethod
@@ -48,4 +51,5 @@ class Trained:
             best_is_last=values["best_is_last"],
             seconds=values["seconds"],
             epochs=values.get("epochs", ()),
+            head=values.get("head"),
         )

@@ -26,6 +26,7 @@ from prunebench.interruption import SIGNALS, stop_if_asked
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.in_training import observer_of
 from prunebench.training import distributed
+from prunebench.training.heads import bare
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
@@ -100,7 +101,7 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
         while (asked := distributed.next_training()) is not None:
             observers: list[Observer] = [Sparsity(asked.phase, data.shape)]
             if asked.prunes:
-                cmap = trace(asked.network, tracing_image(data.shape))
+                cmap = trace(bare(asked.network), tracing_image(data.shape))
                 observers.append(observer_of(run, cmap, len(data.train), _ignore))
             stage = Stage(
                 name=asked.name, seed=run.settings.seed, device=device, observers=observers

@@ -83,7 +83,7 @@ def figures(report: records.Report) -> dict[str, float]:
         found[f"{measured.stage}/params"] = measured.params
         found[f"{measured.stage}/macs"] = measured.macs
         if measured.test is not None:
-            found[f"{measured.stage}/test_top1"] = measured.test.top1
+            found[f"{measured.stage}/test_{measured.test.key}"] = measured.test.accuracy
         for latency in measured.latency:
             found[f"{measured.stage}/latency_ms_batch{latency.batch}"] = latency.median_ms
     before, after = report.at("baseline"), report.at("finetuned_last")
@@ -92,6 +92,6 @@ def figures(report: records.Report) -> dict[str, float]:
     found["params_reduction_percent"] = 100 * (1 - after.params / before.params)
     found["macs_reduction_percent"] = 100 * (1 - after.macs / before.macs)
     if before.test is not None and after.test is not None:
-        found["test_top1"] = after.test.top1
-        found["drop_points"] = before.test.top1 - after.test.top1
+        found[f"test_{after.test.key}"] = after.test.accuracy
+        found["drop_points"] = before.test.accuracy - after.test.accuracy
     return found

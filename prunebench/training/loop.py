@@ -15,6 +15,7 @@ from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Task
 from prunebench.training import distributed
 from prunebench.training.batches import split_on
+from prunebench.training.heads import bare
 from prunebench.training.optim import averaged, build_optimizer
 from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
@@ -35,8 +36,8 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
     would have ended without the interruption.
 
     Args:
-        network: moved to the stage's device; afterwards in contiguous memory format, so that what
-            follows computes the same as with reloaded weights.
+        network: with its head, if it has one; moved to the stage's device; afterwards in contiguous
+            memory format, so that what follows computes the same as with reloaded weights.
         data: trains on ``data.train``; ``data.val`` picks the best epoch; the rest is not read.
         phase: how.
         stage: where, and who is told.
@@ -98,7 +99,7 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Trai
         average=averaged(network, phase.ema),
     )
     for observer in stage.observers:
-        observer.start(network, run.optimizer)
+        observer.start(bare(network), run.optimizer)
     run.resume()
     run.forward = distributed.replicate(network)
     return run

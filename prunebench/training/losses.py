@@ -2,8 +2,53 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import math
+
+from torch import Tensor, where
 from torch.nn import functional
+
+from prunebench.recipes import Phase
+
+#: least squared sine of an angle: below it the angle has no gradient, which would be infinite at 0
+_LEAST = 1e-6
+
+
+def phase_loss(logits: Tensor, labels: Tensor, phase: Phase) -> Tensor:
+    """Returns the mean loss of a batch as `phase` has it.
+
+    Args:
+        logits: [n, K]; cosines, where the phase has a head with a margin.
+        labels: int64 [n].
+        phase: how is trained.
+    """
+    if phase.head not in (None, "softmax"):
+        logits = with_margin(logits, labels, phase)
+    return cross_entropy(logits, labels, smoothing=phase.label_smoothing)
+
+
+def with_margin(cosines: Tensor, labels: Tensor, phase: Phase) -> Tensor:
+    """Returns scaled logits [n, K], in float32, that make it harder for the label by a margin.
+
+    Of the angle theta to the label's weights, ``arcface`` takes cos(theta + m), or
+    cos(theta) - m sin(m) where theta + m is beyond pi (Deng et al. 2019); ``cosface`` and
+    ``am_softmax`` take cos(theta) - m (Wang et al. 2018, both). All gradients are finite.
+
+    Args:
+        cosines: [n, K], of angles between embeddings and weights.
+        labels: int64 [n].
+        phase: which head, its scale and its margin.
+    """
+    scale, margin = phase.head_of
+    cosines = cosines.float()
+    own = cosines.gather(1, labels[:, None])
+    if phase.head == "arcface":
+        sine = (1 - own.square()).clamp(min=_LEAST).sqrt()
+        further = own * math.cos(margin) - sine * math.sin(margin)
+        beyond = own - margin * math.sin(margin)
+        harder = where(own > math.cos(math.pi - margin), further, beyond)
+    else:
+        harder = own - margin
+    return scale * cosines.scatter(1, labels[:, None], harder)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float) -> Tensor:

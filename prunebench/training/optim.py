@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
+from prunebench.training.heads import Head, Headed
 
 
 def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
@@ -24,11 +25,13 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
     if not trainable:
         raise TrainingError("the network has no trainable parameter; set requires_grad")
     kernels = {
-        id(module.weight) for module in network.modules() if isinstance(module, _ConvNd | nn.Linear)
+        id(module.weight)
+        for module in network.modules()
+        if isinstance(module, _ConvNd | nn.Linear | Head)
     }
     groups: dict[float, list[nn.Parameter]] = {phase.weight_decay: [], 0.0: []}
     unused = {*phase.decay_of}
-    for name, parameter in network.named_parameters():
+    for name, parameter in _named(network):
         if not parameter.requires_grad:
             continue
         own = [pattern for pattern in phase.decay_of if fnmatchcase(name, pattern)]
@@ -37,12 +40,18 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         usual = phase.weight_decay if decays else 0.0
         groups.setdefault(phase.decay_of[own[0]] if own else usual, []).append(parameter)
     if unused:
-        names = [name for name, _ in network.named_parameters()]
+        names = [name for name, _ in _named(network)]
         raise TrainingError(
             f"decay_of: no parameter is called '{min(unused)}'; they are called {names[0]} to "
             f"{names[-1]}, and * stands for anything"
         )
     return [{"params": some, "weight_decay": by} for by, some in groups.items() if some]
+
+
+def _named(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters by the names they have without a head; its own are ``head.weight``."""
+    within = "network." if isinstance(network, Headed) else ""
+    return [(name.removeprefix(within), value) for name, value in network.named_parameters()]
 
 
 def build_optimizer(network: nn.Module, phase: Phase) -> optim.Optimizer:

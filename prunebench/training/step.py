@@ -8,7 +8,7 @@ from torch import Tensor
 from prunebench.contracts import Moment
 from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
-from prunebench.training.losses import cross_entropy
+from prunebench.training.losses import phase_loss
 from prunebench.training.optim import learning_rate
 from prunebench.training.split import images_at
 from prunebench.training.state import Training
@@ -61,7 +61,7 @@ def _gradients(
         with distributed.shared(run.forward, now=number == parts):
             with autocast(run):
                 logits = run.forward(some)
-            loss = cross_entropy(logits, targets, smoothing=run.phase.label_smoothing)
+            loss = phase_loss(logits, targets, run.phase)
             torch.autograd.backward(run.scaler.scale(loss * (len(targets) / mean_over)))
         found.append((loss.detach(), logits.detach()))
     if parts == 1:
