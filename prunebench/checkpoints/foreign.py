@@ -65,6 +65,20 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     network.load_state_dict(weights, strict=False)
 
 
+def load_head(path: Path, classes: int) -> Tensor | None:
+    """Returns the weights [classes, d] of the head that a file holds beside the network, if any.
+
+    Those of other classes are none.
+
+    Raises:
+        CheckpointError: the file cannot be read safely.
+    """
+    content = _open(path)
+    head = content.get("head") if isinstance(content, Mapping) else None
+    fits = isinstance(head, Tensor) and head.dim() == 2 and len(head) == classes
+    return head.float() if isinstance(head, Tensor) and fits else None
+
+
 def _open(path: Path) -> Any:
     """Whatever the file holds, read without running code in it."""
     if path.suffix == ".safetensors":

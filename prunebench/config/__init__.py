@@ -18,6 +18,7 @@ from prunebench.budgets import Budget
 from prunebench.config.combinations import (
     PRUNING,
     check_combination,
+    check_faces,
     check_processes,
     check_pruning_phase,
 )
@@ -213,6 +214,10 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
             if files:
                 require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
+    check_faces(choices, recipe=recipe, **{k: parts[k] for k in ("model", "dataset", "criterion")})
+    if parts["model"].embeds:
+        recipe = recipe.with_heads()
+        plain["recipe"] = asdict(recipe)
     parts["dataset"] = parts["dataset"].suited(parts["model"].preset)
     for group, part in parts.items():
         plain[group] = {"_target_": plain[group]["_target_"], **asdict(part)}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from prunebench.budgets import Budget
 from prunebench.criteria import Criterion
+from prunebench.datasets import DatasetSpec
 from prunebench.errors import require
+from prunebench.models import ModelSpec
 from prunebench.recipes import Phase, Recipe
 from prunebench.schedules import Schedule
 
 #: groups whose options must go together
 PRUNING = ("criterion", "budget", "schedule")
+#: likewise, of networks for faces
+FACES = ("model", "dataset", "criterion", "recipe")
 
 
 def check_combination(
@@ -57,6 +61,47 @@ def _check_end(names: dict[str, str], criterion: Criterion, budget: Budget) -> N
         f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
         "cannot; choose budget.divisor=1",
     )
+
+
+def check_faces(
+    choices: dict[str, str],
+    *,
+    model: ModelSpec,
+    dataset: DatasetSpec,
+    criterion: Criterion,
+    recipe: Recipe,
+) -> None:
+    """Raises ConfigError where a network that ends in an embedding meets what asks for logits.
+
+    Args:
+        choices: names of the options.
+        model: may end in an embedding.
+        dataset: may test pairs.
+        criterion: may read logits.
+        recipe: may train with a head.
+    """
+    names = {group: f"{group}={choices.get(group, '?')}" for group in FACES}
+    require(
+        model.embeds or not dataset.verifies,
+        f"{names['dataset']} asks whether two faces are of one person, and {names['model']} "
+        "classifies; choose model=mobilefacenet",
+    )
+    require(
+        dataset.verifies or not model.embeds,
+        f"{names['model']} ends in an embedding, and {names['dataset']} has no pairs to test it "
+        "with; choose dataset=casia_webface",
+    )
+    require(
+        not (model.embeds and criterion.reads_logits),
+        f"{names['criterion']} reads what a network answers for a label, and {names['model']} ends "
+        "in an embedding; choose another criterion",
+    )
+    for name, phase in vars(recipe).items():
+        require(
+            model.embeds or phase.head is None,
+            f"{names['recipe']}: recipe.{name}.head={phase.head}, and {names['model']} has a last "
+            "layer of its own; choose a recipe without heads",
+        )
 
 
 def check_pruning_phase(phase: Phase, criterion: Criterion, schedule: Schedule) -> None:

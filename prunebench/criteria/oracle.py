@@ -39,6 +39,8 @@ class Oracle(Criterion):
     num_samples: int = 256
     chunk: int = 256
 
+    reads_logits = True
+
     def __post_init__(self) -> None:
         """Checks ranges."""
         require_choice("change", self.change, CHANGES)

@@ -46,6 +46,8 @@ class Taylor(Criterion):
     num_samples: int = 1024
     batch: int = 32
 
+    reads_logits = True
+
     def __post_init__(self) -> None:
         """Checks ranges."""
         require_choice("form", self.form, FORMS)

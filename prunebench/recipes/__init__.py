@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prunebench.errors import require, require_choice
 
@@ -18,6 +18,8 @@ HEADS = {
     "cosface": (64.0, 0.4),
     "am_softmax": (30.0, 0.35),
 }
+#: the head where none is named
+USUAL = "arcface"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,4 +164,10 @@ class Recipe:
         require(
             self.between.warmup_epochs <= 1,
             f"between.warmup_epochs must lie in [0, 1], got {self.between.warmup_epochs}",
+        )
+
+    def with_heads(self) -> Recipe:
+        """Returns it for a network that ends in an embedding: every phase trains with a head."""
+        return Recipe(
+            **{name: replace(phase, head=phase.head or USUAL) for name, phase in vars(self).items()}
         )

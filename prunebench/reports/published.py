@@ -7,11 +7,15 @@ from pathlib import PurePath
 
 from prunebench.published.nets import nets_of, tier
 from prunebench.published.record import Published, load
+from prunebench.records import TOP1
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.rows import Row
 
 #: how far the sizes of two baselines may lie apart
 SAME_SIZE = 0.05
+
+#: data set -> what its published accuracies are, where not top-1
+METRICS = {"casia_webface": "LFW"}
 
 
 def beside(rows: Sequence[Row]) -> list[Row]:
@@ -68,6 +72,7 @@ def as_row(one: Published, model: str, dataset: str) -> Row:
         convention=one.convention,
         note="; ".join(notes),
         source=one.source,
+        metric=METRICS.get(dataset.partition(" (")[0], TOP1),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunebench.channels import in_mode
 from prunebench.checkpoints import Checkpoint, load
-from prunebench.checkpoints.foreign import load_weights
+from prunebench.checkpoints.foreign import load_head, load_weights
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.datasets import Data
@@ -28,16 +28,34 @@ from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
 
 
+class Weights(NamedTuple):
+    """Trained weights that a network has got.
+
+    Attributes:
+        origin: where they came from.
+        head: weights of the head it was trained with; None where none came along.
+    """
+
+    origin: str
+    head: Tensor | None = None
+
+
 def build(run: Run, data: Data) -> nn.Module:
     """Returns the run's network with weights drawn from the run's seed."""
     torch.manual_seed(seed_for(run.settings.seed, "initial weights"))
     network = run.model.build(data.shape, data.classes)
-    check_network(network, data)
+    check_network(network, data, embeds=run.model.embeds)
     return network
 
 
-def check_network(network: object, data: Data) -> None:
-    """Raises ConfigError unless `network` gives each image of `data` a number for every class."""
+def check_network(network: object, data: Data, *, embeds: bool = False) -> None:
+    """Raises ConfigError unless `network` gives each image of `data` a number for every class.
+
+    Args:
+        network: what the model's `build` has returned.
+        data: what it was built for.
+        embeds: whether any other numbers will do.
+    """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: build must return a torch.nn.Module, got {network!r:.60}")
     image = tracing_image(data.shape)
@@ -48,7 +66,7 @@ def check_network(network: object, data: Data) -> None:
         first = str(error).strip().partition("\n")[0]
         raise ConfigError(f"model: the network cannot take images {data.shape}: {first}") from error
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not (isinstance(shape, list) and len(shape) == 2 and shape[1] >= data.classes):
+    if not (isinstance(shape, list) and len(shape) == 2 and (embeds or shape[1] >= data.classes)):
         raise ConfigError(
             f"model: the network must return logits [n, {data.classes}], got {shape} for one image"
         )
@@ -61,7 +79,7 @@ def obtain(
     rehearse: Callable[[], None],
     train: Callable[[nn.Module, Checkpoint], Trained],
     note: Callable[[str], None],
-) -> str:
+) -> Weights:
     """Puts weights trained here into `network`, where none are `given`; says where they came from.
 
     Args:
@@ -75,42 +93,44 @@ def obtain(
     Raises:
         CheckpointError: the store's entry is damaged.
     """
-    origin = from_store(run, network)
-    if origin is not None:
-        return origin
+    found = from_store(run, network)
+    if found is not None:
+        return found
     rehearse()
     if not run.baseline.store:
         result = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
         network.load_state_dict(result["network"])
-        return "trained in this run"
+        return Weights("trained in this run", result.get("head"))
     folder = entry(run, network)
     with waiting_lock(folder, note):
-        origin = from_store(run, network)  # the job we waited for may have trained it
-        if origin is not None:
-            return origin
+        found = from_store(run, network)  # the job we waited for may have trained it
+        if found is not None:
+            return found
         remove_temporaries(folder)
         write_json(folder / "identity.json", identity(run, network))
         shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
         result = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
     network.load_state_dict(result["network"])
-    return f"trained, now in the baseline store ({folder.name})"
+    return Weights(f"trained, now in the baseline store ({folder.name})", result.get("head"))
 
 
-def given(run: Run, network: nn.Module, data: Data) -> str | None:
+def given(run: Run, network: nn.Module, data: Data) -> Weights | None:
     """Puts weights that others trained into `network`; says where they came from, if there are any.
 
     Raises:
         CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
     """
     if run.baseline.checkpoint is not None:
-        load_weights(network, Path(run.baseline.checkpoint))
-        return f"checkpoint {Path(run.baseline.checkpoint).name}"
+        file = Path(run.baseline.checkpoint)
+        load_weights(network, file)
+        head = load_head(file, data.classes) if run.model.embeds else None
+        return Weights(f"checkpoint {file.name}", head)
     if run.model.pretrained(data.classes):
-        return "torchvision weights"
+        return Weights("torchvision weights")
     return None
 
 
-def from_store(run: Run, network: nn.Module) -> str | None:
+def from_store(run: Run, network: nn.Module) -> Weights | None:
     """Puts the weights of the baseline store into `network`; None if it has none.
 
     Raises:
@@ -118,8 +138,9 @@ def from_store(run: Run, network: nn.Module) -> str | None:
     """
     stored = entry(run, network) / "stages" / "baseline.pt"
     if run.baseline.store and stored.exists():
-        network.load_state_dict(load(stored)["network"])
-        return f"baseline store ({entry(run, network).name})"
+        content = load(stored)
+        network.load_state_dict(content["network"])
+        return Weights(f"baseline store ({entry(run, network).name})", content.get("head"))
     return None
 
 

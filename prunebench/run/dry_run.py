@@ -34,7 +34,7 @@ def dry_run(run: Run) -> None:
         Progress().note(line)
     network = baseline.build(run, data).to(device).eval()
     at_hand = baseline.given(run, network, data) or baseline.from_store(run, network)
-    origin = at_hand or "initial ones; a trained net's plan may differ"
+    origin = at_hand.origin if at_hand else "initial ones; a trained net's plan may differ"
     example = tracing_image(data.shape).to(device)
     cmap = trace(network, example)
     budget, unscored = scored_only(run.criterion, run.budget, network, cmap)

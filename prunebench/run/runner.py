@@ -140,8 +140,16 @@ def dense_network(context: RunContext) -> nn.Module:
         return context.train(network, run.recipe.baseline, "baseline", checkpoint)
 
     given = baseline.given(run, network, context.data)
-    origin = given or baseline.obtain(run, network, ledger, rehearsal, train, context.progress.note)
-    context.progress.note(f"baseline: {origin}")
+    weights = given or baseline.obtain(
+        run, network, ledger, rehearsal, train, context.progress.note
+    )
+    context.progress.note(f"baseline: {weights.origin}")
+    context.head = weights.head
+    if run.model.embeds and weights.head is None:
+        context.progress.note(
+            f"baseline: it comes without a head for these {context.data.classes:,} identities; "
+            "further training begins with a fresh one"
+        )
     for row in () if given else baseline.curve(run, network):  # where another run trained it
         context.log(row)
     return network.eval()

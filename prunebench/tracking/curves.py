@@ -21,15 +21,14 @@ class Curves:
 
         An epoch of training is a point of ``train/top1``, ``val/top1``, ``train/loss`` and ``lr``
         over the whole run, and of its stage's own curves; a network that was measured is one of
-        ``test/top1``. What other rows hold in numbers is a curve of their stage.
+        ``test/top1`` (or of ``test/lfw``). What other rows hold in numbers is a curve of their stage.
         """
         stage = row["stage"]
         if "seen" not in row:
             numbers = {k: v for k, v in row.items() if type(v) in (int, float)}
             found = {f"{stage}/{key.replace('/', '_')}": value for key, value in numbers.items()}
-            if "test/top1" in row:
-                found["test/top1"] = row["test/top1"]
-            return {AXIS: self._epochs, **found}
+            measured = {key: value for key, value in numbers.items() if key.startswith("test/")}
+            return {AXIS: self._epochs, **found, **measured}
         self._epochs += 1
         figures = {"train/top1": 100 * row["correct"] / row["seen"], "train/loss": row["loss"]}
         if row["val_seen"]:

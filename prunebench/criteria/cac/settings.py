@@ -52,6 +52,8 @@ class CacSettings(TrainingCriterion):
     per_cost: bool
     least: float
 
+    reads_logits = True
+
     def __post_init__(self) -> None:
         """Checks ranges."""
         require_choice("estimator", self.estimator, ESTIMATORS)
