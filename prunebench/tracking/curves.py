@@ -21,7 +21,7 @@ class Curves:
 
         An epoch of training is a point of ``train/top1``, ``val/top1``, ``train/loss`` and ``lr``
         over the whole run, and of its stage's own curves; a network that was measured is one of
-        ``test/top1`` (or of ``test/lfw``). What other rows hold in numbers is a curve of their stage.
+        ``test/top1`` or ``test/lfw``. What other rows hold in numbers is a curve of their stage.
         """
         stage = row["stage"]
         if "seen" not in row:

@@ -29,11 +29,11 @@ class Head(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         """Returns [n, classes] of embeddings [n, d], in float32 whatever these are."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings, weight = embeddings.float(), self.weight
-            if self.cosine:
-                embeddings = functional.normalize(embeddings, eps=_SHORTEST)
-                weight = functional.normalize(weight, eps=_SHORTEST)
-            return functional.linear(embeddings, weight)
+            embeddings = embeddings.float()
+            if not self.cosine:
+                return functional.linear(embeddings, self.weight)
+            directions = functional.normalize(self.weight, eps=_SHORTEST)
+            return functional.linear(functional.normalize(embeddings, eps=_SHORTEST), directions)
 
 
 class Headed(nn.Module):
