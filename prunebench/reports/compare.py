@@ -29,7 +29,7 @@ NOTHING = (
     "baselines and recipe, with MACs within 0.5 % of each other"
 )
 NOTES = (
-    "Difference of the fine-tuned (last) test top-1, first minus second, in points, with its 95 % "
+    "Difference of the fine-tuned (last) accuracies, first minus second, in points, with its 95 % "
     "interval; same baselines, recipe and MACs (within 0.5 %), paired by seed.",
     "Each interval stands for itself: of 20 pairs that are alike one will look different.",
 )
@@ -63,7 +63,7 @@ def difference(
     sides = [[one.correct for one in side if one is not None] for side in kept]
     if len(sides[0]) == len(sides[1]) == len(ours):
         return by_image(np.stack(sides[0]), np.stack(sides[1]))
-    accuracies = [[_top1(report) for _, report in runs] for runs in (ours, theirs)]
+    accuracies = [[_accuracy(report) for _, report in runs] for runs in (ours, theirs)]
     return by_seed(*accuracies)
 
 
@@ -110,11 +110,11 @@ def _short(rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def _top1(report: Report) -> float:
+def _accuracy(report: Report) -> float:
     measured = report.at(STAGE)
     assert measured is not None
     assert measured.test is not None
-    return measured.test.top1
+    return measured.test.accuracy
 
 
 def _cost_same(ours: Row, theirs: Row) -> bool:

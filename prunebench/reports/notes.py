@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from prunebench.records import TOP1, Failure
 from prunebench.records.unfinished import Unfinished
@@ -52,6 +53,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
         for row in runs
         if row.counted
     ]
+    notes += _verified(runs)
     notes += [
         f"Run more than once, the last one counts: {label(row, {})}, seed {seed} ({times} runs)"
         for row in runs
@@ -59,6 +61,22 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     ]
     notes += _latencies_left_out(runs)
     return notes + [f"{mark} {text}" for text, mark in marks_of(rows).items()]
+
+
+def _verified(runs: Sequence[Row]) -> list[str]:
+    """Returns what is known of pairs of faces beside the accuracy, for rows of one run."""
+    lines = []
+    for row in runs:
+        last = row.runs[0][1].measurements[-1] if len(row.runs) == 1 else None
+        if last is None or last.verification is None:
+            continue
+        sets = [
+            f"{name} {found.accuracy:.2f} ± {found.std:.2f} % over {len(found.pairs)} folds "
+            f"({found.protocol}), {100 * fmean(found.accepted):.2f} % accepted at FAR {found.far:g}"
+            for name, found in last.verification.items()
+        ]
+        lines.append(f"Faces, {label(row, {})}: {'; '.join(sets)}")
+    return lines
 
 
 def latency_notes(rows: Sequence[Row]) -> list[str]:

@@ -97,7 +97,7 @@ def a_failure() -> Failure:
 
 
 def test_rates_follow_from_counts() -> None:
-    assert Score(correct=9, correct_top5=11, seen=12, loss=None).top1 == 75.0
+    assert Score(correct=9, correct_top5=11, seen=12, loss=None).accuracy == 75.0
     assert Score(correct=9, correct_top5=3, seen=12, loss=None).top5 == 25.0
     assert Score(correct=9, correct_top5=None, seen=12, loss=None).top5 is None
 

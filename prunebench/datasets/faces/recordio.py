@@ -9,6 +9,7 @@ labels, label, two ids), the labels if there are several, and the encoded image.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunebench.datasets.stream import Unreadable
 from prunebench.errors import DataError
-from prunebench.records.jsonfile import write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,9 @@ class Records:
             # Hidden, so that the data set stays what it was for runs that are resumed. In a folder
             # that is not ours it is made again each time.
             with suppress(OSError):
-                write_bytes(kept, lines.encode())
+                partial = kept.with_suffix(f".{os.getpid()}.partial")
+                partial.write_text(lines, encoding="ascii")
+                partial.replace(kept)
         else:
             offsets = _read_index(index)
         end = path.stat().st_size
