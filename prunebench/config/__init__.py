@@ -204,7 +204,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
     # as typed values, so that 1 and 1.0 are one setting
-    plain |= {"run": asdict(settings), "baseline": asdict(baseline), "recipe": asdict(recipe)}
+    plain |= {"run": asdict(settings), "baseline": asdict(baseline)}
     check_processes(settings.processes, recipe)
     parts: dict[str, Any] = {}
     for group, base in GROUPS.items():
@@ -214,10 +214,8 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
             if files:
                 require_files(baseline, parts["dataset"])
         parts[group] = component(group, plain[group], base)
-    check_faces(choices, recipe=recipe, **{k: parts[k] for k in ("model", "dataset", "criterion")})
-    if parts["model"].embeds:
-        recipe = recipe.with_heads()
-        plain["recipe"] = asdict(recipe)
+    recipe = _with_heads(recipe, choices, parts)
+    plain["recipe"] = asdict(recipe)
     parts["dataset"] = parts["dataset"].suited(parts["model"].preset)
     for group, part in parts.items():
         plain[group] = {"_target_": plain[group]["_target_"], **asdict(part)}
@@ -236,6 +234,16 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
         hidden=texts,
         **parts,
     )
+
+
+def _with_heads(recipe: Recipe, choices: dict[str, str], parts: Mapping[str, Any]) -> Recipe:
+    """Returns the recipe with a head in every phase, where the network ends in an embedding.
+
+    Raises:
+        ConfigError: one of the options asks for something else than such a network.
+    """
+    check_faces(choices, recipe=recipe, **{k: parts[k] for k in ("model", "dataset", "criterion")})
+    return recipe.with_heads() if parts["model"].embeds else recipe
 
 
 #: option groups in the order in which they are read; the model's module imports torch

@@ -69,7 +69,6 @@ def _names(row: Row) -> dict[str, object]:
         "model": row.model,
         "dataset": row.dataset,
         "method": row.method,
-        "metric": row.metric,
         "details": row.details,
     }
 
@@ -99,6 +98,7 @@ def _origin(row: Row) -> dict[str, object]:
         "convention": row.convention,
         "note": row.note,
         "source": row.source,
+        "metric": row.metric,
     }
 
 
