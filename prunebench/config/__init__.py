@@ -206,14 +206,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     # as typed values, so that 1 and 1.0 are one setting
     plain |= {"run": asdict(settings), "baseline": asdict(baseline)}
     check_processes(settings.processes, recipe)
-    parts: dict[str, Any] = {}
-    for group, base in GROUPS.items():
-        if group == "model":
-            check_combination(choices, **{k: parts[k] for k in PRUNING})
-            check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
-            if files:
-                require_files(baseline, parts["dataset"])
-        parts[group] = component(group, plain[group], base)
+    parts = _built(plain, choices, recipe, (baseline,) if files else None)
     recipe = _with_heads(recipe, choices, parts)
     plain["recipe"] = asdict(recipe)
     parts["dataset"] = parts["dataset"].suited(parts["model"].preset)
@@ -234,6 +227,31 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
         hidden=texts,
         **parts,
     )
+
+
+def _built(
+    plain: Mapping[str, Any],
+    choices: dict[str, str],
+    recipe: Recipe,
+    read: tuple[Baseline] | None,
+) -> dict[str, Any]:
+    """Returns the chosen option of each group; the model comes last, since it imports torch.
+
+    Args:
+        plain: the configuration.
+        choices: group -> chosen option.
+        recipe: that the others must suit.
+        read: what is read beside them, whose files must be there; None if none need be.
+    """
+    parts: dict[str, Any] = {}
+    for group, base in GROUPS.items():
+        if group == "model":
+            check_combination(choices, **{k: parts[k] for k in PRUNING})
+            check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
+            if read is not None:
+                require_files(*read, parts["dataset"])
+        parts[group] = component(group, plain[group], base)
+    return parts
 
 
 def _with_heads(recipe: Recipe, choices: dict[str, str], parts: Mapping[str, Any]) -> Recipe:
