@@ -1,0 +1,129 @@
+"""What is known of one network at one stage of a run: its costs, and how it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+#: what accuracies are where nothing else is said
+TOP1 = "top-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How one network did on one split.
+
+    Attributes:
+        correct: samples whose label was ranked first.
+        correct_top5: samples whose label was among the first five; None below six classes.
+        seen: samples in all.
+        loss: mean cross-entropy per sample; None if it was not finite or not computed.
+        metric: what was counted: None for top-1, else the name of a verification set (``lfw``),
+            where samples are pairs and right those told apart.
+    """
+
+    correct: int
+    correct_top5: int | None
+    seen: int
+    loss: float | None
+    metric: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The metric in names of figures."""
+        return self.metric or "top1"
+
+    @property
+    def title(self) -> str:
+        """The metric in tables."""
+        return TOP1 if self.metric is None else self.metric.upper()
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy by `metric` in percent; folds of pairs are of one size, so it is their mean."""
+        return 100.0 * self.correct / self.seen
+
+    @property
+    def top5(self) -> float | None:
+        """Top-5 accuracy in percent; None where it was not counted."""
+        return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """How a network told whether pairs of faces were of one person, fold by fold.
+
+    Attributes:
+        protocol: ``insightface`` or ``sphereface``; `prunebench.measure.verification` defines both.
+        correct, pairs: right answers, and all.
+        thresholds: that the other folds chose; squared distances, or cosines (sphereface).
+        far: false acceptance rate of the other folds' strangers, at which `accepted` is read.
+        accepted: share of the pairs of one person that were accepted there.
+        roc: points [false acceptance rate, true acceptance rate] over all folds.
+    """
+
+    protocol: str
+    correct: list[int]
+    pairs: list[int]
+    thresholds: list[float]
+    far: float
+    accepted: list[float]
+    roc: list[list[float]]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Accuracy of each fold in percent."""
+        return [100.0 * c / n for c, n in zip(self.correct, self.pairs, strict=True)]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean of the folds' accuracies in percent."""
+        return fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the folds' accuracies in points, as papers on LFW give it."""
+        return pstdev(self.accuracies)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Time of one forward pass; the spread is the interquartile range.
+
+    Attributes:
+        batch: images per forward pass.
+        device: name of the hardware.
+        threads: CPU threads used.
+        median_ms, iqr_ms: milliseconds per forward pass of the whole batch.
+    """
+
+    batch: int
+    device: str
+    threads: int
+    median_ms: float
+    iqr_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One network at one stage of a run.
+
+    Attributes:
+        stage: one of `prunebench.records.STAGES`.
+        params: number of parameters.
+        macs: multiply-adds of one image; the report's `convention` says which are counted.
+        size_bytes: of the saved weights on disk.
+        test, val: scores; None where the split was not read.
+        latency: one entry per batch size.
+        verification: name -> how it did on pairs of faces, the first of which is `test`; None where
+            images are classified.
+    """
+
+    stage: str
+    params: int
+    macs: int
+    size_bytes: int
+    test: Score | None
+    val: Score | None
+    latency: list[Latency]
+    verification: dict[str, Verification] | None = None
