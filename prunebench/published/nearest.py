@@ -88,6 +88,9 @@ WIDTHS = {
     "thinet-30-r50-in": ("experiment=thinet_resnet50", "budget.keep=0.3", "criterion=thinet_tpami"),
 }
 
+#: rows with a preset of their own that is not a matter of widths
+EXPERIMENTS = {"foad-mobilefacenet-lfw": "experiment=foad_mobilefacenet"}
+
 
 def command(row: Published) -> list[str]:
     """Returns the words behind ``prunebench`` that come nearest to a row.
@@ -96,6 +99,8 @@ def command(row: Published) -> list[str]:
         DataError: we have no such network, nothing like its method, or it says of no cost how much
             goes.
     """
+    if row.id in EXPERIMENTS:
+        return [EXPERIMENTS[row.id]]
     widths = WIDTHS.get(row.id, ())
     if any(word.startswith("experiment=") for word in widths):
         return list(widths)

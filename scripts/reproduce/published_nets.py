@@ -28,6 +28,7 @@ from prunebench.published.record import find
 FILE = Path(__file__).resolve().parents[2] / "prunebench" / "published" / "nets.json"
 SHAPES = {"cifar10": ((3, 32, 32), 10), "cifar100": ((3, 32, 32), 100)}
 LARGE = ((3, 224, 224), 1000)
+FACE = ((3, 112, 112), 10_572)
 CIFAR = [f"model=resnet{depth}" for depth in (20, 32, 44, 56, 110)]
 CIFAR += ["model=vgg16", "model=vgg16_gap", "model=mobilenet_v1", "model=mobilenet_v2"]
 IMAGENET = {"resnet50": ["model=imagenet_resnet50", "model=imagenet_resnet50_caffe"]}
@@ -57,6 +58,7 @@ def nets() -> list[dict[str, Any]]:
     wanted += [
         (model, "imagenet", words) for model, several in IMAGENET.items() for words in several
     ]
+    wanted.append(("mobilefacenet", "casia_webface", "model=mobilefacenet"))
     found = []
     for model, dataset, words in wanted:
         name, *changes = (word.partition("=")[2] for word in words.split())
@@ -127,7 +129,7 @@ def cut(row_id: str) -> list[dict[str, int]]:
 
 def built(model: ModelSpec, dataset: str, device: str) -> tuple[nn.Module, torch.Tensor]:
     """Returns a network on a device, and an image for it; on ``meta`` neither holds data."""
-    shape, classes = SHAPES.get(dataset, LARGE)
+    shape, classes = (SHAPES | {"casia_webface": FACE}).get(dataset, LARGE)
     with torch.device(device):
         return model.build(shape, classes).eval(), torch.zeros(1, *shape)
 

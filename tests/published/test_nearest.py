@@ -25,16 +25,23 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
-def test_two_hundred_rows_have_a_command() -> None:
+def test_two_hundred_and_one_rows_have_a_command() -> None:
     found = commands()
-    assert len(found) == 200
+    assert len(found) == 201
     assert {"l1-b-r56-c10", "fpgm-only-40-r56-c10", "thinet-r56-c10", "foad-vgg16-c10"} <= {*found}
     assert {*WIDTHS} <= {*found}
+    assert found["foad-mobilefacenet-lfw"] == ["experiment=foad_mobilefacenet"]
 
 
 @pytest.mark.parametrize(
     "row_id",
-    ["l1-a-r56-c10", "fpgm-only-40-r56-c10", "thinet-conv-vgg16-in-1", "thinet-r56-c10"],
+    [
+        "l1-a-r56-c10",
+        "fpgm-only-40-r56-c10",
+        "thinet-conv-vgg16-in-1",
+        "thinet-r56-c10",
+        "foad-mobilefacenet-lfw",
+    ],
 )
 def test_a_command_makes_a_run(row_id: str) -> None:
     makes_a_run(row_id)
