@@ -7,6 +7,7 @@ between are the identities, each with the first of its images and the first that
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,6 @@ class Packed:
         Raises:
             Unreadable: it is damaged, or of a size that is not to be cut.
         """
-        from io import BytesIO
-
         return fitting(rgb(BytesIO(self.records.item(number).image)), self.size)
 
 

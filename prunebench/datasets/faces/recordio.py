@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 MAGIC = 0xCED7230A
 _HEAD = struct.Struct("<II")
 _LABELS = struct.Struct("<IfQQ")
-_WHOLE, _FIRST, _LAST = 0, 1, 3
+_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 
 class Item(NamedTuple):
@@ -92,15 +91,17 @@ class Records:
         """
         if not 0 <= key < len(self.offsets) or self.offsets[key] < 0:
             raise Unreadable("the index does not have it")
-        content = b"".join(_parts(_mapped(self.path), int(self.offsets[key])))
-        if len(content) < _LABELS.size:
+        content, begin, end = _content(_mapped(self.path), int(self.offsets[key]))
+        if end - begin < _LABELS.size:
             raise Unreadable("it is too short for a record of an image")
-        count, label, _, _ = _LABELS.unpack_from(content)
-        begin = _LABELS.size + 4 * count
-        if len(content) < begin:
+        count, label, _, _ = _LABELS.unpack_from(content, begin)
+        image = begin + _LABELS.size + 4 * count
+        if image > end:
             raise Unreadable(f"it is too short for its {count} labels")
-        several = struct.unpack_from(f"<{count}f", content, _LABELS.size) if count else (label,)
-        return Item(several, content[begin:])
+        labels = (label,)
+        if count:
+            labels = struct.unpack_from(f"<{count}f", content, begin + _LABELS.size)
+        return Item(labels, content[image:end])
 
 
 @cache
@@ -110,24 +111,27 @@ def _mapped(path: str) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _parts(content: mmap.mmap, at: int) -> Iterator[bytes]:
-    """Yields what the record at byte `at` joins to, with the words that it was split at.
+def _content(content: mmap.mmap, at: int) -> tuple[mmap.mmap | bytes, int, int]:
+    """Returns where the content of the record at byte `at` is: in what, from where, to where.
 
     Raises:
         Unreadable: no record begins there, or it is cut short.
     """
-    wanted = (_WHOLE, _FIRST)
-    while True:
-        kind, length = _head(content, at)
-        if kind not in wanted:
-            raise Unreadable(f"a record of kind {kind} cannot stand at byte {at:,}")
-        if kind not in (_WHOLE, _FIRST):
-            yield _HEAD.pack(MAGIC, 0)[:4]
-        yield content[at + _HEAD.size : at + _HEAD.size + length]
-        if kind in (_WHOLE, _LAST):
-            return
+    kind, length = _head(content, at)
+    if kind == _WHOLE:
+        return content, at + _HEAD.size, at + _HEAD.size + length
+    if kind != _FIRST:
+        raise Unreadable(f"a record of kind {kind} cannot stand at byte {at:,}")
+    parts = [content[at + _HEAD.size : at + _HEAD.size + length]]
+    while kind != _LAST:
         at += _HEAD.size + length + -length % 4
-        wanted = (2, _LAST)
+        kind, length = _head(content, at)
+        if kind not in (_MIDDLE, _LAST):
+            raise Unreadable(f"a record of kind {kind} cannot stand at byte {at:,}")
+        parts.append(content[at + _HEAD.size : at + _HEAD.size + length])
+    # the words that it was split at
+    joined = _HEAD.pack(MAGIC, 0)[:4].join(parts)
+    return joined, 0, len(joined)
 
 
 def _head(content: mmap.mmap, at: int) -> tuple[int, int]:
