@@ -18,7 +18,7 @@ from prunebench.criteria import l1
 from prunebench.criteria.bn_probability import z_score
 from prunebench.criteria.foad import select, similarity
 from prunebench.criteria.thinet import removal_order, rescale
-from prunebench.measure import macs, params
+from prunebench.measure import lfw_accuracy, macs, params
 from prunebench.options import conf_dir, option_class, read_option
 
 IMAGE = torch.ones(1, 3, 8, 8)
@@ -55,6 +55,11 @@ def parameters(function: Callable[..., object]) -> str:
         (z_score, "(gamma, beta, running_var, eps)"),
         (macs, "(network, example)"),
         (params, "(network)"),
+        (
+            lfw_accuracy,
+            "(network, path, *, protocol='insightface', image_size=(112, 112), mean=0.5,"
+            " std=0.5019607843137255)",
+        ),
         (
             prunebench.prune,
             "(model, example, *, criterion='l1', budget=None, repair='none', scope=None, only=(), "

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from prunebench.checkpoints import Checkpoint
+from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir, read_option
 from prunebench.recipes import Phase, Recipe
@@ -18,8 +20,10 @@ from prunebench.training.heads import (
     initial_weight,
     without_head,
 )
+from prunebench.training.loop import train
 from prunebench.training.losses import cross_entropy, phase_loss, with_margin
 from prunebench.training.optim import parameter_groups
+from prunebench.training.stage import Stage
 
 SGD = read_option(conf_dir() / "recipe" / "phase" / "sgd.yaml")
 
@@ -146,3 +150,66 @@ def test_where_no_head_is_named_it_is_arcface():
         "arcface",
         "arcface",
     ]
+
+
+class Watcher:
+    """An observer that notes which network it was given, and ends the process after some steps."""
+
+    def __init__(self, last: int | None = None):
+        self.last, self.steps, self.given = last, 0, None
+
+    def start(self, network, optimizer):
+        self.given = network
+
+    def after_backward(self, moment):
+        pass
+
+    def after_step(self, moment):
+        self.steps += 1
+        if self.steps == self.last:
+            raise KeyboardInterrupt
+        return False
+
+    def finished(self):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_network_and_head_are_trained_together_and_go_on_after_a_kill(ema, tmp_path):
+    source = torch.Generator().manual_seed(0)
+
+    def part(count):
+        images = torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8, generator=source)
+        return Arrays(images, torch.arange(count) % 5)
+
+    data = Data("noise", part(20), part(10), part(1), classes=5, mean=(0.5,) * 3, std=(0.25,) * 3)
+    how = phase(epochs=2, batch_size=8, head="arcface", head_scale=8.0, ema=ema)
+
+    def whole():
+        torch.manual_seed(3)
+        network = nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.BatchNorm1d(6))
+        return headed(network, initial_weight(5, 6, seed=1), how)
+
+    def trained(watcher, checkpoint=None):
+        network = whole()
+        stage = Stage(
+            name="s", seed=0, device=torch.device("cpu"), checkpoint=checkpoint, observers=[watcher]
+        )
+        done = train(network, data, how, stage)
+        assert watcher.given is network.network
+        return network.state_dict(), done
+
+    state, done = trained(Watcher())
+    before = whole().state_dict()
+    assert all((state[name] != before[name]).any() for name in ("network.1.weight", "head.weight"))
+    assert done.best.val_seen == 10
+    with pytest.raises(KeyboardInterrupt):
+        trained(Watcher(last=4), Checkpoint(tmp_path / "c.pt", 0.0))
+    again, _ = trained(Watcher(), Checkpoint(tmp_path / "c.pt", 0.0))
+    assert all(torch.equal(again[name], value) for name, value in state.items())
