@@ -29,7 +29,7 @@ NOTHING = (
     "baselines and recipe, with MACs within 0.5 % of each other"
 )
 NOTES = (
-    "Difference of the fine-tuned (last) accuracies, first minus second, in points, with its 95 % "
+    "Difference of the fine-tuned (last) test {}, first minus second, in points, with its 95 % "
     "interval; same baselines, recipe and MACs (within 0.5 %), paired by seed.",
     "Each interval stands for itself: of 20 pairs that are alike one will look different.",
 )
@@ -92,7 +92,8 @@ def compared(rows: Sequence[Row]) -> Table:
                 "-" if needed is None else str(needed),
             ]
         )
-    notes = [*NOTES]
+    metrics = dict.fromkeys(ours.metric for ours, _, _ in found)
+    notes = [line.format(" or ".join(metrics)) for line in NOTES]
     notes += [BY_IMAGE] if any(gap.images for *_, gap in found) else []
     notes += [BY_SEED] if not all(gap.images for *_, gap in found) else []
     notes.append(f"Last column: seeds for half an interval of {WANTED} points; -: cannot be said.")
