@@ -126,6 +126,7 @@ def test_every_command_runs_as_written(python, folder):
         table = run(folder, ["prunebench-table", "outputs", "--format", style])
         assert table.returncode == 0, table.stderr
         assert mark in table.stdout
+    assert len(list(folder.rglob("*.wandb"))) == 1  # left by the tracker in its run
     slim = next(folder.rglob("slim.pt"))
     assert not package.load(str(slim)).training
 

@@ -16,6 +16,7 @@ from prunebench.run.workers import require_devices
 WHILE_TRAINING = [
     "experiment=aofp_digits",
     "model.width=0.05",
+    "dataset.test_size=50",
     "dataset.train_size=250",  # the last batches have no equal parts
     "recipe.baseline.epochs=2",
     "recipe.pruning.epochs=3",

@@ -19,6 +19,7 @@ SMALL = [
     "dataset=digits",
     "dataset.size=16",
     "dataset.train_size=128",
+    "dataset.test_size=50",
     "criterion=l1",
     "budget=uniform",
     "budget.keep=0.5",
