@@ -1,7 +1,6 @@
 """Fixtures for all tests: one thread, the command line as a user runs it, and small reports."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import socket
@@ -10,10 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from filelock import FileLock
 
 from prunebench.records import Failure, Latency, Measurement, Report, Score, finish
 
@@ -30,14 +31,12 @@ OF_A_RUN = [
 class Forked:
     """A process of the warm python: a `subprocess.Popen` whose output can be read at any time."""
 
-    def __init__(self, requests: socket.socket, words: tuple[str, ...], cwd: Path, env: Any):
+    def __init__(self, asking: socket.socket, words: tuple[str, ...], cwd: Path, env: Any):
         self.args = words
         self.returncode: int | None = None
         self.files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - in __exit__
-        self.connection, theirs = multiprocessing.Pipe()
-        given = [theirs.fileno(), *(file.fileno() for file in self.files)]
-        socket.send_fds(requests, [b"."], given)
-        theirs.close()
+        socket.send_fds(asking, [b"."], [file.fileno() for file in self.files])
+        self.connection = Connection(asking.detach())
         self.connection.send((list(words), str(cwd), env))
         self.pid: int = self.connection.recv()
 
@@ -92,26 +91,51 @@ class Forked:
 
 
 class WarmPython:
-    """Runs command lines in forks of one process, see ``warm_python.py``."""
+    """Runs command lines in forks of one process, see ``warm_python.py``.
+
+    All processes of pytest-xdist have the same, started by the first that asks, which waits for
+    it in the end.
+    """
 
     def __init__(self, *modules: str):
-        self.requests, theirs = socket.socketpair()
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"{os.getpid()}")
+        self.address = f"{tempfile.gettempdir()}/{run[-12:]}{len(modules)}"
+        self.process: subprocess.Popen[bytes] | None = None
         script = Path(__file__).with_name("warm_python.py")
-        with theirs:
+        with FileLock(f"{self.address}.lock"):
+            if self.is_there():
+                return
             self.process = subprocess.Popen(
-                [sys.executable, "-P", script, *modules],
-                stdin=theirs,
+                [sys.executable, "-P", script, self.address, *modules],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
+            while not self.is_there():
+                assert self.process.poll() is None
+                time.sleep(0.05)
+
+    def is_there(self) -> bool:
+        """Whether it takes commands, and will until the line to it is closed."""
+        self.line = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            self.line.connect(self.address)
+            self.line.send(b".")
+            if self.line.recv(1):
+                return True
+        self.line.close()
+        return False
 
     def close(self) -> None:
-        self.requests.close()
-        self.process.wait()
+        self.line.close()
+        if self.process:
+            self.process.wait()
+            Path(f"{self.address}.lock").unlink(missing_ok=True)
 
     def start(self, *words: str, cwd: Path, **variables: str) -> Forked:
         """Starts ``python WORDS`` in the folder `cwd`, with `variables` beside today's."""
-        env = {**os.environ, **variables}
-        return Forked(self.requests, words, cwd, env)
+        asking = socket.socket(socket.AF_UNIX)
+        asking.connect(self.address)
+        return Forked(asking, words, cwd, {**os.environ, **variables})
 
     def run(self, *words: str, cwd: Path, timeout: float = 240, **variables: str) -> Completed:
         """Returns what it printed and its exit code."""

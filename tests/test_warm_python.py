@@ -48,8 +48,9 @@ def test_nothing_is_left_of_what_was_run_before(python, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the threads in /proc")
-def test_it_has_no_thread_that_a_fork_would_lose(python):
-    assert len(os.listdir(f"/proc/{python.process.pid}/task")) == 1
+def test_it_has_no_thread_that_a_fork_would_lose(python, tmp_path):
+    parent = python.run("-c", "import os; print(os.getppid())", cwd=tmp_path).stdout.strip()
+    assert len(os.listdir(f"/proc/{parent}/task")) == 1
 
 
 def test_the_torch_free_one_refuses_torch(torch_free, tmp_path):

@@ -3,9 +3,10 @@
 Those imports take seconds, and the tests start a hundred processes. What is forked is a process
 like any other: pid, signals, folder, variables, output and exit code are its own.
 
-``python warm_python.py MODULE ...`` imports the modules; ``python warm_python.py`` refuses torch
-and its like from then on. ``conftest.py`` sends three descriptors per command over the standard
-input: a connection on which it tells what to run and is told pid and exit code, and two files.
+``python warm_python.py ADDRESS MODULE ...`` imports the modules; without any it refuses torch and
+its like from then on. ``conftest.py`` connects to the socket ADDRESS once for each of the processes
+that test, to say that this is not needed until it hangs up, and once for each command: it sends
+two files, tells what to run, and is told pid and exit code.
 """
 
 import atexit
@@ -14,6 +15,7 @@ import gc
 import importlib
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -96,19 +98,35 @@ def cheapen():
     costs._counts = counts
 
 
-def next_command():
+def next_command(address):
     """Returns in a forked process only, with the words after ``python`` that it shall run."""
-    requests = socket.socket(fileno=0)
     signal.signal(signal.SIGCHLD, tell_ends)
-    while True:
-        sent, descriptors, *_ = socket.recv_fds(requests, 1, 3)
-        if not sent:  # the tests are over
-            while RUNNING:
-                time.sleep(0.02)
-            raise SystemExit
-        if words := forked(Connection(descriptors[0]), *descriptors[1:]):
-            requests.detach()
-            return words
+    users = set()
+    with socket.socket(socket.AF_UNIX) as listener:
+        with contextlib.suppress(FileNotFoundError):  # left by one that was killed
+            os.unlink(address)
+        listener.bind(address)
+        listener.listen(64)
+        while True:
+            for ready in select.select([listener, *users], [], [])[0]:
+                if ready in users:  # one has hung up
+                    users.remove(ready)
+                    ready.close()
+                    continue
+                asking, _ = listener.accept()
+                sent, files, *_ = socket.recv_fds(asking, 1, 2)
+                if not files:
+                    users.add(asking)
+                    asking.send(sent)
+                elif words := forked(Connection(asking.detach()), *files):
+                    for user in users:
+                        user.close()
+                    return words
+            if not users:
+                os.unlink(address)
+                while RUNNING:
+                    time.sleep(0.02)
+                raise SystemExit
 
 
 def forked(connection, out, err):
@@ -178,5 +196,5 @@ def end(words):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    prepare(sys.argv[1:])
-    end(next_command())
+    prepare(sys.argv[2:])
+    end(next_command(sys.argv[1]))
