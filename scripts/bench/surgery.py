@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from prunebench.channels import ChannelMap, Plan, slim, trace
 
 RATIO = 0.4
+HEADS = ("fc", "out", "aux")
 TIMED = {"resnet50": (224, 5.0), "vgg16_bn": (224, 5.0), "densenet201": (224, 20.0)}
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "channels"))  # for `drawn`
 
@@ -88,11 +89,12 @@ def ours(model: nn.Module, example: Tensor) -> nn.Module:
     return slim(model, cmap, by_l1(cmap, model))
 
 
-def peer(model: nn.Module, example: Tensor) -> nn.Module:
-    """Prunes `model` in place with torch-pruning."""
+def peer(model: nn.Module, example: Any) -> nn.Module:
+    """Prunes `model` in place with torch-pruning, all but its last layer or what is named so."""
     import torch_pruning as tp
 
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    heads = [m for n, m in layers.items() if n in HEADS] or [*layers.values()][-1:]
     pruner = tp.pruner.MetaPruner(
         model, example, tp.importance.MagnitudeImportance(p=1), pruning_ratio=RATIO,
         ignored_layers=heads,

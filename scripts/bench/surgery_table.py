@@ -79,7 +79,7 @@ def judge_drawn(fragment: str, tool: Tool) -> tuple[str, float]:
     Whatever is not left in it is zero in the dense one, what reads it included: that is fair to
     tools which cut in place, and to hooks and closures.
     """
-    from drawn.oracle import Bad, check_same
+    from drawn.oracle import Bad, check_same, run
     from drawn.program import alone
 
     program = alone(fragment, seed=0)
@@ -93,7 +93,11 @@ def judge_drawn(fragment: str, tool: Tool) -> tuple[str, float]:
         return f"raises {type(error).__name__}", 1.0
     share = sum(p.numel() for p in small.parameters()) / total
     try:
-        check_same(program, small.eval(), training=False)
+        run(small.eval(), program.example(1))
+    except Bad as bad:
+        return f"raises when run: {bad.verdict.why}", share
+    try:
+        check_same(program, small, training=False)
     except Bad as bad:
         return f"wrong: {bad.verdict.why}", share
     return "exact" if share < 1 else "freezes all", share
