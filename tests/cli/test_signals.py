@@ -77,6 +77,17 @@ def test_a_launcher_that_handles_the_signal_has_the_last_word(monkeypatch):
         signal.signal(signal.SIGUSR2, before)
 
 
+@pytest.fixture
+def heeded():
+    """The signals as a program in the foreground finds them, whatever these tests are started by."""
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_outside_a_training_a_run_stops_at_once():
     with (
         pytest.raises(interruption.Interrupted, match="interrupted by SIGHUP"),
@@ -86,6 +97,7 @@ def test_outside_a_training_a_run_stops_at_once():
         pytest.fail("went on")
 
 
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_does_not_wait():
     with (
         interruption.listening(),
