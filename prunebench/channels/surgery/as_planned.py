@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import fx, nn
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.example import Example, one_image, run_on
@@ -103,26 +104,19 @@ def _differences(model: nn.Module, slimmed: nn.Module) -> Iterator[str]:
 def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
     """Yields the names of attributes that differ.
 
-    A captured forward, and what only holds parts in it, have no more than the mode in common, nor
-    has what torch.compile wrapped round a module.
+    A captured or compiled forward, and what only holds parts, have no more than the mode in common.
     """
-    compiled = "_orig_mod" in dict(module.named_children())
-    if isinstance(now, fx.GraphModule) or type(now) is nn.Module or compiled:
+    if isinstance(now, (fx.GraphModule, OptimizedModule)) or type(now) is nn.Module:
         if module.training != now.training:
             yield "training"
         return
     if type(module) is not type(now):
         yield "class"
-    before, after = _own(module), _own(now)
+    before, after = vars(module), vars(now)
     yield from (before.keys() ^ after.keys()) - CHANGED - _UNCOPIED
     for key in before.keys() & after.keys() - CHANGED:
         if _described(before[key]) != _described(after[key]):
             yield key
-
-
-def _own(module: nn.Module) -> dict[str, Any]:
-    """Returns a module's attributes but for those that torch.compile leaves in passing."""
-    return {key: held for key, held in vars(module).items() if not key.startswith("_torchdynamo")}
 
 
 def _described(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,11 +33,10 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     """
     memo: dict[int, Any] = dict(tensors)
     shells = []
-    for _, module in named_modules(model):
+    for module in _ordinary(model):
         kind = type(module)
-        if _is_ordinary(kind):
-            memo[id(module)] = shell = kind.__new__(kind)
-            shells.append((module, vars(shell)))
+        memo[id(module)] = shell = kind.__new__(kind)
+        shells.append((module, vars(shell)))
     module, name = model, ""
     try:
         for module, held in reversed(shells):  # what is inside others is whole before them
@@ -45,6 +45,7 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
                     held[name] = value
                 elif name != "_compiled_call_impl":
                     held[name] = _copied(value, memo)
+        name = ""
         made: nn.Module = _copied(model, memo)
     except Exception as error:
         why = str(error).split("\n")[0] or type(error).__name__
@@ -53,16 +54,21 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     return made
 
 
-def _is_ordinary(kind: type[nn.Module]) -> bool:
-    """Whether modules of class `kind` are copied as torch copies most, by now.
+def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the modules of `model` that are copied as torch copies most.
 
-    torch.compile exchanges how modules are copied.
+    What that is is asked for now: `torch.compile` exchanges it.
     """
-    usual = (nn.Module, nn.modules.conv._ConvNd)
-    return all(
-        getattr(kind, name, None) in [getattr(each, name, None) for each in usual]
-        for name in _STATE
-    )
+    bases = (nn.Module, nn.modules.conv._ConvNd)
+    usual = [{getattr(base, name, None) for base in bases} for name in _STATE]
+    kinds: dict[int, bool] = {}
+    for _, module in named_modules(model):
+        kind = type(module)
+        if id(kind) not in kinds:
+            asked = zip(_STATE, usual, strict=True)
+            kinds[id(kind)] = all(getattr(kind, name, None) in known for name, known in asked)
+        if kinds[id(kind)]:
+            yield module
 
 
 def full_copy(model: nn.Module) -> nn.Module:

@@ -41,7 +41,7 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     kept = cmap.keeps(plan)
     masked = full_copy(model)
     if leads_out(model):
-        require_own_weights(masked, model, cmap)
+        require_own_weights(masked, model, cmap, np.ones_like(kept))
     named = dict(named_tensors(masked))
     for name, dim, classes in _zeroed(cmap):
         gone = ~kept[classes]

@@ -13,6 +13,8 @@ from weakref import (
     ref,
 )
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from prunebench.channels.example import one_image, run_on
@@ -24,6 +26,7 @@ from prunebench.channels.labels.rules import RULES, assignment, decision, no_ten
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_tensors
+from prunebench.channels.surgery.recheck import Recheck, replay
 from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, PLAIN, inside
 from prunebench.errors import PruningError
 
@@ -88,12 +91,21 @@ def _names_modules(method: FunctionType) -> bool:
     )
 
 
-def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -> None:
+def require_own_weights(
+    copied: nn.Module, model: nn.Module, cmap: ChannelMap, kept: NDArray[np.bool_]
+) -> None:
     """Refuses a copy of `model` whose forward does not compute with the copy's weights.
 
     A deep copy takes neither closures along nor weak references nor globals: a patched forward or
     a hook that is one goes on to run the network it was written for. One forward without data
-    must use every weight of the copy that the dense forward uses, and none of `model`.
+    must use every weight of the copy that the dense forward uses, and none of `model`; and in
+    another every function must be given what it is given in `model`, and nothing from earlier.
+
+    Args:
+        copied: the copy, whole or cut.
+        model: the dense network.
+        cmap: its channel map.
+        kept: which classes are left in `copied`.
 
     Raises:
         PruningError: it does not, or the copy does not run.
@@ -107,11 +119,8 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -
             run_on(copied, one_image(cmap.tape.example))
     except Exception as error:  # noqa: BLE001  (the code of a network may raise anything)
         failure = error
-    missing = (
-        []
-        if any(isinstance(module, fx.GraphModule) for module in copied.modules())
-        else sorted(cmap.tape.used - labeller.tape.used)
-    )
+    captured = any(isinstance(module, fx.GraphModule) for module in copied.modules())
+    missing = [] if captured else sorted(cmap.tape.used - labeller.tape.used)
     foreign = sorted(labeller.borrowed)
     if foreign or (missing and failure is None):
         weight = (foreign or missing)[0]
@@ -126,3 +135,9 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap) -
             f"a copy of the network does not run, {labeller.stuck or 'its forward'} fails: {why}; "
             "a hook or closure in the forward may still work on the original"
         ) from failure
+    differs = None if captured else replay(copied, Recheck(cmap, kept))
+    if differs is not None:
+        raise PruningError(
+            f"a copy of the network does not compute what the original does, {differs.where}: "
+            f"{differs.why}; a hook or closure in the forward may still work on the original"
+        )

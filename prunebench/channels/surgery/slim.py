@@ -48,7 +48,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     if cmap.tape.fragile and not kept.all():
         slimmed = insert_gathers(model, slimmed, cmap, kept)
     if leads_out(model):
-        require_own_weights(slimmed, model, cmap)
+        require_own_weights(slimmed, model, cmap, kept)
     return slimmed
 
 

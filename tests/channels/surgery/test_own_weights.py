@@ -100,6 +100,24 @@ def test_a_copy_that_runs_the_original_is_refused(name: str) -> None:
         prunebench.prune(network, IMAGES)
 
 
+def test_a_copy_that_goes_on_with_what_the_original_found_is_refused() -> None:
+    """Its channels are those of the output, so that no shape gives it away."""
+
+    class Finder(Net):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.b(torch.relu(self.a(x)))
+            return self.c(self.found["b"]), self.found["b"]
+
+    network = Finder().eval()
+    network.found = {}
+    network.b.register_forward_hook(lambda m, i, o, to=network.found: to.update(b=o))
+    network(IMAGES)
+    cmap, plan = trace(network, IMAGES), Plan({"a": [0, 1]})
+    for surgery in (slim, mask):
+        with pytest.raises(PruningError, match="a copy .* not compute what the original does"):
+            surgery(network, cmap, plan)
+
+
 def test_what_cannot_be_copied_is_named() -> None:
     network = Net().eval()
     network.lock = threading.Lock()
