@@ -55,14 +55,19 @@ def prepare(modules):
 def compose_once():
     """Spares Hydra to compose all that is typed just to see whether it is a sweep.
 
-    Experiments alone can say so. None is what Hydra finds where nothing does.
+    An experiment alone can say so. None is what Hydra finds where nothing does.
     """
     from hydra._internal.hydra import Hydra
 
+    from prunebench.options import conf_dir
+
+    folder = conf_dir() / "experiment"
+    sweeps = [path.stem for path in folder.glob("*.yaml") if "MULTIRUN" in path.read_text()]
+    asks = {"hydra.mode", *(f"experiment={name}" for name in sweeps)}
     whole = Hydra.get_mode
 
     def get_mode(self, config_name, overrides):
-        asked = any("experiment" in word or "hydra." in word for word in overrides)
+        asked = any(word.startswith(start) for word in overrides for start in asks)
         return whole(self, config_name, overrides) if asked else None
 
     Hydra.get_mode = get_mode

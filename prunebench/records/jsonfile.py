@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -101,13 +102,19 @@ def _decode_record(hint: Any, value: Any, source: str, where: str) -> Any:
         raise DataError(f"{source}: {where} should be an object, got {value!r:.60}")
     for problem in _mismatches(hint, value):
         raise DataError(f"{source}: {where + '.' if where else ''}{problem}")
-    hints = typing.get_type_hints(hint)
+    hints = _hints(hint)
     return hint(
         **{
             name: decode(hints[name], item, source, f"{where}.{name}" if where else name)
             for name, item in value.items()
         }
     )
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Returns the types of a dataclass's fields; to find them out takes most of a file's time."""
+    return typing.get_type_hints(kind)
 
 
 def _mismatches(hint: Any, value: Mapping[str, Any]) -> Iterator[str]:
