@@ -79,7 +79,7 @@ def test_a_launcher_that_handles_the_signal_has_the_last_word(monkeypatch):
 
 @pytest.fixture
 def heeded():
-    """The signals as a program in the foreground finds them, whatever these tests are started by."""
+    """The signals as a program in the foreground finds them, whoever starts these tests."""
     usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
