@@ -290,3 +290,10 @@ def test_what_the_criterion_has_no_score_for_stays_whole_with_the_reason():
     assert slim.report.channels_after["3"] == 8
     assert slim.report.channels_after["0"] == slim.report.channels_after["5"] == 4
     assert "3" in slim.report.whole
+
+
+def test_options_are_made_by_the_names_of_the_command():
+    from prunebench.api import option
+
+    criterion = option("criterion", "taylor", prunebench.criteria.Taylor, form="weight")
+    assert criterion.form == "weight"
