@@ -50,8 +50,14 @@ def composed(*overrides):
 
 @cache
 def values_of(group, option):
-    """What stands in the section of a group once the option is chosen."""
+    """What stands in the section of a group once the option is chosen.
+
+    That is what its YAML holds, unless Hydra is asked to put something to it, or elsewhere.
+    """
+    path = conf_dir() / group / f"{option}.yaml"
     given = GIVEN.get(f"{group}={option}", [])
+    if not given and not any(word in path.read_text() for word in ("defaults:", "@package")):
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         alone = compose(f"{group}/{option}", overrides=given)
     return OmegaConf.to_container(alone[group], resolve=True)

@@ -1,6 +1,5 @@
 """The wheel holds every configuration and runs from an empty folder; both archives are typed."""
 
-import os
 import subprocess
 import sys
 import tarfile
@@ -24,18 +23,6 @@ def unpacked(tmp_path_factory):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
-
-
-def run(unpacked, folder, code):
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(unpacked), "HYDRA_FULL_ERROR": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_every_yaml_is_inside(unpacked):
@@ -70,13 +57,18 @@ def test_nothing_else_lands_in_site_packages(unpacked):
     assert {p.name for p in unpacked.iterdir() if p.suffix != ".dist-info"} == {"prunebench"}
 
 
-def test_it_runs_from_an_empty_folder(unpacked, tmp_path):
+def test_it_runs_from_an_empty_folder(unpacked, python, tmp_path):
     code = (
-        "import sys; sys.argv = ['prunebench', 'experiment=quickstart', 'run.dry_run=true',"
-        "'model.width=0.05']; import prunebench; from prunebench.cli import main; main();"
-        "print(prunebench.__file__)"
+        "import sys;"
+        "[sys.modules.pop(name) for name in [*sys.modules] if name.startswith('prunebench')];"
+        f"sys.path.insert(0, {str(unpacked)!r});"
+        "sys.argv = 'prunebench experiment=quickstart run.dry_run=true model.width=0.05'.split();"
+        "import prunebench; from prunebench.cli import main; main();"
+        "print(*(module.__file__ for name, module in sys.modules.items() if 'prunebench' in name))"
     )
-    done = run(unpacked, tmp_path, code)
+    done = python.run("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert str(unpacked) in done.stdout
     assert "MACs:" in done.stdout
+    modules = done.stdout.splitlines()[-1].split()
+    assert len(modules) > 100
+    assert all(path.startswith(str(unpacked)) for path in modules)
