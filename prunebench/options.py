@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib import import_module
 from inspect import isabstract
 from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -152,6 +153,18 @@ def trusted(module: str) -> bool:
     return any((Path(folder) / name).exists() for folder in own for name in (top, f"{top}.py"))
 
 
+@cache
+def hints_of(schema: type) -> dict[str, Any]:
+    """Returns the types of a dataclass's fields."""
+    return get_type_hints(schema)
+
+
+@cache
+def fields_of(schema: type) -> Any:
+    """Returns the empty fields of a dataclass, to merge values into a copy of them."""
+    return OmegaConf.structured(schema)
+
+
 def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
     """Builds the frozen dataclass `schema` from plain `values`.
 
@@ -164,7 +177,7 @@ def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
 
 def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
     """Builds `schema` from values whose keys are known; types and ranges are checked here."""
-    hints = get_type_hints(schema)
+    hints = hints_of(cast(type, schema))
     nested = {key: hints[key] for key in values if is_dataclass(hints[key])}
     if nested:  # OmegaConf cannot fill a frozen dataclass that sits in another
         parts = {key: section(f"{name}.{key}", values[key], kind) for key, kind in nested.items()}
@@ -189,7 +202,7 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
     Raises:
         ConfigError: one of them, the first of which is told, is not of its field's type.
     """
-    hints = get_type_hints(schema)
+    hints = hints_of(schema)
     together = merged(values, schema)  # one by one takes long, and tells only which it was
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value
@@ -206,7 +219,7 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
 def merged(values: dict[str, Any], schema: type) -> DictConfig | None:
     """Returns `values` as fields of `schema`; None where OmegaConf does not take them."""
     try:
-        found = OmegaConf.merge(OmegaConf.structured(schema), values)
+        found = OmegaConf.merge(fields_of(schema), values)
     except OmegaConfBaseException:
         return None
     assert isinstance(found, DictConfig)
@@ -230,7 +243,7 @@ def check_keys(name: str, values: object, schema: type) -> None:
     require(isinstance(values, dict), f"{name} must hold keys and values, got '{values}'")
     assert isinstance(values, dict)
     assert is_dataclass(schema)
-    hints = get_type_hints(schema)
+    hints = hints_of(schema)
     valid = [field.name for field in fields(schema)]
     for key, value in values.items():
         if key not in valid:  # to look for what was meant takes long
