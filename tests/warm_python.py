@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -43,9 +44,9 @@ def prepare(modules):
         sys.meta_path.insert(0, Refuse())
     for name in modules or ["prunebench.cli", "prunebench.config"]:
         importlib.import_module(name)
-    importlib.import_module("hydra.core.plugins").Plugins.instance()  # looks for them once
     compose_once()
     if modules:
+        import_all()
         cheapen()
     for registered in [*weakref.finalize._registry]:
         registered.atexit = False  # what torch would put away takes long, and is gone anyway
@@ -55,11 +56,16 @@ def prepare(modules):
 def compose_once():
     """Spares Hydra to compose all that is typed just to see whether it is a sweep.
 
-    An experiment alone can say so. None is what Hydra finds where nothing does.
+    An experiment alone can say so. None is what Hydra finds where nothing does. What its parsers
+    and plugins look up once in a process is looked up here.
     """
+    from hydra import compose, initialize_config_dir
     from hydra._internal.hydra import Hydra
 
     from prunebench.options import conf_dir
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        compose("config", ["name=a", "model.width=0.5", "run.seed=1", "budget.exclude=[a,b.*]"])
 
     folder = conf_dir() / "experiment"
     sweeps = [path.stem for path in folder.glob("*.yaml") if "MULTIRUN" in path.read_text()]
@@ -71,6 +77,15 @@ def compose_once():
         return whole(self, config_name, overrides) if asked else None
 
     Hydra.get_mode = get_mode
+
+
+def import_all():
+    """Imports all of prunebench, whose options are imported once they are chosen."""
+    import prunebench
+
+    for module in pkgutil.walk_packages(prunebench.__path__, "prunebench."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def cheapen():
