@@ -43,7 +43,7 @@ def build_map(
         if (locate[0, found] < 0).all():
             frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
     frozen |= _sharers(model, frozen)
-    sites = Sites(tape, class_of, dims, locate, len(groups))
+    sites = Sites(tape, dims, locate, len(groups))
     described = [sites.describe(number, *group) for number, group in enumerate(groups)]
     return ChannelMap(
         groups=described,
@@ -217,7 +217,7 @@ class _Producers:
             first[new] = number
             position[new] = position_here[new]
         members = np.nonzero(free & (first >= 0))[0]
-        order = members[np.lexsort((position[members], first[members]))]
+        order = members[np.argsort(first[members] * classes + position[members])]
         _, sets = np.unique(keys[order], return_inverse=True)
         by_set = np.argsort(sets, kind="stable")
         ends = np.cumsum(np.bincount(sets))[:-1]

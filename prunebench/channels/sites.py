@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 
 from prunebench.channels.labels.tape import Call, Tape
-from prunebench.channels.map import ChannelGroup, Ids, Site, as_array
+from prunebench.channels.map import ChannelGroup, Ids, Site
 
 
 class Sites:
@@ -17,13 +15,12 @@ class Sites:
     def __init__(
         self,
         tape: Tape,
-        class_of: Ids,
         dims: dict[tuple[str, int], Ids],
         locate: Ids,
         count: int,
     ) -> None:
         """Sorts every use of weights by group."""
-        self.tape, self.dims, self.locate = tape, dims, locate
+        self.tape, self.dims, self.locate = tape, dims, np.ascontiguousarray(locate)
         self.found: list[dict[str, list[Site]]] = [
             {"producers": [], "norms": [], "depthwise": [], "consumers": []} for _ in range(count)
         ]
@@ -32,15 +29,11 @@ class Sites:
         seen: set[str] = set()
         for call in tape.calls:
             if call.kind in ("conv", "linear"):
-                for number in self._groups(class_of[as_array(call.inputs)]):
+                for number, _ in self._at(call.weight, 0 if call.turned else 1):
                     self.first_call[number] = self.first_call[number] or call
             if call.weight not in seen and call.kind not in ("gather", "recurrent"):
                 seen.add(call.weight)
                 self._sort(call)
-
-    def _groups(self, classes: Ids) -> Iterable[int]:
-        found = np.flatnonzero(np.bincount(self.locate[0, classes] + 1)) - 1
-        return [number for number in found.tolist() if number >= 0]
 
     def _sort(self, call: Call) -> None:
         """Adds the sites of one weight to the groups it belongs to."""
@@ -54,19 +47,23 @@ class Sites:
             self._add("consumers", call.weight, read)
 
     def _add(self, role: str, weight: str, dim: int) -> None:
-        classes = self.dims[weight, dim]
-        known = self.reached.get(id(classes))
-        if known is None:
-            known = self.reached[id(classes)] = self._reached(classes)
-        for number, mine in known:
+        for number, mine in self._at(weight, dim):
             self.found[number][role].append(_site(weight, dim, mine))
 
+    def _at(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
+        """Returns for each group along `dim` of `weight` where its classes are, -1 elsewhere."""
+        classes = self.dims[weight, dim]
+        if id(classes) not in self.reached:
+            self.reached[id(classes)] = self._reached(classes)
+        return self.reached[id(classes)]
+
     def _reached(self, classes: Ids) -> list[tuple[int, torch.Tensor]]:
-        """Returns for each group in `classes` where they lie in it, -1 for those of others."""
-        groups, local = self.locate[:, classes]
+        groups, local = self.locate[0][classes], self.locate[1][classes]
+        if (groups == groups[:1]).all():
+            return [(int(groups[0]), torch.from_numpy(local))] if (groups >= 0).any() else []
         present = np.flatnonzero(np.bincount(groups + 1)) - 1
         return [
-            (n, torch.from_numpy(local if len(present) == 1 else np.where(groups == n, local, -1)))
+            (n, torch.from_numpy(np.where(groups == n, local, -1)))
             for n in present.tolist()
             if n >= 0
         ]

@@ -36,21 +36,27 @@ def untouched(network: nn.Module) -> Iterator[None]:
     Tensors whose numbers are changed in place stay changed; without data there is nothing to write.
     """
     draws = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    saved = _saved(network)
+    saved, empty = _saved(network)
     try:
         yield
     finally:
         for held, before in saved:
-            if held or before:
-                _put_back(held, before)
+            _put_back(held, before)
+        for held in empty:
+            if held:
+                held.clear()
         torch.set_rng_state(draws[0])
         random.setstate(draws[1])
         np.random.set_state(draws[2])  # noqa: NPY002
 
 
-def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
-    """Returns every container that `network` holds, directly or not, with a copy of it."""
+def _saved(network: nn.Module) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Returns every container that `network` holds, directly or not.
+
+    Those that hold something with a copy; then the others, nine of ten: places for hooks.
+    """
     saved: list[tuple[Any, Any]] = []
+    empty: list[Any] = []
     todo: list[Any] = [network]
     seen: dict[int, Any] = {}
     while todo:
@@ -74,11 +80,11 @@ def _saved(network: nn.Module) -> list[tuple[Any, Any]]:
                 continue
             if kind is nn.Parameter:
                 part, kind = part.__dict__, dict
-            if kind in PLAIN and not part:  # nine of ten: a module's many places for hooks
-                saved.append((part, ()))
+            if kind in PLAIN and not part:
+                empty.append(part)
             else:
                 todo.append(part)
-    return saved
+    return saved, empty
 
 
 def inside(value: Any) -> Iterable[Any]:
