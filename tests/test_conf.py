@@ -144,21 +144,21 @@ def test_a_method_over_an_experiment_is_that_method_or_one_line(experiment):
     assert all(set(HOW) <= chosen.keys() for chosen in METHOD_CHOICES.values())
     path = conf_dir() / "experiment" / f"{experiment}.yaml"
     own = choices_of(read_option(path)).get("method")
-    for method in METHODS:
+    for method in [name for name in METHODS if name != own]:
         typed = [f"experiment={experiment}", f"method={method}"]
         try:
             check_method({"experiment": experiment, "method": method}, [conf_dir()])
         except ConfigError as error:
-            assert method != own
             assert f"{experiment} has a way to prune of its own" in str(error)
             typed = shlex.split(str(error).partition("type instead: prunebench ")[2])
             assert typed[-1] == f"method={method}"
-            if method != "foad":  # what is to be typed differs in its last word alone
-                continue
+        # Over the others it is the same: what is to be typed differs in its last word alone, and
+        # an experiment that lets all methods take over says nothing of how to prune.
+        if method != "foad" and experiment != "quickstart":
+            continue
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             config, choices = with_choices(*typed)
-        if method != own:
-            assert {g: choices[g] for g in HOW} == {g: METHOD_CHOICES[method][g] for g in HOW}
+        assert {g: choices[g] for g in HOW} == {g: METHOD_CHOICES[method][g] for g in HOW}
         told = ""
         try:
             load(config, choices)

@@ -11,6 +11,7 @@ two files, tells what to run, and is told pid and exit code.
 
 import atexit
 import contextlib
+import copy
 import gc
 import importlib
 import os
@@ -57,13 +58,17 @@ def compose_once():
     """Spares Hydra to compose all that is typed just to see whether it is a sweep.
 
     An experiment alone can say so. None is what Hydra finds where nothing does. What its parsers
-    and plugins look up once in a process is looked up here.
+    and plugins look up once in a process is looked up here, and the YAMLs read.
     """
     from hydra import compose, initialize_config_dir
+    from hydra._internal.core_plugins.file_config_source import FileConfigSource
+    from hydra._internal.core_plugins.structured_config_source import StructuredConfigSource
     from hydra._internal.hydra import Hydra
 
     from prunebench.options import conf_dir
 
+    for source in (FileConfigSource, StructuredConfigSource):
+        source.load_config = read_once(source.load_config)
     with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         compose("config", ["name=a", "model.width=0.5", "run.seed=1", "budget.exclude=[a,b.*]"])
 
@@ -77,6 +82,19 @@ def compose_once():
         return whole(self, config_name, overrides) if asked else None
 
     Hydra.get_mode = get_mode
+
+
+def read_once(load):
+    """What reads a configuration and remembers it."""
+    read = {}
+
+    def load_config(self, path):
+        key = (self.path, path)
+        if key not in read:
+            read[key] = load(self, path)
+        return copy.deepcopy(read[key])
+
+    return load_config
 
 
 def import_all():
