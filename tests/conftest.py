@@ -30,9 +30,8 @@ OF_A_RUN = [
 
 
 def pytest_collection_finish() -> None:
-    """Keeps the collector from what was imported and collected, a million objects, ever after."""
-    gc.collect()
-    gc.freeze()
+    """Lets the collector look rarely through all that was imported and collected."""
+    gc.set_threshold(700, 10, 500)
 
 
 class Forked:
