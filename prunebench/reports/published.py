@@ -24,12 +24,17 @@ def beside(rows: Sequence[Row]) -> list[Row]:
     The run's baseline must be as large as theirs, or as our own network: full-width results do not
     stand beside a narrow one.
     """
+    return [row for _, row in beside_with_tiers(rows)]
+
+
+def beside_with_tiers(rows: Sequence[Row]) -> list[tuple[str, Row]]:
+    """Returns the rows of `beside`, each with the tier it is of."""
     shown = []
     for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
         here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
         sizes = [row.params.before.mean for row in here if row.params and row.params.before]
         shown += [
-            as_row(one, model, dataset)
+            (tier(one), as_row(one, model, dataset))
             for one in of(here[0])
             if one.beside and any(_as_large(one, size) for size in sizes)
         ]

@@ -1,4 +1,4 @@
-"""Writes the tables of the committed reports, and the README's result; ``--check`` only compares.
+"""Writes the committed reports' tables, README's result and picture; ``--check`` only compares.
 
 Every folder of ``outputs/reference`` that has a README.md (a title, the command, what to know) gets
 a table.md. The README shows the four columns that matter most of one of them; docs/results.md
@@ -13,6 +13,8 @@ from pathlib import Path
 from prunebench.reports.columns import panels
 from prunebench.reports.formats import markdown
 from prunebench.reports.load import load_runs
+from prunebench.reports.plot.draw import plot
+from prunebench.reports.plot.pareto import Cost
 from prunebench.reports.published import beside
 from prunebench.reports.rows import rows_of
 from prunebench.reports.table import render
@@ -22,6 +24,9 @@ REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "foad_resnet20"
 #: where methods are compared in pairs, too: three seeds each
 COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70")
+#: of the README, and what it is made of; a test compares it
+PICTURED = ("criteria_resnet56", "criteria_resnet56_macs70")
+PICTURE = "pareto.svg"
 COLUMNS = ("method", "fine-tuned %", "drop", "MACs")
 RESULTS = """# Results
 
@@ -65,6 +70,8 @@ def main() -> int:
             print(f"{path.relative_to(ROOT)} is not up to date")
         else:
             path.write_text(tables[path])
+    if not check:
+        plot([REFERENCE / name for name in PICTURED], "pareto", ROOT / "docs" / PICTURE, Cost())
     return int(check and bool(stale))
 
 

@@ -1,0 +1,152 @@
+"""The paper that all plots are drawn on: one column wide, readable, safe for the colour-blind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: of one column, in inches
+WIDTH = 3.3
+SUFFIXES = (".svg", ".pdf", ".png")
+#: Okabe and Ito's colours, which people who see red and green alike can tell apart
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f")
+MARKERS = "osD^vPX*"
+#: of what is shown beside the runs
+GREY = "#777777"
+#: longest name in a legend, and as many characters as its columns hold together
+NAME, LINE = 40, 46
+#: of a legend, in inches
+LINE_HEIGHT = 0.125
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prunebench",  # the same picture is the same file
+}
+
+
+def check_plotting(path: Path) -> None:
+    """Checks that a plot can be drawn and its file has a suffix that says how.
+
+    Raises:
+        ConfigError: one of the two does not hold.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"-o {path}: a plot is one of {', '.join(SUFFIXES)}")
+    if find_spec("matplotlib") is None:
+        raise ConfigError("plots need a package: pip install 'prunebench[plot]'")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Sets the style of all plots while one is made and written."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def sheet(heights: list[float]) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with one panel below the other, of these heights in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)
+    return figure, list(grid[:, 0])
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes `figure`; nothing in the file says when.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    dateless = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
+    try:
+        figure.savefig(path, dpi=300, metadata={dateless: None} if dateless else None)
+    except OSError as error:
+        raise DataError(f"-o {path} cannot be written ({error.strerror})") from None
+
+
+def look(number: int) -> dict[str, Any]:
+    """Returns colour and marker of the series `number`; 64 of them look different."""
+    count = len(COLOURS)
+    return {
+        "color": COLOURS[number % count],
+        "marker": MARKERS[(number + number // count) % len(MARKERS)],
+    }
+
+
+def shortened(name: str) -> str:
+    """Returns a name no longer than a legend holds; matplotlib takes no dollar sign for maths."""
+    cut = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
+    return cut.replace("$", r"\$").lstrip("_")
+
+
+def told_apart(names: Sequence[str]) -> tuple[list[str], str]:
+    """Returns what sets each of `names` (parts behind commas) apart, and what all have in common.
+
+    Names are shortened to what a legend holds.
+    """
+    parts = [name.replace(" [", ", [").split(", ") for name in names]
+    shared = [part for part in parts[0] if all(part in other for other in parts)]
+    if len({*names}) < 2:
+        shared = []
+    own = [", ".join(part for part in some if part not in shared) for some in parts]
+    told = [shortened(name.replace(", [", " [") or "as above") for name in own]
+    return told, ", ".join(shared)
+
+
+def title(axes: Axes, *lines: str) -> None:
+    """Writes lines above a panel, those that are not empty."""
+    axes.set_title("\n".join(filter(None, lines)).replace("$", r"\$"))
+
+
+def legend(axes: Axes) -> None:
+    """Puts the legend below the axis, where it hides nothing; the sheet grows by its height."""
+    from matplotlib.transforms import ScaledTranslation
+
+    handles, names = axes.get_legend_handles_labels()
+    longest = max(map(len, names), default=0)
+    columns = next((n for n in (3, 2) if longest * n <= LINE), 1)
+    lines = -(-len(names) // columns)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * lines)
+    axes.legend(
+        handles,
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.42, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(0, -26 / 72, figure.dpi_scale_trans),
+        ncols=min(columns, max(len(names), 1)),
+        borderaxespad=0.3,
+        handletextpad=0.4,
+        columnspacing=1.0,
+        labelspacing=0.3,
+    )
