@@ -21,6 +21,7 @@ from prunebench.config.combinations import (
     check_faces,
     check_processes,
     check_pruning_phase,
+    check_repair,
 )
 from prunebench.config.secrets import hidden, overlaid
 from prunebench.criteria import Criterion
@@ -247,6 +248,7 @@ def _built(
     for group, base in GROUPS.items():
         if group == "model":
             check_combination(choices, **{k: parts[k] for k in PRUNING})
+            check_repair(choices, repair=parts["repair"], schedule=parts["schedule"])
             check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
             if read is not None:
                 require_files(*read, parts["dataset"])

@@ -8,6 +8,7 @@ from prunebench.datasets import DatasetSpec
 from prunebench.errors import require
 from prunebench.models import ModelSpec
 from prunebench.recipes import Phase, Recipe
+from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
 
 #: groups whose options must go together
@@ -60,6 +61,15 @@ def _check_end(names: dict[str, str], criterion: Criterion, budget: Budget) -> N
         budget.divisor == 1,
         f"budget.divisor={budget.divisor} rounds counts, which pruning during training "
         "cannot; choose budget.divisor=1",
+    )
+
+
+def check_repair(choices: dict[str, str], *, repair: Repair, schedule: Schedule) -> None:
+    """Raises ConfigError where the weights that `repair` mends are thrown away."""
+    require(
+        repair.identity or not schedule.redraws,
+        f"repair={choices.get('repair', '?')} mends weights, and schedule="
+        f"{choices.get('schedule', '?')} throws them away; choose repair=none",
     )
 
 

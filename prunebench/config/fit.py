@@ -12,7 +12,11 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
     """Yields what to tell the user of numbers that are taken, though hardly meant."""
     images = len(data.train)
     given = run.baseline.checkpoint is not None or run.model.pretrained(data.classes)
-    trained = {"baseline": not given, "pruning": run.schedule.trains, "finetune": True}
+    trained = {
+        "baseline": not given or run.schedule.redraws,
+        "pruning": run.schedule.trains,
+        "finetune": True,
+    }
     for name in (name for name, happens in trained.items() if happens):
         phase = getattr(run.recipe, name)
         if phase.epochs and phase.batch_size > images:

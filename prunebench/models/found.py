@@ -185,15 +185,20 @@ def _plan(widths: Mapping[str, int]) -> Plan:
 
 def _cut(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
     """Returns the first `widths` channels of every group, kernels scaled to their new fan-in."""
-    import torch
-
     from prunebench.channels import slim
 
     small = slim(network, cmap, _plan(widths))
+    keep_variance(small, network)
+    return small
+
+
+def keep_variance(small: nn.Module, network: nn.Module) -> None:
+    """Scales the kernels of `small`, cut from the freshly drawn `network`, to their new fan-in."""
+    import torch
+
     before = dict(network.named_parameters())
     with torch.no_grad():
         for name, weight in small.named_parameters():
             if weight.dim() > 1:
                 fan_in, whole = weight[0].numel(), before[name][0].numel()
                 weight.mul_((whole / fan_in) ** 0.5)
-    return small

@@ -55,7 +55,7 @@ class StepRecord:
     Attributes:
         name: of the schedule's step.
         groups: names of the groups ranked in this step.
-        share: how much of the way to the final budget this step went, in (0, 1].
+        share: how much of the way to the final budget this step went, in [0, 1].
         kept: group name -> number of channels left.
         criterion_seconds: time spent ranking.
         seconds: of the whole step, without its short fine-tuning.

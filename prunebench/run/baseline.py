@@ -40,9 +40,9 @@ class Weights(NamedTuple):
     head: Tensor | None = None
 
 
-def build(run: Run, data: Data) -> nn.Module:
-    """Returns the run's network with weights drawn from the run's seed."""
-    torch.manual_seed(seed_for(run.settings.seed, "initial weights"))
+def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
+    """Returns the run's network with weights drawn from the run's seed for this `purpose`."""
+    torch.manual_seed(seed_for(run.settings.seed, purpose))
     network = run.model.build(data.shape, data.classes)
     check_network(network, data, embeds=run.model.embeds)
     return network

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from prunebench import measure
 from prunebench.channels import ChannelMap, Plan, add_position_biases_as_in, slim, trace
 from prunebench.contracts import Dense
+from prunebench.models.found import keep_variance
 from prunebench.records import StepRecord, from_json, to_json
+from prunebench.run import baseline
 from prunebench.run.context import RunContext
 from prunebench.run.in_training import prune_while_training
 from prunebench.run.scored import left_whole, living, scored_only
@@ -26,7 +28,8 @@ class Pruned:
     """What pruning came to.
 
     Attributes:
-        network: slim, with all repairs and short trainings; to be fine-tuned.
+        network: slim, with all repairs and short trainings, or trained from fresh weights; to be
+            fine-tuned.
         bare: the same cuts and nothing else. Where the option repairs, neither the repairs nor
             the short trainings that build on them; where it does not, the network right after the
             last cut.
@@ -69,10 +72,14 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
         cuts.append(take(context, step, network, cmap, decided))
         network = train_between(context, step, cuts[-1].network)
     repaired = cuts[-1].network
-    if measure.params(repaired) == measure.params(dense):
+    if any(made.record.share for made in cuts) and measure.params(repaired) == measure.params(
+        dense
+    ):
         context.progress.note("nothing was cut: every channel stays; see budget and criterion")
     plans = tuple(made.plan for made in cuts)
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
+    if run.schedule.redraws:
+        network = redrawn(context, plans)
     return Pruned(network, bare, repaired, plans, tuple(made.record for made in cuts), unscored)
 
 
@@ -128,6 +135,17 @@ def train_between(context: RunContext, step: Step, network: nn.Module) -> nn.Mod
     phase = replace(context.run.recipe.between, epochs=step.epochs)
     network = deepcopy(network)
     done = context.trained(network, phase, f"between-{step.name}")
+    network.load_state_dict(done.last)
+    return network.eval()
+
+
+def redrawn(context: RunContext, plans: tuple[Plan, ...]) -> nn.Module:
+    """Returns the structure that `plans` leave, with fresh weights trained as the baseline is."""
+    dense = baseline.build(context.run, context.data, "redrawn weights").to(context.device)
+    network = slim_by(plans, dense.eval(), context.example)
+    keep_variance(network, dense)
+    context.head = None
+    done = context.trained(network, context.run.recipe.baseline, "redrawn")
     network.load_state_dict(done.last)
     return network.eval()
 

@@ -25,7 +25,7 @@ class Step:
     Attributes:
         name: unique within the run; names the stage in reports and checkpoints.
         groups: names of the groups pruned in this step.
-        share: how much of the way to the final budget this step goes, in (0, 1].
+        share: how much of the way to the final budget this step goes, in [0, 1].
         epochs: of the recipe's ``between`` phase right after the step; 0 = none.
     """
 
@@ -44,6 +44,8 @@ class Schedule(ABC):
     repeats = False  # ranks the same group more than once
     #: whether channels go while recipe.pruning trains; then it is a TrainingSchedule
     trains = False
+    #: whether the slim network is trained from fresh weights, as ``recipe.baseline`` says
+    redraws = False
 
     @abstractmethod
     def steps(self, groups: Sequence[str]) -> list[Step]:
