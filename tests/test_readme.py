@@ -123,7 +123,7 @@ def test_every_command_runs_as_written(python, folder):
         ("latex", "resnet20 &"),
         ("csv", "resnet20,"),
     ):
-        table = run(folder, ["prunebench-table", "outputs", "--format", style])
+        table = run(folder, ["prunebench", "table", "outputs", "--format", style])
         assert table.returncode == 0, table.stderr
         assert mark in table.stdout
     assert len(list(folder.rglob("*.wandb"))) == 1  # left by the tracker in its run

@@ -195,6 +195,19 @@ def whole(record: Record) -> bool:
     )
 
 
+def control(record: Record) -> str:
+    """Returns which control a run is, that methods have to beat; "" for a method."""
+    origin = origin_of(record)
+    if origin is not None:
+        return "found structure" if record.config["model"]["macs"] is None else ""
+    if whole(record) or record.choices.get("schedule") == "never":
+        return "dense"
+    random = record.choices.get("criterion") == "random"
+    if record.choices.get("schedule") == "redraw":
+        return "uniform width" if random else "found structure"
+    return "random channels" if random else ""
+
+
 def origin_of(record: Record) -> Origin | None:
     """Returns which run found the structure of this one; None where no run did."""
     return record.origin if isinstance(record, Report) else None

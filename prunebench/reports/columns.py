@@ -66,6 +66,12 @@ class Table:
         """Returns the first `count` columns."""
         return replace(self, headers=self.headers[:count], rows=[row[:count] for row in self.rows])
 
+    def filled(self) -> Table:
+        """Returns the columns that hold something."""
+        at = [i for i in range(len(self.headers)) if any(row[i] for row in self.rows)]
+        headers = [self.headers[i] for i in at]
+        return replace(self, headers=headers, rows=[[row[i] for i in at] for row in self.rows])
+
     @property
     def lines(self) -> list[str]:
         """All that must stand below the columns there are."""
@@ -73,28 +79,47 @@ class Table:
         return [*dict.fromkeys(asides), *self.notes]
 
 
-def tabulate(rows: Sequence[Row], runs: Runs) -> Table:
-    """Returns the wide table: a line per row, without columns that would be empty."""
-    latencies = _latencies(rows)
+def tabulate(rows: Sequence[Row], runs: Runs, title: Column = lambda row: "") -> list[Table]:
+    """Returns the wide table: a line per row, without columns that would be empty.
+
+    Args:
+        rows: its lines.
+        runs: they come from.
+        title: of the table that a row is in; there is a table for each.
+    """
+    latencies = latency_columns(rows)
     columns = _names(rows) | _counts() | _metric(rows) | _accuracies() | _costs() | latencies
-    asides = dict.fromkeys(latencies, latency_notes(rows))
-    notes = notes_of(rows) + losses_of(runs)
-    return replace(_filled(rows, columns), notes=notes, labels=3, asides=asides)
+    return [replace(one, labels=3).filled() for one in tables(rows, runs, columns, title)]
 
 
-def panels(rows: Sequence[Row], runs: Runs) -> list[Table]:
-    """Returns a table for each network and data set, what matters most in its first columns."""
-    latencies = _latencies(rows)
-    columns = (
-        {"method": _names(rows)["method"]} | _counts() | _metric(rows) | _in_short() | latencies
-    )
-    tables = []
-    for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
-        here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
-        asides = dict.fromkeys(latencies, latency_notes(here))
-        title = f"{model} on {dataset}"
-        tables.append(replace(_filled(here, columns), title=title, asides=asides))
-    return [*tables[:-1], replace(tables[-1], notes=notes_of(rows) + losses_of(runs))]
+def panels(
+    rows: Sequence[Row],
+    runs: Runs,
+    title: Column = lambda row: f"{row.model} on {row.dataset}",
+) -> list[Table]:
+    """Returns a table for each network and data set, what matters most in its first columns.
+
+    Args:
+        rows: their lines.
+        runs: they come from.
+        title: of the table that a row is in, where not that network on that data.
+    """
+    names = {"method": _names(rows)["method"]}
+    columns = names | _counts() | _metric(rows) | _in_short() | latency_columns(rows)
+    return [one.filled() for one in tables(rows, runs, columns, title)]
+
+
+def tables(
+    rows: Sequence[Row], runs: Runs, columns: Mapping[str, Column], title: Column
+) -> list[Table]:
+    """Returns a table with these `columns` for each `title`; what must be said stands below all."""
+    made = []
+    for name in dict.fromkeys(map(title, rows)):
+        here = [row for row in rows if title(row) == name]
+        cells = [[read(row) for read in columns.values()] for row in here]
+        asides = dict.fromkeys(latency_columns(rows), latency_notes(here))
+        made.append(Table(list(columns), cells, [], title=name, asides=asides))
+    return [*made[:-1], replace(made[-1], notes=notes_of(rows) + losses_of(runs))]
 
 
 def single(row: Row, runs: Runs) -> Table:
@@ -116,13 +141,6 @@ def single(row: Row, runs: Runs) -> Table:
     title = f"{row.model} on {row.dataset}: {label(row, {})}"
     notes = latency_notes([row]) + notes_of([row]) + losses_of(runs)
     return Table(["", "before", "after", "change"], lines, notes, title=title)
-
-
-def _filled(rows: Sequence[Row], columns: Mapping[str, Column]) -> Table:
-    """Returns `columns` of `rows`, those left out that are empty throughout."""
-    cells = {title: [read(row) for row in rows] for title, read in columns.items()}
-    shown = [title for title, column in cells.items() if any(column)]
-    return Table(shown, [[cells[title][i] for title in shown] for i in range(len(rows))], [])
 
 
 def _names(rows: Sequence[Row]) -> dict[str, Column]:
@@ -175,7 +193,7 @@ def _in_short() -> dict[str, Column]:
     }
 
 
-def _latencies(rows: Sequence[Row]) -> dict[str, Column]:
+def latency_columns(rows: Sequence[Row]) -> dict[str, Column]:
     """Returns the latencies of all batch sizes, where the machines allowed a comparison."""
     spoilt = busy(rows)
 

@@ -11,6 +11,7 @@ LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
     "<": r"$<$",
     ">": r"$>$",
     "[": "{[}",  # at the start of a line it would be an argument of the line break before
@@ -27,22 +28,25 @@ def markdown(table: Table) -> str:
         return "| " + " | ".join(_escape(cell, MARKDOWN) for cell in cells) + " |"
 
     rule = ["---" if i < table.labels else "---:" for i in range(len(table.headers))]
-    lines = [line(table.headers), "| " + " | ".join(rule) + " |", *map(line, table.rows), ""]
+    lines = [f"**{_escape(table.title, MARKDOWN)}**", ""] if table.title else []
+    lines += [line(table.headers), "| " + " | ".join(rule) + " |", *map(line, table.rows), ""]
     lines += [f"- {_escape(note, MARKDOWN)}" for note in table.lines]
     return "\n".join(lines) + "\n"
 
 
 def latex(table: Table) -> str:
-    """Returns a LaTeX table that needs no package."""
+    """Returns a LaTeX table that needs the package booktabs."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_escape(cell, LATEX) for cell in cells) + r" \\"
 
     text = table.labels
     align = "l" * text + "r" * (len(table.headers) - text)
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{align}}}", r"\hline"]
-    lines += [line(table.headers), r"\hline", *map(line, table.rows), r"\hline", r"\end{tabular}"]
-    lines += [rf"\caption{{{' '.join(_escape(_sentence(note), LATEX) for note in table.lines)}}}"]
+    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
+    lines += [line(table.headers), r"\midrule", *map(line, table.rows)]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    said = [table.title, *table.lines] if table.title else table.lines
+    lines += [rf"\caption{{{' '.join(_escape(_sentence(line), LATEX) for line in said)}}}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

@@ -16,13 +16,18 @@ _METRICS = {
     TOP1: "Top-1 on the test split",
     "LFW": "LFW: mean accuracy of ten folds of pairs",
 }
+CONTROLS = (
+    "(control): what a method has to beat: channels at random, a uniform width or the found "
+    "structure from scratch, the dense network trained as long."
+)
 #: interquartile range over median above which a latency says more of the machine than of the net
 BUSY = 0.2
 
 
 def label(row: Row, marks: Mapping[str, str]) -> str:
-    """Returns what a row is called: its method, what sets it apart, the mark of its source."""
+    """Returns what a row is called: its method, what sets it apart, what it is, its source."""
     name = f"{row.method} [{row.details}]" if row.details else row.method
+    name += " (control)" if row.control else ""
     return f"{name} {marks[_origin(row)]}" if _origin(row) in marks else name
 
 
@@ -42,6 +47,8 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
         notes.append(f"{' or '.join(what)}; {drop}")
     if any(row.seeds > 1 for row in runs):
         notes.append("a ± b: mean and sample standard deviation over the seeds.")
+    if any(row.control for row in runs):
+        notes.append(CONTROLS)
     notes += [f"Counts: {text}" for text in _unique(row.convention for row in runs)]
     notes += [
         f"Data, {name}: {text}"

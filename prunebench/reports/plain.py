@@ -1,10 +1,11 @@
-"""Plain numbers, as CSV: a line per setting, or per run for statistics of one's own."""
+"""Plain numbers, as CSV or JSON: a line per setting, or per run for one's own statistics."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from prunebench.records.identity import setting
@@ -12,13 +13,16 @@ from prunebench.reports.columns import ACCURACY, Table
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.rows import Row, counting, row_of
 
+#: column -> what is known; "" where nothing is
+Line = dict[str, object]
 
-def csv_of_settings(rows: Sequence[Row]) -> str:
-    """Returns a line per row, with mean and standard deviation; empty where nothing is known."""
+
+def of_settings(rows: Sequence[Row]) -> list[Line]:
+    """Returns a line per row, with mean and standard deviation."""
     batches = _batches(rows)
     lines = []
     for row in rows:
-        line: dict[str, object] = _names(row) | {
+        line: Line = _names(row) | {
             "seeds": "" if row.source else row.seeds,
             "failed": "" if row.source else row.failed,
             "unfinished": "" if row.source else row.unfinished,
@@ -27,24 +31,15 @@ def csv_of_settings(rows: Sequence[Row]) -> str:
             line[f"{name}_mean"] = "" if value is None else round(value.mean, 6)
             line[f"{name}_std"] = "" if value is None or value.std is None else round(value.std, 6)
         lines.append(line | _origin(row))
-    return _csv(lines)
+    return lines
 
 
-def csv_of_runs(rows: Sequence[Row]) -> str:
-    """Returns a line per finished run, those too whose place a later run has taken.
+def of_runs(rows: Sequence[Row]) -> Iterator[Line]:
+    """Yields a line per finished run, those too whose place a later run has taken.
 
     Its ``path`` and ``sha256`` say which report it is; ``setting`` is the same for runs that
     differ in nothing but the seed; ``counts`` is 0 where the same was run again later.
     """
-    return _csv(list(_runs(rows)))
-
-
-def csv_of_table(table: Table) -> str:
-    """Returns the cells of any table."""
-    return _csv([dict(zip(table.headers, row, strict=True)) for row in table.rows])
-
-
-def _runs(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
     batches = _batches(rows)
     for row in rows:
         last = [path for path, _ in counting(row.runs).values()]
@@ -64,7 +59,27 @@ def _runs(rows: Sequence[Row]) -> Iterator[dict[str, object]]:
             }
 
 
-def _names(row: Row) -> dict[str, object]:
+def of_table(table: Table) -> list[Line]:
+    """Returns the cells of any table."""
+    return [dict(zip(table.headers, row, strict=True)) for row in table.rows]
+
+
+def as_csv(lines: Sequence[Line]) -> str:
+    """Returns the lines as CSV; what is not known is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _inert(value) for key, value in line.items()} for line in lines)
+    return file.getvalue()
+
+
+def as_json(lines: Sequence[Line]) -> str:
+    """Returns the lines as a list of objects; what is not known is null."""
+    found = [{key: None if value == "" else value for key, value in one.items()} for one in lines]
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def _names(row: Row) -> Line:
     return {
         "model": row.model,
         "dataset": row.dataset,
@@ -91,7 +106,7 @@ def _figures(row: Row, batches: Sequence[int]) -> dict[str, Spread | None]:
     return found
 
 
-def _origin(row: Row) -> dict[str, object]:
+def _origin(row: Row) -> Line:
     return {
         "latency_iqr_over_median_max": round(row.restlessness, 6) if row.latency else "",
         "hardware": row.hardware,
@@ -99,6 +114,7 @@ def _origin(row: Row) -> dict[str, object]:
         "note": row.note,
         "source": row.source,
         "metric": row.metric,
+        "control": row.control,
     }
 
 
@@ -110,11 +126,3 @@ def _inert(value: object) -> object:
     """Returns a cell that no spreadsheet takes for a formula."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
     return f"'{value}" if formula else value
-
-
-def _csv(lines: Sequence[Mapping[str, object]]) -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in line.items()} for line in lines)
-    return file.getvalue()

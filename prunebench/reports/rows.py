@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.records import STAGES, TOP1, Failure, Latency, Measurement, Report
-from prunebench.records.identity import Record, names, setting, settings
+from prunebench.records.identity import Record, control, names, setting, settings
 from prunebench.records.unfinished import Unfinished
 from prunebench.reports.figures import Change, Spread, change, spread
 
@@ -37,6 +37,8 @@ class Row:
         convention: what a MAC is in this row.
         note: on its data or origin.
         source: of a published row; "" for runs.
+        control: which control the runs are; "" for a method.
+        settings: group -> option, and dotted key of the configuration -> value, as YAML spells it.
     """
 
     model: str
@@ -60,6 +62,8 @@ class Row:
     convention: str = ""
     note: str = ""
     source: str = ""
+    control: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def repeated(self) -> dict[int, int]:
@@ -189,6 +193,8 @@ def _row(sample: Record, files: Sequence[tuple[Path, Report]]) -> Row:
         restlessness=max((one.iqr_ms / one.median_ms for one in timings), default=0.0),
         convention="; ".join(dict.fromkeys(run.convention for run in runs)),
         note="; ".join(dict.fromkeys(run.note for run in runs if run.note)),
+        control=control(sample),
+        settings={k: _value(v) for k, v in {**sample.choices, **settings(sample)}.items()},
     )
 
 

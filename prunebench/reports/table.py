@@ -1,4 +1,4 @@
-"""``prunebench-table``: runs side by side, with their spread over seeds and published figures."""
+"""``prunebench table``: runs side by side, with their spread over seeds and published figures."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from prunebench.errors import DataError, PrunebenchError
-from prunebench.reports.columns import Table, panels, single, tabulate
+from prunebench.reports.asked import Asked, lines_of, picked, tables_of
+from prunebench.reports.columns import Table, single
 from prunebench.reports.compare import compared
 from prunebench.reports.formats import latex, markdown
 from prunebench.reports.load import load_runs
-from prunebench.reports.plain import csv_of_runs, csv_of_settings, csv_of_table
+from prunebench.reports.named import columns_of
+from prunebench.reports.plain import Line, as_csv, as_json, of_runs, of_settings, of_table
 from prunebench.reports.published import beside, elsewhere
 from prunebench.reports.rows import rows_of
 from prunebench.reports.terminal import rich_text
 
-FORMATS = ("rich", "markdown", "latex", "csv")
-SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".txt": "rich", "": "markdown"}
+FORMATS = ("rich", "markdown", "latex", "csv", "json")
+SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".txt": "rich"}
+#: formats for programs, and how lines are written in them
+PLAIN: dict[str, Callable[[Sequence[Line]], str]] = {"csv": as_csv, "json": as_json}
+NOTHING_ASKED = Asked()
 #: characters per line where there is no terminal to ask
 FILE_WIDTH = 120
 
@@ -45,12 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed=options.failed,
             per_run=options.per_run,
             compare=options.compare,
+            asked=_asked(options),
             to_file=bool(options.out),
         )
         if options.out:
             _write(options.out, text)
     except PrunebenchError as error:
-        sys.stderr.write(f"prunebench-table: {error}\n")
+        sys.stderr.write(f"prunebench table: {error}\n")
         return 2
     if not options.out:
         print_text(text)
@@ -61,15 +67,17 @@ def _format(options: argparse.Namespace) -> str:
     """Returns the format asked for, in words or by the name of the file."""
     chosen: str | None = options.format
     if chosen is None and options.out:
-        chosen = SUFFIXES.get(options.out.suffix)
+        chosen = SUFFIXES.get(options.out.suffix or ".md")
         if chosen is None:
-            valid = " ".join(filter(None, SUFFIXES))
+            valid = " ".join(SUFFIXES)
             raise DataError(
                 f"--out {options.out}: no format has this suffix; valid: {valid}, or any name "
                 "with --format"
             )
-    if options.per_run and chosen not in (None, "csv"):
-        raise DataError(f"--per-run is for --format csv, not {chosen}")
+    if options.per_run and chosen not in (None, *PLAIN):
+        raise DataError(f"--per-run is for --format csv or json, not {chosen}")
+    if options.columns and (options.per_run or options.compare):
+        raise DataError("--columns chooses those of settings; leave --per-run and --compare out")
     return chosen or ("csv" if options.per_run else "rich")
 
 
@@ -81,6 +89,7 @@ def render(  # noqa: PLR0913
     failed: bool = True,
     per_run: bool = False,
     compare: bool = False,
+    asked: Asked = NOTHING_ASKED,
     to_file: bool = False,
 ) -> str:
     """Returns the table of all runs at the paths `runs`.
@@ -90,12 +99,13 @@ def render(  # noqa: PLR0913
         form: one of `FORMATS`.
         published: whether published figures for the same networks and data stand beside.
         failed: whether the runs that failed are named, rather than only counted.
-        per_run: whether CSV has a line per run instead of one per setting.
+        per_run: whether CSV and JSON have a line per run instead of one per setting.
         compare: whether pairs of methods are shown instead, with their differences.
+        asked: which columns and rows, in which order.
         to_file: whether the text goes to a file, so that the terminal's width does not matter.
 
     Raises:
-        DataError: there is no run that can be read.
+        DataError: there is no run that can be read, or not what is `asked` of it.
     """
     found = load_runs(runs)
     if not failed:
@@ -104,27 +114,36 @@ def render(  # noqa: PLR0913
     if not rows or (per_run and not found.reports):
         raise DataError(f"no run has finished in {', '.join(map(str, runs))}; --failed lists more")
     if per_run:
-        return csv_of_runs(rows)
+        return PLAIN[form](list(of_runs(picked(rows, asked))))
     if compare:
-        return _drawn(compared(rows), form, to_file=to_file)
+        return _drawn([compared(picked(rows, asked))], form, to_file=to_file)
     if published:
         shown = beside(rows)
         found.elsewhere = elsewhere(rows, shown)
         rows += shown
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
-    if form == "csv":
-        return csv_of_settings(rows)
-    if form != "rich":
-        write = markdown if form == "markdown" else latex
-        return write(tabulate(rows, found))
-    tall = len(rows) == 1 and rows[0].seeds and rows[0].top1
-    return _rich([single(rows[0], found)] if tall else panels(rows, found), to_file=to_file)
+    rows = picked(rows, asked)
+    if form in PLAIN:
+        names = [*dict.fromkeys([*asked.by, *asked.columns])] if asked.columns else ()
+        return PLAIN[form](lines_of(rows, names) if names else of_settings(rows))
+    if (
+        form == "rich"
+        and asked == NOTHING_ASKED
+        and len(rows) == 1
+        and rows[0].seeds
+        and rows[0].top1
+    ):
+        return _rich([single(rows[0], found)], to_file=to_file)
+    return _drawn(tables_of(rows, found, asked, wide=form != "rich"), form, to_file=to_file)
 
 
-def _drawn(table: Table, form: str, *, to_file: bool) -> str:
-    """Returns one table in any format."""
-    writers = {"markdown": markdown, "latex": latex, "csv": csv_of_table}
-    return writers[form](table) if form in writers else _rich([table], to_file=to_file)
+def _drawn(tables: Sequence[Table], form: str, *, to_file: bool) -> str:
+    """Returns the tables in any format, one below the other."""
+    if form in PLAIN:
+        return PLAIN[form]([line for one in tables for line in of_table(one)])
+    if form == "rich":
+        return _rich(tables, to_file=to_file)
+    return "\n".join(map(markdown if form == "markdown" else latex, tables))
 
 
 def _rich(tables: Sequence[Table], *, to_file: bool) -> str:
@@ -158,9 +177,19 @@ def _write(path: Path, text: str) -> None:
         raise DataError(f"--out {path} cannot be written ({error.strerror})") from None
 
 
+def _asked(options: argparse.Namespace) -> Asked:
+    """Returns what the reader wants to see."""
+    return Asked(columns=options.columns, sort=options.sort, where=options.where, by=options.by)
+
+
+def _names(text: str) -> list[str]:
+    """Returns the names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="prunebench-table",
+        prog="prunebench table",
         description=(
             "Compares runs: accuracy, parameters, MACs and latency before and after, as mean and "
             "standard deviation over seeds, beside published figures with their sources."
@@ -175,7 +204,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="default: rich, or what the suffix of --out says (.md .tex .csv .txt)",
+        help="default: rich, or what the suffix of --out says (.md .tex .csv .json .txt)",
+    )
+    parser.add_argument(
+        "--columns",
+        type=_names,
+        default=[],
+        metavar="NAME,...",
+        help=f"these alone, in this order: {' '.join(columns_of([]))} latency_64, or a key of the "
+        "runs such as budget.keep",
+    )
+    parser.add_argument(
+        "--sort", default="", metavar="NAME[,desc]", help="by a column; unknown figures come last"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only rows with criterion=l1,fpgm (* matches anything), 'drop<1' or 'macs>-50'; "
+        "several must all hold",
+    )
+    parser.add_argument(
+        "--by", type=_names, default=[], metavar="NAME,...", help="a table for each value of these"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
@@ -198,10 +249,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--per-run",
         action="store_true",
-        help="CSV with a line per run: seed, path and digest of its report, all figures",
+        help="CSV or JSON with a line per run: seed, path and digest of its report, all figures",
     )
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

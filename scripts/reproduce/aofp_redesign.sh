@@ -24,4 +24,4 @@ for seed in $seeds; do
   run uniform model="$model" model.width="$uniform" "$@" $keep
   shift 2
 done
-prunebench-table outputs/"redesign-$model"-*
+prunebench table outputs/"redesign-$model"-*

@@ -21,4 +21,4 @@ for seed in $seeds; do
   run found model=found model.report="$report" dataset="$dataset" recipe="$recipe" \
     criterion=random schedule=oneshot budget=uniform budget.keep=1 "$@"
 done
-prunebench-table outputs/"$experiment"-*
+prunebench table outputs/"$experiment"-*

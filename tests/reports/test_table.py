@@ -1,4 +1,4 @@
-"""``prunebench-table``: one golden per format, escapes, and one line for every mistake."""
+"""``prunebench table``: one golden per format, escapes, and one line for every mistake."""
 
 import csv
 import hashlib
@@ -112,7 +112,7 @@ def test_markdown_escapes(awkward: Path) -> None:
 def test_latex_escapes(awkward: Path) -> None:
     text = render([awkward], "latex")
     assert (
-        r"a|b\_c & 50\%\&{[}x] & {[}red]\$k\textasciicircum{}2\textasciitilde{}\{\}"
+        r"a\textbar{}b\_c & 50\%\&{[}x] & {[}red]\$k\textasciicircum{}2\textasciitilde{}\{\}"
         r"\#\textbackslash{}*, own" in text
     )
 
@@ -258,26 +258,29 @@ def test_mistakes_are_one_line_and_exit_2(
             [str(sweep), "--out", "t.html"],
             "--out t.html: no format has this suffix; valid: .md .tex",
         ),
-        ([str(sweep), "--per-run", "--out", "t.md"], "--per-run is for --format csv, not markdown"),
+        (
+            [str(sweep), "--per-run", "--out", "t.md"],
+            "--per-run is for --format csv or json, not markdown",
+        ),
     ):
         assert main(argv) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
         assert captured.err.count("\n") == 1
-        assert captured.err.startswith("prunebench-table: ")
+        assert captured.err.startswith("prunebench table: ")
         assert message in captured.err
     with pytest.raises(SystemExit) as stopped:
         main(["--format", "html"])
     assert stopped.value.code == 2
     said = capsys.readouterr().err
-    assert "'rich', 'markdown', 'latex', 'csv'" in said
+    assert "'rich', 'markdown', 'latex', 'csv', 'json'" in said
     assert said.count("\n") == 1
     assert not list(empty.iterdir())
 
 
 def command(*argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "prunebench.reports.table", *argv],
+        [sys.executable, "-m", "prunebench", "table", *argv],
         env=os.environ | {"PYTHONPATH": str(conf_dir().parent)} | variables,
         capture_output=True,
         text=True,

@@ -1,0 +1,142 @@
+"""What is asked of a table: which columns, which rows, in which order, and what parts them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from prunebench.errors import DataError
+from prunebench.reports.columns import Table, panels, tables, tabulate
+from prunebench.reports.figures import Spread
+from prunebench.reports.load import Runs
+from prunebench.reports.named import Column, column, columns_of, plain, rank
+from prunebench.reports.rows import Row
+
+#: a column, how it is compared, and with what
+CONDITION = re.compile(r"([\w.]+)\s*(=|<|>)\s*(.*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a reader wants to see.
+
+    Attributes:
+        columns: names, in order; none for those that a table has by itself.
+        sort: a name, with ``,desc`` for the largest first; "" for the usual order.
+        where: conditions, all of which must hold: ``name=value,value`` (``*`` matches anything),
+            ``name<number`` or ``name>number``.
+        by: names; rows with the same in them share a table.
+    """
+
+    columns: Sequence[str] = ()
+    sort: str = ""
+    where: Sequence[str] = ()
+    by: Sequence[str] = ()
+
+
+def picked(rows: Sequence[Row], asked: Asked) -> list[Row]:
+    """Returns the rows that `asked` wants, in its order; those without a figure come last.
+
+    Raises:
+        DataError: a column is not known, a condition is none, or no row is left.
+    """
+    known = columns_of(rows)
+    left = list(rows)
+    for condition in asked.where:
+        left = [row for row in left if _holds(condition, known, rows)(row)]
+    if not left:
+        raise DataError(f"no row has {' and '.join(asked.where)}")
+    if not asked.sort:
+        return left
+    name, _, order = asked.sort.partition(",")
+    if order not in ("", "asc", "desc"):
+        raise DataError(f"--sort {asked.sort}: valid: {name}, {name},asc or {name},desc")
+    read = column(name, known, rows).value
+    having = [row for row in left if read(row) not in (None, "")]
+    having.sort(key=lambda row: rank(read(row)), reverse=order == "desc")
+    return having + [row for row in left if read(row) in (None, "")]
+
+
+def tables_of(rows: Sequence[Row], runs: Runs, asked: Asked, *, wide: bool) -> list[Table]:
+    """Returns the tables for people that are asked for, or those that serve most.
+
+    Args:
+        rows: their lines.
+        runs: they come from.
+        asked: for columns and what parts the tables.
+        wide: whether there is room for all columns.
+
+    Raises:
+        DataError: a column is not known.
+    """
+    known = columns_of(rows)
+    groups = {name: column(name, known, rows) for name in asked.by}
+
+    def title(row: Row) -> str:
+        return ", ".join(f"{name} {one.text(row) or '-'}" for name, one in groups.items())
+
+    if asked.columns:
+        chosen = [column(name, known, rows) for name in asked.columns]
+        words = [*(one.figures for one in chosen), True].index(True)
+        cells = {one.header: one.text for one in chosen}
+        return [replace(one, labels=words) for one in tables(rows, runs, cells, title)]
+    if wide:
+        return tabulate(rows, runs, title)
+    return panels(rows, runs, title) if groups else panels(rows, runs)
+
+
+def lines_of(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, object]]:
+    """Returns a line per row with plain numbers, for CSV and JSON; "" where nothing is known.
+
+    Raises:
+        DataError: a column is not known.
+    """
+    known = columns_of(rows)
+    reads = {name: column(name, known, rows).value for name in names}
+    spreads = {
+        name
+        for name, read in reads.items()
+        if any(isinstance(value := read(row), Spread) and value.std is not None for row in rows)
+    }
+    lines = []
+    for row in rows:
+        line: dict[str, object] = {}
+        for name, read in reads.items():
+            value = read(row)
+            line[name] = round(value.mean, 6) if isinstance(value, Spread) else value
+            if name in spreads:
+                std = value.std if isinstance(value, Spread) else None
+                line[f"{name}_std"] = None if std is None else round(std, 6)
+        lines.append({key: "" if value is None else value for key, value in line.items()})
+    return lines
+
+
+def _holds(
+    condition: str, known: Mapping[str, Column], rows: Sequence[Row]
+) -> Callable[[Row], bool]:
+    """Returns whether `condition` holds for a row."""
+    parts = CONDITION.fullmatch(condition)
+    if not parts:
+        raise DataError(
+            f"--where {condition}: conditions read criterion=l1,fpgm or 'drop<1' or 'macs>-50'"
+        )
+    found, sign, wanted = column(parts[1], known, rows), parts[2], parts[3].lower()
+    if sign == "=":
+        return lambda row: any(
+            fnmatchcase(plain(found.value(row)).lower(), value) for value in wanted.split(",")
+        )
+    try:
+        bound = float(wanted)
+    except ValueError:
+        raise DataError(f"--where {condition}: {sign} takes a number") from None
+
+    def beyond(row: Row) -> bool:
+        try:
+            number = float(plain(found.value(row)))
+        except ValueError:
+            return False
+        return number < bound if sign == "<" else number > bound
+
+    return beyond
