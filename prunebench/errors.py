@@ -1,10 +1,11 @@
 """User mistakes as one clear line each; everything else keeps its traceback."""
 
+import argparse
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from types import NoneType
-from typing import Any, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 #: type of a field -> one such value in words, several of them, and an example
 WORDS: dict[type, tuple[str, str, object]] = {
@@ -39,6 +40,14 @@ class PruningError(PrunebenchError):
 
 class TrainingError(PrunebenchError):
     """A training run that cannot go on, such as a loss that is no longer finite."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def unknown(what: str, valid: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = ("options", "your_own", "tracking", "surgery", "clusters")
 TEXT = "".join([README, *((ROOT / "docs" / f"{page}.md").read_text() for page in PAGES)])
-HELP = (ROOT / "conf" / "config.yaml").read_text().split("Examples:")[1].split("The composed")[0]
+HELP = (ROOT / "conf" / "config.yaml").read_text().split("template: |")[1].split("The composed")[0]
 #: every command of their blocks and of ``prunebench --help``, as written, in their order
 COMMANDS = list(
     dict.fromkeys(

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from prunebench.errors import CheckpointError, ConfigError, DataError
+from prunebench.errors import CheckpointError, ConfigError, DataError, Parser
 from prunebench.records import REPORT
 from prunebench.records.unfinished import LOCK, in_use
 from prunebench.sweeps.status import span
@@ -185,7 +185,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prunebench store",
         description=(
             "The trained baselines that runs share. list: what, size, age, users; show: all that "

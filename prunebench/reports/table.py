@@ -8,9 +8,9 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from prunebench.errors import DataError, PrunebenchError
+from prunebench.errors import Parser as Parser
 from prunebench.reports.asked import Asked, lines_of, picked, tables_of
 from prunebench.reports.columns import Table, single
 from prunebench.reports.compare import compared
@@ -29,14 +29,6 @@ PLAIN: dict[str, Callable[[Sequence[Line]], str]] = {"csv": as_csv, "json": as_j
 NOTHING_ASKED = Asked()
 #: characters per line where there is no terminal to ask
 FILE_WIDTH = 120
-
-
-class Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends the program."""
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

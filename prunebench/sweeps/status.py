@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from prunebench.errors import DataError
+from prunebench.errors import DataError, Parser
 from prunebench.records.unfinished import IDENTITY
 from prunebench.sweeps.plans import Asked, folders, job_words, run_in, sweep_in
 from prunebench.sweeps.progress import STATES, Progress, progress_in
@@ -193,7 +193,7 @@ def plain(status: Status) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="prunebench status",
         description="Shows how far sweeps and runs have come; reads files alone.",
     )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import prunebench as package
+from prunebench.cli import VERBS
 
 NO_TORCH = """
 import sys
@@ -37,6 +38,10 @@ def test_help_names_groups_options_and_examples(tmp_path):
     for part in ("criterion: ", "foad", "model: ", "resnet56", "experiment=quickstart", "seed: 0"):
         assert part in done.stdout
     assert not list(tmp_path.iterdir())
+    verbs, _, rest = done.stdout.partition("Groups (choose")
+    assert "criterion: " in rest
+    for verb in VERBS:  # before all else
+        assert f"  prunebench {verb} " in verbs
 
 
 def test_version_is_ours(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prunebench.cli import main, sweep
+from prunebench.cli import VERBS, main, sweep
 from prunebench.cli.mistakes import PLUGINS
 from prunebench.errors import nearest
 
@@ -160,3 +160,22 @@ def test_a_reader_may_stop_reading():
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_and_answers_in_one_line(told, verb):
+    code, out, _ = told(verb, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: prunebench {verb} ")
+    code, out, err = told(verb, "--no-such-flag")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"prunebench {verb}: ")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("tabel", "table"), ("stats", "status"), ("reprodce", "reproduce")]
+)
+def test_a_mistyped_verb_is_answered_with_the_nearest(told, typed, meant):
+    code, _, err = told(typed, "outputs")
+    assert code == 2
+    assert err == f"prunebench: '{typed}' is not known; did you mean prunebench {meant}?\n"
