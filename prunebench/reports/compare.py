@@ -9,11 +9,13 @@ from pathlib import Path
 
 from prunebench.errors import DataError
 from prunebench.records import Report
+from prunebench.records.identity import settings
 from prunebench.records.predictions import read_predictions
 from prunebench.reports.columns import Table
 from prunebench.reports.difference import Difference, by_image, by_seed
-from prunebench.reports.notes import label
+from prunebench.reports.notes import CONTROL, CONTROLS, named
 from prunebench.reports.rows import Row, counting
+from prunebench.reports.stability import stability
 
 #: the stage that is compared
 STAGE = "finetuned_last"
@@ -78,6 +80,7 @@ def compared(rows: Sequence[Row]) -> Table:
         raise DataError(NOTHING)
     many = len({(ours.model, ours.dataset) for ours, _, _ in found}) > 1
     names = _short([row for pair in found for row in pair[:2]])
+    control = any(row.control for pair in found for row in pair[:2])
     lines = []
     for ours, theirs, gap in found:
         place = f"{ours.model} on {ours.dataset}: " if many else ""
@@ -85,7 +88,7 @@ def compared(rows: Sequence[Row]) -> Table:
         needed = gap.seeds_to_see(WANTED)
         lines.append(
             [
-                f"{place}{names[label(ours, {})]} - {names[label(theirs, {})]}",
+                f"{place}{names[named(ours)]} - {names[named(theirs)]}",
                 f"{gap.points:+.2f} ± {half}",
                 gap.verdict,
                 f"{gap.seeds} {'i' if gap.images else 's'}",
@@ -96,19 +99,23 @@ def compared(rows: Sequence[Row]) -> Table:
     notes = [line.format(" or ".join(metrics)) for line in NOTES]
     notes += [BY_IMAGE] if any(gap.images for *_, gap in found) else []
     notes += [BY_SEED] if not all(gap.images for *_, gap in found) else []
+    notes += [CONTROLS] if control else []
     notes.append(f"Last column: seeds for half an interval of {WANTED} points; -: cannot be said.")
+    notes += stability([(ours, theirs) for ours, theirs, _ in found], STAGE)
     headers = ["pair", "difference", "verdict", "seeds", f"seeds for {WANTED}"]
     return Table(headers, lines, notes)
 
 
 def _short(rows: Sequence[Row]) -> dict[str, str]:
     """Returns what each row is called -> that without what all of them are."""
-    parts = {label(row, {}): label(row, {}).split(", ") for row in rows}
-    alike = set.intersection(*(set(words) for words in parts.values()))
-    return {
-        name: ", ".join(word for word in words if word not in alike) or name
-        for name, words in parts.items()
-    }
+    alike = set.intersection(*({*row.method.split(", ")} for row in rows))
+    found = {}
+    for row in rows:
+        own = [word for word in row.method.split(", ") if word not in alike]
+        details = f" [{row.details}]" if row.details else ""
+        name = (", ".join(own) or row.method) + details
+        found[named(row)] = name + (CONTROL if row.control else "")
+    return found
 
 
 def _accuracy(report: Report) -> float:
@@ -137,4 +144,9 @@ def _start_same(ours: Report, theirs: Report) -> bool:
 
 
 def _without_method(report: Report) -> Mapping[str, object]:
-    return {key: value for key, value in report.config.items() if key not in OF_METHOD}
+    """Returns what decides the result and is no part of the method."""
+    return {
+        key: value
+        for key, value in settings(report).items()
+        if key.partition(".")[0] not in OF_METHOD
+    }

@@ -16,6 +16,8 @@ _METRICS = {
     TOP1: "Top-1 on the test split",
     "LFW": "LFW: mean accuracy of ten folds of pairs",
 }
+#: behind the name of a control, and what it means
+CONTROL = " (control)"
 CONTROLS = (
     "(control): what a method has to beat: channels at random, a uniform width or the found "
     "structure from scratch, the dense network trained as long."
@@ -24,10 +26,14 @@ CONTROLS = (
 BUSY = 0.2
 
 
+def named(row: Row) -> str:
+    """Returns the method of a row, with what sets it apart."""
+    return f"{row.method} [{row.details}]" if row.details else row.method
+
+
 def label(row: Row, marks: Mapping[str, str]) -> str:
-    """Returns what a row is called: its method, what sets it apart, what it is, its source."""
-    name = f"{row.method} [{row.details}]" if row.details else row.method
-    name += " (control)" if row.control else ""
+    """Returns what a row is called: method, whether that is a control, the mark of its source."""
+    name = named(row) + (CONTROL if row.control else "")
     return f"{name} {marks[_origin(row)]}" if _origin(row) in marks else name
 
 

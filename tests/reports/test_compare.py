@@ -92,3 +92,35 @@ def test_the_command(two, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert main([str(two), "--compare"]) == 0
     assert re.search(r"foad - l1 +\+4.10 ± 0.25 +better +3 s", capsys.readouterr().out)
+
+
+def test_where_data_lies_does_not_keep_methods_apart(tmp_path, make_report):
+    for method, root in (("foad", "here"), ("l1", "there")):
+        changes = {"choices": {"criterion": method}, "config": {"dataset": {"root": root}}}
+        run(tmp_path / method, make_report(**changes))
+    assert len(lines(tmp_path)) == 1
+
+
+def test_controls_are_called_that(tmp_path, make_report):
+    for method in ("foad", "random"):
+        run(tmp_path / method, make_report(choices={"criterion": method}))
+    [line] = lines(tmp_path)
+    assert line["pair"] == "foad - random (control)"
+    assert "(control): what a method has to beat" in render([tmp_path], "markdown", compare=True)
+
+
+def test_it_is_said_whether_other_seeds_agree_on_the_order(tmp_path, make_report):
+    """Of three pairs of methods seed 2 puts one the other way: tau = (2 - 1) / 3."""
+    order = {"foad": (900, 905, 901), "l1": (890, 895, 902), "fpgm": (880, 885, 881)}
+    for method, found in order.items():
+        for seed, last in enumerate(found):
+            report = make_report(seed, last=last, choices={"criterion": method})
+            run(tmp_path / f"{method}{seed}", report)
+    run(tmp_path / "once", make_report(last=870, choices={"criterion": "oracle"}))
+    text = render([tmp_path], "markdown", compare=True)
+    assert "Kendall's tau between the orders of 3 methods for two seeds" in text
+    assert "(lenet5 on digits, 4 k MACs): mean 0.56, least 0.33, over 3 pairs of seeds" in text
+
+
+def test_two_methods_have_no_order_to_agree_on(two):
+    assert "Kendall" not in render([two], "markdown", compare=True)
