@@ -74,6 +74,10 @@ MODELS = {
     "mlp_512_512": ({"widths": [16, 16]}, (1, 28, 28)),
     "vgg16": ({"width": 0.05}, (3, 32, 32)),
     "vgg16_gap": ({"width": 0.05}, (3, 32, 32)),
+    "vgg19": ({"width": 0.05}, (3, 32, 32)),
+    "resnet164": ({"width": 0.25, "depth": 11}, (3, 8, 8)),
+    "densenet40": ({"growth": 4, "depth": 10}, (3, 8, 8)),
+    "googlenet": ({"width": 0.05}, (3, 8, 8)),
     "resnet20": ({"width": 0.25, "depth": 14}, (3, 8, 8)),
     "resnet32": ({"width": 0.25, "depth": 14, "shortcut": "B"}, (3, 8, 8)),
     "resnet44": ({"width": 0.25, "depth": 14}, (3, 8, 8)),
@@ -110,6 +114,10 @@ REFUSED_ON = {
     # the last block's linear bottleneck is on no residual stream, and no ReLU follows it
     ("apoz", "mobilenet_v2"): "criterion=apoz counts the zeros of a ReLU, and",
     ("bn_probability", "mobilenet_v2"): "is not followed by a ReLU",
+    # in front of the convolutions stand batch norm and ReLU, several of them behind a dense layer
+    ("apoz", "densenet40"): "criterion=apoz counts the zeros of a ReLU, and",
+    ("bn_probability", "densenet40"): "no batch norm follows conv1",
+    ("bn_probability", "resnet164"): "no batch norm follows conv1",
 }
 
 
@@ -303,7 +311,7 @@ def test_the_whole_product(tiny, criterion, schedule):
         walk(tiny, criterion, budget, schedule)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", sorted(MODELS.keys() - {"googlenet"}))  # 57 layers: slow, below
 def test_criteria_with_models(monkeypatch, model):
     for table, fewer in FEWER_BLOCKS.items():
         monkeypatch.setattr(f"prunebench.models.{table}", fewer)

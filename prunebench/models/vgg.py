@@ -1,4 +1,4 @@
-"""VGG with one linear layer: 13 convolutions, with or without batch normalisation."""
+"""VGG with one linear layer: 13 or 16 convolutions, with or without batch normalisation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from prunebench.models import ModelSpec
 
 #: convolution widths between two poolings, for width multiplier 1
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_STAGES_19 = (*_STAGES[:2], *((width,) * 4 for width in (256, 512, 512)))
 _SMALLEST = 2 ** (len(_STAGES) - 1)
 
 
 class VggNetwork(nn.Module):
-    """13 x (conv 3x3, BN, ReLU), four max poolings, a global average, one linear layer."""
+    """Stages of (conv 3x3, BN, ReLU), max poolings between, a global average, one linear layer."""
 
     def __init__(
         self,
@@ -77,7 +78,26 @@ class Vgg16(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
-        return _vgg16(shape, classes, factor=self.width, norm=True)
+        return _vgg(_STAGES, shape, classes, factor=self.width, norm=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vgg19(ModelSpec):
+    """VGG-19 for CIFAR; the schema of ``conf/model/vgg19.yaml``.
+
+    Attributes:
+        width: factor on every convolution's channels (rounded, at least 1).
+    """
+
+    width: float
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(self.width > 0, f"width must be positive, got {self.width}")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
+        return _vgg(_STAGES_19, shape, classes, factor=self.width, norm=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,15 +116,22 @@ class Vgg16Gap(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
-        return _vgg16(shape, classes, factor=self.width, norm=False)
+        return _vgg(_STAGES, shape, classes, factor=self.width, norm=False)
 
 
-def _vgg16(shape: tuple[int, int, int], classes: int, *, factor: float, norm: bool) -> nn.Module:
+def _vgg(
+    widths: tuple[tuple[int, ...], ...],
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    factor: float,
+    norm: bool,
+) -> nn.Module:
     channels, height, width = shape
     require(
         min(height, width) >= _SMALLEST,
-        f"model: vgg16 needs images of at least {_SMALLEST} x {_SMALLEST}, got "
+        f"model: VGG needs images of at least {_SMALLEST} x {_SMALLEST}, got "
         f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
     )
-    stages = tuple(tuple(max(1, round(c * factor)) for c in stage) for stage in _STAGES)
+    stages = tuple(tuple(max(1, round(c * factor)) for c in stage) for stage in widths)
     return VggNetwork(stages, channels=channels, classes=classes, norm=norm)

@@ -31,6 +31,7 @@ LARGE = ((3, 224, 224), 1000)
 FACE = ((3, 112, 112), 10_572)
 CIFAR = [f"model=resnet{depth}" for depth in (20, 32, 44, 56, 110)]
 CIFAR += ["model=vgg16", "model=vgg16_gap", "model=mobilenet_v1", "model=mobilenet_v2"]
+CIFAR += ["model=vgg19", "model=resnet164", "model=densenet40", "model=googlenet"]
 IMAGENET = {"resnet50": ["model=imagenet_resnet50", "model=imagenet_resnet50_caffe"]}
 IMAGENET["mobilenet_v1"] = ["model=imagenet_mobilenet_v1"]
 IMAGENET["mobilenet_v2"] = ["model=imagenet_mobilenet_v2"]

@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line(torch_free, tmp_path, typed, parts):
     [
         (["dataset=digits", "+model.wdth=2"], ["'model.wdth' is not known", "width"]),
         (["dataset=digits", "model.width=-1"], ["model: width must be positive"]),
-        (["dataset=digits", "dataset.size=8"], ["vgg16 needs images of at least 16 x 16"]),
+        (["dataset=digits", "dataset.size=8"], ["VGG needs images of at least 16 x 16"]),
         (["run.device=cuda:7", "dataset=digits"], ["run.device=cuda:7", "run.device=cpu"]),
     ],
     ids=lambda value: " ".join(value),

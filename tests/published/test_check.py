@@ -101,7 +101,7 @@ def test_rounding_and_conventions_are_no_contradiction(figures: dict[str, str]) 
 
 
 def test_one_source_gives_one_network_one_size() -> None:
-    rows = [row("googlenet", macs_before="1520"), row("googlenet", macs_before="1620")]
+    rows = [row("nasnet", macs_before="1520"), row("nasnet", macs_before="1620")]
     rows = [replace(one, id=str(i)) for i, one in enumerate(rows)]
     assert [finding.row.id for finding in findings(rows)] == ["0", "1"]
     assert findings([rows[0], replace(rows[1], source="T")]) == []

@@ -25,9 +25,9 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
-def test_two_hundred_and_one_rows_have_a_command() -> None:
+def test_as_many_rows_as_before_have_a_command() -> None:
     found = commands()
-    assert len(found) == 201
+    assert len(found) == 260
     assert {"l1-b-r56-c10", "fpgm-only-40-r56-c10", "thinet-r56-c10", "foad-vgg16-c10"} <= {*found}
     assert {*WIDTHS} <= {*found}
     assert found["foad-mobilefacenet-lfw"] == ["experiment=foad_mobilefacenet"]
