@@ -49,6 +49,7 @@ class GramCollection:
         per_image: draws per image and consumer, at least (sampled).
         rows_per_channel: draws per channel, at least; where `per_image` gives fewer, every image
             gives more. Few rows make least squares fit noise (sampled).
+        class_balanced: whether these are as many of each class, as in the paper.
         chunk: most images per forward pass; fewer where they are large.
     """
 
@@ -56,6 +57,7 @@ class GramCollection:
     num_samples: int = 2048
     per_image: int = 10
     rows_per_channel: int = 20
+    class_balanced: bool = False
     chunk: int = 128
 
     def __post_init__(self) -> None:

@@ -28,6 +28,8 @@ class Criterion(ABC):
         """Number of training images to put into the evidence; 0 when weights suffice."""
         return 0
 
+    #: whether these images hold as many of each class; a field where an option leaves the choice
+    class_balanced = False
     #: class constants that config.load checks against budget and schedule, before any training
     decides = False  # rank() fills GroupRank.kept, so budget=own may be used
     comparable = True  # scores of different groups are on one scale, so budgets may rank globally

@@ -14,7 +14,15 @@ from prunebench.datasets.in_memory import balanced_order
 from prunebench.datasets.listed import find_list, listed_labels
 from prunebench.datasets.stream import Loading, Source, Stream
 from prunebench.datasets.tree import ImageFiles, class_folders, images_below, labelled
-from prunebench.datasets.views import INTERPOLATIONS, Preset, at_random, middle
+from prunebench.datasets.views import (
+    AUGMENTS,
+    FITS,
+    INTERPOLATIONS,
+    Preset,
+    at_random,
+    middle,
+    square_at_random,
+)
 from prunebench.errors import DataError, require, require_choice
 
 if TYPE_CHECKING:
@@ -36,7 +44,10 @@ class Folder(DatasetSpec):
         image_size: side of the square that the network sees.
         crop: fraction of the shorter side that this square takes when nothing is augmented.
         interpolation: of both views.
-        scale, ratio: area and width over height of the random training crop.
+        fit: ``shorter``: the shorter side is scaled to ``image_size / crop``; ``squeeze``: both.
+        augment: training images are a random ``part`` of the image, or a random ``square`` of what
+            the test sees the middle of.
+        scale, ratio: area and width over height of a random part.
         flip: whether training images are mirrored at random.
         mean, std: per channel, in units of pixel / 255.
         val_size, test_size: images that are cut from the training set, classes balanced, where
@@ -68,6 +79,8 @@ class Folder(DatasetSpec):
     workers: int | None
     prefetch: int
     allow_damaged: float
+    fit: str = "shorter"
+    augment: str = "part"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -77,6 +90,8 @@ class Folder(DatasetSpec):
         )
         if self.interpolation is not None:
             require_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        require_choice("fit", self.fit, FITS)
+        require_choice("augment", self.augment, AUGMENTS)
         _require_range("scale", self.scale, 1.0)
         _require_range("ratio", self.ratio, float("inf"))
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -227,8 +242,10 @@ class Folder(DatasetSpec):
             numbers=numbers,
             labels=labels,
             shape=(3, size, size),
-            training=at_random(size, (least, most), (narrow, wide), by, self.flip),
-            plain=middle(size, crop, by),
+            training=at_random(size, (least, most), (narrow, wide), by, self.flip)
+            if self.augment == "part"
+            else square_at_random(size, crop, by, self.fit, self.flip),
+            plain=middle(size, crop, by, self.fit),
             loading=Loading(
                 workers=workers, prefetch=self.prefetch, allow_damaged=self.allow_damaged
             ),

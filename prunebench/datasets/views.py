@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 #: in the words of torchvision and Pillow
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+#: how an image comes to its size before a square is cut out of it
+FITS = ("shorter", "squeeze")
+#: what training images are cut out of
+AUGMENTS = ("part", "square")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +34,38 @@ class Preset:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
-def middle(size: int, crop: float, interpolation: str) -> View:
-    """Returns the view that scales the shorter side to ``size / crop`` and cuts out the middle."""
+def middle(size: int, crop: float, interpolation: str, fit: str) -> View:
+    """Returns the view that scales an image (see `_fitted`) and cuts out the middle."""
+    from torchvision.transforms import v2
+
+    view: View = v2.Compose([_fitted(size, crop, interpolation, fit), v2.CenterCrop(size)])
+    return view
+
+
+def square_at_random(size: int, crop: float, interpolation: str, fit: str, flip: bool) -> View:
+    """Returns the view that scales an image as `middle` does and cuts out a square somewhere.
+
+    Args:
+        size: side of the result.
+        crop: as in `middle`, likewise `interpolation` and `fit`.
+        interpolation: one of `INTERPOLATIONS`.
+        fit: one of `FITS`.
+        flip: whether half of the images are mirrored.
+    """
+    from torchvision.transforms import v2
+
+    steps = [_fitted(size, crop, interpolation, fit), v2.RandomCrop(size)]
+    view: View = v2.Compose([*steps, v2.RandomHorizontalFlip()] if flip else steps)
+    return view
+
+
+def _fitted(size: int, crop: float, interpolation: str, fit: str) -> View:
+    """Returns what scales the shorter side, or both (``squeeze``), to ``size / crop``."""
     from torchvision.transforms import InterpolationMode, v2
 
-    view: View = v2.Compose(
-        [
-            v2.Resize(round(size / crop), InterpolationMode(interpolation)),
-            v2.CenterCrop(size),
-        ]
-    )
+    side = round(size / crop)
+    to = [side, side] if fit == "squeeze" else [side]
+    view: View = v2.Resize(to, InterpolationMode(interpolation))
     return view
 
 

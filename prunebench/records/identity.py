@@ -37,6 +37,12 @@ NOT_DECIDING = (
 LATER: dict[str, Any] = {
     **{"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0},
     **{"head": None, "head_scale": None, "head_margin": None},
+    **{"class_balanced": False, "redraw": False, "fit": "shorter", "augment": "part"},
+}
+#: criterion -> what its method has besides the ranking, and how a run without it is called
+WHOLE = {
+    name: {"schedule": ("oneshot", "one-shot"), "repair": ("none", "no least squares")}
+    for name in ("thinet", "thinet_tpami")
 }
 #: digits of a file's sha256 that tell settings apart
 SHOWN = 12
@@ -168,7 +174,12 @@ def _method(choices: Mapping[str, str]) -> list[str]:
     if preset and preset["criterion"] == choices.get("criterion"):
         return [method, *(f"{g}={choices[g]}" for g in groups[1:] if choices.get(g) != preset[g])]
     named = ("" if preset else method, *(choices.get(group, "") for group in groups))
-    return list(dict.fromkeys(part for part in named if part not in PLAIN_OPTIONS))
+    lacks = [
+        words
+        for group, (option, words) in WHOLE.get(choices.get("criterion", ""), {}).items()
+        if choices.get(group) == option
+    ]
+    return [*dict.fromkeys(part for part in named if part not in PLAIN_OPTIONS), *lacks]
 
 
 @cache

@@ -20,6 +20,9 @@ class Repair(ABC):  # noqa: B024 - a repair may use either hook, or none
     #: whether the option leaves the pruned network as it is
     identity = False
 
+    #: whether the training images hold as many of each class; a field where an option has it
+    class_balanced = False
+
     @property
     def images_needed(self) -> int:
         """Number of training images the repair wants to see; 0 = none."""

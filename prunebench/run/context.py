@@ -26,6 +26,7 @@ from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
 from prunebench.run.step import Sample, draw_sample
 from prunebench.run.trained import Trained
+from prunebench.schedules import Step
 from prunebench.tracking import TrackedRun
 from prunebench.tracking.progress import Progress
 from prunebench.training import distributed
@@ -62,10 +63,10 @@ class RunContext:
     head: torch.Tensor | None = None
     _sample: Sample | None = None
 
-    def sample(self, count: int) -> Sample:
-        """Returns `count` training images for criteria and repairs, the same at every step."""
-        if self._sample is None or len(self._sample.labels) != count:
-            self._sample = draw_sample(self.run, self.data, self.device, count)
+    def sample(self, count: int, step: Step) -> Sample:
+        """Returns `count` training images for criteria and repairs; see `draw_sample`."""
+        if self._sample is None or len(self._sample.labels) != count or step.redraw:
+            self._sample = draw_sample(self.run, self.data, self.device, count, step)
         return self._sample
 
     @property

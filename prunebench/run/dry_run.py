@@ -51,6 +51,8 @@ def dry_run(run: Run) -> None:
     whole = Plan({})
     error = 0.0
     for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
+        if step.redraw:
+            sample = draw_sample(run, data, device, method.images_needed, step)
         made = cut(network, method, step, counts, sample=sample, example=example)
         network = made.network
         whole = Plan.compose(whole, made.plan)

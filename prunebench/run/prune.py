@@ -121,7 +121,7 @@ def compute(
     """Ranks, chooses, repairs, slims and verifies."""
     run, example = context.run, context.example
     method = Method(run.criterion, run.budget, run.repair)
-    sample = context.sample(method.images_needed)
+    sample = context.sample(method.images_needed, step)
     if decided is None:
         return cut(network, method, step, counts, sample=sample, example=example)
     facts = evidence(network, step, sample, example)

@@ -47,6 +47,11 @@ class Method:
         """Number of training images that ranking and repairing want to see."""
         return max(self.criterion.images_needed, self.repair.images_needed)
 
+    @property
+    def class_balanced(self) -> bool:
+        """Whether these are to be as many of each class."""
+        return self.criterion.class_balanced or self.repair.class_balanced
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -80,10 +85,18 @@ class Cut:
     record: StepRecord
 
 
-def draw_sample(run: Run, data: Data, device: torch.device, count: int) -> Sample:
-    """Returns `count` images of the training split, drawn with the run's seed."""
-    seed = seed_for(run.settings.seed, "selection")
-    images, labels = split_on(device, data, data.train).sample(count, seed=seed)
+def draw_sample(
+    run: Run, data: Data, device: torch.device, count: int, step: Step | None = None
+) -> Sample:
+    """Returns `count` images of the training split, drawn with the run's seed.
+
+    Those of a `step` that redraws are its own; all others see the same.
+    """
+    own = (step.name,) if step is not None and step.redraw else ()
+    seed = seed_for(run.settings.seed, "selection", *own)
+    balanced = Method(run.criterion, run.budget, run.repair).class_balanced
+    split = split_on(device, data, data.train)
+    images, labels = split.sample(count, seed=seed, balanced=balanced)
     return Sample(images, labels, seed)
 
 

@@ -100,10 +100,11 @@ class ResidentSplit(Split):
             end = start + batch_size
             yield self._floats(self.images[start:end]), self.labels[start:end]
 
-    def sample(self, count: int, *, seed: int) -> tuple[ResidentRows, Tensor]:
+    def sample(
+        self, count: int, *, seed: int, balanced: bool = False
+    ) -> tuple[ResidentRows, Tensor]:
         """See `Split`."""
-        order = torch.randperm(len(self), generator=generator(seed, "sample"))[:count]
-        order = order.to(self.device)
+        order = self._sample_order(seed, balanced)[:count].to(self.device)
         return ResidentRows(self, order), self.labels[order]
 
     def floats(self, places: Tensor) -> Tensor:

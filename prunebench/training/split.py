@@ -13,6 +13,8 @@ from torch import Tensor
 
 from prunebench.contracts import Rows
 from prunebench.datasets import Data, Images
+from prunebench.datasets.in_memory import balanced_order
+from prunebench.reproducibility import generator, seed_for
 from prunebench.training import distributed
 
 
@@ -70,12 +72,23 @@ class Split(ABC):
         """
 
     @abstractmethod
-    def sample(self, count: int, *, seed: int) -> tuple[Rows, Tensor]:
+    def sample(self, count: int, *, seed: int, balanced: bool = False) -> tuple[Rows, Tensor]:
         """Returns `count` (at most all) normalised, unaugmented images in a seeded random order.
+
+        Args:
+            count: of images.
+            seed: draws them.
+            balanced: whether every beginning of the order holds the classes as all images do.
 
         Raises:
             DataError: too many images are damaged.
         """
+
+    def _sample_order(self, seed: int, balanced: bool) -> Tensor:
+        """Returns all places in the order in which they are drawn, int64 [len(self)] on the CPU."""
+        if balanced:
+            return balanced_order(self.labels.cpu(), seed_for(seed, "sample") % 2**32)
+        return torch.randperm(len(self), generator=generator(seed, "sample"))
 
     def _floats(self, images: Tensor) -> Tensor:
         """``(pixel / 255 - mean) / std`` of uint8 images, float32, in this split's layout."""

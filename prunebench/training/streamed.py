@@ -157,9 +157,11 @@ class StreamedSplit(Split):
             if len(labels):
                 yield self._floats(images), labels
 
-    def sample(self, count: int, *, seed: int) -> tuple[StreamedRows, Tensor]:
+    def sample(
+        self, count: int, *, seed: int, balanced: bool = False
+    ) -> tuple[StreamedRows, Tensor]:
         """See `Split`. In the place of a damaged image comes the next one of the order."""
-        order = torch.randperm(len(self), generator=generator(seed, "sample"))
+        order = self._sample_order(seed, balanced)
         rows, asked = StreamedRows(self), 0
         while len(rows) < min(count, len(self)) and asked < len(self):
             wanted = order[asked : asked + count - len(rows)]

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
@@ -189,6 +190,23 @@ def test_views_come_from_the_weights_unless_they_are_set(tree):
     plain = spec.suited(None)
     assert (plain.image_size, plain.crop, plain.mean[0]) == (224, 0.875, 0.485)
     assert shown.load().shape == (3, 16, 16)
+
+
+def test_squeezed_images_show_all_of_their_width_and_training_a_square_of_it(tree):
+    """By hand with Pillow: both sides to 10 pixels, a square of 8 of them."""
+    image = photograph(5, width=40, height=20)
+    asked = {"fit": "squeeze", "augment": "square", "crop": 0.8, "flip": False}
+    stream = folder(tree, **asked).load().train
+    small = np.asarray(image.resize((10, 10), Image.Resampling.BILINEAR))
+    assert np.array_equal(np.asarray(stream.plain(image)), small[1:9, 1:9])
+    squares = [small[y : y + 8, x : x + 8].tobytes() for y in range(3) for x in range(3)]
+    torch.manual_seed(0)
+    seen = {np.asarray(stream.training(image)).tobytes() for _ in range(60)}
+    assert seen <= {*squares}
+    assert len(seen) > 5
+    shorter = folder(tree, augment="square", crop=0.8).load().train
+    wide = np.asarray(image.resize((20, 10), Image.Resampling.BILINEAR))
+    assert np.array_equal(np.asarray(shorter.plain(image)), wide[1:9, 6:14])
 
 
 MISTAKES = {

@@ -126,3 +126,21 @@ def test_contents_are_kept_on_disk(make_report: Maker, make_failure: Maker) -> N
     assert from_json(Report, to_json(report), "here") == report
     failure = replace(make_failure(report), contents=report.contents)
     assert setting(failure) == setting(report)
+
+
+@pytest.mark.parametrize(
+    ("choices", "method"),
+    [
+        ({"budget": "macs"}, "thinet, macs, one-shot, no least squares"),
+        ({"budget": "macs", "repair": "least_squares"}, "thinet, macs, least_squares, one-shot"),
+        ({"budget": "macs", "schedule": "layerwise"}, "thinet, macs, layerwise, no least squares"),
+        ({"method": "thinet", "budget": "uniform", "repair": "least_squares",
+          "schedule": "layerwise"}, "thinet"),
+    ],
+)  # fmt: skip
+def test_the_ranking_of_thinet_alone_is_not_called_thinet(
+    make_report: Maker, choices: dict[str, str], method: str
+) -> None:
+    plain = {"criterion": "thinet", "repair": "none", "schedule": "oneshot", "recipe": "none"}
+    report = make_report(0, choices={**plain, **choices})
+    assert names(report)[2] == method

@@ -170,6 +170,20 @@ def test_a_sample_is_seeded_and_unaugmented() -> None:
         assert whole.train.labels[found[0]] == label
 
 
+def test_a_balanced_sample_holds_the_classes_as_all_images_do() -> None:
+    whole = data()
+    train = ResidentSplit(whole, whole.train, device=CPU)
+    every = torch.bincount(train.labels)
+    for count in (6, 12, 18):
+        rows, labels = train.sample(count, seed=3, balanced=True)
+        assert len(rows) == count
+        share = torch.bincount(labels, minlength=len(every)) - count * every / len(train)
+        assert share.abs().max() <= 1
+    again = train.sample(18, seed=3, balanced=True)[0][:]
+    assert torch.equal(rows[:], again)
+    assert not torch.equal(train.sample(18, seed=4, balanced=True)[0][:], again)
+
+
 def test_channels_last_changes_strides_only() -> None:
     whole = data()
     plain = ResidentSplit(whole, whole.train, device=CPU)
