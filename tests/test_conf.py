@@ -196,7 +196,10 @@ def test_what_is_set_for_another_option_of_the_same_class_holds():
     choices = {"experiment": "thinet_conv", **METHOD_CHOICES["thinet"], "method": "thinet"}
     assert list(misplaced({**choices, "criterion": "thinet_tpami"}, [conf_dir()])) == []
     told = [row[:3] for row in misplaced({**choices, "criterion": "oracle"}, [conf_dir()])]
-    assert told == [("experiment=thinet_conv", "criterion", "num_samples")]
+    assert told == [
+        ("method=thinet", "criterion", "class_balanced"),
+        ("experiment=thinet_conv", "criterion", "num_samples"),
+    ]
 
 
 @pytest.mark.parametrize(
