@@ -34,6 +34,7 @@ from prunebench.sweeps import status
 
 if TYPE_CHECKING:
     from prunebench.config import Run
+    from prunebench.records import Report
 
 #: what else than a run there is: given the words behind it, each returns the exit code
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -52,18 +53,19 @@ UNKNOWN = re.compile(r"'([\w.]+)' is not known")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-def job(cfg: DictConfig) -> None:
-    """Carries out one run in Hydra's output folder."""
+def job(cfg: DictConfig) -> tuple[float, int] | None:
+    """Carries out one run in Hydra's output folder; returns what a search goes by."""
     sweep.begin()
     try:
-        hand_over(cfg)
+        return sweep.objectives(hand_over(cfg))
     except PrunebenchError as error:
         if not sweep.in_this_process():
             raise  # a launcher on a cluster learns of the failure by the exception alone
         sweep.give_up(error)
+        return None
 
 
-def hand_over(cfg: DictConfig) -> None:
+def hand_over(cfg: DictConfig) -> Report | None:
     """Checks `cfg` and runs it; a folder that Hydra made in vain does not stay."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -72,7 +74,7 @@ def hand_over(cfg: DictConfig) -> None:
         from prunebench.run import runner
 
         label = runner.Label(sweep.title(run.name, run.settings.seed), sweep.sweep_name())
-        runner.carry_out(run, folder, notes_on(cfg), label)
+        return runner.carry_out(run, folder, notes_on(cfg), label)
     finally:
         remove_unused(folder, f"{hydra_config.job.name}.log")
 

@@ -26,7 +26,7 @@ PLUGINS = {
     "submitit": "prunebench[slurm]",
     "ray": "prunebench[ray]",
     "optuna": "prunebench[optuna]",
-    "joblib": "hydra-joblib-launcher",
+    "joblib": "prunebench[joblib]",
 }
 
 
@@ -109,14 +109,13 @@ def own_code(error: BaseException) -> str:
 
 def _missing(error: MissingConfigException) -> str:
     """Says which option or file is not known, and which are."""
-    if not error.missing_cfg_file or error.options is None:
-        return str(error)
-    group, _, option = error.missing_cfg_file.rpartition("/")
-    said = unknown(f"{group}={option}", error.options)
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
     for plugin, package in PLUGINS.items():
         if group.startswith("hydra/") and option.startswith(plugin):
-            return f"{said}; it needs a plugin: pip install '{package}'"
-    return said
+            return f"{group}={option} needs a plugin: pip install '{package}'"
+    if not option or error.options is None:
+        return str(error)
+    return unknown(f"{group}={option}", error.options)
 
 
 def _unreadable(word: str) -> str:

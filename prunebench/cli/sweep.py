@@ -11,12 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
-from prunebench.errors import PrunebenchError
-from prunebench.records import FAILURE, REPORT
+from prunebench.errors import ConfigError, PrunebenchError
+from prunebench.records import FAILURE, REPORT, Report
 from prunebench.reports.table import print_table
+from prunebench.sweeps.plans import SWEEP
 
 #: how the settings begin that say how a run is carried out, and who is told
 CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
@@ -38,7 +39,7 @@ def job_name() -> str:
     """Returns a sweep's job by its number and what tells it from the others; "" if it is alone."""
     if not sweep_name():
         return ""
-    return f"job {HydraConfig.get().job.num} ({' '.join(varied())})"
+    return f"job {HydraConfig.get().job.num} ({' '.join(telling())})"
 
 
 def sweep_name() -> str:
@@ -52,10 +53,14 @@ def title(name: str, seed: int) -> str:
 
     What the name says itself is left out, and so is how a single run is carried out.
     """
-    typed = [str(word) for word in HydraConfig.get().overrides.task]
-    told = varied() or [word for word in typed if not word.startswith(CARRIED_OUT)]
-    words = [word for word in told if word.partition("=")[2] not in name.split("-")]
+    words = [word for word in telling() if word.partition("=")[2] not in name.split("-")]
     return " ".join([name, *(word for word in words if "run.seed=" not in word), f"seed={seed}"])
+
+
+def telling() -> list[str]:
+    """Returns what varies; all that decides the result where the command typed is out of sight."""
+    typed = [str(word) for word in HydraConfig.get().overrides.task]
+    return varied() or [word for word in typed if not word.startswith(CARRIED_OUT)]
 
 
 def varied() -> list[str]:
@@ -72,6 +77,25 @@ def swept_keys(words: list[str]) -> set[str]:
     settings = [word for word in words if "=" in word and not word.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(settings)
     return {override.key_or_group for override in parsed if override.is_sweep_override()}
+
+
+def objectives(report: Report | None) -> tuple[float, int] | None:
+    """Returns what a search goes by: validation accuracy in percent, and MACs; None of a dry run.
+
+    Raises:
+        ConfigError: a search has no validation images to go by; the test images choose nothing.
+    """
+    last = report and report.at("finetuned_last")
+    if last and last.val:
+        return last.val.accuracy, last.macs
+    if last and not is_grid(HydraConfig.get()):
+        raise ConfigError("a search goes by validation images; set dataset.val_size above 0")
+    return None
+
+
+def is_grid(hydra: Any) -> bool:
+    """Whether a sweep's jobs are known before the first begins, and Hydra writes them down."""
+    return str(hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
 def begin() -> None:
@@ -92,7 +116,11 @@ class SweepFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra before it makes the folder."""
-        FOLDERS.append(Path(str(config.hydra.sweep.dir)))
+        folder = Path(str(config.hydra.sweep.dir))
+        FOLDERS.append(folder)
+        if not is_grid(config.hydra):  # whose sweeper leaves this undone
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(config, folder / SWEEP)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra in the process that was called, wherever the jobs ran."""

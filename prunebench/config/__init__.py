@@ -173,8 +173,8 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     """
     known = {"name", "run", "baseline", *GROUPS, "recipe"}
     for key in cfg:
-        if str(key) not in known:
-            raise ConfigError(unknown(str(key), {*known, *PRESETS}))
+        if str(key) not in {*known, VARIABLES}:
+            raise ConfigError(unknown(str(key), {*known, VARIABLES, *PRESETS}))
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
@@ -182,7 +182,7 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(config, dict)
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
-    return {str(key): value for key, value in config.items()}
+    return {str(key): value for key, value in config.items() if key != VARIABLES}
 
 
 def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Run:
@@ -266,6 +266,8 @@ def _with_heads(recipe: Recipe, choices: dict[str, str], parts: Mapping[str, Any
     return recipe.with_heads() if parts["model"].embeds else recipe
 
 
+#: section whose values only others take up; the record has what came of it
+VARIABLES = "variables"
 #: option groups in the order in which they are read; the model's module imports torch
 GROUPS: dict[str, type] = {
     "dataset": DatasetSpec,

@@ -40,7 +40,9 @@ class Label:
     sweep: str = ""
 
 
-def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> None:
+def carry_out(
+    run: Run, fresh: Path, notes: Mapping[str, str], label: Label
+) -> records.Report | None:
     """Carries out `run` in the folder `fresh`, or goes on with it where it was killed.
 
     Args:
@@ -48,6 +50,9 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
         fresh: a folder for it.
         notes: file name -> text, left in the run's folder.
         label: what a tracker calls the run.
+
+    Returns:
+        Its report; None of a dry run.
 
     Raises:
         PrunebenchError: a mistake of the user's that only shows while running; it is on record
@@ -59,7 +64,7 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
         from prunebench.run.dry_run import dry_run
 
         dry_run(run)
-        return
+        return None
     with listening(), claim(run, fresh, notes) as folder:
         progress = Progress()
         if run.settings.resume and folder.fresh:
@@ -71,10 +76,13 @@ def carry_out(run: Run, fresh: Path, notes: Mapping[str, str], label: Label) -> 
                 report = execute(run, folder, progress, label)
             records.finish(folder.path, report)
         else:
+            text = folder.finished.read_text(encoding="utf-8")
+            report = records.from_json(records.Report, text, str(folder.finished))
             progress.note("this run has finished before; nothing is left to resume")
         folder.ledger.clear()  # only now is it not needed to resume
         print_table([folder.path])
         progress.note(f"report: {folder.path / records.REPORT}")
+        return report
 
 
 def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> records.Report:

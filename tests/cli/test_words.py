@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from prunebench.cli import VERBS, main, sweep
 from prunebench.cli.mistakes import PLUGINS
@@ -17,8 +19,12 @@ LIST = "'budget.exclude=[\"a=b\"]'"
 
 @pytest.fixture
 def told(monkeypatch, capsys, tmp_path):
-    """What the command prints, and its exit code."""
+    """What the command prints, and its exit code, where no plugin is installed."""
     monkeypatch.chdir(tmp_path)
+    Plugins.instance()  # they have told the store of theirs by now
+    known = ConfigStore.instance().repo["hydra"]
+    for group in ("launcher", "sweeper"):
+        monkeypatch.setitem(known, group, {"basic.yaml": known[group]["basic.yaml"]})
 
     def command(*typed):
         monkeypatch.setattr(sys, "argv", ["prunebench", *typed])
@@ -61,11 +67,12 @@ def told(monkeypatch, capsys, tmp_path):
             "only one of --run, -m (--multirun), --cfg",
         ),
         (["--experimental-rerun", "no.pickle"], "prunebench rerun report.json repeats a run"),
-        (["hydra/launcher=submitit_slurm"], "pip install 'prunebench[slurm]'"),
-        (["hydra/launcher=ray"], "pip install 'prunebench[ray]'"),
-        (["hydra/sweeper=optuna"], "pip install 'prunebench[optuna]'"),
-        (["hydra/launcher=joblib"], "pip install 'hydra-joblib-launcher'"),
-        (["hydra/launcher=nope"], "'hydra/launcher=nope' is not known; valid: basic\n"),
+        (["hydra/launcher=slurm"], "slurm needs a plugin: pip install 'prunebench[slurm]'"),
+        (["hydra/launcher=submitit_local"], "pip install 'prunebench[slurm]'"),
+        (["hydra/launcher=ray_cluster"], "pip install 'prunebench[ray]'"),
+        (["hydra/launcher=parallel"], "joblib needs a plugin: pip install 'prunebench[joblib]'"),
+        (["experiment=search_ratios"], "optuna needs a plugin: pip install 'prunebench[optuna]'"),
+        (["hydra/launcher=nope"], "'hydra/launcher=nope' is not known; valid: basic, parallel"),
         (["modle=vgg16"], "did you mean 'model'?"),
         (["methd=foad"], "did you mean 'method'?"),
         (["experimnt=quickstart"], "did you mean 'experiment'?"),

@@ -18,6 +18,8 @@ SWEEP = [
     "run.latency_batch=1", "run.seed=0,1", "hydra.sweep.dir=sweep",
 ]  # fmt: skip
 
+RAY = ["hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1"]
+
 
 def start(folder, *words):
     command = [sys.executable, "-m", "prunebench", *SWEEP, *words]
@@ -36,7 +38,12 @@ def states(prunebench):
     ("plugin", "words"),
     [
         ("hydra_joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        ("hydra_joblib_launcher", ["hydra/launcher=parallel"]),
         ("hydra_submitit_launcher", ["hydra/launcher=submitit_local"]),
+        (
+            "hydra_ray_launcher",
+            ["hydra/launcher=ray_cluster", "+hydra.launcher.ray.init.num_cpus=2", *RAY],
+        ),
     ],
 )
 def test_on_one_machine(prunebench, tmp_path, plugin, words):
@@ -56,9 +63,9 @@ def test_on_a_cluster_that_takes_jobs_away(prunebench, tmp_path):
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], check=False).returncode:
         pytest.skip("no SLURM answers")
     process = start(
-        tmp_path, "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=60",
-        "hydra.launcher.array_parallelism=2", "hydra.launcher.max_num_timeout=5",
-        "recipe.baseline.epochs=100",
+        tmp_path, "hydra/launcher=slurm", "hydra.launcher.timeout_min=60",
+        "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1",
+        "hydra.launcher.array_parallelism=2", "recipe.baseline.epochs=100",
     )  # fmt: skip
     try:
         names = wait_for(lambda: running(prunebench, tmp_path))
