@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import isabstract
 from math import isfinite
 from pathlib import Path
@@ -121,24 +122,40 @@ def component(group: str, values: dict[str, Any], base: type[Part], *, source: s
     """
     require(isinstance(values, dict), f"{group} must name an option, got '{values}'")
     target = str(values.get("_target_", ""))
-    module_name, _, class_name = target.rpartition(".")
-    require(bool(module_name), f"{group} has no _target_ that names its class")
-    require(
-        not source or trusted(module_name),
-        f"{source} names the class {target}; if you trust it, import {module_name} first or put "
-        "its folder on PYTHONPATH",
-    )
-    try:
-        found: Any = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{group}._target_: cannot find {target} ({error})") from error
-    except Exception as error:
-        kind = type(error).__name__
-        raise ConfigError(f"{group}._target_: cannot import {target} ({kind}: {error})") from error
+    require("." in target, f"{group} has no _target_ that names its class")
+    if source:
+        require_trusted(source, target)
+    found = imported(f"{group}._target_", target)
     fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
     require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
     option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
     return option
+
+
+def imported(key: str, target: str) -> Any:
+    """Returns what `target`, the value of `key`, names: ``module.name``; the module is imported.
+
+    Raises:
+        ConfigError: there is none, or its module cannot be imported.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}: cannot find {target} ({error})") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise ConfigError(f"{key}: cannot import {target} ({kind}: {error})") from error
+
+
+def require_trusted(source: str, target: str) -> None:
+    """Raises ConfigError unless the class `target` is one that the file `source` may name."""
+    module = target.rpartition(".")[0]
+    require(
+        trusted(module),
+        f"{source} names the class {target}; if you trust it, import {module} first or put "
+        "its folder on PYTHONPATH",
+    )
 
 
 def trusted(module: str) -> bool:
@@ -150,7 +167,22 @@ def trusted(module: str) -> bool:
     if top == "prunebench" or module in sys.modules:
         return True
     own = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    return any((Path(folder) / name).exists() for folder in own for name in (top, f"{top}.py"))
+    return any(holds(Path(folder), top) for folder in own)
+
+
+def holds(folder: Path, module: str) -> bool:
+    """Whether `folder` has the module or package `module` right in it."""
+    return any((folder / name).exists() for name in (module, f"{module}.py"))
+
+
+def make_importable(target: str, folders: Sequence[Path]) -> None:
+    """Puts the first of `folders` with the module of `target` on Python's path, unless one is.
+
+    It comes last there, and only if needed, so that nothing in it takes another module's place.
+    """
+    top = target.partition(".")[0]
+    if top and find_spec(top) is None:
+        sys.path += [str(folder.resolve()) for folder in folders if holds(folder, top)][:1]
 
 
 @cache
@@ -206,7 +238,7 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
     together = merged(values, schema)  # one by one takes long, and tells only which it was
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value
-        fits = not (  # which OmegaConf lets pass
+        fits = "Any" in str(hints[key]) or not (  # which OmegaConf lets pass
             isinstance(value, list | dict) and any(isinstance(e, list | dict) for e in entries)
         )
         fits = fits and (together is not None or merged({key: value}, schema) is not None)

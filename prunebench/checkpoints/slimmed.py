@@ -14,8 +14,7 @@ from torch import nn
 from prunebench import checkpoints
 from prunebench.channels import Example, Plan, add_position_biases_as_in, slim, trace
 from prunebench.errors import CheckpointError
-from prunebench.models import ModelSpec
-from prunebench.options import component
+from prunebench.models import as_recorded
 
 #: version of the file's layout
 FORMAT = 1
@@ -112,8 +111,7 @@ def load(path: str | Path) -> nn.Module:
     if "model" not in content:
         raise CheckpointError(f"{path} holds no network of a run")
     values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}
-    spec: ModelSpec = component("model", values, ModelSpec, source=str(path))  # type: ignore[type-abstract]
-    dense = spec.build(tuple(content["shape"]), content["classes"])
+    dense = as_recorded(values, str(path)).build(tuple(content["shape"]), content["classes"])
     plans = [Plan.from_json(text) for text in content["plans"]]
     network = regrow(dense.eval(), plans, tracing_image(content["shape"]))
     add_position_biases_as_in(network, content["network"])

@@ -28,7 +28,7 @@ from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, o
 from prunebench.cli.option_help import option_help
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.interruption import BY_HAND, Interrupted
-from prunebench.options import conf_dir
+from prunebench.options import conf_dir, make_importable
 from prunebench.reports import table
 from prunebench.sweeps import status
 
@@ -97,6 +97,8 @@ def checked(cfg: DictConfig) -> Run:
     choices = {str(k): str(v) for k, v in runtime.choices.items() if "/" not in str(k)}
     where = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     check_method(choices, where)
+    beside = [Path.cwd(), *(folder for folder in where if folder != conf_dir())]
+    make_importable(str(cfg.model.get("target") or ""), beside)
     typed = [word.lstrip("+~") for word in hydra_config.overrides.task]
     for preset, group, key, own in misplaced(choices, where):
         if not any(word.startswith(f"{group}.{key}=") for word in typed):

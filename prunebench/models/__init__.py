@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunebench.datasets.views import Preset
+from prunebench.options import component, require_trusted
 from prunebench.records import Origin
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ class ModelSpec(ABC):
         """Field -> file that `build` will read; what it holds tells a network from others."""
         return {}
 
+    @property
+    def class_of_others(self) -> str:
+        """Full name of the class that `build` imports because a field names it; "" if none."""
+        return ""
+
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns a freshly initialised network for images of `shape` (C, H, W).
@@ -54,3 +60,15 @@ class ModelSpec(ABC):
         Raises:
             ConfigError: the network cannot take images of this shape.
         """
+
+
+def as_recorded(values: Mapping[str, Any], source: str) -> ModelSpec:
+    """Returns the model whose section the file `source`, perhaps a stranger's, holds.
+
+    Raises:
+        ConfigError: `values` do not fit, or a class that they name is not one to be trusted.
+    """
+    spec: ModelSpec = component("model", dict(values), ModelSpec, source=source)  # type: ignore[type-abstract]
+    if spec.class_of_others:
+        require_trusted(source, spec.class_of_others)
+    return spec

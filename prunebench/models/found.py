@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import ConfigError, require
-from prunebench.models import ModelSpec
-from prunebench.options import component
+from prunebench.models import ModelSpec, as_recorded
 from prunebench.records import Origin, Report, from_json
 from prunebench.records.identity import as_origin
 
@@ -173,8 +172,7 @@ def _build(
         raise ConfigError(
             f"model.macs: {values.get('_target_')} has no width to scale; use model.macs=null"
         )
-    spec = component("model", values, ModelSpec, source="model.report")  # type: ignore[type-abstract]
-    return spec.build(shape, classes)
+    return as_recorded(values, "model.report").build(shape, classes)
 
 
 def _plan(widths: Mapping[str, int]) -> Plan:

@@ -58,6 +58,10 @@ def check_network(network: object, data: Data, *, embeds: bool = False) -> None:
     """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: build must return a torch.nn.Module, got {network!r:.60}")
+    if not any(True for _ in network.parameters()):
+        raise ConfigError(
+            f"model: a {type(network).__name__} has no parameters; there is nothing to train"
+        )
     image = tracing_image(data.shape)
     try:
         with in_mode(network), torch.no_grad():
@@ -126,7 +130,7 @@ def given(run: Run, network: nn.Module, data: Data) -> Weights | None:
         head = load_head(file, data.classes) if run.model.embeds else None
         return Weights(f"checkpoint {file.name}", head)
     if run.model.pretrained(data.classes):
-        return Weights("torchvision weights")
+        return Weights(f"the weights of model={run.choices['model']}")
     return None
 
 

@@ -1,0 +1,104 @@
+"""A network of one's own, by the name that Python imports it by."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from prunebench.errors import ConfigError, require
+from prunebench.models import ModelSpec
+from prunebench.options import imported
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported(ModelSpec):
+    """Any module class; the schema of ``conf/model/import.yaml``.
+
+    A class, and not a function that returns a network: a slim file names it too, and what a
+    stranger's file may have called with arguments of its choice should be no more than that.
+
+    Attributes:
+        target: ``module.Class``, such as ``my.module.Net``.
+        kwargs: what the class is called with; null for nothing.
+        code: file or folder whose contents tell the network from others; null for the module's.
+    """
+
+    target: str
+    kwargs: dict[str, Any] | None
+    code: str | None
+
+    def __post_init__(self) -> None:
+        """Checks that a class in a module is named."""
+        require(
+            all(part.isidentifier() for part in self.target.split(".")) and "." in self.target,
+            f"target must name a class as Python imports it, such as my.module.Net; got "
+            f"'{self.target}'",
+        )
+
+    @property
+    def class_of_others(self) -> str:
+        """The target."""
+        return self.target
+
+    @property
+    def missing(self) -> str:
+        """Why the class cannot be imported or built; its module is imported."""
+        if self.code is not None and not Path(self.code).exists():
+            return f"model.code: there is no file {self.code}"
+        try:
+            found = self._class()
+            inspect.signature(found).bind(**self._kwargs)
+        except ConfigError as error:
+            return str(error)
+        except TypeError as error:
+            takes = inspect.signature(found)
+            return f"model.kwargs={self._kwargs}: {error}; it is {self.target}{takes}"
+        return ""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The code."""
+        if self.code is not None:
+            return {"code": Path(self.code)}
+        try:
+            found = find_spec(self.target.rpartition(".")[0])
+        except ImportError:
+            return {}
+        path = Path(found.origin) if found and found.origin else None
+        return {"code": path} if path and path.is_file() else {}
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Returns the network; whether it fits the data shows when it is called.
+
+        Raises:
+            ConfigError: the class cannot be found, is no module, or refuses the keywords.
+        """
+        found = self._class()
+        try:
+            return found(**self._kwargs)
+        except Exception as error:
+            kind, first = type(error).__name__, str(error).strip().partition("\n")[0]
+            raise ConfigError(
+                f"model.kwargs={self._kwargs}: {self.target} cannot be built ({kind}: {first})"
+            ) from error
+
+    @property
+    def _kwargs(self) -> dict[str, Any]:
+        return self.kwargs or {}
+
+    def _class(self) -> type[nn.Module]:
+        from torch import nn
+
+        found = imported("model.target", self.target)
+        require(
+            isinstance(found, type) and issubclass(found, nn.Module),
+            f"model.target={self.target} is {found!r:.60}, and no class derived from "
+            "torch.nn.Module",
+        )
+        return cast("type[nn.Module]", found)
