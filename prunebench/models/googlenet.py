@@ -66,8 +66,8 @@ class GooglenetNetwork(nn.Module):
         outputs = [stem, *(w[0] + w[2] + w[4] + w[5] for w in blocks.values())]
         for inputs, (name, widths) in zip(outputs, blocks.items(), strict=False):
             self.add_module(f"inception_{name}", Inception(inputs, widths))
-        self.maxpool1 = nn.MaxPool2d(3, stride=2, padding=1)
-        self.maxpool2 = nn.MaxPool2d(3, stride=2, padding=1)
+        for name in _POOLED_BEFORE.values():
+            self.add_module(name, nn.MaxPool2d(3, stride=2, padding=1))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(outputs[-1], classes)
 

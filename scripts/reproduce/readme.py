@@ -82,7 +82,7 @@ def brief(folder: Path) -> str:
     [table] = panels(rows + beside(rows), runs)
     at = [table.headers.index(name) for name in COLUMNS]
     rows = [[row[i] for i in at] for row in table.rows]
-    return markdown(replace(table, headers=list(COLUMNS), rows=rows, asides={}))
+    return markdown(replace(table, title="", headers=list(COLUMNS), rows=rows, asides={}))
 
 
 def title(about: Path) -> str:
