@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from prunebench import __version__
-from prunebench.cli import plot, published, reproduce, rerun, store, sweep
+from prunebench.cli import page, plot, published, reproduce, rerun, store, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, own_code, say
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 #: what else than a run there is: given the words behind it, each returns the exit code
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "page": page.main,
     "plot": plot.main,
     "published": published.main,
     "reproduce": reproduce.main,
@@ -144,11 +145,11 @@ def answer(words: list[str]) -> None:
         fail(f"'{first}' is not known; did you mean prunebench {near[0]}?")
     try:
         args = parsed(words)
-        page = option_help(args.overrides, folders(args)) if args.help else ""
+        told = option_help(args.overrides, folders(args)) if args.help else ""
     except PrunebenchError as error:
         fail(str(error))
-    if page:
-        sys.stdout.write(f"{page}\n")
+    if told:
+        sys.stdout.write(f"{told}\n")
         return
     sys.argv[1:] = flags_first(words, args)
     run_jobs()

@@ -1,0 +1,44 @@
+"""``prunebench page``: runs as one HTML file that works from disk, without a network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prunebench.reports.page.write import page
+from prunebench.reports.table import Parser
+
+
+def main(words: Sequence[str]) -> int:
+    """Writes the page and says where it is; returns the exit code.
+
+    Raises:
+        PrunebenchError: there is no run, or no way to write.
+    """
+    asked = _parser().parse_args(words)
+    page(asked.runs, asked.out)
+    sys.stdout.write(f"{asked.out}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="prunebench page",
+        description=(
+            "Writes runs as one HTML file: a table that sorts, filters and hides columns, the "
+            "Pareto plot with published points, and of each run its configuration, layers, curves "
+            "and environment. It needs no server and no network."
+        ),
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=["outputs"],
+        help="report files, or folders searched with their subfolders (default: outputs)",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path("runs.html"), metavar="FILE", help="an .html"
+    )
+    return parser

@@ -1,0 +1,1 @@
+"""A page of runs: one file that needs neither network nor server."""
