@@ -78,6 +78,8 @@ def test_one_method_at_several_budgets_is_one_line():
 
 def test_names_keep_what_sets_them_apart():
     assert told_apart(["l1, macs", "random, macs"]) == (["l1", "random"], "macs")
+    marked = ["random, macs (control)", "l1, macs"]
+    assert told_apart(marked) == (["random (control)", "l1"], "macs")
     assert told_apart(["l1, macs"]) == (["l1, macs"], "")
     [long] = told_apart(["x" * 99])[0]
     assert len(long) == canvas.NAME

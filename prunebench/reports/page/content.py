@@ -14,7 +14,7 @@ from prunebench.reports.curves import Course, course_of
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.front import accuracy_of
 from prunebench.reports.load import Runs
-from prunebench.reports.notes import busy, losses_of, notes_of, timed_beside
+from prunebench.reports.notes import CONTROL, busy, losses_of, notes_of, timed_beside
 from prunebench.reports.published import beside_with_tiers
 from prunebench.reports.rows import Row, counting, rows_of
 
@@ -50,7 +50,7 @@ def _line(row: Row) -> dict[str, Any]:
     return {
         "model": row.model,
         "dataset": row.dataset,
-        "method": row.method,
+        "method": row.method + (CONTROL if row.control else ""),
         "details": row.details,
         "tier": "",
         "seeds": row.seeds,

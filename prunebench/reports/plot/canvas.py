@@ -113,13 +113,13 @@ def told_apart(names: Sequence[str]) -> tuple[list[str], str]:
 
     Names are shortened to what a legend holds.
     """
-    parts = [name.replace(" [", ", [").split(", ") for name in names]
+    parts = [name.replace(" [", ", [").replace(" (", ", (").split(", ") for name in names]
     shared = [part for part in parts[0] if all(part in other for other in parts)]
     if len({*names}) < 2:
         shared = []
     own = [", ".join(part for part in some if part not in shared) for some in parts]
-    told = [shortened(name.replace(", [", " [") or "as above") for name in own]
-    return told, ", ".join(shared)
+    joined = [name.replace(", [", " [").replace(", (", " (") for name in own]
+    return [shortened(name or "as above") for name in joined], ", ".join(shared)
 
 
 def title(axes: Axes, *lines: str) -> None:
