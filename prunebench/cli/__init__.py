@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from prunebench import __version__
-from prunebench.cli import page, plot, published, reproduce, rerun, store, sweep
+from prunebench.cli import export, page, plot, published, reproduce, rerun, store, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, own_code, say
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 #: what else than a run there is: given the words behind it, each returns the exit code
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "check": export.check,
+    "export": export.main,
     "page": page.main,
     "plot": plot.main,
     "published": published.main,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunebench.measure.accuracy import evaluating
 from prunebench.records import Latency
@@ -31,34 +31,48 @@ def latencies(
     """
     device = next(network.parameters()).device
     with evaluating(network):
-        return [_latency(network, shape, batch, device) for batch in dict.fromkeys(batch_sizes)]
+        sizes = dict.fromkeys(batch_sizes)
+        return [timed(network, noise(shape, batch, device)) for batch in sizes]
 
 
-def _latency(network: nn.Module, shape: Sequence[int], batch: int, device: torch.device) -> Latency:
+def timed(
+    run: Callable[[Tensor], object], images: Tensor, seconds: float = _LATENCY_SECONDS
+) -> Latency:
+    """Returns how long `run` takes for `images`.
+
+    Args:
+        run: a network in eval mode, or what else takes images; called without gradients.
+        images: of one pass.
+        seconds: of timing, usually.
+    """
     # of no use here, its import warns of machines that have the CUDA toolkit but no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import benchmark
 
-    images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     threads = torch.get_num_threads()
     timer = benchmark.Timer(
-        "network(images)",
-        globals={"network": network, "images": images},
+        "run(images)",
+        globals={"run": run, "images": images},
         num_threads=threads,  # Timer would take one
     )
-    network(images)  # allocates, and lets cuDNN choose
+    run(images)  # allocates, and lets cuDNN choose
     start = benchmark.timer()
-    network(images)
+    run(images)
     pass_seconds = benchmark.timer() - start
     # a slow pass gets time for three samples, or the spread would be that of one
-    longest = max(_LATENCY_SECONDS, min(2.5 * pass_seconds, _LONGEST_SECONDS))
+    longest = max(seconds, min(2.5 * pass_seconds, _LONGEST_SECONDS))
     timed = timer.adaptive_autorange(
-        threshold=0.02, min_run_time=_LATENCY_SECONDS / 20, max_run_time=longest
+        threshold=0.02, min_run_time=seconds / 20, max_run_time=longest
     )
     return Latency(
-        batch=batch,
-        device=device_name(device),
+        batch=len(images),
+        device=device_name(images.device),
         threads=threads,
         median_ms=1e3 * timed.median,
         iqr_ms=1e3 * timed.iqr,
     )
+
+
+def noise(shape: Sequence[int], batch: int, device: torch.device) -> Tensor:
+    """Returns reproducible images [batch, C, H, W] to time networks with."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)

@@ -7,7 +7,6 @@ compares.
 import argparse
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from torch import nn
 from prunebench.channels import Plan, trace
 from prunebench.config import load
 from prunebench.contracts import Dense, GroupRank
-from prunebench.measure.costs import macs, params
+from prunebench.measure.conventions import conventions
 from prunebench.models import ModelSpec
 from prunebench.models.resnet50_caffe import Resnet50Caffe
 from prunebench.options import component, conf_dir, read_option
@@ -67,29 +66,10 @@ def nets() -> list[dict[str, Any]]:
         values |= {"name": changes[0]} if changes else {}
         values |= {"weights": None} if "weights" in values else {}
         network, example = built(component("model", values, ModelSpec), dataset, "cpu")
-        found.append({"model": model, "dataset": dataset, "run": words, **counts(network, example)})
+        found.append(
+            {"model": model, "dataset": dataset, "run": words, **conventions(network, example)}
+        )
     return found
-
-
-def counts(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """Returns parameters and operations of one image, as different people count them."""
-    from fvcore.nn import FlopCountAnalysis
-
-    ours = macs(network, example)
-    linear = [m for _, m in layers(network) if isinstance(m, nn.Linear) and m.bias is not None]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(network, example)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        analysis.tracer_warnings("none")
-        whole = int(analysis.total())
-    return {
-        "params": params(network),
-        "weights": sum(m.weight.numel() for _, m in layers(network)),
-        "macs": ours,
-        "macs_fvcore": whole,
-        "macs_hrank": ours + sum(m.bias.numel() for m in linear),
-    }
 
 
 def shapes() -> dict[str, list[dict[str, int]]]:

@@ -1,0 +1,144 @@
+"""``prunebench export``: a run's slim network as a file that others run; ``check`` verifies one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunebench.errors import require, require_choice
+from prunebench.reports.table import Parser
+
+if TYPE_CHECKING:
+    from prunebench.export.certificate import Certificate
+
+#: format -> what its files end with
+FORMATS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "python": ".py"}
+ENGINES = ("eager", "compiled", "onnxruntime")
+
+
+def main(words: Sequence[str]) -> int:
+    """Exports what `words` ask for; returns the exit code.
+
+    Raises:
+        PrunebenchError: there is no network, a package is missing, or the network cannot be
+            written, or what was written computes something else.
+    """
+    asked = _parser().parse_args(words)
+    ending = FORMATS[asked.format]
+    file = asked.output or Path(f"slim{ending}")
+    require(file.suffix == ending, f"-o {file}: the format {asked.format} is written to *{ending}")
+    require(not file.is_dir(), f"-o {file} is a folder; name the file: {file / f'slim{ending}'}")
+    require(asked.images >= 2, f"--images must be at least 2, got {asked.images}")
+    require(asked.batch >= 1, f"--batch must be at least 1, got {asked.batch}")
+    require(asked.tolerance >= 0, f"--tolerance must not be negative, got {asked.tolerance}")
+    engines = [word for word in asked.latency.split(",") if word != "none"]
+    for engine in engines:
+        require_choice("--latency", engine, (*ENGINES, "none"))
+    from prunebench import export
+    from prunebench.export.source import found
+
+    wanted = export.Wanted(
+        format=asked.format,
+        file=file,
+        normalise=asked.normalise,
+        images=asked.images,
+        data=asked.data,
+        tolerance=asked.tolerance,
+        engines=engines,
+        batches=(1, asked.batch),
+    )
+    made = export.export(found(asked.run), wanted, _print)
+    tell(made, file)
+    return 0
+
+
+def check(words: Sequence[str]) -> int:
+    """Verifies an exported file; returns 1 if something does not hold.
+
+    Raises:
+        PrunebenchError: it cannot be verified.
+    """
+    parser = Parser(
+        prog="prunebench check",
+        description=(
+            "Verifies a file that prunebench export wrote: digests, outputs and counts. A file in "
+            "the format python is run for that. Exit code: 0 all holds, 1 something was altered, 2 "
+            "it cannot be checked."
+        ),
+    )
+    parser.add_argument("file", type=Path, help="the exported file; its certificate lies beside it")
+    asked = parser.parse_args(words)
+    from prunebench.export import check as checking
+
+    try:
+        for line in checking.check(asked.file):
+            _print(line)
+    except checking.AlteredError as error:
+        sys.stderr.write(f"prunebench: {error}\n")
+        return 1
+    _print(f"{asked.file} is what its certificate says (digests are no signature)")
+    return 0
+
+
+def tell(made: Certificate, file: Path) -> None:
+    """Prints what was exported, and how fast it is."""
+    from prunebench.export.timings import odd_widths, speed_ups
+
+    slim, dense = made.counts["slim"], made.counts["dense"]
+    _print(
+        f"{slim['params']:,} of {dense['params']:,} params, {slim['macs']:,} of "
+        f"{dense['macs']:,} MACs; surgery exact to {made.surgery.float32:.1e} in float32, "
+        f"{made.surgery.float64:.1e} in float64 ({made.surgery.weights} weights)"
+    )
+    for one in made.latency:
+        if one.latency is None and one.network == "slim":
+            _print(f"{one.engine}: not timed: {one.why}")
+    widths = odd_widths(made.kept)
+    for (engine, batch), times in speed_ups(made.latency).items():
+        line = f"{engine}, batch {batch}: {times:.2f} x as fast as the dense network"
+        if widths and engine == "onnxruntime" and times < 0.75 * dense["macs"] / slim["macs"]:
+            line += f"; widths of {widths} may cost you the speed-up: budget.divisor=8"
+        _print(line)
+    _print(f"wrote {file} and {file.name}.certificate.json")
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="prunebench export",
+        description=(
+            "Writes the slim network of a run to a file that others run, checks it against PyTorch "
+            "on images of the run's data, and certifies it: prunebench check verifies that."
+        ),
+        epilog="onnx needs the extra export: pip install 'prunebench[export]'",
+    )
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="folder of a run, its report.json or slim.pt"
+    )
+    parser.add_argument("--format", choices=tuple(FORMATS), default="onnx")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: slim.onnx, ...")
+    parser.add_argument(
+        "--normalise",
+        action="store_true",
+        help="the file takes pixel / 255 and normalises it; else its metadata say what it takes",
+    )
+    parser.add_argument("--images", type=int, default=32, help="to compare on (default 32)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data lie now")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest relative difference (default 1e-4)"
+    )
+    parser.add_argument(
+        "--latency",
+        default="eager,onnxruntime",
+        metavar="ENGINES",
+        help=f"to time in: {', '.join(ENGINES)} (compiling takes minutes) or none",
+    )
+    parser.add_argument("--batch", type=int, default=64, help="is timed beside batch 1")
+    return parser

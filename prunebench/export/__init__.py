@@ -1,0 +1,195 @@
+"""Slim networks leave the house: files that others run, and a certificate beside each.
+
+`export` is the straight line: load, write, compare, certify. The formats are the modules
+``onnx_file``, ``program`` (torch.export), ``tensors`` (safetensors) and ``python_file``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunebench import __version__
+from prunebench.checkpoints.slimmed import Normalisation
+from prunebench.errors import PruningError, require
+from prunebench.export import certificate as certificates
+from prunebench.export.base import dense_of, surgery
+from prunebench.export.certificate import Certificate, Code, Difference
+from prunebench.export.formats import format_of, random_images
+from prunebench.export.images import Images, images_of
+from prunebench.export.normalised import Normalised, expected
+from prunebench.export.source import Source
+from prunebench.export.timings import timings
+from prunebench.measure.conventions import conventions
+from prunebench.measure.engines import Runner
+from prunebench.records.environment import environment
+from prunebench.records.identity import deciding
+from prunebench.records.jsonfile import digest, write_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """How to export.
+
+    Attributes:
+        format: name of the format.
+        file: to write.
+        normalise: whether the file normalises images itself.
+        images: to compare on.
+        data: where the run's data lie, if not where the run found them.
+        tolerance: the largest relative difference that is accepted.
+        engines: to time in.
+        batches: images per pass when timing.
+    """
+
+    format: str
+    file: Path
+    normalise: bool = False
+    images: int = 32
+    data: Path | None = None
+    tolerance: float = 1e-4
+    engines: Sequence[str] = ("eager", "onnxruntime")
+    batches: Sequence[int] = (1, 64)
+
+
+def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certificate:
+    """Writes the network of `source`, checked against it, with a certificate beside it.
+
+    Args:
+        source: the slim network and what is known of it.
+        wanted: how.
+        say: is told in lines what comes of it.
+
+    Raises:
+        PruningError: what was written computes something else; then there is no file.
+        ConfigError: a package is missing, or the format cannot hold this network.
+    """
+    require(
+        not (wanted.normalise and wanted.format == "safetensors"),
+        "safetensors hold weights alone, and normalise nothing; leave --normalise out (the "
+        "metadata say what the network expects), or choose another format",
+    )
+    kind, network = format_of(wanted.format), source.network
+    if wanted.normalise:
+        network = Normalised(network, source.normalisation).eval()
+    images = images_of(source, wanted.images, wanted.data)
+    folder = wanted.file.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:
+        draft = Path(place) / wanted.file.name
+        kind.write(network, random_images(source.shape), draft, _about(source, wanted))
+        run = kind.opened(draft, source.shape).run
+        difference = compared(network, run, images, source, wanted)
+        say(f"{difference.relative:.1e} relative difference to PyTorch, on {difference.images}")
+        made = certified(source, wanted, difference, network)
+        kind.carry(draft, certificates.written(certificates.sealed(made)))
+        files = {path.name: certificates.file_digest(path) for path in kind.files(draft)}
+        made = certificates.sealed(made, files)
+        for path in kind.files(draft):
+            os.replace(path, folder / path.name)
+    write_bytes(certificates.beside(wanted.file), certificates.written(made).encode())
+    return made
+
+
+def compared(
+    network: nn.Module, run: Runner, images: Images, source: Source, wanted: Wanted
+) -> Difference:
+    """Returns how far what was written is from `network`, at two batch sizes.
+
+    Raises:
+        PruningError: too far.
+    """
+    values = images.values
+    if wanted.normalise:
+        values = denormalised(values, source.normalisation)
+    with torch.no_grad():
+        want = network(values)
+        have = torch.cat([run(values[:-1]), run(values[-1:])])
+    gap = float((want - have).abs().max())
+    relative = gap / max(float(want.abs().max()), torch.finfo(torch.float32).tiny)
+    if not relative <= wanted.tolerance:  # nan is too far as well
+        raise PruningError(
+            f"what was written differs from PyTorch by {relative:.1e} (relative) on "
+            f"{images.origin}, more than --tolerance {wanted.tolerance:g}; no file is left"
+        )
+    return Difference(relative=relative, tolerance=wanted.tolerance, images=images.origin)
+
+
+def denormalised(values: Tensor, normalisation: Normalisation) -> Tensor:
+    """Returns normalised images as they were before."""
+    mean, std = (
+        values.new_tensor(v)[:, None, None] for v in (normalisation.mean, normalisation.std)
+    )
+    return values * std + mean
+
+
+def certified(
+    source: Source, wanted: Wanted, difference: Difference, network: nn.Module
+) -> Certificate:
+    """Returns the certificate of what was written, which names no files yet."""
+    dense, base = dense_of(source)
+    report, networks = source.report, {"dense": dense, "slim": source.network}
+    scores = {name: source.measured(name) for name in networks}
+    machine = environment()
+    with torch.no_grad():
+        outputs = network(random_images(source.shape)).tolist()
+    about = _about(source, wanted)
+    kept = {name: len(classes) for name, classes in source.plan.kept.items()}
+    return Certificate(
+        prunebench=__version__,
+        format=wanted.format,
+        title=about["title"],
+        input=about["input"],
+        shape=list(source.shape),
+        base=base,
+        plan=digest(source.plan.to_json()),
+        kept=kept,
+        data=data_digest(source),
+        code=Code(
+            run=_commit(report.environment) if report else None,
+            package=certificates.package_digest(),
+            versions={key: machine[key] for key in ("python", "torch", "torchvision")},
+        ),
+        weights=certificates.weights_digest(source.network.state_dict()),
+        surgery=surgery(source, dense, base),
+        counts={name: conventions(each, source.example) for name, each in networks.items()},
+        accuracy={name: m.test for name, m in scores.items() if m and m.test},
+        latency=timings(networks, wanted.engines, wanted.batches, source.shape),
+        machine=machine,
+        difference=difference,
+        outputs=outputs,
+        files={},
+        sha256="",
+    )
+
+
+def data_digest(source: Source) -> str | None:
+    """Returns the digest of the data of the run: its configuration, and what its files hold."""
+    if source.report is None:
+        return None
+    section = {"dataset": source.report.config["dataset"]}
+    return digest(deciding(section, source.report.contents or {}))
+
+
+def _commit(environment: dict[str, Any]) -> str | None:
+    commit = environment.get("commit")
+    return f"{commit}{' dirty' if environment.get('dirty') else ''}" if commit else None
+
+
+def _about(source: Source, wanted: Wanted) -> dict[str, Any]:
+    """Returns what a file says of itself; see `Format.write`."""
+    model = source.content["model"]["_target_"].rpartition(".")[2]
+    name = source.report.config["name"] if source.report else model
+    return {
+        "title": f"{name}, slimmed and exported by prunebench {__version__}",
+        "name": wanted.file.stem,
+        "input": expected(source.normalisation, inside=wanted.normalise),
+        "structure": {key: source.content[key] for key in ("model", "shape", "classes", "plans")},
+    }

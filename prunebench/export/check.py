@@ -1,0 +1,86 @@
+"""Whether an exported file is what its certificate says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from prunebench.errors import CheckpointError, DataError
+from prunebench.export import certificate as certificates
+from prunebench.export.certificate import Certificate
+from prunebench.export.formats import Opened, format_of, random_images
+
+
+class AlteredError(Exception):
+    """A file or certificate that is not what was exported."""
+
+
+def check(path: Path) -> Iterator[str]:
+    """Yields in lines what was found to hold, step by step.
+
+    Raises:
+        AlteredError: something does not hold.
+        PrunebenchError: a file is missing, or cannot be checked here.
+    """
+    held = certificate_of(path)
+    kind = format_of(held.format)
+    for each in kind.files(path):
+        if not each.is_file():
+            raise CheckpointError(f"{each} is missing, which belongs to {path.name}")
+        if certificates.file_digest(each) != held.files.get(each.name):
+            raise AlteredError(f"{each} was altered: its digest is not that of the certificate")
+        yield f"{each.name}: the file that was exported"
+    opened = kind.opened(path, tuple(held.shape))
+    if opened.certificate:
+        inside = _read(opened.certificate, f"the certificate inside {path.name}")
+        if inside != certificates.sealed(held):
+            raise AlteredError(f"the certificate beside {path.name} is not the one inside it")
+        yield "the certificate inside is the one beside it"
+    yield f"outputs differ by {_difference(opened, held):.1e} (relative) from those on record"
+    for name, count in opened.counts.items():
+        if count != held.counts["slim"][name]:
+            raise AlteredError(f"{name} are {count:,}, and {held.counts['slim'][name]:,} on record")
+        yield f"{name}: {count:,} (dense {held.counts['dense'][name]:,})"
+    same = certificates.package_digest() == held.code.package
+    yield f"exported by {'this very' if same else 'another version of the'} code of prunebench"
+
+
+def certificate_of(path: Path) -> Certificate:
+    """Returns the certificate beside the file at `path`.
+
+    Raises:
+        CheckpointError: the file or its certificate is missing.
+        AlteredError: the certificate was altered.
+    """
+    beside = certificates.beside(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing")
+    if not beside.is_file():
+        raise CheckpointError(f"{path} has no certificate {beside.name} beside it")
+    return _read(beside.read_text(encoding="utf-8"), str(beside))
+
+
+def _read(text: str, source: str) -> Certificate:
+    try:
+        return certificates.read(text, source)
+    except DataError as error:
+        raise AlteredError(str(error)) from None
+
+
+def _difference(opened: Opened, held: Certificate) -> float:
+    """Returns how far the outputs are from those on record.
+
+    Raises:
+        AlteredError: too far.
+    """
+    want = torch.tensor(held.outputs)
+    with torch.no_grad():
+        have = opened.run(random_images(tuple(held.shape), len(want)))
+    if have.shape != want.shape:
+        raise AlteredError(f"the outputs are {list(have.shape)}, and {list(want.shape)} on record")
+    relative = float((want - have).abs().max()) / max(float(want.abs().max()), 1e-30)
+    if not relative <= held.difference.tolerance:
+        raise AlteredError(f"the outputs differ by {relative:.1e} (relative) from those on record")
+    return relative

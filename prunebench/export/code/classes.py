@@ -1,0 +1,179 @@
+"""A network as classes of plain torch and the one expression that makes it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor, nn
+
+from prunebench.channels import GatherChannels
+from prunebench.channels.position_bias import PositionBiasConv2d
+from prunebench.export.code.constructors import constructor
+from prunebench.export.code.forwards import Forward, forward_of, keeps_by_name
+
+#: longest line of the file
+WIDTH = 100
+#: modules of ours that are no layers of torch -> their class in the file
+GATHER = '''class Gather(nn.Module):
+    """Picks channels by index; index -1 gives a channel of zeros."""
+
+    def __init__(self, channels, dim=1):
+        super().__init__()
+        self.dim = dim
+        self.register_buffer("index", torch.zeros(channels, dtype=torch.int64))
+
+    def forward(self, x):
+        picked = x.index_select(self.dim, self.index.clamp(min=0))
+        there = (self.index >= 0).view([-1 if d == self.dim else 1 for d in range(x.dim())])
+        return torch.where(there, picked, picked.new_zeros(()))
+'''
+POSITION_BIAS = '''class PositionBiasConv2d(nn.Conv2d):
+    """A convolution with a bias of its own at every position."""
+
+    def __init__(self, shape, *given, **named):
+        super().__init__(*given, **named)
+        self.place_bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x):
+        return super().forward(x) + self.place_bias
+'''
+PARTS = '''class Parts(nn.Module):
+    """A module made of the parts that it is given by name."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
+                self.register_buffer(name, part)
+            else:
+                setattr(self, name, part)
+'''
+
+
+@dataclass(frozen=True)
+class Made:
+    """A call as it is written; one without `arguments` is the whole of it.
+
+    Attributes:
+        call: up to its opening bracket.
+        arguments: what stands before each, and each.
+        end: closing brackets.
+    """
+
+    call: str
+    arguments: Sequence[tuple[str, Made]] = ()
+    end: str = ""
+
+    def lines(self, before: str, after: str, indent: int) -> list[str]:
+        """Returns it in lines of `WIDTH`, the first behind `before`, the last before `after`."""
+        text = f"{' ' * indent}{before}{self}{after}"
+        if not self.arguments or len(text) <= WIDTH:
+            return [text]
+        found = [f"{' ' * indent}{before}{self.call}"]
+        for name, inner in self.arguments:
+            found += inner.lines(name, ",", indent + 4)
+        return [*found, f"{' ' * indent}{self.end}{after}"]
+
+    def __str__(self) -> str:
+        """Returns it in one line."""
+        inner = ", ".join(f"{name}{value}" for name, value in self.arguments)
+        return f"{self.call}{inner}{self.end}"
+
+
+@dataclass
+class Classes:
+    """The classes that a network needs, by their text.
+
+    Attributes:
+        named: text without its name -> name and whole text.
+        helpers: classes of ours that it uses.
+    """
+
+    named: dict[str, tuple[str, str]] = field(default_factory=dict)
+    helpers: list[str] = field(default_factory=list)
+
+    def make(self, module: nn.Module, name: str = "") -> Made:
+        """Returns what makes `module`, called `name` in its network, without its weights.
+
+        Raises:
+            ConfigError: it cannot be written in torch alone.
+        """
+        children = [(key, child) for key, child in module._modules.items() if child is not None]
+        kind = type(module)
+        if isinstance(module, GatherChannels):
+            self.helps(GATHER)
+            dim = "" if module.dim == 1 else f", dim={module.dim}"
+            return Made(f"Gather({len(module.positions)}{dim})")
+        if kind is PositionBiasConv2d:
+            self.helps(POSITION_BIAS)
+            shape = tuple(module.get_parameter("place_bias").shape)
+            made = constructor(module).partition("(")[2]
+            return Made(f"PositionBiasConv2d({shape}, {made}")
+        if keeps_by_name(module):
+            return Made("nn.ModuleDict({", self.inside(children, name, '"{}": '), "})")
+        if isinstance(module, nn.ModuleList):
+            return Made("nn.ModuleList([", self.inside(children, name, ""), "])")
+        if kind.forward is nn.Sequential.forward:
+            return self.sequence(children, name)
+        if kind.__module__.startswith("torch.nn."):
+            return Made(constructor(module))
+        return self.own(module, children, name)
+
+    def sequence(self, children: list[tuple[str, nn.Module]], name: str) -> Made:
+        """Returns what makes a sequence of modules."""
+        if [key for key, _ in children] == [str(n) for n in range(len(children))]:
+            return Made("nn.Sequential(", self.inside(children, name, ""), ")")
+        pairs = self.inside(children, name, '("{}", ')
+        closed = [(key, replace(made, end=f"{made.end})")) for key, made in pairs]
+        return Made("nn.Sequential(OrderedDict([", closed, "]))")
+
+    def inside(
+        self, children: list[tuple[str, nn.Module]], name: str, before: str
+    ) -> list[tuple[str, Made]]:
+        """Returns what makes each of `children`, with what stands `before` it."""
+        return [
+            (before.format(key), self.make(child, f"{name}.{key}" if name else key))
+            for key, child in children
+        ]
+
+    def own(self, module: nn.Module, children: list[tuple[str, nn.Module]], name: str) -> Made:
+        """Returns what makes a module that is no layer of torch, and keeps its class."""
+        self.helps(PARTS)
+        forward = forward_of(module, name)
+        tensors = [*module._parameters.items(), *module._buffers.items()]
+        held = [(f"{key}=", Made(tensor_like(t))) for key, t in tensors if t is not None]
+        parts = [*self.inside(children, name, "{}="), *held]
+        return Made(f"{self.called(type(module), forward)}(", parts, ")")
+
+    def called(self, kind: type[nn.Module], forward: Forward) -> str:
+        """Returns the name of the class with this forward, which is kept if it is new."""
+        about = (inspect.getdoc(kind) or "").partition("\n")[0].strip().replace("\\", "")
+        body = [f"    def forward({forward.arguments}):", *(f"        {x}" for x in forward.lines)]
+        text = "\n".join([f'    """{about or kind.__name__}"""', "", *body, ""])
+        key = f"{kind.__name__}\n{text}"
+        if key not in self.named:
+            taken = {name for name, _ in self.named.values()}
+            name = kind.__name__
+            for number in range(2, len(taken) + 2):
+                name = f"{kind.__name__}{number}" if name in taken else name
+            self.named[key] = (name, f"class {name}(Parts):\n{text}")
+        return self.named[key][0]
+
+    def helps(self, text: str) -> None:
+        """Keeps the text of a class of ours."""
+        if text not in self.helpers:
+            self.helpers.append(text)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of all classes, in an order in which they can be read."""
+        return [*self.helpers, *(text for _, text in self.named.values())]
+
+
+def tensor_like(tensor: Tensor) -> str:
+    """Returns what makes a parameter or buffer of the shape and type of `tensor`."""
+    dtype = "" if str(tensor.dtype) == "torch.float32" else f", dtype={tensor.dtype}"
+    made = f"torch.zeros({tuple(tensor.shape)}{dtype})"
+    return f"nn.Parameter({made})" if isinstance(tensor, nn.Parameter) else made

@@ -1,0 +1,220 @@
+"""The forward of one module as the lines of a method, its children called as they are."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.node import _get_qualified_name
+
+from prunebench.channels import in_mode
+from prunebench.channels.untouched import untouched
+from prunebench.errors import ConfigError
+
+#: longest line of a method
+WIDTH = 88
+#: function of the module operator -> how it is written
+SIGNS = {
+    **{"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}"},
+    **{"iadd": "{}.add_({})", "isub": "{}.sub_({})", "imul": "{}.mul_({})", "idiv": "{}.div_({})"},
+    **{"truediv": "{} / {}", "floordiv": "{} // {}", "mod": "{} % {}", "pow": "{} ** {}"},
+    **{"matmul": "{} @ {}", "neg": "-{}", "getitem": "{}[{}]", "eq": "{} == {}"},
+    **{"lt": "{} < {}", "gt": "{} > {}", "le": "{} <= {}", "ge": "{} >= {}", "ne": "{} != {}"},
+}
+#: modules whose functions may be called, and what they are called in the file
+KNOWN = {"torch.nn.functional.": "functional.", "torch.": "torch.", "math.": "math."}
+
+#: names that a method must not give to what it computes
+RESERVED = ("self", "torch", "nn", "functional", "math")
+
+
+class ChildrenWhole(fx.Tracer):
+    """Captures the forward of one module; every module in it stays a call."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass
+class Forward:
+    """A forward as text.
+
+    Attributes:
+        arguments: as in its first line.
+        lines: of its body.
+        held: names of parameters and buffers that it uses itself.
+    """
+
+    arguments: str
+    lines: list[str]
+    held: set[str] = field(default_factory=set)
+
+
+def forward_of(module: nn.Module, name: str) -> Forward:
+    """Returns the forward of `module`, called `name` in its network.
+
+    Raises:
+        ConfigError: it decides by values, or calls what is not torch's.
+    """
+    if isinstance(module, fx.GraphModule):
+        return Writer(module, module.graph, name).forward()
+    try:
+        with untouched(module), in_mode(module):
+            graph = ChildrenWhole().trace(module)
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"the forward of {name or type(module).__name__} cannot be written out ({why}); "
+            "export to onnx or torch_export instead"
+        ) from error
+    return Writer(module, graph, name).forward()
+
+
+class Writer:
+    """Writes a graph down node by node, in the order in which they are computed.
+
+    What the next line alone uses is written into it, as long as it fits.
+    """
+
+    def __init__(self, module: nn.Module, graph: fx.Graph, name: str) -> None:
+        """Writes nothing yet."""
+        self.module, self.nodes, self.name = module, list(graph.nodes), name
+        self.texts: dict[fx.Node, str] = {}
+        #: names that are taken
+        self.names: set[str] = set()
+        #: node -> all that are computed in its line
+        self.inner: dict[fx.Node, set[fx.Node]] = {}
+        self.last = {use: node for node in self.nodes for use in node.all_input_nodes}
+        self.made = Forward("", [])
+
+    def forward(self) -> Forward:
+        """Returns all of it."""
+        arguments = []
+        for node, following in zip(self.nodes, [*self.nodes[1:], None], strict=True):
+            if node.op == "placeholder":
+                self.texts[node] = self.named(str(node.target))
+                default = f"={node.args[0]!r}" if node.args else ""
+                arguments.append(f"{self.texts[node]}{default}")
+            elif node.op == "output":
+                self.made.lines.append(f"return {self.text(node.args[0])}")
+            else:
+                self.write(node, following)
+        self.made.arguments = ", ".join(["self", *arguments])
+        return self.made
+
+    def write(self, node: fx.Node, following: fx.Node | None) -> None:
+        """Writes one node: as a line, or into the line of the `following` one."""
+        expression = self.expression(node)
+        inner = {node}.union(*(self.inner.get(use, ()) for use in node.all_input_nodes))
+        if following is not None and list(node.users) == [following]:
+            once = following.all_input_nodes.count(node) == 1
+            if once and len(expression) < WIDTH - 30:
+                self.texts[node], self.inner[node] = expression, inner
+                return
+        read = [use for part in self.nodes if part in inner for use in part.all_input_nodes]
+        free = [self.texts[use] for use in read if use not in inner and self.last[use] in inner]
+        name = next((text for text in free if text in self.names), "")
+        self.texts[node] = name or self.named(node.name)
+        self.made.lines.append(f"{self.texts[node]} = {expression}")
+
+    def named(self, wish: str) -> str:
+        """Returns a name that nothing else has."""
+        name = wish.strip("*")
+        while name in self.names or keyword.iskeyword(name) or name in RESERVED:
+            name += "_"
+        self.names.add(name)
+        return name
+
+    def expression(self, node: fx.Node) -> str:
+        """Returns what computes `node`."""
+        words = [self.text(value) for value in node.args]
+        words += [f"{key}={self.text(value)}" for key, value in node.kwargs.items()]
+        if node.op == "get_attr":
+            self.made.held.add(str(node.target))
+            return path(self.module, str(node.target))
+        if node.op == "call_module":
+            return f"{path(self.module, str(node.target))}({', '.join(words)})"
+        if node.op == "call_method":
+            return f"{bracketed(words[0])}.{node.target}({', '.join(words[1:])})"
+        return self.call(node, words)
+
+    def call(self, node: fx.Node, words: list[str]) -> str:
+        """Returns the call of a function."""
+        assert callable(node.target)
+        full = _get_qualified_name(node.target)
+        place, _, short = full.rpartition(".")
+        if node.target is getattr and isinstance(node.args[1], str):
+            return f"{bracketed(words[0])}.{node.args[1]}"
+        if place == "_operator" and short in SIGNS:
+            if short == "getitem":
+                return SIGNS[short].format(bracketed(words[0]), self.index(node.args[1]))
+            return SIGNS[short].format(*map(bracketed, words))
+        if hasattr(builtins, short) and place in ("builtins", ""):
+            return f"{short}({', '.join(words)})"
+        for prefix, said in KNOWN.items():
+            if full.startswith(prefix) and "._" not in full:
+                return f"{said}{full.removeprefix(prefix)}({', '.join(words)})"
+        raise ConfigError(
+            f"the forward of {self.name or 'the network'} calls {full}, which is not torch's; "
+            "export to onnx or torch_export instead"
+        )
+
+    def index(self, value: Any) -> str:
+        """Returns what stands between square brackets."""
+        if isinstance(value, tuple):
+            return ", ".join(map(self.index, value))
+        if isinstance(value, slice):
+            ends = [value.start, value.stop, *([value.step] if value.step is not None else [])]
+            return ":".join("" if end is None else self.text(end) for end in ends)
+        return "..." if value is Ellipsis else self.text(value)
+
+    def text(self, value: Any) -> str:
+        """Returns an argument as it is written."""
+        if isinstance(value, fx.Node):
+            return self.texts[value]
+        if isinstance(value, list | tuple):
+            inner = ", ".join(map(self.text, value))
+            if isinstance(value, list):
+                return f"[{inner}]"
+            return f"({inner},)" if len(value) == 1 else f"({inner})"
+        if isinstance(value, dict):
+            return f"{{{', '.join(f'{key!r}: {self.text(v)}' for key, v in value.items())}}}"
+        if isinstance(value, slice):
+            return f"slice({', '.join(map(self.text, (value.start, value.stop, value.step)))})"
+        if isinstance(value, torch.dtype | torch.memory_format | torch.layout):
+            return str(value)
+        if isinstance(value, torch.device):
+            return f"torch.{value!r}"
+        return repr(value)
+
+
+def path(module: nn.Module, name: str) -> str:
+    """Returns how a member of `module` is reached, such as ``self.layer1[0].conv1``."""
+    said, here = "self", module
+    for part in name.split("."):
+        if keeps_by_name(here):
+            said += f"[{part!r}]"
+        else:
+            said += f".{part}" if part.isidentifier() else f"[{part}]"
+        here = getattr(here, part)
+    return said
+
+
+def keeps_by_name(module: nn.Module) -> bool:
+    """Whether `module` does nothing but hold others by their names."""
+    return type(module) in (nn.Module, nn.ModuleDict)
+
+
+def bracketed(text: str) -> str:
+    """Returns an operand, in brackets unless it binds more tightly than any sign."""
+    depth = 0
+    for at, sign in enumerate(text):
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth == 0 and (sign == " " or (sign == "-" and at == 0)):
+            return f"({text})"
+    return text

@@ -1,0 +1,37 @@
+"""A network that takes images as they are: its first step is to normalise them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.checkpoints.slimmed import Normalisation
+
+
+class Normalised(nn.Module):
+    """Normalises images with values from 0 to 1, and hands them on."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        """Takes `network` in."""
+        super().__init__()
+        for name, values in (("mean", normalisation.mean), ("std", normalisation.std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns what the network makes of `images` [n, C, H, W]."""
+        out: Tensor = self.network((images - self.mean) / self.std)
+        return out
+
+
+def expected(normalisation: Normalisation, *, inside: bool) -> str:
+    """Says what an exported network expects of images."""
+    if inside:
+        return "values from 0 to 1 (pixel / 255); the network normalises them itself"
+    return (
+        f"normalised: (pixel / 255 - mean) / std with mean {list(normalisation.mean)} and std "
+        f"{list(normalisation.std)}, per channel"
+    )

@@ -1,0 +1,89 @@
+"""ONNX: one file for onnxruntime and whatever else reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from prunebench.errors import CheckpointError
+from prunebench.export.formats import Opened
+from prunebench.measure.engines import onnx_bytes, require_packages, session
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+#: key of the certificate in the file's metadata
+CERTIFICATE = "prunebench.certificate"
+
+
+def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes `network`; see `Format`."""
+    require_packages("onnx", "onnxscript", "onnxruntime")
+    import onnx
+
+    model = onnx.load_from_string(onnx_bytes(network, example))
+    model.doc_string = f"{about['title']}. Input: {about['input']}"
+    _note(model, "prunebench.input", about["input"])
+    path.write_bytes(model.SerializeToString())
+
+
+def carry(path: Path, certificate: str) -> None:
+    """Puts the certificate into the metadata."""
+    model = _load(path)
+    _note(model, CERTIFICATE, certificate)
+    path.write_bytes(model.SerializeToString())
+
+
+def opened(path: Path, shape: tuple[int, ...]) -> Opened:
+    """Reads the file; see `Format`."""
+    require_packages("onnx", "onnxruntime")
+    model = _load(path)
+    held = {entry.key: entry.value for entry in model.metadata_props}
+    return Opened(session(path.read_bytes()), counted(model), held.get(CERTIFICATE, ""))
+
+
+def files(path: Path) -> list[Path]:
+    """Returns the file alone."""
+    return [path]
+
+
+def counted(model: ModelProto) -> dict[str, int]:
+    """Returns weights and multiply-adds of the convolutions and linear layers in `model`."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
+    values = [*inferred.graph.value_info, *inferred.graph.output]
+    made = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    }
+    weights, macs = dict[str, int](), 0
+    for node in inferred.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in shapes:
+            shape, out = shapes[node.input[1]], made[node.output[0]]
+            weights[node.input[1]] = prod(shape)
+            pixels = prod(out[2:]) if node.op_type == "Conv" else 1
+            macs += prod(shape) * pixels
+    return {"weights": sum(weights.values()), "macs": macs}
+
+
+def _load(path: Path) -> ModelProto:
+    import onnx
+
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise CheckpointError(f"{path} is no ONNX file ({error})") from error
+
+
+def _note(model: ModelProto, key: str, value: str) -> None:
+    """Puts an entry into the metadata, in the place of an older one."""
+    kept = [entry for entry in model.metadata_props if entry.key != key]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = key, value

@@ -1,0 +1,122 @@
+"""What is exported: the slim network of a run, as its folder holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.channels import Plan
+from prunebench.checkpoints import slimmed
+from prunebench.errors import CheckpointError
+from prunebench.models import ModelSpec
+from prunebench.options import component
+from prunebench.records import FAILURE, REPORT, Measurement, Report, from_json
+
+#: names of the slim networks in a run's folder
+SLIM, BEST = "slim.pt", "slim_best_val.pt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A slim network and what is known of it.
+
+    Attributes:
+        file: that it was loaded from.
+        network: slim, in eval mode on the CPU.
+        content: what the file holds.
+        report: of its run; None where it does not lie beside the file.
+    """
+
+    file: Path
+    network: nn.Module
+    content: Mapping[str, Any]
+    report: Report | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of an image."""
+        c, h, w = self.content["shape"]
+        return c, h, w
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The cuts, each in the numbering of what the one before left."""
+        return tuple(Plan.from_json(text) for text in self.content["plans"])
+
+    @property
+    def plan(self) -> Plan:
+        """All cuts as one plan for the dense network."""
+        return reduce(Plan.compose, self.plans, Plan({}))
+
+    @property
+    def normalisation(self) -> slimmed.Normalisation:
+        """What the network expects of images."""
+        return slimmed.Normalisation(tuple(self.content["mean"]), tuple(self.content["std"]))
+
+    @property
+    def example(self) -> Tensor:
+        """An image [1, C, H, W]."""
+        return slimmed.tracing_image(self.shape)
+
+    def dense(self) -> nn.Module:
+        """Returns the network as it was before it was cut, with weights drawn at random."""
+        values = {k: v for k, v in self.content["model"].items() if k != "weights"}
+        if "weights" in self.content["model"]:
+            values["weights"] = None
+        torch.manual_seed(0)
+        spec: ModelSpec = component("model", values, ModelSpec, source=str(self.file))  # type: ignore[type-abstract]
+        return spec.build(self.shape, self.content["classes"]).eval()
+
+    def measured(self, stage: str) -> Measurement | None:
+        """Returns what the report says of the ``dense`` or the ``slim`` network."""
+        if self.report is None:
+            return None
+        last = "finetuned_best_val" if self.file.name == BEST else "finetuned_last"
+        return self.report.at("baseline" if stage == "dense" else last)
+
+
+def found(path: Path) -> Source:
+    """Returns the slim network that `path` names: a run's folder, its report, or the file itself.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a network of one's own.
+        DataError: the report is damaged.
+    """
+    file = _file(path)
+    content = slimmed.read(file)
+    if "model" not in content:
+        raise CheckpointError(
+            f"{file} holds a network of your own, which nothing here can build; save it to "
+            "other formats in Python: docs/export.md"
+        )
+    beside = file.parent / REPORT
+    text = beside.read_text(encoding="utf-8") if beside.is_file() else None
+    report = None if text is None else from_json(Report, text, str(beside))
+    return Source(file, slimmed.load(file), content, report)
+
+
+def _file(path: Path) -> Path:
+    """Returns the file with the slim network that `path` means.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = path.parent if path.name == REPORT else path
+    if path.is_dir() or path.name == REPORT:
+        if (folder / SLIM).is_file():
+            return folder / SLIM
+        if (folder / FAILURE).is_file():
+            raise CheckpointError(f"{folder} is of a run that failed: see its {FAILURE}")
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} does not exist")
+        raise CheckpointError(
+            f"{folder} holds no {SLIM}; give the folder of a run that finished (prunebench status "
+            "lists them), its report.json or its slim.pt"
+        )
+    return path

@@ -1,0 +1,67 @@
+"""How long the dense and the slim network take, in every engine that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from prunebench.errors import ConfigError
+from prunebench.export.certificate import Timing
+from prunebench.export.formats import random_images
+from prunebench.measure.accuracy import evaluating
+from prunebench.measure.engines import runner
+from prunebench.measure.latency import noise, timed
+
+#: kept counts that are no multiples of this leave the blocked layouts of fast engines unused
+BLOCK = 8
+
+
+def timings(
+    networks: Mapping[str, nn.Module],
+    engines: Sequence[str],
+    batches: Sequence[int],
+    shape: tuple[int, ...],
+) -> list[Timing]:
+    """Returns how long each of `networks` takes in each engine at each batch size."""
+    return [
+        found
+        for engine in engines
+        for name, network in networks.items()
+        for found in _timed(name, network, engine, batches, shape)
+    ]
+
+
+def _timed(
+    name: str, network: nn.Module, engine: str, batches: Sequence[int], shape: tuple[int, ...]
+) -> Iterator[Timing]:
+    try:
+        run = runner(engine, network, random_images(shape))
+    except ConfigError as error:
+        yield Timing(network=name, engine=engine, latency=None, why=str(error))
+        return
+    with evaluating(network):
+        for batch in dict.fromkeys(batches):
+            latency = timed(run, noise(shape, batch, torch.device("cpu")))
+            yield Timing(network=name, engine=engine, latency=latency)
+
+
+def speed_ups(timings: Sequence[Timing]) -> dict[tuple[str, int], float]:
+    """Returns (engine, batch) -> how many times as fast the slim network is."""
+    found = {
+        (one.network, one.engine, one.latency.batch): one.latency.median_ms
+        for one in timings
+        if one.latency
+    }
+    return {
+        (engine, batch): found["dense", engine, batch] / ms
+        for (network, engine, batch), ms in found.items()
+        if network == "slim" and ("dense", engine, batch) in found
+    }
+
+
+def odd_widths(kept: Mapping[str, int]) -> str:
+    """Lists the first few kept counts that are no multiples of `BLOCK`; "" if all are."""
+    odd = list(dict.fromkeys(count for count in kept.values() if count % BLOCK))
+    return ", ".join(map(str, odd[:3])) + (", ..." if len(odd) > 3 else "")
