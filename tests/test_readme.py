@@ -18,7 +18,7 @@ from prunebench.options import conf_dir, option
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ("options", "your_own", "tracking", "surgery", "clusters")
+PAGES = ("options", "your_own", "tracking", "surgery", "clusters", "export")
 TEXT = "".join([README, *((ROOT / "docs" / f"{page}.md").read_text() for page in PAGES)])
 HELP = (ROOT / "conf" / "config.yaml").read_text().split("template: |")[1].split("The composed")[0]
 #: every command of their blocks and of ``prunebench --help``, as written, in their order

@@ -22,8 +22,9 @@ from prunebench.errors import PruningError, require
 from prunebench.export import certificate as certificates
 from prunebench.export.base import dense_of, surgery
 from prunebench.export.certificate import Certificate, Code, Difference
-from prunebench.export.formats import format_of, random_images
+from prunebench.export.formats import random_images
 from prunebench.export.images import Images, images_of
+from prunebench.export.named import format_of
 from prunebench.export.normalised import Normalised, expected
 from prunebench.export.source import Source
 from prunebench.export.timings import timings

@@ -10,7 +10,8 @@ import torch
 from prunebench.errors import CheckpointError, DataError
 from prunebench.export import certificate as certificates
 from prunebench.export.certificate import Certificate
-from prunebench.export.formats import Opened, format_of, random_images
+from prunebench.export.formats import Opened, random_images
+from prunebench.export.named import format_of
 
 
 class AlteredError(Exception):

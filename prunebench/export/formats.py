@@ -64,23 +64,6 @@ class Format(Protocol):
         """Returns all files that belong to the one at `path`, itself first."""
 
 
-#: name of a format -> how its files end
-SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "python": ".py"}
-
-
-def format_of(name: str) -> Format:
-    """Returns the format called `name`."""
-    from prunebench.export import onnx_file, program, python_file, tensors
-
-    formats: dict[str, Format] = {
-        "onnx": onnx_file,
-        "torch_export": program,
-        "safetensors": tensors,
-        "python": python_file,
-    }
-    return formats[name]
-
-
 def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
     """Returns the state of `network` as safetensors takes it: contiguous, nothing shared."""
     state = network.state_dict()

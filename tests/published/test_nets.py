@@ -26,7 +26,9 @@ def test_counts_of_a_dense_network(script):
     [committed] = [
         net for net in found["nets"] if (net["model"], net["dataset"]) == ("resnet20", "cifar10")
     ]
-    counted = script.counts(*script.built(option("model", "resnet20", ModelSpec), "cifar10", "cpu"))
+    counted = script.conventions(
+        *script.built(option("model", "resnet20", ModelSpec), "cifar10", "cpu")
+    )
     assert {key: committed[key] for key in counted} == counted
     assert counted["macs"] == 40_551_040
     # normalisation and pooling on top, by hand: 2 per position and channel, 1 per pooled position

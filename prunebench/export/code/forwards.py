@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,6 @@ WIDTH = 88
 #: function of the module operator -> how it is written
 SIGNS = {
     **{"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}"},
-    **{"iadd": "{}.add_({})", "isub": "{}.sub_({})", "imul": "{}.mul_({})", "idiv": "{}.div_({})"},
     **{"truediv": "{} / {}", "floordiv": "{} // {}", "mod": "{} % {}", "pow": "{} ** {}"},
     **{"matmul": "{} @ {}", "neg": "-{}", "getitem": "{}[{}]", "eq": "{} == {}"},
     **{"lt": "{} < {}", "gt": "{} > {}", "le": "{} <= {}", "ge": "{} >= {}", "ne": "{} != {}"},
@@ -28,12 +28,44 @@ SIGNS = {
 #: modules whose functions may be called, and what they are called in the file
 KNOWN = {"torch.nn.functional.": "functional.", "torch.": "torch.", "math.": "math."}
 
+#: what changes its first operand -> how it is written
+IN_PLACE = {
+    operator.iadd: "+=",
+    operator.isub: "-=",
+    operator.imul: "*=",
+    operator.itruediv: "/=",
+}
 #: names that a method must not give to what it computes
 RESERVED = ("self", "torch", "nn", "functional", "math")
 
 
+class Changing(fx.Proxy):
+    """Stands for a tensor, and notes what changes it in place."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        """Notes ``+=``; the rest likewise."""
+        return self._changed(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._changed(operator.itruediv, other)
+
+    def _changed(self, how: Any, other: Any) -> fx.Proxy:
+        made: fx.Proxy = self.tracer.create_proxy("call_function", how, (self, other), {})
+        return made
+
+
 class ChildrenWhole(fx.Tracer):
     """Captures the forward of one module; every module in it stays a call."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Returns what stands for the result of `node`."""
+        return Changing(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Always."""
@@ -86,10 +118,12 @@ class Writer:
         self.module, self.nodes, self.name = module, list(graph.nodes), name
         self.texts: dict[fx.Node, str] = {}
         #: names that are taken
-        self.names: set[str] = set()
+        self.names: dict[str, None] = {}
         #: node -> all that are computed in its line
         self.inner: dict[fx.Node, set[fx.Node]] = {}
-        self.last = {use: node for node in self.nodes for use in node.all_input_nodes}
+        places = enumerate(self.nodes)
+        #: node -> the place of the last that uses it
+        self.last = {use: place for place, node in places for use in node.all_input_nodes}
         self.made = Forward("", [])
 
     def forward(self) -> Forward:
@@ -109,25 +143,35 @@ class Writer:
 
     def write(self, node: fx.Node, following: fx.Node | None) -> None:
         """Writes one node: as a line, or into the line of the `following` one."""
+        if node.op == "call_function" and node.target in IN_PLACE:
+            changed, by = map(self.text, node.args)
+            self.texts[node] = changed
+            self.made.lines.append(f"{changed} {IN_PLACE[node.target]} {by}")
+            return
         expression = self.expression(node)
         inner = {node}.union(*(self.inner.get(use, ()) for use in node.all_input_nodes))
         if following is not None and list(node.users) == [following]:
             once = following.all_input_nodes.count(node) == 1
-            if once and len(expression) < WIDTH - 30:
+            kept = following.target in IN_PLACE and following.args[0] is node
+            if once and not kept and len(expression) < WIDTH - 30:
                 self.texts[node], self.inner[node] = expression, inner
                 return
-        read = [use for part in self.nodes if part in inner for use in part.all_input_nodes]
-        free = [self.texts[use] for use in read if use not in inner and self.last[use] in inner]
-        name = next((text for text in free if text in self.names), "")
-        self.texts[node] = name or self.named(node.name)
+        read = [self.texts[use] for part in inner for use in part.all_input_nodes]
+        free = [name for name in self.names if name in read and self.is_free(name, node)]
+        self.texts[node] = free[0] if free else self.named(node.name)
         self.made.lines.append(f"{self.texts[node]} = {expression}")
+
+    def is_free(self, name: str, node: fx.Node) -> bool:
+        """Whether nothing behind `node` uses what is called `name`."""
+        here = self.nodes.index(node)
+        return all(self.last.get(n, 0) <= here for n, text in self.texts.items() if text == name)
 
     def named(self, wish: str) -> str:
         """Returns a name that nothing else has."""
         name = wish.strip("*")
         while name in self.names or keyword.iskeyword(name) or name in RESERVED:
             name += "_"
-        self.names.add(name)
+        self.names[name] = None
         return name
 
     def expression(self, node: fx.Node) -> str:
