@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory, balanced_order, pick
 from prunebench.errors import DataError, require
 
 _PIXEL_MAX = 16
+
+
+def shipped() -> NDArray[np.float64]:
+    """Returns a row for each image, 64 pixels and the digit, from the file of scikit-learn.
+
+    Its own ``load_digits`` reads the same file, once a second of other modules is imported.
+    """
+    package = find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).with_name("datasets") / "data" / "digits.csv.gz"
+    return np.loadtxt(file, delimiter=",")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +53,13 @@ class Digits(InMemory):
             DataError: fewer images are left for training than the sizes ask for.
         """
         import torch
-        from sklearn.datasets import load_digits
         from torch.nn import functional
 
-        raw = load_digits()
-        pixels = torch.from_numpy(raw.images).float()[:, None] * (255 / _PIXEL_MAX)
+        rows = torch.from_numpy(shipped())
+        pixels = rows[:, :-1].reshape(-1, 1, 8, 8).float() * (255 / _PIXEL_MAX)
         if self.size != pixels.shape[-1]:
             pixels = functional.interpolate(pixels, size=(self.size, self.size), mode="bilinear")
-        every = Arrays(pixels.round().to(torch.uint8), torch.from_numpy(raw.target).long())
+        every = Arrays(pixels.round().to(torch.uint8), rows[:, -1].long())
         if self.test_size >= len(every):
             raise DataError(
                 f"dataset digits: test_size={self.test_size} leaves nothing of the {len(every)} "

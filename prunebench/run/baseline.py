@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
@@ -181,7 +181,7 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
         "threads": run.settings.threads,
         "processes": run.settings.processes,
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),  # to import it takes a second
     }
 
 

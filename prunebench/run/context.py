@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,10 +141,18 @@ class RunContext:
         self.head = Trained.unpack(done).head
         return Trained.unpack(done)
 
-    def measure(self, stage: str, network: nn.Module) -> records.Measurement:
-        """Returns what `network` is and does at `stage`; the test set is read once per stage."""
-        name = f"measure-{stage}"
-        done = self.ledger.do(name, lambda _: {"measurement": self._measurement(stage, network)})
+    def measure(
+        self, stage: str, network: nn.Module, how: Callable[[str, nn.Module], str] | None = None
+    ) -> records.Measurement:
+        """Returns what `network` is and does at `stage`; the test set is read once per stage.
+
+        Args:
+            stage: of the run.
+            network: on the run's device.
+            how: returns the record as JSON; None = `measured`.
+        """
+        name, compute = f"measure-{stage}", how or self.measured
+        done = self.ledger.do(name, lambda _: {"measurement": compute(stage, network)})
         measured = records.from_json(records.Measurement, done["measurement"], name)
         row = {"stage": stage, "params": measured.params, "macs": measured.macs}
         if measured.test is not None:
@@ -156,7 +164,7 @@ class RunContext:
         self.log(row)
         return measured
 
-    def _measurement(self, stage: str, network: nn.Module) -> str:
+    def measured(self, stage: str, network: nn.Module) -> str:
         """Returns the record of `network` as JSON."""
         batches = (1, self.run.settings.latency_batch)
         verified = self.verified(network)

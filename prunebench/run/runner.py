@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from prunebench.records.environment import environment
 from prunebench.records.metrics import MetricsLog
 from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
-from prunebench.run import baseline
+from prunebench.run import baseline, kept
 from prunebench.run.context import RunContext, pick_device
 from prunebench.run.damage import watch
 from prunebench.run.folder import RunFolder, claim, failure_recorded
@@ -106,7 +107,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
         )
         context.replay()
         dense = dense_network(context)
-        measured = [context.measure("baseline", dense)]
+        measured = [context.measure("baseline", dense, partial(kept.measurement, context))]
         pruned = prune(context, dense)
         measured.append(context.measure("pruned", pruned.bare))
         if not run.repair.identity:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from prunebench.datasets.digits import Digits
+from prunebench.datasets.digits import Digits, shipped
 from prunebench.errors import ConfigError, DataError
 
 
@@ -43,3 +43,10 @@ def test_sizes_that_leave_nothing_are_refused():
         digits(test_size=1797).load()
     with pytest.raises(ConfigError, match="size must be at least 8"):
         digits(size=4)
+
+
+def test_the_file_is_read_as_scikit_learn_reads_it():
+    raw = load_digits()
+    rows = shipped()
+    assert (rows[:, :-1] == raw.data).all()
+    assert (rows[:, -1] == raw.target).all()

@@ -1,0 +1,35 @@
+"""The measurement of a stored baseline is made once for all runs of a machine that share it."""
+
+import json
+
+TINY = [
+    "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
+    "dataset.train_size=64", "budget=macs", "recipe=quick", "recipe.baseline.epochs=1",
+    "recipe.finetune.epochs=1", "run.latency_batch=1",
+]  # fmt: skip
+SAID = "baseline: measured before on this machine"
+
+
+def baseline_in(folder):
+    report = json.loads((folder / "report.json").read_text())
+    return report["measurements"][0], (folder / "predictions" / "baseline.npz").read_bytes()
+
+
+def test_it_is_shared_where_it_holds_and_made_anew_where_not(prunebench, tmp_path):
+    def run(name, *words):
+        done = prunebench(*TINY, f"hydra.run.dir={name}", *words)
+        assert done.returncode == 0, done.stderr
+        return SAID in done.stderr
+
+    assert not run("a", "criterion=l1")
+    assert run("b", "criterion=random")
+    assert baseline_in(tmp_path / "a") == baseline_in(tmp_path / "b")
+    assert not run("c", "criterion=random", "run.latency_batch=2")
+    [entry] = (tmp_path / "outputs" / "baselines").iterdir()
+    kept = sorted((entry / "measured").iterdir())
+    assert len(kept) == 2
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-100])  # damaged
+    assert not run("d", "criterion=l2")
+    assert baseline_in(tmp_path / "d")[0]["test"] == baseline_in(tmp_path / "a")[0]["test"]
+    assert not run("e", "criterion=l2", "baseline.store=false")
