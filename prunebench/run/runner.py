@@ -112,7 +112,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
         measured.append(context.measure("pruned", pruned.bare))
         if not run.repair.identity:
             measured.append(context.measure("repaired", pruned.repaired))
-        measured += finetune(context, pruned)
+        measured += finetune(context, pruned, measured[-1])
         report = replace(
             write_up(context, dense, pruned, measured),
             origin=origin,
@@ -164,8 +164,16 @@ def dense_network(context: RunContext) -> nn.Module:
     return network.eval()
 
 
-def finetune(context: RunContext, pruned: Pruned) -> list[records.Measurement]:
-    """Fine-tunes the slim network, saves it, and measures its last and its best-val weights."""
+def finetune(
+    context: RunContext, pruned: Pruned, before: records.Measurement
+) -> list[records.Measurement]:
+    """Fine-tunes the slim network, saves it, and measures its last and its best-val weights.
+
+    Args:
+        context: of the run.
+        pruned: has the network.
+        before: what was measured last. Without epochs, and trainings before, that is still so.
+    """
     network, data = pruned.network, context.data
     done = context.trained(network, context.run.recipe.finetune, "finetune")
     origin = slimmed.Provenance(
@@ -178,6 +186,8 @@ def finetune(context: RunContext, pruned: Pruned) -> list[records.Measurement]:
     )
     network.load_state_dict(done.last)
     slimmed.save(context.folder / SLIM, network.eval(), origin)
+    if pruned.network is pruned.repaired and not context.run.recipe.finetune.epochs:
+        return [context.measure_again("finetuned_last", before)]
     last = context.measure("finetuned_last", network)
     if done.best is None:  # no validation images, or no epochs
         return [last]
