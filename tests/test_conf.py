@@ -4,6 +4,7 @@ import shlex
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from inspect import isabstract
 from pathlib import Path
 from pkgutil import iter_modules
@@ -31,11 +32,14 @@ OPTIONS = sorted(
     (group, path.stem)
     for group in [*GROUPS, "recipe"]
     for path in (conf_dir() / group).glob("*.yaml")
+    if path.stem != "timm" or find_spec("timm")  # which is no part of the dev extra
 )
 PHASES = sorted(path.stem for path in (conf_dir() / "recipe" / "phase").glob("*.yaml"))
 #: values for keys an option leaves to the user
 GIVEN = {
     "model=torchvision": ["model.name=resnet18"],
+    "model=timm": ["model.name=resnet18"],
+    "model=import": ["model.target=torch.nn.Linear"],
     "dataset=npz": ["dataset.path=arrays.npz"],
     "dataset=folder": ["dataset.path=photographs"],
     "budget=per_layer": ["budget.keep={conv1: 0.5}"],

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ COMMANDS = list(
         re.split(r"#|  ", line.strip())[0].strip()
         for line in (TEXT + HELP).splitlines()
         if line.strip().startswith("prunebench ")
+        and ("model=timm" not in line or find_spec("timm"))  # no part of the dev extra
     )
 )
 #: the sizes with which a test can run them
@@ -51,6 +53,7 @@ SMALLER = {
     ],
     "model=resnet": ["model.depth=14"],
     "model=mynet": ["model.width=4"],
+    "model=timm": ["model.name=test_resnet"],
     "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
 }
 #: what needs a cluster; the jobs run one after the other here
@@ -75,7 +78,9 @@ def folder(tmp_path):
         np.savez(tmp_path / place / "cifar10.npz", **arrays)
     for name, block in FILES.items():
         (tmp_path / name).write_text(block)
-        path, *lines = OPTION.search(block).groups("")
+        if not (named := OPTION.search(block)):
+            continue
+        path, *lines = named.groups("")
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text("\n".join(lines))
     images, labels = arrays["train_images"], arrays["train_labels"]
@@ -92,7 +97,9 @@ def in_small(command):
     if words[1] in VERBS or {"--help", "--cfg"} & {*words}:  # these take no such words
         return words
     more = [value for part, values in SMALLER.items() if part in command for value in values]
-    return [*words, *SMALL, *more]
+    unsized = any(word in ("model=import", "model=timm") for word in words)
+    small = [word for word in SMALL if not (unsized and word.startswith("model."))]
+    return [*words, *small, *more]
 
 
 def run(folder, words, timeout=580):
@@ -117,7 +124,7 @@ def test_every_command_runs_as_written(python, folder):
     reports, begun = (list(folder.rglob(name)) for name in ("report.json", "run.json"))
     assert len(reports) == len(begun)
     # two sweeps with the seeds 0, 1 and 2 (two criteria, and one) and one of two among them
-    assert len(reports) == 22
+    assert len(reports) == 23 + bool(find_spec("timm"))
     for style, mark in (
         ("markdown", "| resnet20 |"),
         ("latex", "resnet20 &"),
