@@ -26,7 +26,8 @@ from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, own_code, say
 from prunebench.cli.option_help import option_help
-from prunebench.errors import ConfigError, PrunebenchError
+from prunebench.config.launched import launched
+from prunebench.errors import ConfigError, PrunebenchError, require
 from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir, make_importable
 from prunebench.reports import table
@@ -73,6 +74,11 @@ def hand_over(cfg: DictConfig) -> Report | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
+        require(
+            not (launched() and sweep.sweep_name() and sweep.in_this_process()),
+            "torchrun and srun make one run of their processes; start each run of a sweep with "
+            "them, or let a launcher start jobs (hydra/launcher=submitit_slurm)",
+        )
         run = checked(cfg)
         from prunebench.run import runner
 

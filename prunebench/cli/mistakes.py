@@ -15,6 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from prunebench.config.launched import launched
 from prunebench.errors import unknown
 from prunebench.options import PRESETS, conf_dir, find_option, option_groups
 
@@ -37,8 +38,10 @@ def fail(message: str) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Prints `message` as one line."""
-    sys.stderr.write(f"prunebench: {' '.join(message.split())}\n")
+    """Prints `message` as one line; of several processes of a run, each says which it is."""
+    place = launched()
+    who = f"prunebench, process {place.rank}" if place and place.rank else "prunebench"
+    sys.stderr.write(f"{who}: {' '.join(message.split())}\n")
 
 
 def explain(error: Exception) -> str:

@@ -7,7 +7,7 @@ mistake elsewhere is answered at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from prunebench.config.combinations import (
     check_pruning_phase,
     check_repair,
 )
+from prunebench.config.launched import shared_out
 from prunebench.config.secrets import hidden, overlaid
 from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
@@ -202,6 +203,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     plain = plain_values(cfg)
     check_name(plain["name"])
     settings = section("run", plain["run"], Settings)
+    settings = replace(settings, processes=shared_out(settings.processes))
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
     # as typed values, so that 1 and 1.0 are one setting

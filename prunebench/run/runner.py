@@ -14,6 +14,7 @@ from prunebench import records
 from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
+from prunebench.config.launched import launched
 from prunebench.interruption import listening
 from prunebench.records.attempts import begin, changes
 from prunebench.records.environment import environment
@@ -27,7 +28,7 @@ from prunebench.run.folder import RunFolder, claim, failure_recorded
 from prunebench.run.prune import Pruned, prune
 from prunebench.run.rehearsal import rehearse
 from prunebench.run.trained import Trained
-from prunebench.run.workers import further_processes
+from prunebench.run.workers import follow, further_processes, leading
 from prunebench.run.write_up import SLIM, outcome, write_up
 from prunebench.tracking import Subject
 from prunebench.tracking.progress import Progress
@@ -53,7 +54,7 @@ def carry_out(
         label: what a tracker calls the run.
 
     Returns:
-        Its report; None of a dry run.
+        Its report; None of a dry run, and from a process that another one leads.
 
     Raises:
         PrunebenchError: a mistake of the user's that only shows while running; it is on record
@@ -61,12 +62,17 @@ def carry_out(
     """
     if run.settings.threads is not None:
         torch.set_num_threads(run.settings.threads)
+    place = launched()
+    if place is not None and place.rank:
+        if not run.settings.dry_run:
+            follow(run, place)
+        return None
     if run.settings.dry_run:
         from prunebench.run.dry_run import dry_run
 
         dry_run(run)
         return None
-    with listening(), claim(run, fresh, notes) as folder:
+    with listening(), leading(run, place), claim(run, fresh, notes) as folder:
         progress = Progress()
         if run.settings.resume and folder.fresh:
             progress.note(f"nothing to resume in {run.settings.outputs}: the run starts anew")

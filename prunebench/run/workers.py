@@ -1,7 +1,8 @@
 """The further processes of a run: each has a device of its own and trains along, no more.
 
 ``run.processes=4`` starts three beside the run's own, which alone ranks, cuts, measures and writes.
-Whenever it trains, it hands them the network, and all take their parts of every batch.
+Whenever it trains, it hands them the network, and all take their parts of every batch. torchrun and
+srun start all of them, on several machines too: process 0 is the run's own then.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 from prunebench.channels import trace
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
+from prunebench.config.launched import Launched
 from prunebench.contracts import Observer
+from prunebench.datasets import Data
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError
 from prunebench.interruption import SIGNALS, stop_if_asked
 from prunebench.recipes.sparsity import Sparsity
+from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
 from prunebench.training import distributed
 from prunebench.training.heads import bare
@@ -42,14 +46,16 @@ def further_processes(run: Run, device: torch.device) -> Iterator[None]:
 
     Raises:
         ConfigError: there are not as many CUDA devices as processes.
+        TrainingError: one of them ended before its time.
     """
     size = run.settings.processes
-    if size == 1:
-        yield
+    if size == distributed.size():  # one, or those that were launched
+        with _parting_explained():
+            yield
         return
     require_devices(size, device)
     before = torch.get_num_threads()
-    torch.set_num_threads(threads(run))
+    torch.set_num_threads(threads(run, size))
     with TemporaryDirectory() as private:
         meeting = Path(private) / "meeting"
         context = spawn(  # type: ignore[no-untyped-call]
@@ -93,30 +99,115 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    torch.set_num_threads(threads(run))
+    torch.set_num_threads(threads(run, size))
     data = run.dataset.load()
     store = dist.FileStore(str(meeting), size)
     store.set(f"there {rank}", "")
     with distributed.joined(rank, size, store):
-        while (asked := distributed.next_training()) is not None:
-            observers: list[Observer] = [Sparsity(asked.phase, data.shape)]
-            if asked.prunes:
-                cmap = trace(bare(asked.network), tracing_image(data.shape))
-                observers.append(observer_of(run, cmap, len(data.train), _ignore))
-            stage = Stage(
-                name=asked.name, seed=run.settings.seed, device=device, observers=observers
-            )
-            try:
-                train(asked.network, data, asked.phase, stage)
-            except PrunebenchError:  # process 0 comes to the same end, and tells
-                return
+        train_along(run, device, data)
 
 
-def threads(run: Run) -> int:
-    """Returns how many CPU threads each process of `run` takes."""
-    if run.settings.threads is not None:
-        return run.settings.threads
-    return max(1, torch.get_num_threads() // run.settings.processes)
+def train_along(run: Run, device: torch.device, data: Data | None = None) -> None:
+    """Takes part in the trainings that process 0 asks for, until there are no more.
+
+    Args:
+        run: what is done.
+        device: of this process.
+        data: the splits; None reads them for the first training, when process 0 has.
+    """
+    while (asked := distributed.next_training()) is not None:
+        data = data or run.dataset.load()
+        observers: list[Observer] = [Sparsity(asked.phase, data.shape)]
+        if asked.prunes:
+            cmap = trace(bare(asked.network), tracing_image(data.shape))
+            observers.append(observer_of(run, cmap, len(data.train), _ignore))
+        stage = Stage(name=asked.name, seed=run.settings.seed, device=device, observers=observers)
+        try:
+            train(asked.network, data, asked.phase, stage)
+        except PrunebenchError:  # process 0 comes to the same end, and tells
+            return
+
+
+@contextmanager
+def leading(run: Run, place: Launched | None) -> Iterator[None]:
+    """Makes this process number 0 of those that were launched, if it is one, inside the block."""
+    if place is None:
+        yield
+        return
+    with _among(run, place):
+        yield
+        distributed.dismiss()
+
+
+def follow(run: Run, place: Launched) -> None:
+    """Takes part in `run` as one of the processes that were launched, but number 0.
+
+    Raises:
+        ConfigError: there is no CUDA device for it.
+    """
+    with _among(run, place):
+        for number in SIGNALS:  # process 0 answers and saves, and its end is ours
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            train_along(run, own_device(run, place))
+        except RuntimeError as error:
+            if not distributed.parted(error):
+                raise
+
+
+def own_device(run: Run, place: Launched) -> torch.device:
+    """Returns the device of one of the processes that were launched.
+
+    Raises:
+        ConfigError: it needs a CUDA device, and there are less on its machine than processes.
+    """
+    device = pick_device(run.settings.device)
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count()
+    if device.index or place.local_rank >= count:
+        raise ConfigError(
+            f"process {place.rank} is number {place.local_rank + 1} of its machine, which has "
+            f"{count} CUDA devices, with run.device={device}; start fewer there, or set "
+            "run.device=cuda or cpu"
+        )
+    return torch.device("cuda", place.local_rank)
+
+
+@contextmanager
+def _among(run: Run, place: Launched) -> Iterator[None]:
+    """Joins this process to the others that were launched, inside the block."""
+    device = own_device(run, place)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.set_num_threads(threads(run, place.neighbours))
+    store = distributed.meeting(place.rank, place.size, place.address, place.port)
+    with distributed.joined(place.rank, place.size, store, on_one_machine=place.on_one_machine):
+        yield
+
+
+@contextmanager
+def _parting_explained() -> Iterator[None]:
+    """Says in one line that another process of the run has gone, if that is what happens.
+
+    Raises:
+        TrainingError: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if distributed.size() == 1 or not distributed.parted(error):
+            raise
+        stop_if_asked()
+        raise TrainingError(
+            "another process of the run has ended, perhaps from outside or for want of memory; "
+            "what it said itself comes first; go on with run.resume=true"
+        ) from error
+
+
+def threads(run: Run, neighbours: int) -> int:
+    """Returns how many CPU threads a process of `run` takes that shares them with `neighbours`."""
+    return run.settings.threads or max(1, torch.get_num_threads() // neighbours)
 
 
 def _await(store: dist.Store, context: ProcessContext) -> None:

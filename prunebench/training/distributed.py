@@ -25,6 +25,8 @@ from prunebench.recipes import Phase
 
 #: the others wait for process 0 while it ranks and measures, and an oracle may take a day
 LONGEST_WAIT = timedelta(days=7)
+#: for each other, when they were started one by one
+LONGEST_START = timedelta(minutes=30)
 #: what the processes talk over, by platform
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
@@ -47,15 +49,19 @@ class JointTraining:
 
 
 @contextmanager
-def joined(rank: int, size: int, store: dist.Store) -> Iterator[None]:
-    """Makes this process number `rank` of `size`, on one machine, inside the block.
+def joined(
+    rank: int, size: int, store: dist.Store, *, on_one_machine: bool = True
+) -> Iterator[None]:
+    """Makes this process number `rank` of `size` inside the block.
 
     Args:
         rank: from 0.
         size: at least 2.
         store: where they meet.
+        on_one_machine: whether all are on this one.
     """
-    if sys.platform in LOOPBACK:  # else gloo looks up this machine's name, and may not find it
+    # else gloo looks up this machine's name, and may not find it
+    if on_one_machine and sys.platform in LOOPBACK:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK[sys.platform])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
@@ -63,6 +69,22 @@ def joined(rank: int, size: int, store: dist.Store) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def meeting(rank: int, size: int, address: str, port: int) -> dist.Store:
+    """Returns where processes meet that were started one by one, perhaps on several machines.
+
+    It waits for them. torchrun has a place for that, process 0 opens one otherwise.
+    """
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+    found = dist.rendezvous("env://", rank, size, timeout=LONGEST_START)
+    store: dist.Store = next(found)[0]
+    return store
+
+
+def parted(error: RuntimeError) -> bool:
+    """Whether `error` says that another process has gone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def rank() -> int:

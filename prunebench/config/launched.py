@@ -1,0 +1,100 @@
+"""Which of several processes this is, where torchrun or srun has started them to make one run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+from prunebench.errors import require
+
+#: what torchrun, and whoever does as it does, says to each process
+TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+#: where the ports begin that SLURM's steps meet at, and how many there are
+PORTS = 20000, 40000
+
+
+@dataclass(frozen=True)
+class Launched:
+    """One of several processes.
+
+    Attributes:
+        rank: its number, from 0; process 0 is the run's own.
+        size: how many there are.
+        local_rank: its number among those that see the same CUDA devices.
+        neighbours: processes that share its CPUs, itself included.
+        address, port: where they meet, on the machine of process 0.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    neighbours: int
+    address: str
+    port: int
+
+    @property
+    def on_one_machine(self) -> bool:
+        """Whether all are known to be on one machine."""
+        return self.address in ("127.0.0.1", "localhost")
+
+
+def launched() -> Launched | None:
+    """Returns which of several processes this is; None where nobody has started several."""
+    env = os.environ
+    if env.keys() >= TORCHRUN:
+        place = Launched(
+            rank=int(env["RANK"]),
+            size=int(env["WORLD_SIZE"]),
+            local_rank=int(env.get("LOCAL_RANK", 0)),
+            neighbours=int(env.get("LOCAL_WORLD_SIZE", 1)),
+            address=env["MASTER_ADDR"],
+            port=int(env["MASTER_PORT"]),
+        )
+    elif {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} <= env.keys():
+        place = _by_srun(env)
+    else:  # SLURM_NTASKS is there in a batch script, too, which is a single process
+        return None
+    return place if place.size > 1 else None
+
+
+def _by_srun(env: Mapping[str, str]) -> Launched:
+    """Returns which task of a step of SLURM's this is."""
+    alone = env.get("SLURM_STEP_NUM_NODES", "1") == "1"
+    first = "127.0.0.1" if alone else first_host(env["SLURM_STEP_NODELIST"])
+    step = f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID')}"
+    begin, count = PORTS
+    several = "," in env.get("CUDA_VISIBLE_DEVICES", "")  # else SLURM has given each task its own
+    return Launched(
+        rank=int(env["SLURM_PROCID"]),
+        size=int(env["SLURM_STEP_NUM_TASKS"]),
+        local_rank=int(env.get("SLURM_LOCALID", 0)) if several else 0,
+        neighbours=1,  # SLURM binds each task to CPUs of its own
+        address=env.get("MASTER_ADDR", first),
+        port=int(env.get("MASTER_PORT", begin + crc32(step.encode()) % count)),
+    )
+
+
+def first_host(nodes: str) -> str:
+    """Returns the first of SLURM's list of machines, such as ``node[03-07,9]-a,login1``."""
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
+
+
+def shared_out(processes: int) -> int:
+    """Returns how many processes a run has: as many as were launched, else what is asked for.
+
+    Raises:
+        ConfigError: the two differ.
+    """
+    place = launched()
+    if place is None:
+        return processes
+    require(
+        processes in (1, place.size),
+        f"run.processes={processes} is one thing, and the {place.size} processes that torchrun or "
+        "srun has started are another; leave run.processes out",
+    )
+    return place.size
