@@ -42,6 +42,7 @@ class Phase:
     precision: str
     channels_last: bool
     accumulate: int = 1
+    sync_batchnorm: bool = False
     schedule_by: str | None = None
     decay_of: dict[str, float] = field(default_factory=dict)
     ema: float = 0.0

@@ -36,6 +36,7 @@ NOT_DECIDING = (
 #: keys that came later, by their last word, with the value that says what went without saying
 LATER: dict[str, Any] = {
     **{"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0},
+    **{"sync_batchnorm": False},
     **{"head": None, "head_scale": None, "head_margin": None},
     **{"class_balanced": False, "redraw": False, "fit": "shorter", "augment": "part"},
 }

@@ -20,6 +20,7 @@ from prunebench.training.optim import averaged, build_optimizer
 from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
 from prunebench.training.step import autocast, train_step
+from prunebench.training.synchronised import synchronised
 from prunebench.training.tally import NEVER, Tally
 
 #: steps between two looks at whether every loss so far was finite; each look waits for the device
@@ -50,6 +51,7 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
     total, done = phase.epochs * run.steps, run.epoch * run.steps + run.step
     with (
         held(stage.checkpoint is not None),
+        synchronised(network, phase),
         cuda_math(exact=False),
         stage.progress.task(stage.name, total, done=done) as task,
     ):

@@ -55,6 +55,8 @@ def _gradients(
     """Adds up the gradients of the batch, part by part; returns its mean loss and its logits."""
     # a part of one image is none for batch norm
     parts = max(1, min(run.phase.accumulate, len(labels) // 2))
+    if run.phase.sync_batchnorm and run.phase.accumulate > 1:  # which meet at every part
+        parts = int(distributed.lowest(torch.tensor(parts, device=labels.device)))
     found: list[tuple[Tensor, Tensor]] = []
     pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
     for number, (some, targets) in enumerate(pairs, start=1):

@@ -159,6 +159,28 @@ def with_dropout_and_norms(folder: Path) -> dict[str, Any]:
     return {**result(network, done), "dropped": dropped[0], "mean": means[0]}
 
 
+SYNCED = replace(PHASE, sync_batchnorm=True, ema=0.5)
+
+
+def normed_network() -> nn.Module:
+    """With batch statistics, over maps and over plain rows, and without chance."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6, momentum=None), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Linear(24, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 4),
+    )  # fmt: skip
+
+
+def synchronised_norms(folder: Path) -> dict[str, Any]:
+    network = normed_network()
+    done = train(network, data(), SYNCED, stage())
+    assert not [name for module in network.modules() for name in vars(module) if name == "forward"]
+    parts = normed_network()  # 4 and 3 images are two parts and one
+    train(parts, data(), replace(SYNCED, accumulate=2), stage())
+    return {**result(network, done), "in_parts": parts.state_dict()}
+
+
 def work(network: nn.Module, budget: Any, rows: list[Mapping[str, Any]]) -> Assignment:
     cmap = trace(network, torch.zeros(1, 3, 8, 8))
     return Assignment(
@@ -271,6 +293,7 @@ def a_loss_that_is_not_finite(folder: Path) -> dict[str, Any]:
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "plain": without_batch_statistics,
     "norms": with_dropout_and_norms,
+    "synced": synchronised_norms,
     "mean": scored_halves("mean"),
     "gram": scored_halves("gram"),
     "cac": removals,

@@ -70,6 +70,27 @@ def test_an_image_s_own_derivative_can_be_told_in_parts_of_unequal_size(found: F
     assert max(found[0]["errors"] + found[1]["errors"]) < 1e-6
 
 
+@of("synced")
+def test_norms_that_see_all_images_make_no_difference_between_two_and_one(found: Found):
+    network = script.normed_network()
+    done = train(network, script.data(), script.SYNCED, script.stage())
+    for left in found:
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(left["network"][name], value, rtol=1e-3, atol=1e-5)
+        for mine, theirs in zip(done.history, left["history"], strict=True):
+            assert theirs["loss"] == pytest.approx(mine.loss, rel=1e-4)
+            assert theirs["val_correct"] == pytest.approx(mine.val_correct, abs=2)
+    assert equal(found[0]["network"], found[1]["network"])
+    assert equal(found[0]["in_parts"], found[1]["in_parts"])
+    alone = script.normed_network()
+    train(alone, script.data(), script.PHASE, script.stage())
+    off = [
+        (value - alone.state_dict()[name]).abs().max()
+        for name, value in network.state_dict().items()
+    ]
+    assert max(off) > 0.01  # the average over the steps is another network
+
+
 @of("norms")
 def test_both_hold_the_same_network_and_draw_each_their_own(found: Found):
     first, second = found
