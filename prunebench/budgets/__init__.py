@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from prunebench.contracts import Dense, GroupRank, Limit
 
 
+#: ``kept``: int(C * keep) channels stay; ``removed``: int(C * (1 - keep)) go
+ROUNDINGS = ("kept", "removed")
+
+
 def not_cut(cmap: ChannelMap) -> str:
     """Says which layers stay whole and why, the first few of each reason."""
     return by_reason(cmap.frozen) or "there is no convolution and no linear layer in its forward"
@@ -56,12 +60,15 @@ class Budget(ABC):
     #: least share of its dense channels that a group keeps, whatever the scores say; budgets where
     #: scores decide how many channels of a group go make it a setting
     floor_share = 0.0
+    #: how a fraction of a channel is rounded, one of `ROUNDINGS`; a setting of fixed keep ratios
+    rounding = "kept"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         require_choice("scope", self.scope, ("inner", "all"))
         require(self.floor >= 1, f"floor must be at least 1, got {self.floor}")
         require(self.divisor >= 1, f"divisor must be at least 1, got {self.divisor}")
+        require_choice("rounding", self.rounding, ROUNDINGS)
         share = self.floor_share
         require(0 <= share <= 1, f"floor_share must lie in [0, 1], got {share}")
 

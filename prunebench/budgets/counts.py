@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,8 @@ def step_keep(keep: float, share: float) -> float:
 def kept_count(budget: Budget, wanted: float, size: int, dense: int | None = None) -> int:
     """Returns how many of `size` channels stay when `wanted` of them should.
 
-    Fractions are cut off, after adding 1e-9: 0.29 * 100 is 28.999999999999996. The floor comes
-    next, then the divisor, which rounds up.
+    Fractions are cut off, after adding 1e-9: 0.29 * 100 is 28.999999999999996; those of the removed
+    channels where the budget rounds them. The floor comes next, then the divisor, which rounds up.
 
     Args:
         budget: for its floor and divisor.
@@ -32,7 +33,8 @@ def kept_count(budget: Budget, wanted: float, size: int, dense: int | None = Non
         size: of the group now; never exceeded.
         dense: size of the group in the dense network, if it differs.
     """
-    count = max(int(wanted + 1e-9), budget.least(size if dense is None else dense))
+    whole = int(wanted + 1e-9) if budget.rounding == "kept" else math.ceil(wanted - 1e-9)
+    count = max(whole, budget.least(size if dense is None else dense))
     return min(-(-count // budget.divisor) * budget.divisor, size)
 
 

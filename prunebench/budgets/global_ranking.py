@@ -25,10 +25,13 @@ class GlobalRanking(Budget):
         keep: fraction of the dense channels of all groups kept, in (0, 1].
         floor_share: least share of its dense channels that a group keeps, in [0, 1]; without it
             scores may empty a layer of all but one channel.
+        strict: whether only what scores above the best of the int(total * (1 - keep)) + 1 lowest
+            stays, as in Network Slimming's code: one channel less, and none that ties with it.
     """
 
     keep: float
     floor_share: float = 0.0
+    strict: bool = False
 
     needs_comparable = True
     limits_training = True
@@ -50,6 +53,8 @@ class GlobalRanking(Budget):
 
         total = sum(dense.sizes[name] for name in ranks)
         target = int(total * step_keep(self.keep, share) + 1e-9)
+        if self.strict:
+            target = above_threshold(ranks, int(total * share * (1 - self.keep) + 1e-9))
         order = global_order(ranks)
         sizes = {name: len(rank.scores) for name, rank in ranks.items()}
 
@@ -71,3 +76,12 @@ class GlobalRanking(Budget):
         sizes = {group.name: group.size for group in self.select(cmap)}
         target = int(sum(sizes.values()) * self.keep + 1e-9)
         return (Limit("channels", target, lambda plan: channels(sizes, plan)),)
+
+
+def above_threshold(ranks: Mapping[str, GroupRank], removed: int) -> int:
+    """Returns how many of all channels score above the one in place `removed`, counted from 0."""
+    import torch
+
+    scores = torch.cat([rank.scores for rank in ranks.values()]).sort().values
+    threshold = scores[min(removed, len(scores) - 1)]
+    return int((scores > threshold).sum())

@@ -24,10 +24,12 @@ class PerLayer(Budget):
     Attributes:
         keep: name pattern (``*`` matches anything) -> fraction of channels kept, in (0, 1].
         otherwise: fraction kept of groups that match no pattern, in (0, 1].
+        rounding: ``kept``: int(C * keep) of C channels stay; ``removed``: int(C * (1 - keep)) go.
     """
 
     keep: dict[str, float]
     otherwise: float = 0.5
+    rounding: str = "kept"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -39,7 +41,7 @@ class PerLayer(Budget):
     def choose(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> Plan:
-        """Returns the best-scored int(size * keep) channels of every ranked group.
+        """Returns the best-scored channels, size * keep of them, of every ranked group.
 
         Raises:
             PruningError: a pattern decides about no group, or no group loses a channel.

@@ -22,9 +22,11 @@ class Uniform(Budget):
 
     Attributes:
         keep: fraction of channels kept, in (0, 1].
+        rounding: ``kept``: int(C * keep) of C channels stay; ``removed``: int(C * (1 - keep)) go.
     """
 
     keep: float
+    rounding: str = "kept"
 
     limits_training = True
 
@@ -36,7 +38,7 @@ class Uniform(Budget):
     def choose(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> Plan:
-        """Returns the best-scored int(size * keep) channels of every ranked group.
+        """Returns the best-scored channels, size * keep of them, of every ranked group.
 
         Raises:
             PruningError: the ratio removes no channel of any group.

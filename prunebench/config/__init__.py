@@ -81,10 +81,17 @@ class Baseline:
     Attributes:
         checkpoint: a file with a state dict, instead of training.
         store: whether trained baselines are kept and used again.
+        norm_scale: scale of all batch norms before any training; None = as the model has them.
     """
 
     checkpoint: str | None
     store: bool
+    norm_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        if self.norm_scale is not None:
+            require(self.norm_scale > 0, f"norm_scale must be positive, got {self.norm_scale}")
 
     @property
     def missing(self) -> str:

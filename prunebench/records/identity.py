@@ -39,6 +39,8 @@ LATER: dict[str, Any] = {
     **{"sync_batchnorm": False},
     **{"head": None, "head_scale": None, "head_margin": None},
     **{"class_balanced": False, "redraw": False, "fit": "shorter", "augment": "part"},
+    **{"rounding": "kept", "strict": False, "zero_first": False, "tied": False},
+    "norm_scale": None,
 }
 #: criterion -> what its method has besides the ranking, and how a run without it is called
 WHOLE = {

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunebench.channels import in_mode
 from prunebench.checkpoints import Checkpoint, load
@@ -45,7 +46,17 @@ def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
     torch.manual_seed(seed_for(run.settings.seed, purpose))
     network = run.model.build(data.shape, data.classes)
     check_network(network, data, embeds=run.model.embeds)
+    scale = run.baseline.norm_scale
+    if scale is not None and not run.model.pretrained(data.classes):
+        scale_norms(network, scale)
     return network
+
+
+def scale_norms(network: nn.Module, scale: float) -> None:
+    """Sets the scales of all batch norms of `network`, in place."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.affine:
+            nn.init.constant_(module.weight, scale)
 
 
 def check_network(network: object, data: Data, *, embeds: bool = False) -> None:
@@ -173,7 +184,9 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
     Model, dataset (what its file holds, where it is one of the user's own), recipe, seed, device
     and the versions of the libraries that compute it.
     """
+    scale = run.baseline.norm_scale
     return {
+        **({} if scale is None else {"norm_scale": scale}),
         **deciding({group: run.config[group] for group in ("model", "dataset")}, run.contents),
         "recipe": deciding(asdict(run.recipe.baseline), {}),
         "seed": run.settings.seed,

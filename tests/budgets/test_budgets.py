@@ -83,6 +83,33 @@ def test_kept_count(wanted, floor, divisor, size, count):
     assert kept_count(budget, wanted, size) == count
 
 
+def test_rounding_cuts_off_the_kept_or_the_removed(cmap, dense):
+    """As the papers' code writes it: int(C * keep) stay (L1, ThiNet), or int(C * rate) go (SFP)."""
+    for percent in range(1, 100):
+        kept = Uniform(keep=percent / 100).choose(cmap, ranked(), dense, share=1)
+        asked = Uniform(keep=percent / 100, rounding="removed")
+        gone = asked.choose(cmap, ranked(), dense, share=1)
+        for name, size in SIZES.items():
+            assert len(kept.kept[name]) == max(1, size * percent // 100)
+            assert len(gone.kept[name]) == max(1, size - size * (100 - percent) // 100)
+    layers = PerLayer(keep={"0": 0.7}, otherwise=0.33, rounding="removed")
+    assert counts(layers.choose(cmap, ranked(), dense, share=1)) == (6, 4, 33)
+    with pytest.raises(ConfigError, match="rounding must be one of kept, removed; got 'up'"):
+        Uniform(keep=0.5, rounding="up")
+
+
+@pytest.mark.parametrize("percent", [10, 37, 50])
+def test_strict_keeps_what_is_above_the_threshold_of_network_slimming(cmap, dense, percent):
+    """Sorted scores at int(total * percent) are the threshold, and what equals it goes too."""
+    ranks = {n: GroupRank((r.scores * 40).round()) for n, r in ranked().items()}  # with ties
+    scores = sorted(x for rank in ranks.values() for x in rank.scores.tolist())
+    threshold = scores[len(scores) * percent // 100]
+    plan = GlobalRanking(keep=1 - percent / 100, strict=True).choose(cmap, ranks, dense, share=1)
+    for name, rank in ranks.items():
+        above = [i for i, score in enumerate(rank.scores.tolist()) if score > threshold]
+        assert list(plan.kept[name]) == above
+
+
 def test_best_is_ascending_and_ties_go_to_the_lower_index():
     scores = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.5]).double()
     assert best(scores, 2) == (1, 3)

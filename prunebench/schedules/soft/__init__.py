@@ -26,10 +26,15 @@ class Soft(TrainingSchedule):
     Attributes:
         every: epochs from one selection to the next; the last epoch is always followed by one.
         mask_gradients: whether zeroed filters get no gradient until the next selection (FPGM).
+        zero_first: whether a selection is made and zeroed before the first epoch, too.
+        tied: whether filters on a residual stream, which cannot go alone, are zeroed as well, each
+            layer by itself and as large a share as the budget takes; they stay in the slim network.
     """
 
     every: int
     mask_gradients: bool = False
+    zero_first: bool = False
+    tied: bool = False
 
     repeats = True
 
@@ -56,6 +61,4 @@ class Soft(TrainingSchedule):
         """Returns what asks `criterion` and `budget` between epochs."""
         from prunebench.schedules.soft.observer import SoftObserver
 
-        return SoftObserver(
-            criterion, budget, dense, assignment, every=self.every, mask=self.mask_gradients
-        )
+        return SoftObserver(criterion, budget, dense, assignment, self)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn, optim
 
 from prunebench.budgets import Budget
+from prunebench.budgets.counts import best, channels, kept_count
+from prunebench.budgets.uniform import Uniform
 from prunebench.channels import ChannelGroup, Plan, in_mode
 from prunebench.contracts import Dense, Evidence, Moment
 from prunebench.criteria import Criterion
@@ -16,15 +20,15 @@ from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
     from prunebench.contracts import Assignment
+    from prunebench.schedules.soft import Soft
 
 
 class SoftObserver:
     """After every so many epochs, and the last, zeroes the filters that would be cut now.
 
     Weights alone are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
-    gradients and may come back; between the selections nothing is masked. With `mask` (FPGM) it
-    gets none before the next selection. The only state is the latest plan; the zeros themselves are
-    the network's.
+    gradients and may come back; between the selections nothing is masked, unless `mask_gradients`
+    (FPGM) says so. The only state is the latest plan; the zeros themselves are the network's.
     """
 
     def __init__(
@@ -33,13 +37,12 @@ class SoftObserver:
         budget: Budget,
         dense: Dense,
         work: Assignment,
-        *,
-        every: int,
-        mask: bool = False,
+        asked: Soft,
     ) -> None:
-        """Prepares; nothing is zeroed before the end of an epoch."""
-        self.criterion, self.budget, self.dense, self.work = criterion, budget, dense, work
-        self.every, self.mask = every, mask
+        """Prepares for what is `asked`; nothing is zeroed yet."""
+        self.criterion, self.budget, self.work, self.asked = criterion, budget, work, asked
+        self.dense, self.tied = dense, tied_layers(work, budget) if asked.tied else []
+        self.groups = (*work.groups, *self.tied)
         self.chosen: Plan | None = None
 
     # -- the protocol of the training loop -------------------------------------------------------
@@ -51,18 +54,21 @@ class SoftObserver:
             PruningError: criterion or budget cannot serve this network.
         """
         self.network = network
-        self._choose()
+        if self.asked.zero_first:
+            self._select(0)
+        else:
+            self._choose()
 
     def after_backward(self, moment: Moment) -> None:
         """Takes the gradients of zeroed filters away, if they are masked."""
-        if self.mask and self.chosen is not None:
-            for group in self.work.groups:
+        if self.asked.mask_gradients and self.chosen is not None:
+            for group in self.groups:
                 zero_filters(self.network, group, self.chosen.kept[group.name], gradients=True)
 
     def after_step(self, moment: Moment) -> bool:
         """Selects and zeroes when an epoch is over."""
         epoch = moment.epoch + 1
-        due = epoch % self.every == 0 or epoch == self.work.epochs
+        due = epoch % self.asked.every == 0 or epoch == self.work.epochs
         if due and moment.step + 1 == moment.steps:
             self._select(epoch)
         return False
@@ -88,14 +94,14 @@ class SoftObserver:
         """
         if self.chosen is None:
             raise PruningError("schedule=soft selects after an epoch, and none has been trained")
-        return self.chosen
+        return Plan({group.name: self.chosen.kept[group.name] for group in self.work.groups})
 
     def _select(self, epoch: int) -> None:
         """Ranks, chooses and zeroes."""
         before, self.chosen = self.chosen, self._choose()
-        for group in self.work.groups:
+        for group in self.groups:
             zero_filters(self.network, group, self.chosen.kept[group.name])
-        cut = sum(group.size - len(self.chosen.kept[group.name]) for group in self.work.groups)
+        cut = sum(group.size - len(self.chosen.kept[group.name]) for group in self.groups)
         row = {"stage": "selection", "epoch": epoch, "zeroed": cut}
         self.work.log({**row, "returned": returned(before, self.chosen)})
 
@@ -105,14 +111,46 @@ class SoftObserver:
         facts = Evidence(
             network=self.network,
             cmap=cmap,
-            groups=self.work.groups,
+            groups=self.groups,
             images=torch.empty((0, *cmap.tape.example.shape[1:]), device=device),
             labels=torch.empty(0, dtype=torch.int64, device=device),
             seed=self.work.seed,
         )
         with in_mode(self.network):
             ranks = ranked(self.criterion, facts)
-        return self.budget.choose(cmap, ranks, self.dense, share=1.0)
+        own = {group.name: ranks[group.name] for group in self.work.groups}
+        plan = self.budget.choose(cmap, own, self.dense, share=1.0)
+        keep = self._keep(plan)
+        alone = {
+            group.name: best(
+                ranks[group.name].scores, kept_count(self.budget, group.size * keep, group.size)
+            )
+            for group in self.tied
+        }
+        return Plan({**plan.kept, **alone})
+
+    def _keep(self, plan: Plan) -> float:
+        """Returns which share of tied layers stays: the budget's, or that of all that it cut."""
+        if isinstance(self.budget, Uniform):
+            return self.budget.keep
+        sizes = {group.name: group.size for group in self.work.groups}
+        return channels(sizes, plan) / sum(sizes.values())
+
+
+def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
+    """Returns each layer that feeds a residual stream left whole, as if its filters were alone."""
+    chosen = {group.name for group in work.groups}
+    found = []
+    for group in work.cmap.groups:
+        excluded = any(fnmatchcase(group.name, pattern) for pattern in budget.exclude)
+        if group.name in chosen or not group.residual or excluded:
+            continue
+        for site in group.producers:
+            if site.parameter == "weight":
+                alone = replace(site, classes=torch.arange(len(site.classes)))
+                name, size = f"{site.module}, tied", len(site.classes)
+                found.append(ChannelGroup(name, size, (alone,), (), (), (), residual=True))
+    return found
 
 
 def zero_filters(

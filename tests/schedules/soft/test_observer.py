@@ -16,6 +16,7 @@ from prunebench.errors import PruningError
 from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
+from prunebench.schedules.soft import Soft
 from prunebench.schedules.soft.observer import SoftObserver
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
@@ -63,7 +64,7 @@ def data():
     )  # fmt: skip
 
 
-def soft(network, rows, *, criterion="l2", every=1, epochs=4, mask=False, **budget):
+def soft(network, rows, *, criterion="l2", epochs=4, every=1, asked=None, **budget):
     cmap = trace(network, torch.zeros(1, 3, 6, 6))
     chosen = option("budget", "uniform", Budget, **{"keep": 0.7, **budget})
     work = Assignment(
@@ -71,7 +72,8 @@ def soft(network, rows, *, criterion="l2", every=1, epochs=4, mask=False, **budg
         steps=5, images=70, log=rows.append,
     )  # fmt: skip
     scores = option("criterion", criterion, Criterion)
-    return SoftObserver(scores, chosen, dense_counts(cmap), work, every=every, mask=mask)
+    schedule = Soft(start="scratch", every=every, **(asked or {}))
+    return schedule.observer(scores, chosen, dense_counts(cmap), work)
 
 
 class Watched(SoftObserver):
@@ -136,7 +138,7 @@ def test_the_smallest_filters_are_zero_after_every_epoch_and_move_again_in_the_n
 def test_masked_filters_get_no_gradient_until_the_next_selection():
     """FPGM: without momentum and decay they stay zero; all else is trained."""
     network, rows = fresh(), []
-    observer = watched(network, rows, mask=True)
+    observer = watched(network, rows, asked={"mask_gradients": True})
     trained(network, observer, phase=replace(PHASE, momentum=0.0, nesterov=False))
     chosen = None
     for step, (before, after) in enumerate(observer.seen, 1):
@@ -151,6 +153,46 @@ def test_masked_filters_get_no_gradient_until_the_next_selection():
     masked = (network.first.weight.grad.flatten(1) == 0).all(1)
     assert masked.nonzero()[:, 0].tolist() == chosen
     assert (network.first.bias.grad == 1).all()
+
+
+def test_a_selection_before_the_first_epoch_where_asked_for():
+    network, rows = fresh(), []
+    smallest = network.first.weight.detach().flatten(1).norm(dim=1).argsort()[:3]
+    observer = soft(network, rows, asked={"zero_first": True})
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    assert (network.first.weight[smallest] == 0).all()
+    assert [(row["epoch"], row["zeroed"]) for row in rows] == [(0, 3)]
+    network = fresh()
+    soft(network, rows).start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    for name, value in fresh().named_parameters():
+        assert torch.equal(network.get_parameter(name), value)
+
+
+def test_tied_layers_are_zeroed_each_by_itself_and_stay():
+    network, rows = fresh(), []
+    observer = soft(network, rows, asked={"zero_first": True, "tied": True}, rounding="removed")
+    norms = {
+        name: network.get_submodule(name).weight.detach().flatten(1).norm(dim=1).argsort()
+        for name in ("stem", "first", "second")
+    }
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    for name, count in (("stem", 1), ("first", 3), ("second", 1)):  # int(0.3 C)
+        zero = (network.get_submodule(name).weight.flatten(1) == 0).all(1)
+        assert set(zero.nonzero()[:, 0].tolist()) == set(norms[name][:count].tolist())
+    assert rows[0]["zeroed"] == 5
+    assert observer.plan().kept.keys() == {"first"}
+    state = observer.state_dict()
+    again = soft(network, rows, asked={"tied": True}, rounding="removed")
+    again.load_state_dict(state)
+    assert again.plan() == observer.plan()
+    chosen = option("budget", "global_ranking", Budget, keep=0.5)
+    again = Soft(start="scratch", every=1, tied=True).observer(
+        observer.criterion, chosen, observer.dense, observer.work
+    )
+    again.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    again.after_step(Moment(0, 4, 5, torch.empty(0), 8.0))
+    assert len(again.plan().kept["first"]) == 5
+    assert ((network.stem.weight.flatten(1) == 0).all(1)).sum() == 2  # half of 4
 
 
 def test_filters_come_back():

@@ -17,7 +17,7 @@ def run(*overrides):
 
 def test_the_method_is_what_the_paper_does():
     made = run("model=resnet20", "method=sfp")
-    assert made.schedule == Soft(start="scratch", every=1)
+    assert made.schedule == Soft(start="scratch", every=1, zero_first=True, tied=True)
     assert made.choices == {"model": "resnet20", "method": "sfp"}
     assert made.config["budget"]["keep"] == 0.7
     assert made.recipe.pruning.epochs == 200
@@ -25,7 +25,10 @@ def test_the_method_is_what_the_paper_does():
 
 def test_fpgm_takes_the_gradients_away_as_its_authors_do():
     made = run("model=resnet20", "method=fpgm")
-    assert made.schedule == Soft(start="scratch", every=1, mask_gradients=True)
+    assert made.schedule == Soft(
+        start="scratch", every=1, mask_gradients=True, zero_first=True, tied=True
+    )
+    assert made.config["budget"]["rounding"] == "removed"
     assert (made.config["budget"]["keep"], made.config["criterion"]["norm_first"]) == (0.6, 0.0)
     assert made.dataset.val_size == 0
 
