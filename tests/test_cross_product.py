@@ -65,6 +65,8 @@ SCHEDULES = {
     "during_training": {},
     "from_scratch": {},
     "soft": {},
+    "redraw": {},
+    "never": {},
 }
 
 MODELS = {
@@ -140,7 +142,11 @@ def budget_refused(criterion, budget, schedule):
     if budget == "own":
         if criterion not in DECIDES:
             return "takes the criterion's own decision"
-        return "no final size to go to in rounds" if schedule in ("iterative", "soft") else None
+        return (
+            "no final size to go to in rounds"
+            if schedule in ("iterative", "soft", "never")
+            else None
+        )
     if budget in COMPARES:
         if criterion in NOT_COMPARABLE:
             return "are not comparable"
@@ -272,8 +278,11 @@ def walk(tiny, criterion, budget, schedule):
         network, sample, criterion_of(criterion), chosen, schedule_of(schedule)
     )
     assert error <= 1e-5
-    if plan is not None and budget != "own":
-        require_met(trace(network, sample.images[:1]), chosen, plan)
+    cmap = trace(network, sample.images[:1])
+    if schedule == "never":
+        assert cmap.params(plan) == cmap.params(Plan({}))
+    elif plan is not None and budget != "own":
+        require_met(cmap, chosen, plan)
 
 
 def test_the_tables_name_every_option():

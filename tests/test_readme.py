@@ -19,7 +19,7 @@ from prunebench.options import conf_dir, option
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ("options", "your_own", "tracking", "surgery", "clusters", "export")
+PAGES = ("tables", "options", "your_own", "tracking", "surgery", "clusters", "export")
 TEXT = "".join([README, *((ROOT / "docs" / f"{page}.md").read_text() for page in PAGES)])
 HELP = (ROOT / "conf" / "config.yaml").read_text().split("template: |")[1].split("The composed")[0]
 #: every command of their blocks and of ``prunebench --help``, as written, in their order
@@ -54,6 +54,7 @@ SMALLER = {
     "model=resnet": ["model.depth=14"],
     "model=mynet": ["model.width=4"],
     "model=timm": ["model.name=test_resnet"],
+    "experiment=controls": ["model.depth=14"],
     "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
 }
 #: what needs a cluster; the jobs run one after the other here
@@ -123,8 +124,8 @@ def test_every_command_runs_as_written(python, folder):
         assert done.stdout, command
     reports, begun = (list(folder.rglob(name)) for name in ("report.json", "run.json"))
     assert len(reports) == len(begun)
-    # two sweeps with the seeds 0, 1 and 2 (two criteria, and one) and one of two among them
-    assert len(reports) == 23 + bool(find_spec("timm"))
+    # two sweeps with the seeds 0, 1 and 2 (two criteria, and one), one of two, and four controls
+    assert len(reports) == 27 + bool(find_spec("timm"))
     for style, mark in (
         ("markdown", "| resnet20 |"),
         ("latex", "resnet20 &"),

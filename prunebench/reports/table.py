@@ -111,7 +111,7 @@ def render(  # noqa: PLR0913
         return _drawn([compared(picked(rows, asked))], form, to_file=to_file)
     if published:
         shown = beside(rows)
-        found.elsewhere = elsewhere(rows, shown)
+        found.elsewhere = [] if asked.columns else elsewhere(rows, shown)
         rows += shown
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
     rows = picked(rows, asked)

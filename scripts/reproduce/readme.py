@@ -2,36 +2,36 @@
 
 Every folder of ``outputs/reference`` that has a README.md (a title, the command, what to know) gets
 a table.md. The README shows the four columns that matter most of one of them; docs/results.md
-names all.
+names all. ``outputs/reference/results`` has all rows of all tables, one CSV for each data set.
 """
 
 import argparse
 import sys
-from dataclasses import replace
+from collections import defaultdict
 from pathlib import Path
 
-from prunebench.reports.columns import panels
-from prunebench.reports.formats import markdown
+from prunebench.reports.asked import Asked
 from prunebench.reports.load import load_runs
+from prunebench.reports.plain import as_csv, of_settings
 from prunebench.reports.plot.draw import plot
 from prunebench.reports.plot.pareto import Cost
-from prunebench.reports.published import beside
-from prunebench.reports.rows import rows_of
+from prunebench.reports.rows import Row, rows_of
 from prunebench.reports.table import render
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "foad_resnet20"
 #: where methods are compared in pairs, too: three seeds each
-COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70")
+COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70", "controls_resnet20")
 #: of the README, and what it is made of; a test compares it
 PICTURED = ("criteria_resnet56", "criteria_resnet56_macs70")
 PICTURE = "pareto.svg"
-COLUMNS = ("method", "fine-tuned %", "drop", "MACs")
+COLUMNS = ("method", "finetuned", "drop", "macs")
 RESULTS = """# Results
 
 Each table with its command, its notes and the reports that it is made of. Costs count multiply-adds
-(MACs) of convolution, linear and matmul layers for one image.
+(MACs) of convolution, linear and matmul layers for one image. All rows of all tables:
+[a CSV for each data set](../outputs/reference/results).
 
 """
 BEGIN, END = "<!-- results: scripts/reproduce/readme.py -->\n", "<!-- end of results -->\n"
@@ -62,6 +62,7 @@ def main() -> int:
     before, rest = text.split(BEGIN)
     tables[readme] = f"{before}{BEGIN}\n{shown}\n{END}{rest.split(END)[1]}"
     tables[results] = RESULTS + "\n".join(named) + "\n"
+    tables |= flat()
     stale = [
         path for path, fresh in tables.items() if not path.is_file() or path.read_text() != fresh
     ]
@@ -69,6 +70,7 @@ def main() -> int:
         if check:
             print(f"{path.relative_to(ROOT)} is not up to date")
         else:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(tables[path])
     if not check:
         plot([REFERENCE / name for name in PICTURED], "pareto", ROOT / "docs" / PICTURE, Cost())
@@ -76,13 +78,23 @@ def main() -> int:
 
 
 def brief(folder: Path) -> str:
-    """Returns the first columns of the one network and data set in `folder`, as Markdown."""
-    runs = load_runs([folder])
-    rows = rows_of(runs.reports, runs.failures)
-    [table] = panels(rows + beside(rows), runs)
-    at = [table.headers.index(name) for name in COLUMNS]
-    rows = [[row[i] for i in at] for row in table.rows]
-    return markdown(replace(table, title="", headers=list(COLUMNS), rows=rows, asides={}))
+    """Returns the columns that matter most, as Markdown."""
+    return render([folder], "markdown", asked=Asked(columns=COLUMNS))
+
+
+def flat() -> dict[Path, str]:
+    """Returns, for each data set, a CSV of all settings of all tables."""
+    found: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+    for about in sorted(REFERENCE.glob("*/README.md")):
+        runs = load_runs([about.parent])
+        for row in rows_of(runs.reports, runs.failures):
+            found[row.dataset].append((about.parent.name, row))
+    files = {}
+    for dataset, rows in found.items():
+        lines = of_settings([row for _, row in rows])
+        named = [{"table": name} | line for (name, _), line in zip(rows, lines, strict=True)]
+        files[REFERENCE / "results" / f"{dataset}.csv"] = as_csv(named)
+    return files
 
 
 def title(about: Path) -> str:
