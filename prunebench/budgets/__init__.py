@@ -57,6 +57,7 @@ class Budget(ABC):
     needs_decision = False  # uses GroupRank.kept
     needs_comparable = False  # ranks channels of different groups against each other
     limits_training = False  # `limits` says when pruning during training is done
+    chooses_divisor = False  # 0 is a divisor that the budget chooses
     #: least share of its dense channels that a group keeps, whatever the scores say; budgets where
     #: scores decide how many channels of a group go make it a setting
     floor_share = 0.0
@@ -67,7 +68,8 @@ class Budget(ABC):
         """Checks ranges."""
         require_choice("scope", self.scope, ("inner", "all"))
         require(self.floor >= 1, f"floor must be at least 1, got {self.floor}")
-        require(self.divisor >= 1, f"divisor must be at least 1, got {self.divisor}")
+        least = 0 if self.chooses_divisor else 1
+        require(self.divisor >= least, f"divisor must be at least {least}, got {self.divisor}")
         require_choice("rounding", self.rounding, ROUNDINGS)
         share = self.floor_share
         require(0 <= share <= 1, f"floor_share must lie in [0, 1], got {share}")

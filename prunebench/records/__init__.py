@@ -18,6 +18,7 @@ from prunebench.errors import DataError
 from prunebench.records.jsonfile import decode, plain, sync_folder, write_bytes
 from prunebench.records.measurement import TOP1 as TOP1
 from prunebench.records.measurement import Latency as Latency
+from prunebench.records.measurement import LatencyTarget as LatencyTarget
 from prunebench.records.measurement import Measurement as Measurement
 from prunebench.records.measurement import Score as Score
 from prunebench.records.measurement import Verification as Verification
@@ -127,6 +128,7 @@ class Report:
         baseline: the entry of the store that its baseline is; None if it is in none.
         unscored: group that the criterion had no score for -> why; it stayed whole. None in reports
             from before.
+        latency_target: of a budget in milliseconds; None of others.
         damaged: images that could not be read and were left out, and why; None if there were none.
     """
 
@@ -149,6 +151,7 @@ class Report:
     baseline: str | None = None
     unscored: dict[str, str] | None = None
     damaged: dict[str, str] | None = None
+    latency_target: LatencyTarget | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:

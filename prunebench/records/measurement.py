@@ -127,3 +127,42 @@ class Measurement:
     val: Score | None
     latency: list[Latency]
     verification: dict[str, Verification] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTarget:
+    """What a budget in milliseconds asked for, and what came of it; fastest of many passes.
+
+    Attributes:
+        on: ``cpu``, ``cuda`` or ``onnxruntime``.
+        batch: images per pass.
+        device, threads: of the machine.
+        divisor: of the kept counts, asked for or chosen.
+        dense_ms: of the dense network, measured.
+        asked_ms: the budget.
+        predicted_ms: of the slim network, from the times of its layers.
+        measured_ms: of the slim network.
+    """
+
+    on: str
+    batch: int
+    device: str
+    threads: int
+    divisor: int
+    dense_ms: float
+    asked_ms: float
+    predicted_ms: float
+    measured_ms: float
+
+    def __str__(self) -> str:
+        """Returns it as a line for the user."""
+        off = self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else 0.0
+        verdict = (
+            "" if abs(off) <= 0.1 else ", MORE THAN 10 % OFF: time it again on a quiet machine"
+        )
+        return (
+            f"latency ({self.on}, batch {self.batch}, {self.device}, threads: {self.threads}): "
+            f"dense {self.dense_ms:.3g} ms, asked for {self.asked_ms:.3g}, predicted "
+            f"{self.predicted_ms:.3g}, measured {self.measured_ms:.3g} ({off:+.0%}{verdict}); "
+            f"divisor {self.divisor}"
+        )

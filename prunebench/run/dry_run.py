@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from prunebench.budgets.latency import Timed
 from prunebench.channels import ChannelMap, Plan, trace
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
@@ -19,6 +21,7 @@ from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
 from prunebench.run.scored import left_whole, living, scored_only
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
+from prunebench.run.timing import LATENCY, ceiling, odd_widths, outcome, timed
 from prunebench.tracking.progress import Progress
 
 
@@ -40,6 +43,8 @@ def dry_run(run: Run) -> None:
     budget, unscored = scored_only(run.criterion, run.budget, network, cmap)
     if unscored:
         Progress().note(left_whole(unscored))
+    note, asked = Progress().note, budget
+    budget = timed(asked, network, cmap, example, Path(run.settings.outputs) / LATENCY, note)
     run = replace(run, budget=budget)
     if run.schedule.trains:
         images = sizes(data.train.labels, data.val.labels, data.test.labels)
@@ -59,9 +64,11 @@ def dry_run(run: Run) -> None:
         error = max(error, made.record.surgery_error)
         if alive := living(made.record):
             Progress().note(f"{step.name}: {alive}")
-    print_plan(
-        cmap, whole, origin, error, sizes(data.train.labels, data.val.labels, data.test.labels)
-    )
+    target = outcome(budget, asked, network, cmap, whole, example)
+    images = sizes(data.train.labels, data.val.labels, data.test.labels)
+    print_plan(cmap, whole, origin, error, images)
+    if target is not None and isinstance(budget, Timed):
+        say(str(target), ceiling(budget, cmap), odd_widths(budget, cmap, whole))
 
 
 def foresee(
@@ -115,5 +122,10 @@ def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: 
         f"MACs: {dense.macs:,} -> {macs:,} (-{1 - macs / dense.macs:.1%}); {CONVENTION}",
         f"surgery: masked and slimmed network agree to {error:.1e} (relative)",
     )
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(*lines)
+
+
+def say(*lines: str) -> None:
+    """Prints those of `lines` that say something."""
+    for line in filter(None, lines):
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,12 +15,13 @@ from prunebench import measure
 from prunebench.channels import ChannelMap, Plan, add_position_biases_as_in, slim, trace
 from prunebench.contracts import Dense
 from prunebench.models.found import keep_variance
-from prunebench.records import StepRecord, from_json, to_json
+from prunebench.records import LatencyTarget, StepRecord, from_json, to_json
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
 from prunebench.run.in_training import prune_while_training
 from prunebench.run.scored import left_whole, living, scored_only
 from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, evidence
+from prunebench.run.timing import LATENCY, outcome, timed
 from prunebench.schedules import Step
 
 
@@ -37,6 +39,7 @@ class Pruned:
         plans: one per step, each in the numbering of the network it was applied to.
         steps: their records.
         unscored: group that stayed whole for want of a score -> why.
+        latency_target: what came of a budget in milliseconds.
     """
 
     network: nn.Module
@@ -45,6 +48,7 @@ class Pruned:
     plans: tuple[Plan, ...]
     steps: tuple[StepRecord, ...]
     unscored: Mapping[str, str]
+    latency_target: LatencyTarget | None = None
 
     @property
     def plan(self) -> Plan:
@@ -62,6 +66,9 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     budget, unscored = scored_only(context.run.criterion, context.run.budget, dense, cmap)
     if unscored:
         context.progress.note(left_whole(unscored))
+    asked, outputs = budget, Path(context.run.settings.outputs)
+    note = context.progress.note
+    budget = timed(asked, dense, cmap, context.example, outputs / LATENCY, note)
     run = replace(context.run, budget=budget)
     context = replace(context, run=run)
     start, decided = dense, None
@@ -80,7 +87,12 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
     if run.schedule.redraws:
         network = redrawn(context, plans)
-    return Pruned(network, bare, repaired, plans, tuple(made.record for made in cuts), unscored)
+    records = tuple(made.record for made in cuts)
+    plan = reduce(Plan.compose, plans, Plan({}))
+    target = outcome(budget, asked, repaired, cmap, plan, context.example)
+    if target is not None:
+        note(str(target))
+    return Pruned(network, bare, repaired, plans, records, unscored, target)
 
 
 def take(

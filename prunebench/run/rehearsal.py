@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn, optim
@@ -15,12 +16,15 @@ from prunebench.datasets import Data
 from prunebench.run.in_training import observer_of
 from prunebench.run.scored import scored_only
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
+from prunebench.run.timing import LATENCY, timed
 
 #: training images that criterion and repair are tried with
 IMAGES = 4
 
 
-def rehearse(run: Run, data: Data, network: nn.Module, example: Tensor) -> None:
+def rehearse(
+    run: Run, data: Data, network: nn.Module, example: Tensor, note: Callable[[str], None]
+) -> None:
     """Prunes a network that is yet to be trained, all groups at once, and forgets what came of it.
 
     Args:
@@ -28,6 +32,7 @@ def rehearse(run: Run, data: Data, network: nn.Module, example: Tensor) -> None:
         data: its splits; training images alone are looked at.
         network: with initial weights; left unchanged.
         example: input to trace and verify with.
+        note: tells the user.
 
     Raises:
         PrunebenchError: criterion, budget, schedule or repair cannot serve this network: a pattern
@@ -36,7 +41,8 @@ def rehearse(run: Run, data: Data, network: nn.Module, example: Tensor) -> None:
     with in_mode(network):
         cmap = trace(network, example)
         budget, _ = scored_only(run.criterion, run.budget, network, cmap)
-        run = replace(run, budget=budget)
+        store = Path(run.settings.outputs) / LATENCY
+        run = replace(run, budget=timed(budget, network, cmap, example, store, note))
         names = [group.name for group in run.budget.select(cmap)]
         steps = run.schedule.steps(names)
         if run.schedule.trains:

@@ -149,7 +149,7 @@ def dense_network(context: RunContext) -> nn.Module:
     network = baseline.build(run, context.data).to(context.device)
 
     def rehearsal() -> None:
-        rehearse(run, context.data, network, context.example)
+        rehearse(run, context.data, network, context.example, context.progress.note)
 
     def train(network: nn.Module, checkpoint: Checkpoint) -> Trained:
         return context.train(network, run.recipe.baseline, "baseline", checkpoint)

@@ -38,6 +38,7 @@ def write_up(
         note=context.data.note,
         contents=run.contents,
         unscored=dict(pruned.unscored),
+        latency_target=pruned.latency_target,
         damaged=dict(context.data.damaged.found) or None,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

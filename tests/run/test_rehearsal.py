@@ -21,7 +21,7 @@ def rehearsed(*overrides):
     data = run.dataset.load()
     network = baseline.build(run, data)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    rehearse(run, data, network, tracing_image(data.shape))
+    rehearse(run, data, network, tracing_image(data.shape), print)
     assert network.training
     assert all(bool((before[name] == value).all()) for name, value in network.state_dict().items())
 

@@ -1,0 +1,112 @@
+"""Target latency: the slimmed network may take so many milliseconds and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+from prunebench.budgets import Budget
+from prunebench.budgets.layer_times import BLOCK, LayerTimes
+from prunebench.budgets.target import ALLOCATIONS, Target
+from prunebench.contracts import Dense, GroupRank
+from prunebench.errors import PruningError, require, require_choice
+
+if TYPE_CHECKING:
+    from prunebench.channels import ChannelMap, Plan
+
+#: what is timed
+ENGINES = ("cpu", "cuda", "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(Budget):
+    """Keeps as much as stays within a time, once its network's layers have been timed.
+
+    Attributes:
+        keep: up to 1 the fraction of the dense network's time, above 1 milliseconds.
+        on: ``cpu``, ``cuda`` or ``onnxruntime``.
+        batch: images per pass.
+        allocation, floor_share: as in `Target`.
+        divisor: kept counts are rounded up to a multiple of it; 0 takes the one, 1 or 8, with which
+            the larger network stays within the time.
+    """
+
+    keep: float
+    on: str = "cpu"
+    batch: int = 64
+    allocation: str = "uniform"
+    floor_share: float = 0.0
+    divisor: int = 0
+
+    limits_training = True
+    chooses_divisor = True
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        super().__post_init__()
+        require(self.keep > 0, f"keep must be positive, got {self.keep}")
+        require_choice("on", self.on, ENGINES)
+        require(self.batch >= 1, f"batch must be at least 1, got {self.batch}")
+        require_choice("allocation", self.allocation, ALLOCATIONS)
+
+    @property
+    def needs_comparable(self) -> bool:  # type: ignore[override]
+        """Whether channels of different groups are ranked against each other."""
+        return self.allocation == "global"
+
+    def choose(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> Plan:
+        """Cannot choose before `timed`.
+
+        Raises:
+            PruningError: always.
+        """
+        raise PruningError("budget=latency needs a network that was timed; use the command line")
+
+    def timed(self, times: LayerTimes) -> Timed:
+        """Returns the budget for a network that takes `times`; its divisor is 1 where it chooses.
+
+        Raises:
+            PruningError: the dense network is faster already.
+        """
+        keep = self.keep if self.keep <= 1 else 1e3 * self.keep / times.dense
+        if keep > 1:
+            raise PruningError(
+                f"budget.keep={self.keep:g} ms exceeds the {times.dense / 1e3:.3g} ms of the dense "
+                f"network ({self.on}, batch {self.batch})"
+            )
+        shared = {f.name: getattr(self, f.name) for f in fields(Budget)}
+        return Timed(
+            **{**shared, "divisor": self.divisor or 1},
+            keep=keep,
+            allocation=self.allocation,
+            floor_share=self.floor_share,
+            times=times,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Target):
+    """The target once the machine is known: `Latency` becomes this, no option does.
+
+    Attributes:
+        times: of the dense network's layers.
+    """
+
+    times: LayerTimes
+
+    unit = "microseconds"
+
+    def amount(self, cmap: ChannelMap, plan: Plan) -> int:
+        """Returns the microseconds of the network slimmed by `plan`, as predicted."""
+        return round(self.times.predicted(cmap, plan))
+
+    def dense_amount(self, dense: Dense) -> int:
+        """Returns the microseconds of the unpruned network."""
+        return round(self.times.dense)
+
+
+#: divisors that are tried, smallest first
+DIVISORS = (1, BLOCK)

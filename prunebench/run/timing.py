@@ -1,0 +1,334 @@
+"""A budget in milliseconds: the machine is timed once, and what was measured is kept."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from prunebench.budgets import Budget
+from prunebench.budgets.latency import DIVISORS, Latency, Timed
+from prunebench.budgets.layer_times import BLOCK, Dim, Grid, Layer, anchored, costly_widths, fitted
+from prunebench.channels import ChannelMap, Plan, slim
+from prunebench.contracts import GroupRank
+from prunebench.errors import ConfigError, PruningError
+from prunebench.measure import layers as timing
+from prunebench.measure.engines import require_packages
+from prunebench.measure.latency import noise
+from prunebench.records import LatencyTarget
+from prunebench.records.environment import device_name
+from prunebench.records.jsonfile import digest, write_bytes
+from prunebench.run.step import dense_counts
+
+#: folder of what was measured, below that of all runs
+LATENCY = "latency"
+#: shares of a layer's width at which it is timed, beside a single channel
+SHARES = (1 / 4, 1 / 2, 1)
+#: how much narrower a width is that is no multiple of `BLOCK`
+ODD = 3
+#: seconds for which a whole network is timed
+SECONDS = 1.0
+#: how often the search is held against a network that is really slimmed
+ROUNDS = 2
+
+
+@dataclass
+class Clock:
+    """Times layers and networks on one machine, each once.
+
+    Attributes:
+        engine: ``cpu``, ``cuda`` or ``onnxruntime``.
+        batch: images per pass.
+        path: file of what was measured before; None keeps it in memory.
+    """
+
+    engine: str
+    batch: int
+    path: Path | None
+
+    def __post_init__(self) -> None:
+        """Reads what is there."""
+        self.known: dict[str, float] = {}
+        if self.path is not None and self.path.exists():
+            self.known = json.loads(self.path.read_text(encoding="utf-8"))["microseconds"]
+
+    @property
+    def device(self) -> torch.device:
+        """Where images and layers lie."""
+        return torch.device("cuda" if self.engine == "cuda" else "cpu")
+
+    def of(self, key: str, measure: Callable[[], float]) -> float:
+        """Returns the microseconds called `key`, measured if they are not known."""
+        full = f"{key} batch={self.batch}"
+        if full not in self.known:
+            self.known[full] = measure()
+        return self.known[full]
+
+    def layer(self, seen: timing.Seen, inputs: int, outputs: int) -> float:
+        """Returns the microseconds of a layer at these widths."""
+
+        def measure() -> float:
+            made = timing.sized(seen.module, inputs, outputs).to(self.device)
+            shape = (inputs, *seen.shape[1:])
+            run = timing.layer_runner(self.engine, made)
+            return timing.fastest(run, noise(shape, self.batch, self.device))
+
+        return self.of(f"{timing.described(seen.module, seen.shape)} {inputs}x{outputs}", measure)
+
+    def network(self, network: nn.Module, shape: Sequence[int]) -> float:
+        """Returns the microseconds of a whole network, measured now."""
+        here = copy.deepcopy(network).to(self.device).eval()
+        run = timing.network_runner(self.engine, here, noise(shape, 2, self.device))
+        return timing.fastest(run, noise(shape, self.batch, self.device), SECONDS)
+
+    def kept_network(self, network: nn.Module, shape: Sequence[int]) -> float:
+        """Returns the same, measured once."""
+        name = hashlib.sha256(f"{network}{list(shape)}".encode()).hexdigest()[:16]
+        return self.of(f"network {name}", lambda: self.network(network, shape))
+
+    def save(self) -> None:
+        """Writes all that is known."""
+        if self.path is not None:
+            content = {"machine": machine(self.engine), "microseconds": self.known}
+            write_bytes(self.path, json.dumps(content, indent=1).encode())
+
+
+def machine(engine: str) -> dict[str, object]:
+    """Returns what times depend on beside the layers."""
+    version = str(torch.__version__)
+    if engine == "onnxruntime":
+        require_packages("onnx", "onnxscript", "onnxruntime")
+        import onnxruntime
+
+        version = str(onnxruntime.__version__)
+    elif engine == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("budget.on=cuda: this machine has no CUDA device; use budget.on=cpu")
+    device = device_name("cuda" if engine == "cuda" else "cpu")
+    threads = torch.get_num_threads()
+    return {"engine": engine, "version": version, "device": device, "threads": threads}
+
+
+def timed(
+    budget: Budget,
+    network: nn.Module,
+    cmap: ChannelMap,
+    example: Tensor,
+    store: Path | None,
+    note: Callable[[str], None],
+) -> Budget:
+    """Returns `budget`; one of `Latency` for the time that `network` takes on this machine.
+
+    Args:
+        budget: any.
+        network: dense, traced as `cmap`; left unchanged.
+        cmap: its channel map.
+        example: an image [1, C, H, W].
+        store: folder of what was measured before; None measures anew.
+        note: tells the user.
+
+    Raises:
+        PruningError: the time cannot be reached.
+        ConfigError: the engine is not there.
+    """
+    if not isinstance(budget, Latency):
+        return budget
+    here = machine(budget.on)
+    path = None if store is None else store / f"{digest(here)[:16]}.json"
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock") if path else nullcontext():  # two that time disturb each other
+        clock = Clock(budget.on, budget.batch, path)
+        before = len(clock.known)
+        if not before:
+            note(f"timing layers on {here['device']} ({budget.on}, batch {budget.batch}), once")
+        made = _timed(budget, network, cmap, example, clock)
+        if len(clock.known) > before:
+            clock.save()
+    return made
+
+
+def _timed(
+    budget: Latency, network: nn.Module, cmap: ChannelMap, example: Tensor, clock: Clock
+) -> Timed:
+    """Returns the budget for the times of `network`, held against really slimmed networks."""
+    shape = tuple(example.shape[1:])
+    names = {group.name for group in budget.select(cmap)}
+    layers = list(layers_of(network, cmap, example, names, clock))
+    times = fitted(layers, clock.kept_network(network, shape))
+    made = best_divisor(budget, budget.timed(times), cmap)
+    for _ in range(ROUNDS):
+        plan = tentative(made, cmap)
+        measured = clock.kept_network(slim(network, cmap, plan).eval(), shape)
+        made = replace(made, times=anchored(made.times, cmap, plan, measured))
+    return made
+
+
+def layers_of(
+    network: nn.Module, cmap: ChannelMap, example: Tensor, names: set[str], clock: Clock
+) -> Iterator[Layer]:
+    """Yields the layers of `network` with their times at the widths that `names` may get."""
+    last: Dim | int = 0
+    ends: tuple[Dim | int, Dim | int]
+    cut = {number for number, group in enumerate(cmap.groups) if group.name in names}
+    home = cmap.locate[0]
+
+    def changes(dim: Dim | int) -> bool:
+        if isinstance(dim, int) or dim not in cmap.dims:
+            return False
+        return bool(cut & {*home[cmap.dims[dim]].tolist()})
+
+    kinds = timing.timed_kinds(clock.engine)
+    for seen in timing.calls(network, example):
+        sort, module, weight = timing.kind(seen.module), seen.module, f"{seen.name}.weight"
+        if sort in ("conv", "linear"):
+            size = module.get_parameter("weight").shape
+            last = (weight, 0)
+            ends, widths = ((weight, 1), last), (size[1], size[0])
+        else:
+            own = (weight, 0) if (weight, 0) in cmap.dims else last
+            fits = not isinstance(own, int) and len(cmap.dims.get(own, ())) == seen.shape[0]
+            widths = (seen.shape[0], seen.shape[0])
+            last = own if fits else last
+            ends = (own if fits else widths[0], widths[1])
+        if sort in kinds:
+            free = (changes(ends[0]), changes(ends[1]))
+            grid = measured_grid(seen, widths, free, clock, tied=sort not in ("conv", "linear"))
+            sides = [
+                end if may else width for end, may, width in zip(ends, free, widths, strict=True)
+            ]
+            yield Layer(seen.name, sides[0], sides[1], grid)
+
+
+def measured_grid(
+    seen: timing.Seen, widths: tuple[int, int], free: tuple[bool, bool], clock: Clock, *, tied: bool
+) -> Grid:
+    """Returns the times of a layer.
+
+    Args:
+        seen: the layer.
+        widths: of its inputs and outputs, dense.
+        free: whether they may change.
+        clock: times it.
+        tied: whether outputs are as many as inputs.
+    """
+    places = [points(width, each) for width, each in zip(widths, free, strict=True)]
+    if tied:
+        places[1] = [widths[1]]
+    tables = []
+    for less in (0, ODD):
+        table = np.empty((len(places[0]), len(places[1])))
+        for (i, a), (j, b) in product(enumerate(places[0]), enumerate(places[1])):
+            inputs = max(1, a - less) if free[0] else a
+            outputs = inputs if tied else max(1, b - less) if free[1] else b
+            table[i, j] = clock.layer(seen, inputs, outputs)
+        tables.append(table)
+    return Grid(tuple(places[0]), tuple(places[1]), *tables)
+
+
+def points(width: int, free: bool) -> list[int]:
+    """Returns the widths at which a dimension is timed: multiples of `BLOCK`, and the dense one."""
+    if not free:
+        return [width]
+    shares = {min(width, -(-round(width * share) // BLOCK) * BLOCK) for share in SHARES}
+    return sorted({1, *shares})
+
+
+def best_divisor(budget: Latency, made: Timed, cmap: ChannelMap) -> Timed:
+    """Returns `made` with the divisor with which the larger network stays within the time.
+
+    Raises:
+        PruningError: none does.
+    """
+    if budget.divisor:
+        return made
+    found, why = list[tuple[int, int, Timed]](), None
+    for divisor in DIVISORS:
+        candidate = replace(made, divisor=divisor)
+        try:
+            found.append((cmap.macs(tentative(candidate, cmap)), -divisor, candidate))
+        except PruningError as error:
+            why = why or error
+    if not found:
+        assert why is not None
+        raise why
+    return max(found, key=lambda entry: entry[:2])[2]
+
+
+def tentative(budget: Timed, cmap: ChannelMap) -> Plan:
+    """Returns a plan within the time, whatever the scores.
+
+    Raises:
+        PruningError: there is none; the message says how much faster the network can be.
+    """
+    ranks = {
+        group.name: GroupRank(-torch.arange(group.size).double()) for group in budget.select(cmap)
+    }
+    try:
+        uniform = replace(budget, allocation="uniform")
+        return uniform.choose(cmap, ranks, dense_counts(cmap), share=1.0)
+    except PruningError as error:
+        raise PruningError(f"{ceiling(budget, cmap)}; {error}") from error
+
+
+def ceiling(budget: Timed, cmap: ChannelMap) -> str:
+    """Says how much faster the network can be at most, and what stays."""
+    floors = Plan({name: range(count) for name, count in budget.floors(cmap).items()})
+    times = budget.times
+    least, left = times.predicted(cmap, floors), times.by_layer(cmap, floors)
+    whole = [(ms, one.name) for ms, one in zip(left, times.layers, strict=True) if not one.changes]
+    slowest = ", ".join(name for _, name in sorted(whole, reverse=True)[:3])
+    kept = times.slope * sum(ms for ms, _ in whole)
+    rest = max(0.0, times.dense - times.slope * times.whole)
+    return (
+        f"at most {times.dense / max(least, 1.0):.1f}x on this machine: {least / 1e3:.3g} of "
+        f"{times.dense / 1e3:.3g} ms stay where every group is at its floor, {kept / 1e3:.3g} of them "
+        f"in layers whose widths stay ({slowest or 'none'} ...) and {rest / 1e3:.3g} between layers"
+    )
+
+
+def outcome(
+    budget: Budget, asked: Budget, network: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
+) -> LatencyTarget | None:
+    """Returns what came of a budget in milliseconds, measured now; None for other budgets.
+
+    Args:
+        budget: as `timed` made it.
+        asked: as it was before.
+        network: slim.
+        cmap: of the dense network.
+        plan: what it keeps of that.
+        example: an image [1, C, H, W].
+    """
+    if not isinstance(budget, Timed) or not isinstance(asked, Latency):
+        return None
+    clock, here = Clock(asked.on, asked.batch, None), machine(asked.on)
+    return LatencyTarget(
+        on=asked.on,
+        batch=asked.batch,
+        device=str(here["device"]),
+        threads=torch.get_num_threads(),
+        divisor=budget.divisor,
+        dense_ms=budget.times.dense / 1e3,
+        asked_ms=budget.keep * budget.times.dense / 1e3,
+        predicted_ms=budget.times.predicted(cmap, plan) / 1e3,
+        measured_ms=clock.network(network, tuple(example.shape[1:])) / 1e3,
+    )
+
+
+def odd_widths(budget: Timed, cmap: ChannelMap, plan: Plan) -> str:
+    """Says which widths cost the speed-up here; "" if none does."""
+    widths = costly_widths(budget.times, cmap, plan)
+    if not widths:
+        return ""
+    some = ", ".join(map(str, widths[:3])) + (", ..." if len(widths) > 3 else "")
+    return f"widths of {some} cost you the speed-up: budget.divisor={BLOCK}"
