@@ -20,7 +20,7 @@ from prunebench.reports.table import render
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
-SHOWN = "foad_resnet20"
+SHOWN = "fpgm_resnet20"
 #: where methods are compared in pairs, too: three seeds each
 COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70", "controls_resnet20")
 #: of the README, and what it is made of; a test compares it
