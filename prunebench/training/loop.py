@@ -116,6 +116,7 @@ def _train_epoch(run: Training, task: Task) -> None:
     )
     for images, labels in batches:
         train_step(run, images, labels)
+        run.train.share_damage()
         run.step += 1
         task.advance()
         if run.over:
@@ -204,6 +205,7 @@ def _count_correct(run: Training) -> tuple[int, int]:
         for images, labels in run.val.batches(size, shared_out=True):
             counts[0] += (network(images).argmax(1) == labels).sum()
             counts[1] += len(labels)
+    run.val.share_damage()
     correct, seen = distributed.total(counts).tolist()
     return correct, seen
 

@@ -107,6 +107,9 @@ class ResidentSplit(Split):
         order = self._sample_order(seed, balanced)[:count].to(self.device)
         return ResidentRows(self, order), self.labels[order]
 
+    def share_damage(self) -> None:
+        """See `Split`. All images were read long ago."""
+
     def floats(self, places: Tensor) -> Tensor:
         """Returns the plain images at `places`, normalised."""
         return self._floats(self.images[places])

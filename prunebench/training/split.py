@@ -90,6 +90,14 @@ class Split(ABC):
             return balanced_order(self.labels.cpu(), seed_for(seed, "sample") % 2**32)
         return torch.randperm(len(self), generator=generator(seed, "sample"))
 
+    @abstractmethod
+    def share_damage(self) -> None:
+        """Lets all processes, which come by together, know which images the others could not read.
+
+        Raises:
+            DataError: together they are too many; in all processes at once.
+        """
+
     def _floats(self, images: Tensor) -> Tensor:
         """``(pixel / 255 - mean) / std`` of uint8 images, float32, in this split's layout."""
         # Contiguous on the way: broadcasting a channel over channels_last strides is slow on a CPU.

@@ -113,6 +113,7 @@ class StreamedSplit(Split):
         super().__init__(data, images, device=device, channels_last=channels_last)
         self.stream = images
         self._bad: set[str] = set()
+        self._unshared: list[tuple[str, str]] = []
         self._order = Order()
         loading = images.loading
         self._loader = DataLoader(
@@ -137,7 +138,7 @@ class StreamedSplit(Split):
             Batch(order[own_part(step, len(self), batch_size)], (seed, stage, epoch))
             for step in every
         )
-        for images, labels in self._read(wanted):
+        for images, labels in self._read(wanted, together=True):
             if not len(labels):
                 raise DataError(
                     f"dataset {self.data.name}: none of the images of a training batch can be "
@@ -153,7 +154,7 @@ class StreamedSplit(Split):
             Batch(torch.arange(begin, min(begin + batch_size, len(self))))
             for begin in starts(len(self), batch_size, shared_out=shared_out)
         )
-        for images, labels in self._read(wanted):
+        for images, labels in self._read(wanted, together=shared_out):
             if len(labels):
                 yield self._floats(images), labels
 
@@ -186,14 +187,28 @@ class StreamedSplit(Split):
         """Returns uint8 images normalised, on the device."""
         return self._floats(images.to(self.device, non_blocking=True))
 
-    def _read(self, wanted: Iterable[Batch]) -> Iterator[tuple[Tensor, Tensor]]:
+    def share_damage(self) -> None:
+        """See `Split`."""
+        if distributed.size() == 1:
+            return
+        for part in distributed.from_all(self._unshared):
+            self._remember(part)
+        self._unshared = []
+        self._require_few()
+
+    def _read(self, wanted: Iterable[Batch], *, together: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the uint8 images and the labels of the wanted batches, on the device."""
-        for part in self._loaded(wanted):
+        for part in self._loaded(wanted, together=together):
             images = part.images.to(self.device, non_blocking=True)
             yield images, self.labels[part.places].to(self.device, non_blocking=True)
 
-    def _loaded(self, wanted: Iterable[Batch]) -> Iterator[Loaded]:
-        """Yields the wanted batches as the loader processes made them, and keeps the damage low."""
+    def _loaded(self, wanted: Iterable[Batch], *, together: bool = False) -> Iterator[Loaded]:
+        """Yields the wanted batches as the loader processes made them, and keeps the damage low.
+
+        Args:
+            wanted: in this order.
+            together: whether the run's other processes read beside this one, and `share_damage`.
+        """
         self._order.batches = wanted
         loaded = iter(self._loader)
         while True:
@@ -211,23 +226,25 @@ class StreamedSplit(Split):
                     "run.resume=true, perhaps with fewer dataset.workers"
                 ) from None
             if part.damaged:
-                self._note(part.damaged)
+                self._remember(part.damaged)
+                if together and distributed.size() > 1:
+                    self._unshared += part.damaged
+                else:
+                    self._require_few()
             yield part
 
-    def _note(self, damaged: list[tuple[str, str]]) -> None:
-        """Takes note of damaged images.
-
-        Raises:
-            DataError: there are too many. Of several processes only number 0 says so: it sees as
-                large a part of them as any, and ends the others.
-        """
+    def _remember(self, damaged: list[tuple[str, str]]) -> None:
+        """Takes note of damaged images."""
         for name, why in damaged:
             self._bad.add(name)
             self.data.damaged.add(name, why)
+
+    def _require_few(self) -> None:
+        """Raises DataError where too many images are damaged."""
         allowed = self.stream.loading.allow_damaged
-        if distributed.rank() or len(self._bad) * distributed.size() <= allowed * len(self):
+        if len(self._bad) <= allowed * len(self):
             return
-        name, why = damaged[0]
+        name, why = [item for item in self.data.damaged.found.items() if item[0] in self._bad][-1]
         raise DataError(
             f"dataset {self.data.name}: {len(self._bad)} of {len(self):,} images could not be "
             f"read, more than dataset.allow_damaged={allowed:g} allows; the last is {name} ({why})"

@@ -77,11 +77,11 @@ class _Total(torch.autograd.Function):
     """The sum over the processes; so is its gradient, as every process's loss depends on it."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
         """Returns the sum."""
         return distributed.total(tensor)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
         """Returns the sum of the gradients."""
         return distributed.total(gradient)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn, optim
 from torch import distributed as dist
 from torch.nn import functional
@@ -20,14 +21,15 @@ from prunebench.channels import trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import TrainingCriterion
-from prunebench.datasets import Arrays, Data
-from prunebench.errors import TrainingError
+from prunebench.datasets import Arrays, Data, DatasetSpec
+from prunebench.errors import DataError, TrainingError
 from prunebench.models.resnet import Resnet
 from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.step import dense_counts
 from prunebench.training import distributed
+from prunebench.training.heads import head_weight, headed, initial_weight
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage, TrainResult
 
@@ -159,6 +161,8 @@ def with_dropout_and_norms(folder: Path) -> dict[str, Any]:
     return {**result(network, done), "dropped": dropped[0], "mean": means[0]}
 
 
+#: for networks that end in an embedding
+MARGIN = replace(PHASE, head="cosface")
 SYNCED = replace(PHASE, sync_batchnorm=True, ema=0.5)
 
 
@@ -290,6 +294,49 @@ def a_loss_that_is_not_finite(folder: Path) -> dict[str, Any]:
     return {"message": "none"}
 
 
+def faces_with_a_head(folder: Path) -> dict[str, Any]:
+    whole = headed_network()
+    done = train(whole, data(), MARGIN, stage())
+    return {**result(whole, done), "head": head_weight(whole)}
+
+
+def headed_network() -> nn.Module:
+    return headed(plain_network(), initial_weight(4, 4, seed=3), MARGIN)
+
+
+#: of 40 training images, in the order of their names, and the places of the damaged ones
+TREE, DAMAGED = 40, (0, 7, 22)
+
+
+def photographs(root: Path, allowed: float) -> Data:
+    """Two classes of small files, some of them damaged."""
+    for number in range(TREE):
+        path = root / "train" / f"class{number % 2}" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+        if number in DAMAGED:
+            path.write_bytes(path.read_bytes()[:20])
+    values = {"path": str(root), "image_size": 8, "workers": 0, "val_size": 0, "test_size": 0}
+    return (
+        option("dataset", "folder", DatasetSpec, **values, allow_damaged=allowed)
+        .suited(None)
+        .load()
+    )
+
+
+def damaged_images(folder: Path) -> dict[str, Any]:
+    place = folder / f"tree{distributed.rank()}" / "tree"
+    photos = photographs(place, allowed=3 / TREE)
+    network = plain_network()
+    done = train(network, photos, PHASE, stage())
+    few, error = photographs(place, allowed=2 / TREE), ""
+    try:
+        train(plain_network(), few, PHASE, stage())
+    except DataError as caught:
+        error = str(caught)
+    return {**result(network, done), "found": {*photos.damaged.found}, "error": error}
+
+
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "plain": without_batch_statistics,
     "norms": with_dropout_and_norms,
@@ -298,6 +345,8 @@ SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "gram": scored_halves("gram"),
     "cac": removals,
     "killed": killed_in_mid_half,
+    "head": faces_with_a_head,
+    "damaged": damaged_images,
     "bad": a_loss_that_is_not_finite,
 }
 

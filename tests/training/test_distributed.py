@@ -156,6 +156,32 @@ def test_killed_twice_in_the_middle_of_a_half_they_end_where_they_would_have(fou
         assert all(map(torch.equal, whole["damages"], resumed["damages"]))
 
 
+@of("head")
+def test_two_processes_train_a_head_as_one_does(found: Found):
+    whole = script.headed_network()
+    done = train(whole, script.data(), script.MARGIN, script.stage())
+    for left in found:
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(left["network"][name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(left["head"], whole.head.weight.detach(), rtol=1e-4, atol=1e-6)
+        for mine, theirs in zip(done.history, left["history"], strict=True):
+            assert theirs["loss"] == pytest.approx(mine.loss, rel=1e-5)
+    assert not torch.equal(found[0]["head"], script.headed_network().head.weight)
+
+
+@of("damaged")
+def test_damaged_images_are_counted_over_both_and_stop_both_at_once(found: Found):
+    first, second = found
+    assert equal(first["network"], second["network"])
+    named = {f"train/class{number % 2}/{number:02}.png" for number in script.DAMAGED}
+    assert first["found"] == second["found"] == named
+    assert [record["seen"] for record in first["history"]] == [script.TREE - len(named)] * 3
+    assert first["error"] == second["error"]
+    assert (
+        "3 of 40 images could not be read, more than dataset.allow_damaged=0.05" in first["error"]
+    )
+
+
 @of("bad")
 def test_a_loss_that_one_process_alone_sees_stops_both_and_names_its_step(found: Found):
     drawn = draw_epoch(script.IMAGES, script.data(), seed=7, stage="training", epoch=0)
