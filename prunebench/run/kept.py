@@ -1,4 +1,6 @@
-"""The measurement of a stored baseline, kept beside it, so that the runs that share it share this.
+"""The measurement of a baseline, kept so that the runs that share it share this.
+
+It lies beside a stored baseline; of one that others trained, in a folder of its own.
 
 It holds for a machine and its settings: a latency of elsewhere would be no measure of the speed-up.
 """
@@ -33,7 +35,7 @@ def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
         stage: of the run.
         network: the baseline.
     """
-    if baseline.stored_as(context.run, network, context.data) is None:
+    if not context.run.baseline.store:
         return context.measured(stage, network)
     place = place_of(context, network)
     answers = context.folder / PREDICTIONS / f"{stage}.npz"
@@ -60,4 +62,9 @@ def place_of(context: RunContext, network: nn.Module) -> Path:
         "latency_batch": context.run.settings.latency_batch,
         **{name: found[name] for name in DECIDING},
     }
-    return baseline.entry(context.run, network) / MEASURED / f"{digest(key)[:16]}.pt"
+    run = context.run
+    if baseline.stored_as(run, network, context.data) is not None:
+        return baseline.entry(run, network) / MEASURED / f"{digest(key)[:16]}.pt"
+    given = baseline.identity(run, network) | {"seed": None, "recipe": None, "processes": None}
+    whole = {**key, "given": given, "checkpoint": run.contents.get("baseline.checkpoint")}
+    return Path(run.settings.outputs) / MEASURED / f"{digest(whole)[:16]}.pt"

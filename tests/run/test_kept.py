@@ -2,6 +2,8 @@
 
 import json
 
+import torch
+
 TINY = [
     "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
     "dataset.train_size=64", "budget=macs", "recipe=quick", "recipe.baseline.epochs=1",
@@ -33,3 +35,13 @@ def test_it_is_shared_where_it_holds_and_made_anew_where_not(prunebench, tmp_pat
     assert not run("d", "criterion=l2")
     assert baseline_in(tmp_path / "d")[0]["test"] == baseline_in(tmp_path / "a")[0]["test"]
     assert not run("e", "criterion=l2", "baseline.store=false")
+    weights = torch.load(entry / "stages" / "baseline.pt", weights_only=True)["network"]
+    torch.save(weights, tmp_path / "given.pt")
+    given = "baseline.checkpoint=given.pt"
+    assert not run("f", "criterion=l1", given)  # others trained it, for all we know
+    assert run("g", "criterion=l1", given, "run.seed=1", "recipe.baseline.epochs=9")
+    assert baseline_in(tmp_path / "g") == baseline_in(tmp_path / "f")
+    weights[[*weights][-1]] += 1
+    torch.save(weights, tmp_path / "given.pt")
+    assert not run("h", "criterion=l1", given)
+    assert not run("i", "criterion=l1", given, "baseline.store=false")
