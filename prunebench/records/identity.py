@@ -47,6 +47,8 @@ WHOLE = {
     name: {"schedule": ("oneshot", "one-shot"), "repair": ("none", "no least squares")}
     for name in ("thinet", "thinet_tpami")
 }
+#: models that say themselves what they are, and by which field
+NAMED_BY = {"import": "target", "timm": "name"}
 #: digits of a file's sha256 that tell settings apart
 SHOWN = 12
 #: options that go without saying
@@ -160,6 +162,8 @@ def names(record: Record) -> tuple[str, str, str]:
     if untouched and origin is None:
         method += "; not pruned"
     model = choices.get("model", "?")
+    if model in NAMED_BY:
+        model = str(record.config["model"][NAMED_BY[model]]).rpartition(".")[2]
     if origin is not None:
         how = "found" if record.config["model"]["macs"] is None else "re-designed"
         model = f"{origin.model}, {how}"

@@ -144,3 +144,18 @@ def test_the_ranking_of_thinet_alone_is_not_called_thinet(
     plain = {"criterion": "thinet", "repair": "none", "schedule": "oneshot", "recipe": "none"}
     report = make_report(0, choices={**plain, **choices})
     assert names(report)[2] == method
+
+
+@pytest.mark.parametrize(
+    ("option", "section", "name"),
+    [
+        ("import", {"target": "my.module.Net"}, "Net"),
+        ("timm", {"name": "resnet18"}, "resnet18"),
+        ("resnet20", {"depth": 20}, "resnet20"),
+    ],
+)
+def test_a_network_of_others_goes_by_its_own_name(
+    make_report: Maker, option: str, section: dict[str, object], name: str
+) -> None:
+    report = make_report(config={"model": section}, choices={"model": option})
+    assert names(report)[0] == name
