@@ -142,11 +142,9 @@ def budget_refused(criterion, budget, schedule):
     if budget == "own":
         if criterion not in DECIDES:
             return "takes the criterion's own decision"
-        return (
-            "no final size to go to in rounds"
-            if schedule in ("iterative", "soft", "never")
-            else None
-        )
+        again = criterion_of(criterion).decides_in_rounds
+        in_rounds = schedule in ("iterative", "soft", "never") and not again
+        return "no final size to go to in rounds" if in_rounds else None
     if budget in COMPARES:
         if criterion in NOT_COMPARABLE:
             return "are not comparable"

@@ -40,3 +40,25 @@ def test_it_cuts_what_the_paper_prints(name):
     assert params == pytest.approx(PRINTED[name][1], abs=0.3 if "vgg" in name else 0.07)
     assert (run.recipe.finetune.epochs, run.recipe.finetune.lr) == (40, 1e-3)
     assert run.dataset.val_size == 0
+
+
+HRANK = {  # int(rate C) of C channels go
+    "hrank_vgg16": [4, 32, 64, 64, 128, 128, 128, 52, 52, 52, 52, 103, 103],
+    "hrank_resnet56": [7] * 9 + [13] * 9 + [64] + [26] * 3 + [39] + [58] * 4,
+}
+
+
+@pytest.mark.parametrize("name", HRANK)
+def test_hrank_leaves_the_widths_of_its_authors_rates(name):
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        run = load(compose("config", overrides=[f"experiment={name}"]), {})
+    with torch.device("meta"):
+        network = run.model.build((3, 32, 32), 10).eval()
+    cmap = trace(network, torch.empty(1, 3, 32, 32, device="meta"))
+    groups = {group.name: group.size for group in run.budget.select(cmap) if group.name != "conv1"}
+    ranks = {
+        name: GroupRank(torch.arange(size, dtype=torch.float64)) for name, size in groups.items()
+    }
+    plan = run.budget.choose(cmap, ranks, dense_counts(cmap), share=1.0)
+    assert [len(plan.kept[name]) for name in groups] == HRANK[name]
+    assert {step.epochs for step in run.schedule.steps(list(groups))} == {30}

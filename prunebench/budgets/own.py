@@ -37,15 +37,13 @@ class Own(Budget):
             cmap: not looked at.
             ranks: by group name, each with a decision.
             dense: for the floors.
-            share: must be 1; there is no final size to go part of the way to.
+            share: not looked at: a decision is taken as a whole, in each of several rounds.
 
         Raises:
-            PruningError: the criterion decided nothing, or `share` is not 1.
+            PruningError: the criterion decided nothing.
         """
         from prunebench.channels import Plan
 
-        if share != 1:
-            raise PruningError("budget=own cannot go part of the way; choose schedule=oneshot")
         return Plan(
             {name: self._kept(name, rank, dense.sizes[name]) for name, rank in ranks.items()}
         )

@@ -32,7 +32,7 @@ def check_combination(
             "none; choose budget=uniform, per_layer, macs or params",
         )
         require(
-            not schedule.repeats,
+            not schedule.repeats or criterion.decides_in_rounds,
             f"{names['budget']} has no final size to go to in rounds; choose schedule=oneshot or "
             "layerwise, or a budget with a target",
         )

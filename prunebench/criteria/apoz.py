@@ -1,7 +1,8 @@
 """APoZ: how often a channel is zero behind its ReLU; higher = keep, so the score is its opposite.
 
 Hu et al., "Network Trimming", 2016: APoZ(c) is the fraction of zeros of map c over images and
-pixels, and the highest go. The score is 1 - APoZ. Images come from the training set.
+pixels, and the highest go: those more than a standard deviation above the mean of their layer, in
+rounds with training between. The score is 1 - APoZ. Images come from the training set.
 """
 
 from __future__ import annotations
@@ -25,15 +26,22 @@ class Apoz(Criterion):
     """Scores a channel by the fraction of non-zero activations.
 
     Attributes:
+        above: deviations above its layer's mean APoZ beyond which a channel goes; for budgets that
+            take the criterion's own decision.
         num_samples: training images looked at.
         chunk: most images per forward pass; fewer where they are large.
     """
 
+    above: float = 1.0
     num_samples: int = 512
     chunk: int = 64
 
+    decides = True
+    decides_in_rounds = True
+
     def __post_init__(self) -> None:
         """Checks ranges."""
+        require(self.above >= 0, f"above must not be negative, got {self.above}")
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
 
@@ -72,4 +80,11 @@ class Apoz(Criterion):
         takers = {name: partial(add, name) for name in alive}
         for some, _ in evidence.batches(self.num_samples, images_at_once(evidence, self.chunk)):
             look(takers, network, cmap, some, "activation", run=run)
-        return {name: GroupRank(count / seen[name]) for name, count in alive.items()}
+        scores = {name: count / seen[name] for name, count in alive.items()}
+        return {name: GroupRank(found, self._kept(found)) for name, found in scores.items()}
+
+    def _kept(self, scores: Tensor) -> tuple[int, ...]:
+        """Returns the channels whose APoZ, 1 - score, is not far above the mean."""
+        least = scores.mean() - self.above * scores.std(correction=0)
+        # one layer of equal scores is never trimmed, whatever rounding makes of their mean
+        return tuple((scores >= least - 1e-12).nonzero()[:, 0].tolist())

@@ -186,8 +186,6 @@ def test_own_keeps_the_decision(cmap, dense):
 def test_own_needs_a_decision(cmap, dense):
     with pytest.raises(PruningError, match="made no decision for 0"):
         Own().choose(cmap, ranked(), dense, share=1)
-    with pytest.raises(PruningError, match="cannot go part of the way"):
-        Own().choose(cmap, {"0": GroupRank(torch.arange(8.0), (0,))}, dense, share=0.5)
 
 
 def test_global_keeps_the_best_of_all(cmap, dense):

@@ -60,3 +60,25 @@ def test_ranges():
         Apoz(num_samples=0, chunk=1)
     with pytest.raises(ConfigError, match="chunk must be at least 1, got 0"):
         Apoz(num_samples=1, chunk=0)
+    with pytest.raises(ConfigError, match="above must not be negative, got -1"):
+        Apoz(above=-1)
+
+
+@pytest.mark.parametrize("above", [0.5, 1.0, 1.5])
+def test_what_is_zero_more_often_than_the_mean_and_deviations_goes(evidence, above):
+    """The decision of the paper, in plain Python."""
+    features = torch.randn(6, 12, 3, 2, generator=torch.Generator().manual_seed(1))
+    features = (features + torch.linspace(-1, 1, 12)[:, None, None]).relu()
+    found = Apoz(num_samples=6, chunk=3, above=above).rank(evidence(features))["conv1"]
+    zeros = [sum(v == 0 for v in features[:, c].flatten().tolist()) / 36 for c in range(12)]
+    mean = sum(zeros) / 12
+    deviation = (sum((z - mean) ** 2 for z in zeros) / 12) ** 0.5
+    kept = tuple(c for c in range(12) if not zeros[c] > mean + above * deviation)
+    assert found.kept == kept
+    assert 0 < len(kept) < 12
+
+
+def test_a_layer_of_equals_is_not_trimmed(evidence):
+    features = torch.zeros(3, 7, 1, 3)
+    features[..., :1] = 1.0
+    assert Apoz(num_samples=3, chunk=3).rank(evidence(features))["conv1"].kept == tuple(range(7))
