@@ -37,13 +37,15 @@ class Own(Budget):
             cmap: not looked at.
             ranks: by group name, each with a decision.
             dense: for the floors.
-            share: not looked at: a decision is taken as a whole, in each of several rounds.
+            share: 0 keeps all; else a decision is taken as a whole, in each of several rounds.
 
         Raises:
             PruningError: the criterion decided nothing.
         """
         from prunebench.channels import Plan
 
+        if share == 0:
+            return Plan({name: tuple(range(len(rank.scores))) for name, rank in ranks.items()})
         return Plan(
             {name: self._kept(name, rank, dense.sizes[name]) for name, rank in ranks.items()}
         )

@@ -66,7 +66,7 @@ class RunContext:
 
     def sample(self, count: int, step: Step) -> Sample:
         """Returns `count` training images for criteria and repairs; see `draw_sample`."""
-        if self._sample is None or len(self._sample.labels) != count or step.redraw:
+        if self._sample is None or len(self._sample.labels) != count or step.new_images:
             self._sample = draw_sample(self.run, self.data, self.device, count, step)
         return self._sample
 

@@ -56,7 +56,7 @@ def dry_run(run: Run) -> None:
     whole = Plan({})
     error = 0.0
     for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
-        if step.redraw:
+        if step.new_images:
             sample = draw_sample(run, data, device, method.images_needed, step)
         made = cut(network, method, step, counts, sample=sample, example=example)
         network = made.network

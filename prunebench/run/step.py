@@ -90,9 +90,9 @@ def draw_sample(
 ) -> Sample:
     """Returns `count` images of the training split, drawn with the run's seed.
 
-    Those of a `step` that redraws are its own; all others see the same.
+    Those of a `step` that asks for new images are its own; all others see the same.
     """
-    own = (step.name,) if step is not None and step.redraw else ()
+    own = (step.name,) if step is not None and step.new_images else ()
     seed = seed_for(run.settings.seed, "selection", *own)
     balanced = Method(run.criterion, run.budget, run.repair).class_balanced
     split = split_on(device, data, data.train)

@@ -27,14 +27,14 @@ class Step:
         groups: names of the groups pruned in this step.
         share: how much of the way to the final budget this step goes, in [0, 1].
         epochs: of the recipe's ``between`` phase right after the step; 0 = none.
-        redraw: whether criterion and repair look at other training images than in other steps.
+        new_images: whether criterion and repair look at other training images than in other steps.
     """
 
     name: str
     groups: tuple[str, ...]
     share: float
     epochs: int
-    redraw: bool = False
+    new_images: bool = False
 
 
 @dataclass(frozen=True)

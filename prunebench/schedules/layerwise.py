@@ -19,12 +19,12 @@ class Layerwise(Schedule):
         epochs: of short fine-tuning after each group.
         epochs_at: name pattern (``*`` matches anything) -> epochs after the groups that match it
             instead; the first pattern that matches counts. None = no exceptions.
-        redraw: whether every group is ranked and repaired on training images of its own.
+        new_images: whether every group is ranked and repaired on training images of its own.
     """
 
     epochs: int
     epochs_at: dict[str, int] | None
-    redraw: bool = False
+    new_images: bool = False
 
     one_group_at_a_time = True
 
@@ -52,7 +52,7 @@ class Layerwise(Schedule):
                 groups=(group,),
                 share=1.0,
                 epochs=self._epochs_after(group),
-                redraw=self.redraw,
+                new_images=self.new_images,
             )
             for number, group in enumerate(groups)
         ]

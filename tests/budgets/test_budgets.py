@@ -180,6 +180,8 @@ def test_own_keeps_the_decision(cmap, dense):
     ranks = {"0": GroupRank(torch.arange(8.0), (0, 1, 5))}
     assert Own().choose(cmap, ranks, dense, share=1).kept == {"0": (0, 1, 5)}
     assert Own(floor=5).choose(cmap, ranks, dense, share=1).kept == {"0": (0, 1, 5, 6, 7)}
+    assert Own().choose(cmap, ranks, dense, share=0.2).kept == {"0": (0, 1, 5)}
+    assert Own().choose(cmap, ranks, dense, share=0).kept == {"0": tuple(range(8))}
     assert Own(divisor=4).choose(cmap, ranks, dense, share=1).kept == {"0": (0, 1, 5, 7)}
 
 

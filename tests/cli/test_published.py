@@ -126,8 +126,7 @@ def test_mistakes_are_one_line(words, message):
         ),
         (
             "fpgm-only-40-r56-c10",
-            "prunebench model=resnet56 dataset=cifar10 method=fpgm budget=macs "
-            "budget.keep=0.474",
+            "prunebench model=resnet56 dataset=cifar10 method=fpgm budget=macs budget.keep=0.474",
         ),
         ("thinet-conv-vgg16-in-1", "prunebench experiment=thinet_conv"),
         (

@@ -11,8 +11,8 @@ from prunebench.schedules import Step
 
 CPU = torch.device("cpu")
 STEPS = [
-    Step(name=name, groups=(), share=1.0, epochs=0, redraw=redraw)
-    for name, redraw in (("a", False), ("b", False), ("c", True), ("d", True))
+    Step(name=name, groups=(), share=1.0, epochs=0, new_images=new)
+    for name, new in (("a", False), ("b", False), ("c", True), ("d", True))
 ]
 
 
@@ -26,7 +26,7 @@ def thinet():
     return run_of("model=resnet20", "model.width=0.25", "method=thinet")
 
 
-def test_steps_that_redraw_see_images_of_their_own_and_others_the_same(thinet):
+def test_steps_that_ask_for_it_see_images_of_their_own_and_others_the_same(thinet):
     data = thinet.dataset.load()
     a, b, c, d = (draw_sample(thinet, data, CPU, 40, step).images[:] for step in STEPS)
     assert torch.equal(a, b)
@@ -41,7 +41,7 @@ def test_thinet_asks_for_as_many_images_of_each_class_for_each_layer(thinet):
     labels = draw_sample(thinet, data, CPU, 100, STEPS[2]).labels
     assert set(torch.bincount(labels, minlength=10).tolist()) <= {9, 10, 11}  # digits are uneven
     steps = thinet.schedule.steps(["one", "other"])
-    assert all(step.redraw for step in steps)
+    assert all(step.new_images for step in steps)
 
 
 def test_one_of_criterion_and_repair_suffices_to_balance(thinet):

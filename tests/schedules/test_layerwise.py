@@ -16,9 +16,9 @@ def test_one_step_per_group_in_forward_order():
 
 
 def test_images_of_its_own_for_every_group_only_where_asked_for():
-    assert not any(step.redraw for step in Layerwise(epochs=1, epochs_at=None).steps(GROUPS))
-    asked = Layerwise(epochs=1, epochs_at=None, redraw=True).steps(GROUPS)
-    assert all(step.redraw for step in asked)
+    assert not any(step.new_images for step in Layerwise(epochs=1, epochs_at=None).steps(GROUPS))
+    asked = Layerwise(epochs=1, epochs_at=None, new_images=True).steps(GROUPS)
+    assert all(step.new_images for step in asked)
 
 
 def test_the_first_matching_pattern_says_how_long_to_train():
