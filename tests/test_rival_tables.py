@@ -61,4 +61,6 @@ def test_hrank_leaves_the_widths_of_its_authors_rates(name):
     }
     plan = run.budget.choose(cmap, ranks, dense_counts(cmap), share=1.0)
     assert [len(plan.kept[name]) for name in groups] == HRANK[name]
-    assert {step.epochs for step in run.schedule.steps(list(groups))} == {30}
+    epochs = [step.epochs for step in run.schedule.steps(list(groups))]
+    assert epochs == [30] * (len(groups) - 1) + [0]
+    assert run.recipe.finetune.epochs == 30
