@@ -125,7 +125,7 @@ def test_every_preset_makes_a_run(name):
     if name == "experiment=search_ratios":
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     run = load(composed(name), {})
-    assert run.recipe.finetune.epochs > 0
+    assert run.recipe.finetune.epochs > 0 or run.settings.sensitivity  # which trains nothing
 
 
 EXPERIMENTS, METHODS = (

@@ -51,6 +51,7 @@ class Settings:
     outputs: str
     checkpoint_seconds: float
     latency_batch: int
+    sensitivity: list[float] | None
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -71,6 +72,11 @@ class Settings:
         )
         require(
             self.latency_batch >= 1, f"latency_batch must be at least 1, got {self.latency_batch}"
+        )
+        shares = self.sensitivity
+        require(
+            shares is None or (bool(shares) and all(0 < share < 1 for share in shares)),
+            f"sensitivity must be null or shares between 0 and 1, got {shares}",
         )
 
 
@@ -217,6 +223,11 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     plain |= {"run": asdict(settings), "baseline": asdict(baseline)}
     check_processes(settings.processes, recipe)
     parts = _built(plain, choices, recipe, (baseline,) if files else None)
+    require(
+        settings.sensitivity is None or not parts["criterion"].watches,
+        f"run.sensitivity: criterion={choices.get('criterion')} has no scores before it has "
+        "watched a training; choose another criterion",
+    )
     recipe = _with_heads(recipe, choices, parts)
     plain["recipe"] = asdict(recipe)
     parts["dataset"] = parts["dataset"].suited(parts["model"].preset)

@@ -6,10 +6,20 @@ from collections.abc import Iterator
 
 from prunebench.config import Run
 from prunebench.datasets import Data
+from prunebench.errors import require
 
 
 def check_fit(run: Run, data: Data) -> Iterator[str]:
-    """Yields what to tell the user of numbers that are taken, though hardly meant."""
+    """Yields what to tell the user of numbers that are taken, though hardly meant.
+
+    Raises:
+        ConfigError: what is asked for needs images that there are not.
+    """
+    if run.settings.sensitivity is not None:
+        require(
+            len(data.val) > 0,
+            "run.sensitivity is measured on validation images; set dataset.val_size",
+        )
     images = len(data.train)
     given = run.baseline.checkpoint is not None or run.model.pretrained(data.classes)
     trained = {

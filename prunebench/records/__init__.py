@@ -85,6 +85,32 @@ class StepRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensitivityPoint:
+    """The dense network with one group alone cut, and not trained since.
+
+    Attributes:
+        group: its name.
+        share: of its channels that was to stay.
+        channels, kept: of the group, before and after.
+        macs: of the whole network.
+        correct, seen: validation images told right, and all.
+    """
+
+    group: str
+    share: float
+    channels: int
+    kept: int
+    macs: int
+    correct: int
+    seen: int
+
+    @property
+    def accuracy(self) -> float:
+        """Returns the validation accuracy in percent."""
+        return 100.0 * self.correct / self.seen
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """The run whose structure another one took (model=found).
 
@@ -130,6 +156,7 @@ class Report:
             from before.
         latency_target: of a budget in milliseconds; None of others.
         damaged: images that could not be read and were left out, and why; None if there were none.
+        sensitivity: what each group alone bears (``run.sensitivity``); None where nobody asked.
     """
 
     config: dict[str, Any]
@@ -152,6 +179,7 @@ class Report:
     unscored: dict[str, str] | None = None
     damaged: dict[str, str] | None = None
     latency_target: LatencyTarget | None = None
+    sensitivity: list[SensitivityPoint] | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:

@@ -26,6 +26,7 @@ NOT_DECIDING = (
     "run.dry_run",
     "run.outputs",
     "run.checkpoint_seconds",
+    "run.sensitivity",
     "baseline.store",
     "dataset.root",
     "dataset.download",

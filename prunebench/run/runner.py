@@ -27,6 +27,7 @@ from prunebench.run.damage import watch
 from prunebench.run.folder import RunFolder, claim, failure_recorded
 from prunebench.run.prune import Pruned, prune
 from prunebench.run.rehearsal import rehearse
+from prunebench.run.sensitivity import sensitivity
 from prunebench.run.trained import Trained
 from prunebench.run.workers import follow, further_processes, leading
 from prunebench.run.write_up import SLIM, outcome, write_up
@@ -114,6 +115,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
         context.replay()
         dense = dense_network(context)
         measured = [context.measure("baseline", dense, partial(kept.measurement, context))]
+        alone = sensitivity(context, dense)
         pruned = prune(context, dense)
         measured.append(context.measure("pruned", pruned.bare))
         if not run.repair.identity:
@@ -123,6 +125,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             write_up(context, dense, pruned, measured),
             origin=origin,
             attempts=attempts,
+            sensitivity=alone,
             baseline=baseline.stored_as(run, dense, data),
         )
         tracker.conclude(outcome(context, report))

@@ -136,7 +136,10 @@ def test_wrong_fields_are_named(change: dict[str, object], message: str) -> None
     assert str(caught.value) == message
 
 
-LATER = ("schema", "origin", "contents", "damaged", "attempts", "baseline", "unscored")
+LATER = (
+    *("schema", "origin", "contents", "damaged", "attempts", "baseline", "unscored"),
+    *("sensitivity", "latency_target"),
+)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from prunebench.cli import answer
 from prunebench.errors import ConfigError, DataError
-from prunebench.records import Report, Verification, write_json
+from prunebench.records import Report, SensitivityPoint, Verification, write_json
 from prunebench.records.metrics import MetricsLog
 from prunebench.reports.curves import course_of
 from prunebench.reports.front import front
@@ -129,6 +129,23 @@ def test_roc_has_a_curve_before_and_after(tmp_path, make_report):
     assert legend_of(axes)[1].endswith("LFW, after")
 
 
+def test_sensitivity_is_a_curve_and_a_line_of_the_map_for_each_group(tmp_path, make_report):
+    run = make_report()
+    scored = [replace(one, val=one.test) for one in run.measurements]
+    points = [
+        SensitivityPoint(group=name, share=share, channels=8, kept=int(8 * share), macs=9,
+                         correct=correct, seen=100)
+        for name, losses in {"a": (80, 50), "b": (88, 85)}.items()
+        for share, correct in zip((0.75, 0.25), losses, strict=True)
+    ]  # fmt: skip
+    write_json(tmp_path / "report.json", replace(run, measurements=scored, sensitivity=points))
+    curves, heat, _ = figure([tmp_path], "sensitivity").axes
+    assert [list(line.get_ydata()) for line in curves.get_lines()] == [[90, 80, 50], [90, 88, 85]]
+    assert list(curves.get_lines()[0].get_xdata()) == [0, 25, 75]
+    assert heat.get_images()[0].get_array().tolist() == [[10, 40], [2, 5]]
+    assert [text.get_text() for text in heat.get_xticklabels()] == ["25", "75"]
+
+
 def test_speed_up_stands_beside_the_diagonal(tmp_path, make_report):
     write_json(tmp_path / "report.json", make_report())
     [axes] = figure([tmp_path], "speedup").axes
@@ -157,6 +174,7 @@ def test_the_same_plot_is_the_same_file_one_column_wide(tmp_path, logged):
         (["--kind", "pie"], "invalid choice: 'pie'"),
         (["-o", "a.jpg"], "-o a.jpg: a plot is one of .svg, .pdf, .png"),
         (["--kind", "curves"], "no metrics.jsonl lies beside these reports"),
+        (["--kind", "sensitivity"], "0 of these runs have measured sensitivity; prunebench"),
         (["--kind", "roc"], "no run was tested on pairs of faces"),
         (["-o", "gone/a.svg"], "-o gone/a.svg cannot be written (No such file or directory)"),
     ],

@@ -13,6 +13,7 @@ from prunebench.reports.plot.channels import channels
 from prunebench.reports.plot.faces import roc
 from prunebench.reports.plot.pareto import Cost, pareto
 from prunebench.reports.plot.progress import progress
+from prunebench.reports.plot.sensitive import sensitivity
 from prunebench.reports.plot.speedup import speedup
 from prunebench.reports.rows import Row, rows_of
 
@@ -24,6 +25,7 @@ KINDS = {
     "pareto": "accuracy against a cost, with the front and published points",
     "channels": "kept channels of each layer",
     "curves": "accuracies epoch by epoch, with the cuts (from metrics.jsonl)",
+    "sensitivity": "what each group's channels alone are worth (experiment=sensitivity)",
     "roc": "acceptance of pairs of faces",
     "speedup": "measured speed-up against the reduction of MACs",
 }
@@ -57,6 +59,7 @@ def drawn(rows: Sequence[Row], kind: str, cost: Cost, *, published: bool) -> Fig
     others: dict[str, Callable[[Sequence[Row]], Figure]] = {
         "channels": channels,
         "curves": progress,
+        "sensitivity": sensitivity,
         "roc": roc,
         "speedup": speedup,
     }

@@ -1,0 +1,62 @@
+"""How the dense network bears the loss of one group's channels, group by group, without training.
+
+Accuracies are those of validation images, so that what is read off them is not read off the test.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from prunebench import measure
+from prunebench.budgets.counts import best, kept_count
+from prunebench.channels import Plan, trace
+from prunebench.criteria.ranked import ranked
+from prunebench.records import SensitivityPoint
+from prunebench.run.context import RunContext
+from prunebench.run.scored import scored_only
+from prunebench.run.step import Method, cut_as, evidence
+from prunebench.schedules import Step
+
+
+def sensitivity(context: RunContext, dense: nn.Module) -> list[SensitivityPoint] | None:
+    """Returns a point for each group and share of ``run.sensitivity``; None if that is null."""
+    if context.run.settings.sensitivity is None:
+        return None
+    done = context.ledger.do("sensitivity", lambda _: {"points": _points(context, dense)})
+    return [SensitivityPoint(**values) for values in json.loads(done["points"])]
+
+
+def _points(context: RunContext, dense: nn.Module) -> str:
+    """Returns all points as JSON."""
+    run, example = context.run, context.example
+    budget, _ = scored_only(run.criterion, run.budget, dense, trace(dense, example))
+    names = tuple(group.name for group in budget.select(trace(dense, example)))
+    step = Step(name="sensitivity", groups=names, share=1.0, epochs=0)
+    sample = context.sample(Method(run.criterion, budget, run.repair).images_needed, step)
+    facts = evidence(dense, step, sample, example)
+    ranks = ranked(run.criterion, facts)
+    points: list[dict[str, Any]] = []
+    for name in names:
+        size = len(ranks[name].scores)
+        for share in sorted(run.settings.sensitivity or (), reverse=True):
+            kept = kept_count(budget, size * share, size)
+            plan = Plan({name: best(ranks[name].scores, kept)})
+            network = cut_as(plan, facts, run.repair, step, example=example).network
+            score = context.validation(network)
+            assert score is not None  # the configuration was refused otherwise
+            point = SensitivityPoint(
+                group=name,
+                share=share,
+                channels=size,
+                kept=kept,
+                macs=measure.macs(network, example),
+                correct=score.correct,
+                seen=score.seen,
+            )
+            points.append(asdict(point))
+        context.progress.note(f"sensitivity: {name}")
+    return json.dumps(points)
