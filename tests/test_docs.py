@@ -1,0 +1,90 @@
+"""The site of docs/: every page is in its menu, its Python runs, its tables are the YAMLs'."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from prunebench.measure import params
+from prunebench.models import ModelSpec
+from prunebench.options import option
+
+ROOT = Path(__file__).resolve().parents[1]
+MENU = (ROOT / "mkdocs.yml").read_text()
+
+
+def pages():
+    return {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+
+
+@pytest.fixture
+def hooks():
+    if find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed")
+    spec = spec_from_file_location("hooks", ROOT / "scripts" / "docs" / "hooks.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_menu_has_every_page():
+    named = set(re.findall(r"[\w/]+\.md", MENU.partition("nav:")[2].partition("nav:")[2]))
+    assert named == pages()
+
+
+def test_every_method_of_the_menu_has_what_it_promises():
+    for page in (ROOT / "docs" / "methods").glob("*.md"):
+        text = page.read_text()
+        for part in ("What it does", "Formula", "How to run it", "Options", "What we measured"):
+            assert f"**{part}" in text, page.name
+        assert "**What differs from the paper" in text
+        for name in re.search(r"<!-- options: (.*) -->", text)[1].split():
+            assert (ROOT / "conf" / f"{name}.yaml").exists()
+
+
+def test_a_table_of_options_has_every_key_with_its_comment(hooks):
+    table = hooks.options(["criterion/foad"])
+    values = yaml.safe_load((ROOT / "conf" / "criterion" / "foad.yaml").read_text())
+    rows = [line for line in table.splitlines() if line.startswith("| `criterion.")]
+    assert len(rows) == len(values) - 1  # _target_ is no option
+    assert "| `criterion.t` | `1` | channels one kept channel may remove |" in rows
+    assert all(len(row.split("|")[3].strip()) > 3 or "chunk" in row for row in rows)
+
+
+def test_links_out_of_docs_lead_to_pages_of_the_site(hooks):
+    text = "[a](../../README.md#b), [c](../outputs/reference/x/table.md) [d](e.md)"
+    assert hooks.outside(text) == {"README.md", "outputs/reference/x/table.md"}
+    assert hooks.placed("README.md") == "readme.md"
+    assert hooks.placed("scripts/examples") == "files/scripts/examples/contents.md"
+
+
+def test_the_python_for_those_from_torch_pruning_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = option("model", "resnet20", ModelSpec).build((3, 8, 8), 10).eval()
+    text = (ROOT / "docs" / "torch_pruning.md").read_text()
+    names = {"model": model, "example": torch.randn(1, 3, 8, 8)}
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert params(names["again"]) == params(names["small"]) < params(model)
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_its_links_lead_somewhere(tmp_path, hooks):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    foad = (tmp_path / "site" / "methods" / "foad.html").read_text()
+    assert "<code>criterion.t</code>" in foad
+    for page in (tmp_path / "site").rglob("*.html"):
+        fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', page.read_text())
+        links = re.findall(r'<a [^>]*href="(https?://[^"]+)"', page.read_text())
+        assert {*fetched} <= {*links}, page  # links may lead out; nothing is fetched
