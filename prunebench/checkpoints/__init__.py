@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from prunebench.archives import bomb_in
 from prunebench.errors import CheckpointError
 from prunebench.interruption import asked, stop_if_asked
 from prunebench.records.jsonfile import write_bytes
@@ -81,8 +82,15 @@ def load(path: Path) -> dict[str, Any]:
     archive = body[:-2] + b"\0\0"
     if hashlib.sha256(archive).hexdigest().encode() != comment[len(_LABEL) :]:
         raise CheckpointError(f"{path} is damaged: its digest does not match")
+    require_modest(archive, path)
     state: dict[str, Any] = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     return state
+
+
+def require_modest(archive: bytes, path: Path) -> None:
+    """Raises CheckpointError where the file at `path`, which holds `archive`, is a zip bomb."""
+    if told := bomb_in(io.BytesIO(archive)):
+        raise CheckpointError(f"{path} {told}, which no checkpoint does: it is not read")
 
 
 def read(path: Path) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.channels.gather import GatherChannels
-from prunebench.checkpoints import read
+from prunebench.checkpoints import read, require_modest
 from prunebench.errors import CheckpointError
 
 _WRAPPERS = ("state_dict", "net_state_dict", "model_state_dict", "model", "network", "net")
@@ -87,6 +87,7 @@ def _open(path: Path) -> Any:
     damaged = CheckpointError(f"{path} is cut short or no torch file")
     if not raw.startswith((b"PK", b"\x80")):  # of a zip archive, of a bare pickle
         raise damaged
+    require_modest(raw, path)
     try:
         with warnings.catch_warnings(action="ignore"):  # on pickle protocols that do load
             return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)

@@ -26,6 +26,7 @@ from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, own_code, say
 from prunebench.cli.option_help import option_help
+from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
 from prunebench.interruption import BY_HAND, Interrupted
@@ -59,6 +60,7 @@ UNKNOWN = re.compile(r"'([\w.]+)' is not known")
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def job(cfg: DictConfig) -> tuple[float, int] | None:
     """Carries out one run in Hydra's output folder; returns what a search goes by."""
+    outlive_the_terminal()
     sweep.begin()
     try:
         return sweep.objectives(hand_over(cfg))

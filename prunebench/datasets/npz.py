@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prunebench.archives import bomb_in
 from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory
 from prunebench.errors import DataError
@@ -32,10 +35,16 @@ def read_arrays(path: Path) -> dict[str, Array]:
     import numpy as np
 
     try:
+        with path.open("rb") as raw:
+            if told := bomb_in(raw):
+                raise DataError(f"{path} {told}, which no images do: it is not read")
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             # a bare .npy array has no names at all
             names = set(getattr(file, "files", ()))
             missing = [key for key in KEYS if key not in names]
+            sizes = {} if missing else {m.filename: m.file_size for m in file.zip.infolist()}
+            for key in () if missing else KEYS:
+                _check_size(file.zip, f"{key}.npy", sizes)
             arrays = {} if missing else {key: file[key] for key in KEYS}
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
         raise DataError(f"{path} is truncated, corrupt or no .npz file ({error})") from error
@@ -54,6 +63,23 @@ def read_arrays(path: Path) -> dict[str, Array]:
             f"{arrays['test_images'].shape[1:]}; they must be of one shape"
         )
     return arrays
+
+
+def _check_size(archive: zipfile.ZipFile, name: str, sizes: Mapping[str, int]) -> None:
+    """Raises ValueError unless the array of a member is as large as the member.
+
+    Its header alone says for how much memory is asked.
+    """
+    from numpy.lib import format as layout
+
+    with archive.open(name) as member:
+        version = layout.read_magic(member)
+        known = {(1, 0): layout.read_array_header_1_0, (2, 0): layout.read_array_header_2_0}
+        if version not in known:
+            return
+        shape, _, dtype = known[version](member)
+        if prod(shape) * dtype.itemsize > sizes[name]:
+            raise ValueError(f"{name} claims to be {dtype} {list(shape)}, and is not that long")
 
 
 def _check(path: Path, part: str, images: Array, labels: Array) -> None:

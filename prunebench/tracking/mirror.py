@@ -7,6 +7,7 @@ import shlex
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,7 +54,9 @@ class Mirror(TrackedRun):
         trace: TracebackType | None,
     ) -> None:
         """Ends the run; also where something went wrong, else it would get the next one's rows."""
-        self._guard(lambda: self._close(failed=kind is not None), CLOSE_SECONDS, always=True)
+        close = partial(self._close, failed=kind is not None)
+        if not self._guard(close, CLOSE_SECONDS, always=True):
+            self._leave_behind()
 
     @abstractmethod
     def _write(self, values: Mapping[str, float], number: int) -> None:
@@ -67,14 +70,21 @@ class Mirror(TrackedRun):
     def _close(self, *, failed: bool) -> None:
         """Ends the run, if it was ever opened."""
 
-    def _guard(self, call: Callable[[], object], seconds: float, *, always: bool = False) -> None:
+    def _leave_behind(self) -> None:
+        """Sees to it that a program which does not answer cannot hold this process at its end."""
+        return
+
+    def _guard(self, call: Callable[[], object], seconds: float, *, always: bool = False) -> bool:
         """Carries out `call` beside the run, waits at most `seconds`, and reports one failure.
 
         The call has a thread of its own so that it can be left behind, and so that an exception
         raised by a signal handler (a cluster's requeue) reaches the run instead of this guard.
+
+        Returns:
+            Whether it has come to an end.
         """
         if not (self._on or always):
-            return
+            return True
         failure: list[BaseException] = []
 
         def attempt() -> None:
@@ -91,6 +101,7 @@ class Mirror(TrackedRun):
         elif failure:
             first = str(failure[0]).strip().partition("\n")[0]
             self._give_up(f"{type(failure[0]).__name__}: {first}")
+        return not thread.is_alive()
 
     def _give_up(self, reason: str) -> None:
         if self._on:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import netrc
 import os
+import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -176,6 +178,22 @@ class WandbRun(Mirror):
     def _close(self, *, failed: bool) -> None:
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
+
+    def _leave_behind(self) -> None:
+        """Ends W&B's service, for whose end W&B waits without limit when Python ends."""
+        end_children("wandb-core")
+        import wandb
+
+        self._guard(wandb.teardown, WANDB_INIT_SECONDS, always=True)
+
+
+def end_children(name: str) -> None:
+    """Kills the processes called `name` that this one has started."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended since
+            called, _, rest = status.read_text().partition("(")[2].rpartition(") ")
+            if called == name and int(rest.split()[1]) == os.getpid():
+                os.kill(int(status.parent.name), signal.SIGKILL)
 
 
 def has_login() -> bool:

@@ -1,11 +1,17 @@
 """A stranger's file runs no code: not by unpickling, and not by naming a module to import."""
 
+import hashlib
+import io
+import zipfile
+
 import pytest
 import torch
+from torch import nn
 
 from prunebench import checkpoints
 from prunebench.checkpoints import slimmed
-from prunebench.errors import ConfigError
+from prunebench.checkpoints.foreign import load_weights
+from prunebench.errors import CheckpointError, ConfigError
 from prunebench.options import trusted
 
 
@@ -30,3 +36,18 @@ def test_who_is_trusted(monkeypatch):
     assert trusted("json")
     assert not trusted("this")
     assert not trusted("prunebenchx")
+
+
+@pytest.mark.parametrize(
+    "read", [checkpoints.load, lambda path: load_weights(nn.Linear(1, 1), path)]
+)
+def test_a_bomb_is_not_unfolded(tmp_path, read):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(200_000_000))
+    path = tmp_path / "bomb.pt"
+    raw = packed.getvalue()
+    label = b"prunebench sha256 " + hashlib.sha256(raw).hexdigest().encode()
+    path.write_bytes(raw[:-2] + len(label).to_bytes(2, "little") + label)
+    with pytest.raises(CheckpointError, match=r"bomb.pt unfolds from 0.2 MB to 200 MB"):
+        read(path)

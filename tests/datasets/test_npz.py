@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -99,3 +101,30 @@ def test_a_bare_array_is_refused(tmp_path):
     np.save(tmp_path / "own.npy", arrays()["train_images"])
     with pytest.raises(DataError, match="single array"):
         load(tmp_path / "own.npy")
+
+
+def test_a_bomb_is_not_unfolded(tmp_path):
+    with zipfile.ZipFile(tmp_path / "own.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in arrays():
+            archive.writestr(f"{key}.npy", bytes(60_000_000))
+    with pytest.raises(DataError, match=r"own\.npz unfolds from 0\.2 MB to 240 MB"):
+        load(tmp_path / "own.npz")
+
+
+def test_a_header_that_claims_more_than_there_is_takes_no_memory(tmp_path):
+    np.savez(tmp_path / "whole.npz", **arrays())
+    claims = np.lib.format
+    with (
+        zipfile.ZipFile(tmp_path / "whole.npz") as whole,
+        zipfile.ZipFile(tmp_path / "own.npz", "w") as archive,
+    ):
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name))
+            if name == "train_labels.npy":
+                break
+        with archive.open("test_images.npy", "w") as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 5, 4, 3)}
+            claims.write_array_header_1_0(member, header)
+        archive.writestr("test_labels.npy", whole.read("test_labels.npy"))
+    with pytest.raises(DataError, match="test_images.npy claims to be uint8"):
+        load(tmp_path / "own.npz")

@@ -1,8 +1,10 @@
 """Trackers: what W&B is given comes back from its file, and W&B can never stop a run."""
 
+import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -397,3 +399,45 @@ def test_no_tracker_mirrors_nothing(tmp_path: Path) -> None:
         run.log({"stage": "s"})
         run.conclude(Outcome(figures={}))
     assert not list(tmp_path.iterdir())
+
+
+HUNG = """
+import sys
+import time
+from pathlib import Path
+from prunebench.tracking import Subject, mirror
+from prunebench.tracking.wandb import WandbTracker
+
+mirror.LOG_SECONDS = mirror.CLOSE_SECONDS = 1.0
+nothing = {"entity": None, "group": None, "tags": [], "job_type": None, "artifacts": False}
+tracker = WandbTracker(project="p", mode="offline", **nothing)
+texts = {"title": "n", "identity": "i", "sweep": "", "note": print}
+about = Subject(folder=Path("run"), config={}, choices={}, **texts)
+with tracker.start(about) as run:
+    run.log({"stage": "s", "a": 1})
+    print("under way", file=sys.stderr, flush=True)
+    time.sleep(1.5)
+print("the report is written", file=sys.stderr)
+"""
+
+
+def test_a_hung_service_cannot_hold_a_finished_run(python: Any, tmp_path: Path) -> None:
+    with python.start("-c", HUNG, cwd=tmp_path, HOME=str(tmp_path)) as process:
+        process.wait_for("under way")
+        (service,) = children(process.pid, "wandb-core")
+        os.kill(service, signal.SIGSTOP)
+        assert process.wait(60) == 0, process.stderr
+        assert "the report is written" in process.stderr
+        assert "Traceback" not in process.stderr
+    with contextlib.suppress(FileNotFoundError):  # it may wait to be buried
+        assert ") Z " in Path(f"/proc/{service}/stat").read_text()
+
+
+def children(parent: int, name: str) -> list[int]:
+    """The processes called `name` that `parent` has started."""
+    stats = [path.read_text().rpartition(") ") for path in Path("/proc").glob("[0-9]*/stat")]
+    return [
+        int(head.partition(" ")[0])
+        for head, _, rest in stats
+        if head.endswith(f"({name}") and int(rest.split()[1]) == parent
+    ]
