@@ -24,14 +24,21 @@ from prunebench import __version__
 from prunebench.cli import export, page, plot, published, reproduce, rerun, store, sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
-from prunebench.cli.mistakes import explain, explain_memory, explain_os, fail, own_code, say
+from prunebench.cli.mistakes import (
+    explain,
+    explain_lost,
+    explain_memory,
+    explain_os,
+    fail,
+    own_code,
+    say,
+)
 from prunebench.cli.option_help import option_help
 from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
 from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir, make_importable
-from prunebench.reports import table
 from prunebench.sweeps import status
 
 if TYPE_CHECKING:
@@ -49,7 +56,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "rerun": rerun.main,
     "status": status.main,
     "store": store.main,
-    "table": table.main,
+    "table": sweep.table_of,
 }
 #: a group for which something is typed that cannot be the name of an option
 NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
@@ -199,7 +206,8 @@ def explained(work: Callable[[], int | None]) -> int | None:
     except OSError as error:
         fail(explain_os(error, begun=bool(sweep.BEGUN)))
     except Exception as error:
-        if told := explain_memory(error):
+        lost = explain_lost(error, sweep.FOLDERS[-1] if sweep.FOLDERS else None)
+        if told := lost or explain_memory(error):
             fail(told)
         if "Config group override" in str(error):
             typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import sys
 import sysconfig
@@ -29,6 +30,8 @@ PLUGINS = {
     "optuna": "prunebench[optuna]",
     "joblib": "prunebench[joblib]",
 }
+#: what launchers (joblib, submitit, Ray) raise where a job ended without a word
+LOST = ("TerminatedWorkerError", "UncompletedJobError", "FailedJobError", "WorkerCrashedError")
 
 
 def fail(message: str) -> NoReturn:
@@ -96,6 +99,22 @@ def explain_memory(error: Exception) -> str:
     return (
         "there is not enough memory; smaller batches (recipe.baseline.batch_size and the like, "
         "run.latency_batch) or fewer images need less"
+    )
+
+
+def explain_lost(error: Exception, sweep: Path | None) -> str:
+    """Says what completes a sweep where `error` is that one of its jobs is gone; "" elsewhere.
+
+    Args:
+        error: what a launcher ended with.
+        sweep: the folder of the sweep under way.
+    """
+    if type(error).__name__ not in LOST or sweep is None:
+        return ""
+    folder = shlex.quote(os.path.relpath(sweep))
+    return (
+        "a job was killed, and the launcher gave up; what is done is saved: prunebench status "
+        f"{folder} --resume --go completes the sweep"
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
-from prunebench.errors import ConfigError, PrunebenchError
+from prunebench.errors import ConfigError, DataError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
+from prunebench.records.unfinished import IDENTITY
+from prunebench.reports import table
 from prunebench.reports.table import print_table
-from prunebench.sweeps.plans import SWEEP
+from prunebench.sweeps.plans import SWEEP, folders, sweep_in
+from prunebench.sweeps.status import not_begun
 
 #: how the settings begin that say how a run is carried out, and who is told
 CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
@@ -109,6 +114,22 @@ def give_up(error: PrunebenchError) -> None:
     """Counts the job as failed and says why."""
     MISTAKES.append(error)
     say(": ".join(filter(None, [job_name(), str(error)])))
+
+
+def table_of(words: Sequence[str]) -> int:
+    """Prints the table of runs, and which jobs of sweeps among them are not begun."""
+    code = table.main(words)
+    places = [Path(word) for word in words if Path(word).is_dir()] or [Path("outputs")]
+    for sweep in (found for place in places for found in folders(place)[0]):
+        with suppress(DataError):  # damaged, which status tells
+            jobs = sweep_in(sweep).jobs
+            missing = len(not_begun(jobs, [path.parent for path in sweep.rglob(IDENTITY)]))
+            if missing:
+                say(
+                    f"{missing} of {len(jobs)} jobs of {sweep} are not begun: prunebench status "
+                    f"{sweep} --resume prints what completes it"
+                )
+    return code
 
 
 class SweepFolder(Callback):

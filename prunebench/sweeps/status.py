@@ -92,14 +92,18 @@ def _of_sweep(folder: Path) -> Status:
     status = Status(folder=folder, jobs=[progress_in(run) for run in begun])
     _add(status, sweep_in, folder)
     jobs = [job for asked in status.commands for job in asked.jobs]
-    known = {frozenset(job_words(run)) for run in begun}
-    for number, words in enumerate(jobs):
-        if frozenset(words) not in known:
-            told = " ".join(_telling(words, jobs))
-            status.jobs.append(Progress(name=f"{number} ({told})", state="not begun"))
+    for number, words in not_begun(jobs, begun).items():
+        told = " ".join(_telling(words, jobs))
+        status.jobs.append(Progress(name=f"{number} ({told})", state="not begun"))
     if not any(job.state in OPEN for job in status.jobs):
         status.commands.clear()
     return status
+
+
+def not_begun(jobs: Sequence[Sequence[str]], begun: Sequence[Path]) -> dict[int, Sequence[str]]:
+    """Returns number -> words of those `jobs` that none of the folders `begun` is of."""
+    known = {frozenset(job_words(run)) for run in begun}
+    return {number: job for number, job in enumerate(jobs) if frozenset(job) not in known}
 
 
 def _add(status: Status, read: Callable[[Path], Asked], folder: Path) -> None:

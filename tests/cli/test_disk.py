@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from prunebench.cli.mistakes import explain_memory, explain_os
+from prunebench.cli.mistakes import explain_lost, explain_memory, explain_os
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,15 @@ def test_memory():
     assert explain_memory(RuntimeError("shape mismatch")) == ""
     assert type("OutOfMemoryError", (RuntimeError,), {})
     assert explain_memory(type("OutOfMemoryError", (RuntimeError,), {})("CUDA"))
+
+
+def test_a_launcher_that_lost_a_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    killed = type("TerminatedWorkerError", (Exception,), {})("long")
+    said = explain_lost(killed, tmp_path / "outputs" / "a b")
+    assert said.endswith("prunebench status 'outputs/a b' --resume --go completes the sweep")
+    assert explain_lost(killed, None) == ""
+    assert explain_lost(ValueError("long"), tmp_path) == ""
 
 
 def test_a_run_folder_that_is_a_file(prunebench, tmp_path):

@@ -129,6 +129,13 @@ def test_a_sweep_is_completed_by_the_command_that_is_printed(prunebench, tmp_pat
     assert told.returncode == 0, told.stderr
     assert "1 done, 1 lost, 1 not begun" in told.stdout
     assert "0 (criterion=l1)" in told.stdout
+    table = prunebench("table")
+    relative = sweep.relative_to(tmp_path)
+    assert table.stderr == (
+        f"prunebench: 1 of 3 jobs of {relative} are not begun: prunebench status {relative} "
+        "--resume prints what completes it\n"
+    )
+    assert "unfinished" in table.stdout
     [line] = prunebench("status", "--resume").stdout.splitlines()
     program, *words = shlex.split(line)
     assert program == "prunebench"
