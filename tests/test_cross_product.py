@@ -9,11 +9,14 @@ from dataclasses import fields, replace
 from functools import cache
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from prunebench.budgets import Budget
+from prunebench.budgets.latency import Latency
+from prunebench.budgets.layer_times import Grid, Layer, LayerTimes
 from prunebench.channels import Plan, slim, trace
 from prunebench.config.combinations import check_combination
 from prunebench.contracts import Assignment, Moment
@@ -52,6 +55,8 @@ BUDGETS = {
     "macs-global": {"allocation": "global"},
     "params": {},
     "params-global": {"allocation": "global"},
+    "latency": {"divisor": 1},
+    "latency-global": {"divisor": 1, "allocation": "global"},
     "macs_params": {},
     "macs_params-global": {"allocation": "global"},
 }
@@ -272,6 +277,11 @@ def walk(tiny, criterion, budget, schedule):
         return
     network, sample = tiny
     chosen = budget_of(budget)
+    if isinstance(chosen, Latency):
+        grid = Grid((1, 10), (1,), np.array([[1.0], [100.0]]), np.array([[1.0], [100.0]]))
+        layers = [Layer("third", ("third.weight", 0), 1, grid)] * 2
+        layers.append(Layer("first", ("first.weight", 0), 1, grid))
+        chosen = chosen.timed(LayerTimes(layers, 300.0))
     plan, error = carried_out(
         network, sample, criterion_of(criterion), chosen, schedule_of(schedule)
     )

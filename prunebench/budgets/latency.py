@@ -63,7 +63,7 @@ class Latency(Budget):
         Raises:
             PruningError: always.
         """
-        raise PruningError("budget=latency needs a network that was timed; use the command line")
+        raise PruningError("budget=latency chooses for a network that was timed; see timed()")
 
     def timed(self, times: LayerTimes) -> Timed:
         """Returns the budget for a network that takes `times`; its divisor is 1 where it chooses.

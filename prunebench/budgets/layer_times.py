@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: widths that are multiples of this suit the blocked layouts of fast engines; the others may not
 BLOCK = 8
+#: how much narrower a width is that is timed for those that are none
+ODD = 3
 #: a dimension of a weight, as a channel map knows it
 Dim = tuple[str, int]
 Times = NDArray[np.float64]
@@ -26,7 +28,7 @@ class Grid:
     Attributes:
         inputs, outputs: the widths, ascending; one alone where it never changes.
         even: [inputs, outputs] at widths that are multiples of `BLOCK` (or dense).
-        odd: likewise at widths a little below that are none.
+        odd: likewise at widths that are `ODD` less.
     """
 
     inputs: tuple[int, ...]
@@ -40,11 +42,21 @@ class Grid:
             width % BLOCK == 0 or width >= known[-1] or len(known) == 1
             for width, known in ((inputs, self.inputs), (outputs, self.outputs))
         )
-        table = self.even if suits else self.odd
+        table, places = (self.even, [*self.axes]) if suits else (self.odd, [*map(odd, self.axes)])
         for axis in (0, 1):
             table = np.maximum.accumulate(table, axis=axis)
-        by_output = [np.interp(outputs, self.outputs, row) for row in table]
-        return float(np.interp(inputs, self.inputs, by_output))
+        by_output = [np.interp(outputs, places[1], row) for row in table]
+        return float(np.interp(inputs, places[0], by_output))
+
+    @property
+    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The widths on both sides."""
+        return self.inputs, self.outputs
+
+
+def odd(widths: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the widths that are timed beside `widths`; a single one stays."""
+    return widths if len(widths) == 1 else tuple(max(1, width - ODD) for width in widths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +82,17 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class LayerTimes:
-    """A network's layers with their times, held against two networks that were timed as a whole.
+    """A network's layers with their times, held against networks that were timed as a whole.
 
     Attributes:
         layers: in the order of the forward.
         dense: microseconds of the dense network as a whole.
-        slope: microseconds that the whole gains for one that its layers gain.
+        anchors: of slimmed networks, what their layers gain alone, and what the whole takes.
     """
 
     layers: Sequence[Layer]
     dense: float
-    slope: float = 1.0
+    anchors: tuple[tuple[float, float], ...] = ()
 
     def by_layer(self, cmap: ChannelMap, plan: Plan) -> list[float]:
         """Returns the microseconds of every layer of the network of `cmap`, slimmed by `plan`."""
@@ -101,48 +113,55 @@ class LayerTimes:
         """Microseconds of all layers of the dense network."""
         return float(sum(layer.grid.even[-1, -1] for layer in self.layers))
 
+    @property
+    def between(self) -> float:
+        """Microseconds that are spent between layers, which no budget changes."""
+        return max(0.0, self.dense - self.whole)
+
+    def gained(self, cmap: ChannelMap, plan: Plan) -> float:
+        """Returns the microseconds that the layers gain alone when `plan` slims the network."""
+        return self.whole - sum(self.by_layer(cmap, plan))
+
     def predicted(self, cmap: ChannelMap, plan: Plan) -> float:
-        """Returns the microseconds of the network of `cmap` slimmed by `plan`."""
-        gained = self.whole - sum(self.by_layer(cmap, plan))
-        return max(self.dense - self.slope * gained, 0.0)
+        """Returns the microseconds of the network of `cmap` slimmed by `plan`.
+
+        Between networks that were timed it is interpolated, by what the layers gain.
+        """
+        ends = ((0.0, self.dense), (self.whole, self.between))
+        return _along((*ends, *self.anchors), self.gained(cmap, plan))
+
+    def promised(self, cmap: ChannelMap, plan: Plan) -> float:
+        """Returns the same by the layers alone."""
+        ends = ((0.0, self.dense), (self.whole, self.between))
+        return _along(ends, self.gained(cmap, plan))
+
+    def anchored(self, cmap: ChannelMap, plan: Plan, measured: float) -> LayerTimes:
+        """Returns these times with the network of `plan`, which takes `measured`, among them."""
+        gained = self.gained(cmap, plan)
+        if gained <= 0:
+            return self
+        return replace(self, anchors=(*self.anchors, (gained, measured)))
 
 
-def fitted(layers: Sequence[Layer], dense: float) -> LayerTimes:
-    """Returns the times of a network that takes `dense` microseconds as a whole.
-
-    Where its layers take longer alone than together, they are scaled down.
-    """
-    bare = LayerTimes(layers, dense)
-    return LayerTimes(layers, dense, min(1.0, dense / bare.whole) if bare.whole else 0.0)
-
-
-def anchored(times: LayerTimes, cmap: ChannelMap, plan: Plan, measured: float) -> LayerTimes:
-    """Returns `times` such that they are right for `plan`, whose network takes `measured`.
-
-    Mismeasured ones, which would make a smaller network no faster, change little.
-    """
-    gained = times.whole - sum(times.by_layer(cmap, plan))
-    if gained <= 0:
-        return times
-    slope = min(max((times.dense - measured) / gained, times.slope / 4), 2 * times.slope)
-    return LayerTimes(times.layers, times.dense, slope)
+def _along(points: Sequence[tuple[float, float]], gained: float) -> float:
+    """Returns the time on the line through `points`, which never rises."""
+    gains, times = np.array(sorted(points)).T
+    return float(np.interp(gained, gains, np.minimum.accumulate(times)))
 
 
 def costly_widths(times: LayerTimes, cmap: ChannelMap, plan: Plan) -> list[int]:
     """Returns the widths under `plan` that are no multiples of `BLOCK` and cost time by that.
 
-    Empty unless rounding them up to multiples would make the whole faster.
+    Empty unless the layers alone would be faster with multiples, or the whole gained much less by
+    such widths than its layers promised.
     """
-    counts = {
-        group.name: len(plan.kept.get(group.name, range(group.size))) for group in cmap.groups
-    }
     sizes = {group.name: group.size for group in cmap.groups}
+    counts = {name: len(plan.kept.get(name, range(size))) for name, size in sizes.items()}
     odd = {name: n for name, n in counts.items() if n % BLOCK and n < sizes[name]}
     if not odd:
         return []
-    from prunebench.channels import Plan as Kept
-
     rounded = {name: range(min(-(-n // BLOCK) * BLOCK, sizes[name])) for name, n in odd.items()}
-    before = times.predicted(cmap, plan)
-    after = times.predicted(cmap, Kept({**plan.kept, **rounded}))
-    return list(dict.fromkeys(odd.values())) if after < 0.98 * before else []
+    now, promised = times.predicted(cmap, plan), times.promised(cmap, plan)
+    then = times.predicted(cmap, type(plan)({**plan.kept, **rounded}))
+    costly = then < 0.98 * now or times.dense - now < 0.6 * (times.dense - promised)
+    return list(dict.fromkeys(odd.values())) if costly else []

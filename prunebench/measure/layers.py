@@ -20,7 +20,7 @@ from prunebench.measure.engines import INPUT, OUTPUT, Runner, require_packages, 
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Sigmoid)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 #: seconds for which a layer is timed, and the fewest and most passes
-SECONDS, FEWEST, MOST = 0.02, 3, 40
+SECONDS, FEWEST, MOST = 0.02, 3, 300
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from prunebench.budgets import Budget
 from prunebench.budgets.latency import DIVISORS, Latency, Timed
-from prunebench.budgets.layer_times import BLOCK, Dim, Grid, Layer, anchored, costly_widths, fitted
-from prunebench.channels import ChannelMap, Plan, slim
+from prunebench.budgets.layer_times import BLOCK, Dim, Grid, Layer, LayerTimes, costly_widths, odd
+from prunebench.channels import ChannelMap, Example, Plan, slim
 from prunebench.contracts import GroupRank
 from prunebench.errors import ConfigError, PruningError
 from prunebench.measure import layers as timing
@@ -34,8 +34,6 @@ from prunebench.run.step import dense_counts
 LATENCY = "latency"
 #: shares of a layer's width at which it is timed, beside a single channel
 SHARES = (1 / 4, 1 / 2, 1)
-#: how much narrower a width is that is no multiple of `BLOCK`
-ODD = 3
 #: seconds for which a whole network is timed
 SECONDS = 1.0
 #: how often the search is held against a network that is really slimmed
@@ -122,7 +120,7 @@ def timed(
     budget: Budget,
     network: nn.Module,
     cmap: ChannelMap,
-    example: Tensor,
+    example: Example,
     store: Path | None,
     note: Callable[[str], None],
 ) -> Budget:
@@ -142,6 +140,8 @@ def timed(
     """
     if not isinstance(budget, Latency):
         return budget
+    if not isinstance(example, Tensor) or example.dim() != 4:
+        raise PruningError("budget=latency times networks that take images [n, C, H, W] alone")
     here = machine(budget.on)
     path = None if store is None else store / f"{digest(here)[:16]}.json"
     if path is not None:
@@ -151,10 +151,11 @@ def timed(
         before = len(clock.known)
         if not before:
             note(f"timing layers on {here['device']} ({budget.on}, batch {budget.batch}), once")
-        made = _timed(budget, network, cmap, example, clock)
-        if len(clock.known) > before:
-            clock.save()
-    return made
+        try:
+            return _timed(budget, network, cmap, example, clock)
+        finally:
+            if len(clock.known) > before:
+                clock.save()
 
 
 def _timed(
@@ -164,13 +165,24 @@ def _timed(
     shape = tuple(example.shape[1:])
     names = {group.name for group in budget.select(cmap)}
     layers = list(layers_of(network, cmap, example, names, clock))
-    times = fitted(layers, clock.kept_network(network, shape))
-    made = best_divisor(budget, budget.timed(times), cmap)
-    for _ in range(ROUNDS):
-        plan = tentative(made, cmap)
-        measured = clock.kept_network(slim(network, cmap, plan).eval(), shape)
-        made = replace(made, times=anchored(made.times, cmap, plan, measured))
-    return made
+    times = LayerTimes(layers, clock.kept_network(network, shape))
+    found, refused = list[Timed](), list[PruningError]()
+    for divisor in [budget.divisor] if budget.divisor else DIVISORS:
+        made = replace(budget.timed(times), divisor=divisor)
+        try:
+            for _ in range(ROUNDS):
+                plan = tentative(made, cmap)
+                measured = clock.kept_network(slim(network, cmap, plan).eval(), shape)
+                made = replace(made, times=made.times.anchored(cmap, plan, measured))
+            tentative(made, cmap)
+        except PruningError as error:
+            refused.append(error)
+        else:
+            found.append(made)
+    if not found:
+        raise refused[0]
+    # of equally large ones the first, with the smaller divisor
+    return max(found, key=lambda made: cmap.macs(tentative(made, cmap)))
 
 
 def layers_of(
@@ -224,15 +236,14 @@ def measured_grid(
     places = [points(width, each) for width, each in zip(widths, free, strict=True)]
     if tied:
         places[1] = [widths[1]]
+    axes = tuple(places[0]), tuple(places[1])
     tables = []
-    for less in (0, ODD):
-        table = np.empty((len(places[0]), len(places[1])))
-        for (i, a), (j, b) in product(enumerate(places[0]), enumerate(places[1])):
-            inputs = max(1, a - less) if free[0] else a
-            outputs = inputs if tied else max(1, b - less) if free[1] else b
-            table[i, j] = clock.layer(seen, inputs, outputs)
+    for inputs, outputs in (axes, (odd(axes[0]), odd(axes[1]))):
+        table = np.empty((len(inputs), len(outputs)))
+        for (i, a), (j, b) in product(enumerate(inputs), enumerate(outputs)):
+            table[i, j] = clock.layer(seen, a, a if tied else b)
         tables.append(table)
-    return Grid(tuple(places[0]), tuple(places[1]), *tables)
+    return Grid(*axes, *tables)
 
 
 def points(width: int, free: bool) -> list[int]:
@@ -241,27 +252,6 @@ def points(width: int, free: bool) -> list[int]:
         return [width]
     shares = {min(width, -(-round(width * share) // BLOCK) * BLOCK) for share in SHARES}
     return sorted({1, *shares})
-
-
-def best_divisor(budget: Latency, made: Timed, cmap: ChannelMap) -> Timed:
-    """Returns `made` with the divisor with which the larger network stays within the time.
-
-    Raises:
-        PruningError: none does.
-    """
-    if budget.divisor:
-        return made
-    found, why = list[tuple[int, int, Timed]](), None
-    for divisor in DIVISORS:
-        candidate = replace(made, divisor=divisor)
-        try:
-            found.append((cmap.macs(tentative(candidate, cmap)), -divisor, candidate))
-        except PruningError as error:
-            why = why or error
-    if not found:
-        assert why is not None
-        raise why
-    return max(found, key=lambda entry: entry[:2])[2]
 
 
 def tentative(budget: Timed, cmap: ChannelMap) -> Plan:
@@ -287,12 +277,12 @@ def ceiling(budget: Timed, cmap: ChannelMap) -> str:
     least, left = times.predicted(cmap, floors), times.by_layer(cmap, floors)
     whole = [(ms, one.name) for ms, one in zip(left, times.layers, strict=True) if not one.changes]
     slowest = ", ".join(name for _, name in sorted(whole, reverse=True)[:3])
-    kept = times.slope * sum(ms for ms, _ in whole)
-    rest = max(0.0, times.dense - times.slope * times.whole)
+    kept = min(1.0, times.dense / times.whole) * sum(ms for ms, _ in whole)
     return (
         f"at most {times.dense / max(least, 1.0):.1f}x on this machine: {least / 1e3:.3g} of "
-        f"{times.dense / 1e3:.3g} ms stay where every group is at its floor, {kept / 1e3:.3g} of them "
-        f"in layers whose widths stay ({slowest or 'none'} ...) and {rest / 1e3:.3g} between layers"
+        f"{times.dense / 1e3:.3g} ms stay where every group is at its floor, "
+        f"{kept / 1e3:.3g} of them in layers whose widths stay ({slowest or 'none'} ...) and "
+        f"{times.between / 1e3:.3g} between layers"
     )
 
 
