@@ -109,6 +109,7 @@ NARROWED = {"mobilenet_v2", "shufflenet_v1", "ghostnet"}
 #: definitions for ImageNet, of the same modules, and what a user names
 NOT_WALKED = {"found", "torchvision", *(p.stem for p in (conf_dir() / "model").glob("imagenet_*"))}
 NOT_WALKED |= {"mobilefacenet"}  # no classifier; tests/models/test_mobilefacenet.py prunes it
+NOT_WALKED |= {"import", "timm"}  # others' networks; tests/models say what of them is taken
 NO_NORMS = {"lenet5", "lenet_300_100", "mlp_500_300", "mlp_512_512", "vgg16_gap"}
 SQUEEZES = {"ghostnet"}  # squeeze-and-excitation has no norms
 NEEDS_NORMS = {

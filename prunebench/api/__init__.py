@@ -9,7 +9,6 @@ every line that was written when there was nothing but the network. Deep copies 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -28,7 +27,6 @@ from prunebench.contracts import Task
 from prunebench.criteria import Criterion
 from prunebench.options import option as option  # criteria and the like by the names of the command
 from prunebench.repairs import Repair
-from prunebench.run.timing import timed
 
 
 def prune(  # noqa: PLR0913 - what a method is made of, each by its name
@@ -77,9 +75,7 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         rounds = Steps(steps, between, Follower(optimizer, network))
         with in_mode(network), untouched(network):
             cmap = trace(network, example)
-            method = scorable(limited(method, cmap, scope, only, exclude), network, cmap)
-            budget_now = timed(method.budget, network, cmap, example, None, lambda line: None)
-            method = replace(method, budget=budget_now)
+            method = scorable(limited(method, cmap, scope, only, exclude), network, cmap, example)
             sample = sample_of(images, method, Task(forward, loss), network, seed)
         cuts = cut_in_steps(network, cmap, example, method, rounds, sample)
         return attach(network, cuts, cmap, method, sample, example)

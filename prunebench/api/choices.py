@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from torch import nn
 
 from prunebench.budgets import Budget
-from prunebench.channels import ChannelMap
+from prunebench.channels import ChannelMap, Example
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError, PruningError, nearest, require
 from prunebench.options import conf_dir, option, option_names, read_option
 from prunebench.repairs import Repair
 from prunebench.run.scored import scored_only
 from prunebench.run.step import Method
+from prunebench.run.timing import timed
 
 #: budgets that may be given as a number, under their own name, instead of ``keep``
 SHORT = ("macs", "params", "uniform")
@@ -177,11 +178,14 @@ def limited(
     )
 
 
-def scorable(method: Method, network: nn.Module, cmap: ChannelMap) -> Method:
+def scorable(method: Method, network: nn.Module, cmap: ChannelMap, example: Example) -> Method:
     """Returns `method` with a budget that leaves alone what its criterion has no score for.
 
+    Where the budget is one of time, layers are timed here and now.
+
     Raises:
-        PruningError: the criterion scores no group.
+        PruningError: the criterion scores no group, or the time cannot be reached.
     """
     budget, _ = scored_only(method.criterion, method.budget, network, cmap)
+    budget = timed(budget, network, cmap, example, None, lambda _: None)
     return replace(method, budget=budget)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -108,7 +108,7 @@ def checked(cfg: DictConfig) -> Run:
             and nobody typed, the message says so.
     """
     from prunebench.config import load
-    from prunebench.config.presets import check_method, misplaced, setter
+    from prunebench.config.presets import check_method, leave_out, setter
 
     hydra_config = HydraConfig.get()
     runtime = hydra_config.runtime
@@ -118,12 +118,8 @@ def checked(cfg: DictConfig) -> Run:
     beside = [Path.cwd(), *(folder for folder in where if folder != conf_dir())]
     make_importable(str(cfg.model.get("target") or ""), beside)
     typed = [word.lstrip("+~") for word in hydra_config.overrides.task]
-    for preset, group, key, own in misplaced(choices, where):
-        if not any(word.startswith(f"{group}.{key}=") for word in typed):
-            with open_dict(cfg):
-                del cfg[group][key]
-                cfg[group].update({key: own[key]} if key in own else {})
-            say(f"{group}.{key} of {preset} is not meant for {choices[group]}")
+    for line in leave_out(cfg, choices, where, typed):
+        say(line)
     try:
         return load(cfg, choices, files=True)
     except ConfigError as error:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, open_dict
+
 from prunebench.errors import require
 from prunebench.options import PRESETS, choices_of, find_option, read_option
 
@@ -87,6 +89,22 @@ def misplaced(
             for key in values.get(group, {}):
                 if key not in own or not (alike or group == "budget"):
                     yield f"{preset}={choices[preset]}", group, key, own
+
+
+def leave_out(
+    config: DictConfig, choices: Mapping[str, str], folders: Sequence[Path], typed: Sequence[str]
+) -> Iterator[str]:
+    """Puts the chosen option's own values where something `misplaced` is set, unless it was typed.
+
+    Yields:
+        What is left out, in a sentence each.
+    """
+    for preset, group, key, own in misplaced(choices, folders):
+        if not any(word.startswith(f"{group}.{key}=") for word in typed):
+            with open_dict(config):
+                del config[group][key]
+                config[group].update({key: own[key]} if key in own else {})
+            yield f"{group}.{key} of {preset} is not meant for {choices[group]}"
 
 
 def swept(values: Mapping[str, Any]) -> set[str]:

@@ -15,11 +15,11 @@ from prunebench.reports.asked import Asked, lines_of, picked, tables_of
 from prunebench.reports.columns import Table, single
 from prunebench.reports.compare import compared
 from prunebench.reports.formats import latex, markdown
-from prunebench.reports.load import load_runs
+from prunebench.reports.load import Runs, load_runs
 from prunebench.reports.named import columns_of
 from prunebench.reports.plain import Line, as_csv, as_json, of_runs, of_settings, of_table
 from prunebench.reports.published import beside, elsewhere
-from prunebench.reports.rows import rows_of
+from prunebench.reports.rows import Row, rows_of
 from prunebench.reports.terminal import rich_text
 
 FORMATS = ("rich", "markdown", "latex", "csv", "json")
@@ -47,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if options.out:
             _write(options.out, text)
+            text = f"{options.out}\n"
     except PrunebenchError as error:
         sys.stderr.write(f"prunebench table: {error}\n")
         return 2
-    if not options.out:
-        print_text(text)
+    print_text(text)
     return 0
 
 
@@ -114,17 +114,16 @@ def render(  # noqa: PLR0913
         found.elsewhere = [] if asked.columns else elsewhere(rows, shown)
         rows += shown
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
-    rows = picked(rows, asked)
+    return _settings(picked(rows, asked), found, form, asked, to_file=to_file)
+
+
+def _settings(rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_file: bool) -> str:
+    """Returns a line for each setting, or the one setting there is, before and after."""
     if form in PLAIN:
         names = [*dict.fromkeys([*asked.by, *asked.columns])] if asked.columns else ()
         return PLAIN[form](lines_of(rows, names) if names else of_settings(rows))
-    if (
-        form == "rich"
-        and asked == NOTHING_ASKED
-        and len(rows) == 1
-        and rows[0].seeds
-        and rows[0].top1
-    ):
+    alone = len(rows) == 1 and rows[0].seeds and rows[0].top1
+    if form == "rich" and asked == NOTHING_ASKED and alone:
         return _rich([single(rows[0], found)], to_file=to_file)
     return _drawn(tables_of(rows, found, asked, wide=form != "rich"), form, to_file=to_file)
 
@@ -198,28 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         help="default: rich, or what the suffix of --out says (.md .tex .csv .json .txt)",
     )
-    parser.add_argument(
-        "--columns",
-        type=_names,
-        default=[],
-        metavar="NAME,...",
-        help=f"these alone, in this order: {' '.join(columns_of([]))} latency_64, or a key of the "
-        "runs such as budget.keep",
-    )
-    parser.add_argument(
-        "--sort", default="", metavar="NAME[,desc]", help="by a column; unknown figures come last"
-    )
-    parser.add_argument(
-        "--where",
-        action="append",
-        default=[],
-        metavar="CONDITION",
-        help="only rows with criterion=l1,fpgm (* matches anything), 'drop<1' or 'macs>-50'; "
-        "several must all hold",
-    )
-    parser.add_argument(
-        "--by", type=_names, default=[], metavar="NAME,...", help="a table for each value of these"
-    )
+    _ask(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
         "--published",
@@ -244,3 +222,29 @@ def _parser() -> argparse.ArgumentParser:
         help="CSV or JSON with a line per run: seed, path and digest of its report, all figures",
     )
     return parser
+
+
+def _ask(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose columns and rows."""
+    parser.add_argument(
+        "--columns",
+        type=_names,
+        default=[],
+        metavar="NAME,...",
+        help=f"these alone, in this order: {' '.join(columns_of([]))} latency_64, or a key of the "
+        "runs such as budget.keep",
+    )
+    parser.add_argument(
+        "--sort", default="", metavar="NAME[,desc]", help="by a column; unknown figures come last"
+    )
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only rows with criterion=l1,fpgm (* matches anything), 'drop<1' or 'macs>-50'; "
+        "several must all hold",
+    )
+    parser.add_argument(
+        "--by", type=_names, default=[], metavar="NAME,...", help="a table for each value of these"
+    )

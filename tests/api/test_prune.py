@@ -104,7 +104,7 @@ MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"criterion": "taylor"}, r"taylor looks at \d+ training images; give images="),
     ({"criterion": "taylor", "images": torch.ones(2, 3, 32, 32)}, r'set criterion=Taylor\(form="w'),
     ({"budget": 0.5}, "budget=0.5 does not say of what; say macs=0.5"),
-    ({"budget": "flops"}, "budget 'flops' is not known; budgets: global_ranking, macs,"),
+    ({"budget": "flops"}, "budget 'flops' is not known; budgets: global_ranking, latency, macs,"),
     ({"budget": "own"}, 'budget="own" takes .* criterion="l1" makes none; choose budget="uniform"'),
     ({"budget": Uniform(keep=0.5), "floor": 3}, "has its own fields; leave floor to it"),
     ({"repair": "leastsquares"}, "repairs: bn_.*did you mean 'least_squares'"),

@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from prunebench.config import load as build
+from prunebench.config.presets import leave_out
 from prunebench.errors import DataError
 from prunebench.options import conf_dir
 from prunebench.published.nearest import METHODS, WIDTHS, command
@@ -65,7 +66,9 @@ def makes_a_run(row_id: str) -> None:
     HydraConfig.instance().set_config(config)
     choices = {str(k): str(v) for k, v in config.hydra.runtime.choices.items()}
     del config._content["hydra"]  # noqa: SLF001
-    build(config, {k: v for k, v in choices.items() if "/" not in k})
+    choices = {k: v for k, v in choices.items() if "/" not in k}
+    list(leave_out(config, choices, [conf_dir()], []))
+    build(config, choices)
 
 
 @pytest.fixture

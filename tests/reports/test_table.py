@@ -239,7 +239,7 @@ def test_out_file_takes_its_format_from_the_suffix(
     out = sweep / name
     assert main([str(sweep), "--out", str(out)]) == 0
     assert out.read_text().startswith(start)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == f"{out}\n"
 
 
 def test_mistakes_are_one_line_and_exit_2(

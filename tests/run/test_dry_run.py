@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from prunebench.config import load
-from prunebench.config.presets import misplaced
+from prunebench.config.presets import leave_out
 from prunebench.errors import PrunebenchError
 from prunebench.options import conf_dir, option_names
 from prunebench.run.dry_run import dry_run
@@ -22,9 +22,7 @@ def composed(*typed):
     choices = {str(k): str(v) for k, v in config.hydra.runtime.choices.items() if "/" not in str(k)}
     with open_dict(config):
         del config["hydra"]
-        for _, group, key, own in misplaced(choices, [conf_dir()]):
-            del config[group][key]
-            config[group].update({key: own[key]} if key in own else {})
+    list(leave_out(config, choices, [conf_dir()], typed))
     return config, choices
 
 

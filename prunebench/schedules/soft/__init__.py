@@ -61,4 +61,13 @@ class Soft(TrainingSchedule):
         """Returns what asks `criterion` and `budget` between epochs."""
         from prunebench.schedules.soft.observer import SoftObserver
 
-        return SoftObserver(criterion, budget, dense, assignment, self)
+        return SoftObserver(
+            criterion,
+            budget,
+            dense,
+            assignment,
+            every=self.every,
+            mask_gradients=self.mask_gradients,
+            zero_first=self.zero_first,
+            tied=self.tied,
+        )

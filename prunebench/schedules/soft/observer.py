@@ -20,7 +20,6 @@ from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
     from prunebench.contracts import Assignment
-    from prunebench.schedules.soft import Soft
 
 
 class SoftObserver:
@@ -31,17 +30,22 @@ class SoftObserver:
     (FPGM) says so. The only state is the latest plan; the zeros themselves are the network's.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what `Soft` holds, each by its name
         self,
         criterion: Criterion,
         budget: Budget,
         dense: Dense,
         work: Assignment,
-        asked: Soft,
+        *,
+        every: int,
+        mask_gradients: bool,
+        zero_first: bool,
+        tied: bool,
     ) -> None:
-        """Prepares for what is `asked`; nothing is zeroed yet."""
-        self.criterion, self.budget, self.work, self.asked = criterion, budget, work, asked
-        self.dense, self.tied = dense, tied_layers(work, budget) if asked.tied else []
+        """Prepares for what `Soft` asks for; nothing is zeroed yet."""
+        self.criterion, self.budget, self.dense, self.work = criterion, budget, dense, work
+        self.every, self.mask_gradients, self.zero_first = every, mask_gradients, zero_first
+        self.tied = tied_layers(work, budget) if tied else []
         self.groups = (*work.groups, *self.tied)
         self.chosen: Plan | None = None
 
@@ -54,21 +58,21 @@ class SoftObserver:
             PruningError: criterion or budget cannot serve this network.
         """
         self.network = network
-        if self.asked.zero_first:
+        if self.zero_first:
             self._select(0)
         else:
             self._choose()
 
     def after_backward(self, moment: Moment) -> None:
         """Takes the gradients of zeroed filters away, if they are masked."""
-        if self.asked.mask_gradients and self.chosen is not None:
+        if self.mask_gradients and self.chosen is not None:
             for group in self.groups:
                 zero_filters(self.network, group, self.chosen.kept[group.name], gradients=True)
 
     def after_step(self, moment: Moment) -> bool:
         """Selects and zeroes when an epoch is over."""
         epoch = moment.epoch + 1
-        due = epoch % self.asked.every == 0 or epoch == self.work.epochs
+        due = epoch % self.every == 0 or epoch == self.work.epochs
         if due and moment.step + 1 == moment.steps:
             self._select(epoch)
         return False
