@@ -111,7 +111,7 @@ def worn(t: Tensor, names: dict[int, str]) -> Worn:
     name = names.get(id(t))
     if name is not None:
         return Worn(name)
-    constant = None if t.is_meta else t
+    constant = None if t.is_meta else t.clone()  # the network may change its own later
     return Worn("", labels_of(t), values_of(t), tuple(t.shape), constant)
 
 

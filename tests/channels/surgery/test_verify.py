@@ -73,3 +73,33 @@ def test_what_only_runs_in_its_own_type_is_judged_by_its_rounding() -> None:
     )
     assert (found.exact, found.dtype) == (True, "float16")
     assert found.tolerance == pytest.approx(8 * 2**-10 * 2**0.5)
+
+
+class Grid(nn.Module):
+    """Adds a grid that it makes when the size of the image is another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        self.grid = torch.zeros(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.grid.shape[-2:] != x.shape[-2:]:
+            self.grid = torch.ones(x.shape[-2:]).cumsum(0)
+        out: Tensor = self.head(x + self.grid)
+        return out
+
+
+def test_what_becomes_of_a_tensor_that_the_network_keeps_is_not_what_was_traced() -> None:
+    model, x = Grid().eval(), torch.rand(2, 3, 8, 8)
+    other = Grid().eval()
+    other.load_state_dict(model.state_dict())
+    for network in (model, other):
+        network.conv.register_forward_hook(lambda *_: None)  # so that copies are looked at
+        network(x)  # whose grid is kept
+    cmap = trace(model, x)
+    plan = Plan({"conv": [0, 2, 5]})
+    small = slim(model, cmap, plan)
+    model.grid.fill_(torch.nan)
+    assert prunebench.channels.verify(other, small, cmap, plan, x) < 1e-6
