@@ -122,3 +122,23 @@ def test_a_mistake_is_one_line(harm, words, why, tmp_path, prunebench):
     assert found.returncode == 2
     assert why in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_whose_norms_see_all_faces_train_as_one(prunebench, faces, tmp_path, done):
+    synced = [f"recipe.{phase}.sync_batchnorm=true" for phase in ("baseline", "finetune")]
+    found = prunebench(*TINY, f"dataset.path={faces}", "run.processes=2", *synced)
+    assert found.returncode == 0, found.stderr
+    path, report = only_report(tmp_path)
+    alone, _ = only_report(done[0])
+    for mine, theirs in zip(epochs(path), epochs(alone), strict=True):
+        assert (mine["stage"], mine["seen"]) == (theirs["stage"], 12)
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+    assert list(report.measurements[-1].verification) == ["lfw", "agedb_30"]
+    [stored] = tmp_path.rglob("baseline.pt")
+    [other] = done[0].rglob("baseline.pt")
+    torch.testing.assert_close(load(stored)["head"], load(other)["head"], rtol=1e-3, atol=1e-4)
+
+
+def epochs(report):
+    return [row for row in read_metrics(report.parent / "metrics.jsonl") if "loss" in row]
