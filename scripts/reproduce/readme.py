@@ -6,6 +6,7 @@ names all. ``outputs/reference/results`` has all rows of all tables, one CSV for
 """
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -93,7 +94,8 @@ def flat() -> dict[Path, str]:
     for dataset, rows in found.items():
         lines = of_settings([row for _, row in rows])
         named = [{"table": name} | line for (name, _), line in zip(rows, lines, strict=True)]
-        files[REFERENCE / "results" / f"{dataset}.csv"] = as_csv(named)
+        name = re.sub(r"\W+", "_", dataset).strip("_")
+        files[REFERENCE / "results" / f"{name}.csv"] = as_csv(named)
     return files
 
 
