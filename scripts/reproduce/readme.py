@@ -22,7 +22,7 @@ from prunebench.reports.table import render
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "fpgm_resnet20"
-#: where methods are compared in pairs, too: three seeds each
+#: where methods are compared in pairs, too
 COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70", "controls_resnet20")
 #: of the README, and what it is made of; a test compares it
 PICTURED = ("criteria_resnet56", "criteria_resnet56_macs70")
