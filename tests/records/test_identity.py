@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prunebench.records import LayerRow, Report, from_json, to_json
-from prunebench.records.identity import as_origin, names, setting
+from prunebench.records.identity import as_origin, control, names, setting
 from prunebench.reports.rows import rows_of
 
 Maker = Callable[..., Report]
@@ -159,3 +159,29 @@ def test_a_network_of_others_goes_by_its_own_name(
 ) -> None:
     report = make_report(config={"model": section}, choices={"model": option})
     assert names(report)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("choices", "which"),
+    [
+        ({}, ""),
+        ({"criterion": "random"}, "random channels"),
+        ({"criterion": "random", "schedule": "redraw"}, "uniform width"),
+        ({"criterion": "l1", "schedule": "redraw"}, "found structure"),
+        ({"criterion": "random", "schedule": "never"}, "dense"),
+    ],
+)
+def test_controls_are_known_by_what_they_do(
+    make_report: Maker, choices: dict[str, str], which: str
+) -> None:
+    assert control(make_report(choices=choices)) == which
+
+
+def test_whatever_cuts_nothing_or_takes_a_structure_is_a_control(
+    make_report: Maker, trained_anew: Callable[..., Report]
+) -> None:
+    nothing_cut = replace(make_report(), layers=[layer(after=100)])
+    assert control(nothing_cut) == "dense"
+    search = make_report()
+    assert control(trained_anew(0, search)) == "found structure"
+    assert control(trained_anew(0, search, macs=1.0)) == ""  # re-design: that is the method
