@@ -35,6 +35,16 @@ _V2 = {
 _SMALLEST = 16
 
 
+def transposition(channels: int, groups: int) -> list[int]:
+    """Returns the index of V1's shuffle as published: the first channel of each group, and so on.
+
+    Each output group of a layer reads a part of every group before it, so nearly all channels of a
+    layer are tied, and few can be cut; see `rotation`.
+    """
+    size = channels // groups
+    return [g * size + k for k in range(size) for g in range(groups)]
+
+
 def rotation(channels: int, groups: int) -> list[int]:
     """Returns the index of V1's shuffle: channel k of group b goes to place k of group b + k.
 
@@ -48,6 +58,10 @@ def rotation(channels: int, groups: int) -> list[int]:
     return [(g - k) % groups * size + k for g in range(groups) for k in range(size)]
 
 
+#: V1's shuffle -> its index from channels and groups
+SHUFFLES = {"rotate": rotation, "transpose": transposition}
+
+
 def interleaving(channels: int) -> list[int]:
     """Returns the index of V2's shuffle: one channel of each half in turn."""
     half = channels // 2
@@ -58,7 +72,14 @@ class GroupedUnit(nn.Module):
     """V1's unit: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; ReLU after the sum or concat."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, stride: int, groups: int, first_groups: int
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        stride: int,
+        groups: int,
+        first_groups: int,
+        shuffle: str,
     ) -> None:
         """With stride 2 the pooled input is put in front of the branch."""
         super().__init__()
@@ -67,7 +88,7 @@ class GroupedUnit(nn.Module):
         self.conv1 = nn.Conv2d(inputs, middle, 1, groups=first_groups, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
         self.relu1 = nn.ReLU(inplace=True)
-        self.shuffle = GatherChannels(rotation(middle, groups))
+        self.shuffle = GatherChannels(SHUFFLES[shuffle](middle, groups))
         self.depthwise = depthwise(middle, stride)
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv2 = nn.Conv2d(middle, made, 1, groups=groups, bias=False)
@@ -87,7 +108,9 @@ class GroupedUnit(nn.Module):
 class ShufflenetV1Network(nn.Module):
     """Stem, three stages of 4, 8 and 4 units, a global average, one linear layer."""
 
-    def __init__(self, groups: int, *, stem: str, channels: int, classes: int) -> None:
+    def __init__(
+        self, groups: int, *, shuffle: str, stem: str, channels: int, classes: int
+    ) -> None:
         """The very first 1x1 convolution is not grouped: it has too few inputs."""
         super().__init__()
         stride = 1 if stem == "cifar" else 2
@@ -107,6 +130,7 @@ class ShufflenetV1Network(nn.Module):
                         stride=1 if place else 2,
                         groups=groups,
                         first_groups=groups if number or place else 1,
+                        shuffle=shuffle,
                     )
                 )
                 before = width
@@ -208,20 +232,29 @@ class ShufflenetV1(ModelSpec):
     Attributes:
         groups: of the 1x1 convolutions: 1, 2, 3, 4 or 8; each has its own widths.
         stem: ``cifar`` (stride 1, no pooling) or ``imagenet`` (stride 2, max pooling).
+        shuffle: ``rotate``, behind which channels can be cut, or ``transpose``, as published.
     """
 
     groups: int
     stem: str
+    shuffle: str = "rotate"
 
     def __post_init__(self) -> None:
         """Checks choices."""
         require(self.groups in _V1, f"groups must be one of {', '.join(map(str, _V1))}")
+        require_choice("shuffle", self.shuffle, SHUFFLES)
         require_choice("stem", self.stem, STEMS)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16."""
         require_size("shufflenet_v1", shape, _SMALLEST)
-        return ShufflenetV1Network(self.groups, stem=self.stem, channels=shape[0], classes=classes)
+        return ShufflenetV1Network(
+            self.groups,
+            shuffle=self.shuffle,
+            stem=self.stem,
+            channels=shape[0],
+            classes=classes,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

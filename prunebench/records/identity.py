@@ -41,7 +41,7 @@ LATER: dict[str, Any] = {
     **{"head": None, "head_scale": None, "head_margin": None},
     **{"class_balanced": False, "new_images": False, "fit": "shorter", "augment": "part"},
     **{"rounding": "kept", "strict": False, "zero_first": False, "tied": False},
-    **{"norm_scale": None, "above": 1.0},
+    **{"norm_scale": None, "above": 1.0, "shuffle": "rotate"},
 }
 #: criterion -> what its method has besides the ranking, and how a run without it is called
 WHOLE = {

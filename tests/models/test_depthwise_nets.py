@@ -10,7 +10,13 @@ from prunebench.channels import Plan, slim, trace, verify
 from prunebench.errors import ConfigError
 from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV1, MobilenetV2, divisible
-from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2, interleaving, rotation
+from prunebench.models.shufflenet import (
+    ShufflenetV1,
+    ShufflenetV2,
+    interleaving,
+    rotation,
+    transposition,
+)
 
 V1, V2 = MobilenetV1, MobilenetV2
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
@@ -147,6 +153,25 @@ def test_interleaving_takes_a_channel_of_each_half_in_turn():
     assert interleaving(6) == [0, 3, 1, 4, 2, 5]
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(60, 3), (12, 4), (8, 1)])
+def test_the_published_shuffle_is_the_reshape_and_transposition_of_the_paper(channels, groups):
+    x = torch.arange(channels * 2).reshape(1, channels, 1, 2)
+    shuffled = x.reshape(1, groups, -1, 1, 2).transpose(1, 2).reshape(x.shape)
+    assert torch.equal(x[:, transposition(channels, groups)], shuffled)
+
+
+def test_the_published_shuffle_is_cut_exactly_where_it_can_be():
+    spec = ShufflenetV1(groups=3, stem="cifar", shuffle="transpose")
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    network = lively(spec, images)
+    assert parameters(network) == parameters(NARROW[2].build((3, 32, 32), 10))
+    cmap = trace(network, images)
+    kept = {g.name: list(range(g.size - 1)) or [0] for g in cmap.groups if g.size > 1}
+    small = slim(network, cmap, Plan(kept))
+    assert verify(network, small, cmap, Plan(kept), images) < 1e-9
+    assert parameters(small) == cmap.params(Plan(kept)) < parameters(network)
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(60, 3), (12, 3), (96, 8), (8, 1), (20, 4)])
 def test_rotation_is_a_shuffle_that_mixes_all_groups_alike(channels, groups):
     index = rotation(channels, groups)
@@ -179,6 +204,10 @@ def test_widths_are_rounded_to_multiples(channels, by, expected):
         (lambda: V1(width=0, stem="cifar"), "width must be positive, got 0"),
         (lambda: V2(width=1.0, stem="mnist"), "stem must be one of cifar, imagenet; got 'mnist'"),
         (lambda: ShufflenetV1(groups=5, stem="cifar"), "groups must be one of 1, 2, 3, 4, 8"),
+        (
+            lambda: ShufflenetV1(groups=3, stem="cifar", shuffle="random"),
+            "shuffle must be one of rotate, transpose; got 'random'",
+        ),
         (lambda: ShufflenetV2(width=0.7, stem="cifar"), "width must be one of 0.5, 1.0, 1.5, 2.0"),
         (lambda: Ghostnet(width=-1, stem="cifar"), "width must be positive"),
         (lambda: NARROW[0].build((3, 8, 8), 10), "at least 16 x 16, got 8 x 8"),
