@@ -6,6 +6,7 @@ training repeats them bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ HINGE_Z = 2.0
 #: the same in front of a depthwise convolution with a linear norm behind it: that norm amplifies
 #: what rarely fires, and at z = 4 this is over (rho falls to 0.07 at |gamma| = 1)
 DEEP_Z = 4.0
+#: deviations below zero at which channels are counted
+LEVELS = (1, 2, 3)
 #: fraction of the phase without a hinge: until then it is not yet clear who is dispensable
 HINGE_FROM = 0.3
 
@@ -56,12 +59,27 @@ class Sparsity:
     makes a channel dead behind its depthwise convolution). Candidates are, anew at every step,
     the `hinge_share` of each channel group's classes that lie furthest below zero, in all norms of
     the group that have a ReLU behind them: so both sides of a depthwise convolution, and channels
-    that grouped convolutions tie together, die together.
+    that grouped convolutions tie together, die together. With a hinge each epoch ends with
+    a row of how many channels lie at least 1, 2 and 3 deviations below zero (`LEVELS`).
     """
 
-    def __init__(self, phase: Phase, shape: tuple[int, int, int]) -> None:
-        """Prepares; `shape` is that of the images, (C, H, W)."""
-        self.phase, self.shape = phase, shape
+    def __init__(
+        self,
+        phase: Phase,
+        shape: tuple[int, int, int],
+        *,
+        stage: str = "",
+        log: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        """Prepares.
+
+        Args:
+            phase: says which penalties there are.
+            shape: of the images, (C, H, W).
+            stage: name of the training.
+            log: receives the rows; None keeps no count.
+        """
+        self.phase, self.shape, self.stage, self.log = phase, shape, stage, log
         self.scales: list[Tensor] = []
         self.hinges: list[Hinge] = []
 
@@ -90,7 +108,12 @@ class Sparsity:
                     self._push(hinge)
 
     def after_step(self, moment: Moment) -> bool:
-        """Leaves the weights alone; the training goes on."""
+        """Leaves the weights alone, and counts at the end of an epoch; the training goes on."""
+        if self.log is not None and self.hinges and moment.step + 1 == moment.steps:
+            z = torch.cat([_lowest(hinge) for hinge in self.hinges])
+            counts = {f"z>={level}": int((z >= level).sum()) for level in LEVELS}
+            row = {"stage": f"{self.stage}-sparsity", "epoch": moment.epoch + 1}
+            self.log({**row, "channels": len(z), **counts})
         return False
 
     def finished(self) -> None:
@@ -105,12 +128,7 @@ class Sparsity:
 
     def _push(self, hinge: Hinge) -> None:
         """Adds the hinge's gradients to the candidates of one group."""
-        z = torch.full((hinge.size,), torch.inf, dtype=torch.float64)
-        z = z.to(hinge.fronts[0][1].device)
-        for norm, classes in hinge.fronts:
-            assert norm.running_var is not None
-            own = z_score(norm.weight, norm.bias, norm.running_var, norm.eps)
-            z.scatter_reduce_(0, classes, own, "amin")
+        z = _lowest(hinge)
         chosen = z.topk(int(self.phase.hinge_share * hinge.size)).indices
         # index_fill_, since assigning a number by index would wait for the device
         wanted = torch.zeros_like(z).index_fill_(0, chosen, self.phase.gamma_hinge)
@@ -119,6 +137,18 @@ class Sparsity:
             if norm.bias.grad is not None and norm.weight.grad is not None:
                 norm.bias.grad += push
                 norm.weight.grad += hinge.z * push * norm.weight.sign()
+
+
+def _lowest(hinge: Hinge) -> Tensor:
+    """Returns how many deviations below zero each class lies, float64 [size]; the least of all."""
+    z = torch.full((hinge.size,), torch.inf, dtype=torch.float64)
+    z = z.to(hinge.fronts[0][1].device)
+    with torch.no_grad():
+        for norm, classes in hinge.fronts:
+            assert norm.running_var is not None
+            own = z_score(norm.weight, norm.bias, norm.running_var, norm.eps)
+            z.scatter_reduce_(0, classes, own, "amin")
+    return z
 
 
 def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:

@@ -98,7 +98,7 @@ class RunContext:
         One that ends in an embedding is trained with a head, which goes on from stage to stage.
         """
         whole = self._with_head(network, phase)
-        observers: list[Observer] = [Sparsity(phase, self.data.shape)]
+        observers: list[Observer] = [Sparsity(phase, self.data.shape, stage=name, log=self.log)]
         if observer is not None:
             observers.append(observer)
         distributed.invite(distributed.JointTraining(whole, phase, name, observer is not None))

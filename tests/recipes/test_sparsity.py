@@ -233,3 +233,39 @@ def test_a_killed_training_with_penalties_ends_bit_for_bit_where_it_would_have(t
 def test_ranges(changes, message):
     with pytest.raises(ConfigError, match=message):
         replace(PHASE, **changes)
+
+
+def test_channels_below_zero_are_counted_at_the_end_of_an_epoch():
+    """Of the first group, whose class is as alive as its liveliest norm in front of a ReLU."""
+    rows, net = [], network()
+    penalties = Sparsity(
+        replace(PHASE, gamma_hinge=0.01, hinge_share=0.5),
+        (3, 8, 8),
+        stage="baseline",
+        log=rows.append,
+    )
+    penalties.start(net, torch.optim.SGD(net.parameters(), lr=1.0))
+    penalties.after_step(Moment(3, 0, 2, torch.empty(0), 1.0))
+    assert rows == []
+    penalties.after_step(Moment(3, 1, 2, torch.empty(0), 1.0))
+    z = []
+    for hinge in penalties.hinges:
+        for place in range(hinge.size):
+            own = [
+                (-norm.bias[i] / norm.weight[i].abs()).item()
+                * ((norm.running_var[i] + norm.eps) / norm.running_var[i]).sqrt().item()
+                for norm, classes in hinge.fronts
+                for i in (classes == place).nonzero()[:, 0].tolist()
+            ]
+            z.append(min(own))
+    expected = {f"z>={level}": sum(value >= level for value in z) for level in (1, 2, 3)}
+    assert 0 < expected["z>=1"] < len(z)
+    assert rows == [{"stage": "baseline-sparsity", "epoch": 4, "channels": len(z), **expected}]
+
+
+def test_without_a_hinge_nothing_is_counted():
+    rows, net = [], network()
+    penalties = Sparsity(replace(PHASE, gamma_l1=0.1), (3, 8, 8), log=rows.append)
+    penalties.start(net, torch.optim.SGD(net.parameters(), lr=1.0))
+    penalties.after_step(Moment(0, 0, 1, torch.empty(0), 1.0))
+    assert rows == []
