@@ -238,12 +238,8 @@ def test_ranges(changes, message):
 def test_channels_below_zero_are_counted_at_the_end_of_an_epoch():
     """Of the first group, whose class is as alive as its liveliest norm in front of a ReLU."""
     rows, net = [], network()
-    penalties = Sparsity(
-        replace(PHASE, gamma_hinge=0.01, hinge_share=0.5),
-        (3, 8, 8),
-        stage="baseline",
-        log=rows.append,
-    )
+    phase = replace(PHASE, gamma_hinge=0.01, hinge_share=0.5)
+    penalties = Sparsity(phase, (3, 8, 8), stage="baseline", log=rows.append)
     penalties.start(net, torch.optim.SGD(net.parameters(), lr=1.0))
     penalties.after_step(Moment(3, 0, 2, torch.empty(0), 1.0))
     assert rows == []
