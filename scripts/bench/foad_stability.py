@@ -1,8 +1,8 @@
 """How much of FOAD's choice is chance: the Jaccard overlap of what two draws of images keep.
 
-The authors' figure (their harvest.py) for any network and data, by the words of the command. For each
-number of images: the mean over layers and pairs of draws of |A and B| / |A or B|, A and B the
-channels kept; the least of them; and how many channels are kept in all. Training images are drawn.
+The authors' figure (their harvest.py) for any network and data, by the words of the command. For
+each number of images: the mean over layers and pairs of draws of |A and B| / |A or B|, A and B the
+channels kept; the least of them; how many channels are kept in all. Training images are drawn.
 
     python scripts/bench/foad_stability.py model=resnet20 baseline.checkpoint=resnet20-12fca82f.th \
       'dataset.mean=[0.485,0.456,0.406]' 'dataset.std=[0.229,0.224,0.225]'
