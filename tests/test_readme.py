@@ -19,7 +19,11 @@ from prunebench.options import conf_dir, option
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ("tables", "options", "your_own", "tracking", "surgery", "clusters", "export")
+PAGES = (
+    *("tables", "options", "your_own", "tracking", "surgery", "clusters", "export", "index"),
+    *("concepts", "pictures", "faq", "methods/foad", "methods/thinet", "methods/probability"),
+    *("methods/cac", "methods/aofp"),
+)
 TEXT = "".join([README, *((ROOT / "docs" / f"{page}.md").read_text() for page in PAGES)])
 HELP = (ROOT / "conf" / "config.yaml").read_text().split("template: |")[1].split("The composed")[0]
 #: part of a command -> what it needs that is no part of the dev extra

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 
 from torch import nn
 
 from prunebench import measure, records
 from prunebench.records.environment import environment
+from prunebench.reports.plot.of_run import plots_of
 from prunebench.run.context import RunContext
 from prunebench.run.prune import Pruned
 from prunebench.tracking import Outcome
@@ -71,6 +73,7 @@ def outcome(context: RunContext, report: records.Report) -> Outcome:
         layers=[asdict(row) for row in report.layers],
         texts={"plan.json": plan, records.REPORT: records.to_json(report)},
         files=[context.folder / SLIM],
+        plots=partial(plots_of, context.folder / records.REPORT, report),
     )
 
 

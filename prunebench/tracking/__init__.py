@@ -42,12 +42,14 @@ class Outcome:
         layers: the table of layers, each with the same columns.
         texts: file name -> its text.
         files: that the run leaves.
+        plots: draws them when asked; name -> PNG.
     """
 
     figures: Mapping[str, float]
     layers: Sequence[Mapping[str, Any]] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[Path] = ()
+    plots: Callable[[], Mapping[str, bytes]] = dict
 
 
 class TrackedRun(ABC):

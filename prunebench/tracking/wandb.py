@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +39,7 @@ class WandbTracker(Tracker):
         tags: of the run.
         job_type: of the run; None = none.
         artifacts: whether plan, report and slim network go there too.
+        plots: whether the plots of the run go there at its end.
     """
 
     project: str
@@ -46,11 +49,16 @@ class WandbTracker(Tracker):
     tags: list[str]
     job_type: str | None
     artifacts: bool
+    plots: bool
 
     def __post_init__(self) -> None:
         """Checks the mode and that there is a project."""
         require_choice("mode", self.mode, ("auto", "online", "offline", "disabled"))
         require(bool(self.project), "project must not be empty")
+        require(
+            not self.plots or find_spec("matplotlib") is not None,
+            "tracker.plots needs a package: pip install 'prunebench[plot]'",
+        )
 
     def start(self, subject: Subject) -> TrackedRun:
         """Returns a W&B run, or one that mirrors nothing if W&B fails."""
@@ -72,7 +80,9 @@ class WandbTracker(Tracker):
             "resume": "allow",
         }
         places = _places(root, offline=mode == "offline")
-        return WandbRun(options, places, artifacts=self.artifacts, note=subject.note)
+        return WandbRun(
+            options, places, artifacts=self.artifacts, plots=self.plots, note=subject.note
+        )
 
     def _mode(self) -> str:
         """Returns online, offline or disabled; online only where nothing will be asked."""
@@ -94,6 +104,7 @@ class WandbRun(Mirror):
         places: Mapping[str, str],
         *,
         artifacts: bool,
+        plots: bool,
         note: Callable[[str], None],
     ) -> None:
         """Opens the run.
@@ -102,9 +113,11 @@ class WandbRun(Mirror):
             options: of ``wandb.init``.
             places: environment variables to hold until the run ends.
             artifacts: whether files go there too.
+            plots: whether plots do.
             note: tells the user a line.
         """
         self._options, self._artifacts, self._note = options, artifacts, note
+        self._plots = plots
         self._mirrored = 0
         self._run: Any = None
         self._lies: Path | None = None
@@ -160,10 +173,15 @@ class WandbRun(Mirror):
     def _conclude(self, outcome: Outcome, number: int) -> None:
         import wandb
 
+        last: dict[str, Any] = {}
         if outcome.layers:
             columns: list[str | int] = list(outcome.layers[0])
             cells = [list(row.values()) for row in outcome.layers]
-            self._run.log({"layers": wandb.Table(columns, cells)}, step=number, commit=True)
+            last["layers"] = wandb.Table(columns, cells)
+        for kind, png in outcome.plots().items() if self._plots else ():
+            last[f"plots/{kind}"] = wandb.Image(_opened(png))
+        if last:
+            self._run.log(last, step=number, commit=True)
         self._run.summary.update(dict(outcome.figures))
         if not self._artifacts:
             return
@@ -206,6 +224,12 @@ def has_login() -> bool:
         return netrc.netrc(str(file)).authenticators(host) is not None
     except (OSError, RuntimeError, netrc.NetrcParseError):
         return False
+
+
+def _opened(png: bytes) -> Any:
+    from PIL import Image
+
+    return Image.open(BytesIO(png))
 
 
 def _places(root: Path, *, offline: bool) -> dict[str, str]:

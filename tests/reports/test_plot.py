@@ -8,7 +8,7 @@ import pytest
 
 from prunebench.cli import answer
 from prunebench.errors import ConfigError, DataError
-from prunebench.records import Report, SensitivityPoint, Verification, write_json
+from prunebench.records import LayerRow, Report, SensitivityPoint, Verification, write_json
 from prunebench.records.metrics import MetricsLog
 from prunebench.reports.curves import course_of
 from prunebench.reports.front import front
@@ -16,6 +16,7 @@ from prunebench.reports.load import load_runs
 from prunebench.reports.plot import canvas
 from prunebench.reports.plot.canvas import COLOURS, look, told_apart
 from prunebench.reports.plot.draw import drawn, plot
+from prunebench.reports.plot.of_run import plots_of
 from prunebench.reports.plot.pareto import Cost
 from prunebench.reports.rows import rows_of
 
@@ -194,6 +195,17 @@ def test_the_command_says_where_the_plot_is(sweep, monkeypatch, capsys):
         answer(["plot", "."])
     assert capsys.readouterr() == ("pareto.svg\n", "")
     assert (sweep / "pareto.svg").exists()
+
+
+def test_a_tracker_gets_the_plots_that_a_run_is_enough_for(logged):
+    run = load_runs([logged]).reports[0][1]
+    layer = LayerRow(
+        name="conv", channels_before=4, channels_after=2, params_before=8, params_after=4,
+        macs_before=8, macs_after=4,
+    )  # fmt: skip
+    plots = plots_of(logged, replace(run, layers=[layer]))
+    assert [*plots] == ["channels", "curves"]  # no sensitivity, no faces
+    assert all(png.startswith(b"\x89PNG") for png in plots.values())
 
 
 def test_without_matplotlib_the_command_to_install_it_is_told(tmp_path, monkeypatch):

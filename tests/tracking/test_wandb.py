@@ -14,11 +14,13 @@ import time
 import types
 import zlib
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir
@@ -33,6 +35,7 @@ PLAIN = {
     "tags": ["a"],
     "job_type": "prune",
     "artifacts": False,
+    "plots": False,
 }
 
 
@@ -129,13 +132,16 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """The records, by type, of the first of two runs in one process."""
     before, told = dict(os.environ), list[str]()
     tmp_path = tmp_path_factory.mktemp("offline")
-    tracker = WandbTracker(**PLAIN | {"group": None, "artifacts": True})
+    tracker = WandbTracker(**PLAIN | {"group": None, "artifacts": True, "plots": True})
+    png = BytesIO()
+    Image.new("RGB", (3, 2)).save(png, "png")
     (tmp_path / "slim.pt").write_bytes(b"weights")
     outcome = Outcome(
         figures={"drop_points": 1.25},
         layers=[{"name": "conv1", "channels_after": 3}],
         texts={"plan.json": "{}"},
         files=[tmp_path / "slim.pt"],
+        plots=lambda: {"channels": png.getvalue()},
     )
     for identity in ("abc123", "other"):  # a second job of the process gets a run of its own
         with tracker.start(subject(tmp_path, identity, note=told.append, **ABOUT)) as run:
@@ -178,6 +184,8 @@ def test_an_offline_run_reads_back(offline: dict[str, list[Any]]) -> None:
     assert any(values(r.summary.update).get("drop_points") == 1.25 for r in offline["summary"])
     [table] = offline["file"][0].parent.glob("files/media/table/layers*.json")
     assert json.loads(table.read_text())["data"] == [["conv1", 3]]
+    [image] = offline["file"][0].parent.glob("files/media/images/plots/channels*.png")
+    assert image.read_bytes().startswith(b"\x89PNG")
     artifacts = [r.artifact for r in offline["artifact"] if r.artifact.type == "pruned-network"]
     [contents] = [[entry.path for entry in each.manifest.contents] for each in artifacts]
     assert contents == ["plan.json", "slim.pt"]
@@ -189,7 +197,8 @@ import os, sys
 from pathlib import Path
 from prunebench.tracking import Subject
 from prunebench.tracking.wandb import WandbTracker
-options = dict(project="p", entity=None, group=None, tags=[], job_type=None, artifacts=True)
+options = dict(project="p", entity=None, group=None, tags=[], job_type=None, artifacts=True,
+    plots=False)
 tracker = WandbTracker(**options, mode=sys.argv[2])
 about = dict(title="n", config={}, choices={}, identity="id1", sweep="")
 def note(line):
