@@ -17,6 +17,7 @@ from prunebench.reports.load import Runs
 from prunebench.reports.notes import CONTROL, busy, losses_of, notes_of, timed_beside
 from prunebench.reports.published import beside_with_tiers
 from prunebench.reports.rows import Row, counting, rows_of
+from prunebench.reports.speed import slower_than_counted
 
 #: most points of a curve; longer ones are thinned out
 POINTS = 150
@@ -85,6 +86,7 @@ def run(path: Path, report: Report) -> dict[str, Any]:
         "seconds": {stage: round(value, 1) for stage, value in report.seconds.items()},
         "measured": [_measured(one) for one in report.measurements],
         "layers": [_layer(report, one) for one in report.layers],
+        "speed": slower_than_counted(report),
         "surgery": max((step.surgery_error for step in report.steps), default=None),
         "curves": _thinned(course) if course else None,
     }

@@ -36,6 +36,7 @@ function showRun(box, run) {
     box.append(element("p", "Masked and slimmed network agree to " + run.surgery.toExponential(1) + " (relative).", "quiet"));
   }
   box.append(element("h3", "Measured"), measured(run));
+  for (const line of run.speed) box.append(element("p", line));
   let chart = null;
   if (run.curves) {
     const frame = element("div", null, "chart low"), canvas = element("canvas");
