@@ -85,7 +85,7 @@ def check(words: Sequence[str]) -> int:
 
 def tell(made: Certificate, file: Path) -> None:
     """Prints what was exported, and how fast it is."""
-    from prunebench.export.timings import odd_widths, speed_ups
+    from prunebench.export.timings import busy, odd_widths, speed_ups
 
     slim, dense = made.counts["slim"], made.counts["dense"]
     _print(
@@ -99,7 +99,9 @@ def tell(made: Certificate, file: Path) -> None:
     widths = odd_widths(made.kept)
     for (engine, batch), times in speed_ups(made.latency).items():
         line = f"{engine}, batch {batch}: {times:.2f} x as fast as the dense network"
-        if widths and engine == "onnxruntime" and times < 0.75 * dense["macs"] / slim["macs"]:
+        if busy(made.latency, engine, batch):
+            line += ", but the machine was too busy to rely on that"
+        elif widths and engine == "onnxruntime" and times < 0.75 * dense["macs"] / slim["macs"]:
             line += f"; widths of {widths} may cost you the speed-up: budget.divisor=8"
         _print(line)
     _print(f"wrote {file} and {file.name}.certificate.json")

@@ -22,12 +22,10 @@ class Images:
     Attributes:
         values: normalised, float32 [n, C, H, W].
         origin: in words.
-        real: whether they are of the run's data.
     """
 
     values: Tensor
     origin: str
-    real: bool
 
 
 def images_of(source: Source, count: int, root: Path | None = None) -> Images:
@@ -40,14 +38,13 @@ def images_of(source: Source, count: int, root: Path | None = None) -> Images:
     """
     try:
         values, origin = _real(source, count, root)
-        return Images(values, origin, real=True)
+        return Images(values, origin)
     except PrunebenchError as error:
         draw = torch.Generator().manual_seed(0)
         why = str(error).partition(";")[0]
         return Images(
             torch.randn(count, *source.shape, generator=draw),
             f"random images, for the data are not at hand ({why})",
-            real=False,
         )
 
 

@@ -78,7 +78,9 @@ class Source:
         if self.report is None:
             return None
         last = "finetuned_best_val" if self.file.name == BEST else "finetuned_last"
-        return self.report.at("baseline" if stage == "dense" else last)
+        slim = (last, "repaired", "pruned")  # the first that was measured
+        stages = ("baseline",) if stage == "dense" else slim
+        return next(filter(None, map(self.report.at, stages)), None)
 
 
 def found(path: Path) -> Source:

@@ -14,6 +14,8 @@ from prunebench.measure.accuracy import evaluating
 from prunebench.measure.engines import runner
 from prunebench.measure.latency import noise, timed
 
+#: interquartile range over median above which a time says more of the machine than of the network
+BUSY = 0.2
 #: kept counts that are no multiples of this leave the blocked layouts of fast engines unused
 BLOCK = 8
 
@@ -59,6 +61,16 @@ def speed_ups(timings: Sequence[Timing]) -> dict[tuple[str, int], float]:
         for (network, engine, batch), ms in found.items()
         if network == "slim" and ("dense", engine, batch) in found
     }
+
+
+def busy(timings: Sequence[Timing], engine: str, batch: int) -> bool:
+    """Whether the machine was too busy to rely on the times of an engine at a batch size."""
+    found = [
+        one.latency
+        for one in timings
+        if one.latency and (one.engine, one.latency.batch) == (engine, batch)
+    ]
+    return any(latency.iqr_ms > BUSY * latency.median_ms for latency in found)
 
 
 def odd_widths(kept: Mapping[str, int]) -> str:

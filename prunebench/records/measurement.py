@@ -142,6 +142,7 @@ class LatencyTarget:
         asked_ms: the budget.
         predicted_ms: of the slim network, from the times of its layers.
         measured_ms: of the slim network.
+        costly_widths: kept counts that cost the speed-up, for they are no multiples of 8.
     """
 
     on: str
@@ -153,6 +154,7 @@ class LatencyTarget:
     asked_ms: float
     predicted_ms: float
     measured_ms: float
+    costly_widths: list[int]
 
     def __str__(self) -> str:
         """Returns it as a line for the user."""
@@ -166,3 +168,12 @@ class LatencyTarget:
             f"{self.predicted_ms:.3g}, measured {self.measured_ms:.3g} ({off:+.0%}{verdict}); "
             f"divisor {self.divisor}"
         )
+
+    @property
+    def advice(self) -> str:
+        """Says which widths cost the speed-up; "" if none does."""
+        if not self.costly_widths:
+            return ""
+        some = ", ".join(map(str, self.costly_widths[:3]))
+        more = ", ..." if len(self.costly_widths) > 3 else ""
+        return f"widths of {some}{more} cost you the speed-up: budget.divisor=8"

@@ -67,6 +67,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
         if row.counted
     ]
     notes += _verified(runs)
+    notes += _timed(runs)
     notes += [
         f"Run more than once, the last one counts: {label(row, {})}, seed {seed} ({times} runs)"
         for row in runs
@@ -90,6 +91,16 @@ def _verified(runs: Sequence[Row]) -> list[str]:
         ]
         lines.append(f"Faces, {label(row, {})}: {'; '.join(sets)}")
     return lines
+
+
+def _timed(runs: Sequence[Row]) -> list[str]:
+    """Returns what came of budgets in milliseconds, for the last run of each row."""
+    targets = [(row, row.runs[-1][1].latency_target) for row in runs if row.runs]
+    return [
+        f"Budget, {label(row, {})}: {'; '.join(filter(None, (str(target), target.advice)))}"
+        for row, target in targets
+        if target is not None
+    ]
 
 
 def latency_notes(rows: Sequence[Row]) -> list[str]:

@@ -21,7 +21,7 @@ from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
 from prunebench.run.scored import left_whole, living, scored_only
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
-from prunebench.run.timing import LATENCY, ceiling, odd_widths, outcome, timed
+from prunebench.run.timing import LATENCY, ceiling, outcome, timed
 from prunebench.tracking.progress import Progress
 
 
@@ -68,7 +68,7 @@ def dry_run(run: Run) -> None:
     images = sizes(data.train.labels, data.val.labels, data.test.labels)
     print_plan(cmap, whole, origin, error, images)
     if target is not None and isinstance(budget, Timed):
-        say(str(target), ceiling(budget, cmap), odd_widths(budget, cmap, whole))
+        say(str(target), ceiling(budget, cmap), target.advice)
 
 
 def foresee(

@@ -91,7 +91,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     plan = reduce(Plan.compose, plans, Plan({}))
     target = outcome(budget, asked, repaired, cmap, plan, context.example)
     if target is not None:
-        note(str(target))
+        note(f"{target}{target.advice and f'; {target.advice}'}")
     return Pruned(network, bare, repaired, plans, records, unscored, target)
 
 

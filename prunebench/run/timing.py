@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -21,99 +18,19 @@ from prunebench.budgets.latency import DIVISORS, Latency, Timed
 from prunebench.budgets.layer_times import BLOCK, Dim, Grid, Layer, LayerTimes, costly_widths, odd
 from prunebench.channels import ChannelMap, Example, Plan, slim
 from prunebench.contracts import GroupRank
-from prunebench.errors import ConfigError, PruningError
+from prunebench.errors import PruningError
 from prunebench.measure import layers as timing
-from prunebench.measure.engines import require_packages
-from prunebench.measure.latency import noise
 from prunebench.records import LatencyTarget
-from prunebench.records.environment import device_name
-from prunebench.records.jsonfile import digest, write_bytes
+from prunebench.records.jsonfile import digest
+from prunebench.run.clock import Clock, machine
 from prunebench.run.step import dense_counts
 
 #: folder of what was measured, below that of all runs
 LATENCY = "latency"
 #: shares of a layer's width at which it is timed, beside a single channel
 SHARES = (1 / 4, 1 / 2, 1)
-#: seconds for which a whole network is timed
-SECONDS = 1.0
 #: how often the search is held against a network that is really slimmed
 ROUNDS = 2
-
-
-@dataclass
-class Clock:
-    """Times layers and networks on one machine, each once.
-
-    Attributes:
-        engine: ``cpu``, ``cuda`` or ``onnxruntime``.
-        batch: images per pass.
-        path: file of what was measured before; None keeps it in memory.
-    """
-
-    engine: str
-    batch: int
-    path: Path | None
-
-    def __post_init__(self) -> None:
-        """Reads what is there."""
-        self.known: dict[str, float] = {}
-        if self.path is not None and self.path.exists():
-            self.known = json.loads(self.path.read_text(encoding="utf-8"))["microseconds"]
-
-    @property
-    def device(self) -> torch.device:
-        """Where images and layers lie."""
-        return torch.device("cuda" if self.engine == "cuda" else "cpu")
-
-    def of(self, key: str, measure: Callable[[], float]) -> float:
-        """Returns the microseconds called `key`, measured if they are not known."""
-        full = f"{key} batch={self.batch}"
-        if full not in self.known:
-            self.known[full] = measure()
-        return self.known[full]
-
-    def layer(self, seen: timing.Seen, inputs: int, outputs: int) -> float:
-        """Returns the microseconds of a layer at these widths."""
-
-        def measure() -> float:
-            made = timing.sized(seen.module, inputs, outputs).to(self.device)
-            shape = (inputs, *seen.shape[1:])
-            run = timing.layer_runner(self.engine, made)
-            return timing.fastest(run, noise(shape, self.batch, self.device))
-
-        return self.of(f"{timing.described(seen.module, seen.shape)} {inputs}x{outputs}", measure)
-
-    def network(self, network: nn.Module, shape: Sequence[int]) -> float:
-        """Returns the microseconds of a whole network, measured now."""
-        here = copy.deepcopy(network).to(self.device).eval()
-        run = timing.network_runner(self.engine, here, noise(shape, 2, self.device))
-        return timing.fastest(run, noise(shape, self.batch, self.device), SECONDS)
-
-    def kept_network(self, network: nn.Module, shape: Sequence[int]) -> float:
-        """Returns the same, measured once."""
-        name = hashlib.sha256(f"{network}{list(shape)}".encode()).hexdigest()[:16]
-        return self.of(f"network {name}", lambda: self.network(network, shape))
-
-    def save(self) -> None:
-        """Writes all that is known."""
-        if self.path is not None:
-            content = {"machine": machine(self.engine), "microseconds": self.known}
-            write_bytes(self.path, json.dumps(content, indent=1).encode())
-
-
-def machine(engine: str) -> dict[str, object]:
-    """Returns what times depend on beside the layers."""
-    version = str(torch.__version__)
-    if engine == "onnxruntime":
-        require_packages("onnx", "onnxscript", "onnxruntime")
-        import onnxruntime
-
-        version = str(onnxruntime.__version__)
-    elif engine == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("budget.on=cuda: this machine has no CUDA device; use budget.on=cpu")
-    device = device_name("cuda" if engine == "cuda" else "cpu")
-    threads = torch.get_num_threads()
-    return {"engine": engine, "version": version, "device": device, "threads": threads}
 
 
 def timed(
@@ -312,13 +229,5 @@ def outcome(
         asked_ms=budget.keep * budget.times.dense / 1e3,
         predicted_ms=budget.times.predicted(cmap, plan) / 1e3,
         measured_ms=clock.network(network, tuple(example.shape[1:])) / 1e3,
+        costly_widths=costly_widths(budget.times, cmap, plan),
     )
-
-
-def odd_widths(budget: Timed, cmap: ChannelMap, plan: Plan) -> str:
-    """Says which widths cost the speed-up here; "" if none does."""
-    widths = costly_widths(budget.times, cmap, plan)
-    if not widths:
-        return ""
-    some = ", ".join(map(str, widths[:3])) + (", ..." if len(widths) > 3 else "")
-    return f"widths of {some} cost you the speed-up: budget.divisor={BLOCK}"

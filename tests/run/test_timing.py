@@ -1,5 +1,6 @@
 """The machine is timed once, what was measured is kept, and the slim network is measured."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,11 +9,14 @@ from torch import nn
 
 import prunebench as package
 from prunebench.budgets.latency import Latency
+from prunebench.budgets.layer_times import costly_widths
 from prunebench.channels import Plan, trace
 from prunebench.errors import ConfigError, PruningError
 from prunebench.measure import engines, layers
+from prunebench.records import finish
+from prunebench.reports.table import main
 from prunebench.run import timing
-from prunebench.run.timing import ceiling, odd_widths, outcome, timed
+from prunebench.run.timing import ceiling, outcome, timed
 
 IMAGE = torch.zeros(1, 3, 8, 8)
 
@@ -53,7 +57,7 @@ class Pretended:
 def pretended(monkeypatch):
     def pretend(odd=1.0):
         machine = Pretended(odd)
-        monkeypatch.setattr(timing.timing, "fastest", machine)
+        monkeypatch.setattr(layers, "fastest", machine)
         return machine
 
     return pretend
@@ -81,11 +85,9 @@ def test_the_divisor_follows_the_times(network, cmap, pretended):
     pretended(odd=3.0)
     made = budget_for(network, cmap, Latency(keep=0.6, batch=2))
     assert made.divisor == 8
-    assert odd_widths(made, cmap, timing.tentative(made, cmap)) == ""
+    assert costly_widths(made.times, cmap, timing.tentative(made, cmap)) == []
     odd = Plan({"0": range(13), "5": range(29)})
-    assert odd_widths(made, cmap, odd) == (
-        "widths of 13, 29 cost you the speed-up: budget.divisor=8"
-    )
+    assert costly_widths(made.times, cmap, odd) == [13, 29]
     assert budget_for(network, cmap, Latency(keep=0.6, batch=2, divisor=1)).divisor == 1
 
 
@@ -116,8 +118,9 @@ def test_the_ceiling_is_told(network, cmap, pretended):
 def test_a_measurement_that_is_off_is_told():
     found = timing.LatencyTarget(
         on="cpu", batch=1, device="X", threads=1, divisor=8, dense_ms=2, asked_ms=1,
-        predicted_ms=1.0, measured_ms=1.2,
+        predicted_ms=1.0, measured_ms=1.2, costly_widths=[13, 29, 5, 7],
     )  # fmt: skip
+    assert found.advice == "widths of 13, 29, 5, ... cost you the speed-up: budget.divisor=8"
     assert "measured 1.2 (+20%, MORE THAN 10 % OFF: time it again on a quiet machine)" in str(found)
 
 
@@ -168,3 +171,15 @@ def test_engines_that_are_not_there_are_named(network, cmap, monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="budget.on=cuda: this machine has no CUDA device"):
             budget_for(network, cmap, Latency(keep=0.5, on="cuda"))
+
+
+def test_tables_say_what_came_of_it(make_report, tmp_path, capsys):
+    target = timing.LatencyTarget(
+        on="onnxruntime", batch=1, device="X", threads=1, divisor=1, dense_ms=2, asked_ms=1,
+        predicted_ms=1.0, measured_ms=1.05, costly_widths=[13, 29],
+    )  # fmt: skip
+    finish(tmp_path / "a", dataclasses.replace(make_report(), latency_target=target))
+    assert main([str(tmp_path), "--format", "markdown"]) == 0
+    said = capsys.readouterr().out
+    assert "Budget, " in said and "asked for 1, predicted 1, measured 1.05 (+5%)" in said
+    assert "widths of 13, 29 cost you the speed-up: budget.divisor=8" in said
