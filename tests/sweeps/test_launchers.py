@@ -65,7 +65,7 @@ def test_on_a_cluster_that_takes_jobs_away(prunebench, tmp_path):
     process = start(
         tmp_path, "hydra/launcher=slurm", "hydra.launcher.timeout_min=60",
         "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1",
-        "hydra.launcher.array_parallelism=2", "recipe.baseline.epochs=100",
+        "hydra.launcher.array_parallelism=2", "recipe.baseline.epochs=300",
     )  # fmt: skip
     try:
         names = wait_for(lambda: running(prunebench, tmp_path))
@@ -87,7 +87,8 @@ def running(prunebench, folder):
     if not (folder / "sweep" / "multirun.yaml").exists():
         return []
     rows = (folder / "sweep").glob("*/metrics.jsonl")
-    return [path.parent.name for path in rows if path.stat().st_size]
+    begun = [path.parent for path in rows if path.stat().st_size]
+    return [job.name for job in begun if not (job / "report.json").exists()]
 
 
 def wait_for(found, seconds=200):
