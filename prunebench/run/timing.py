@@ -168,7 +168,7 @@ def points(width: int, free: bool) -> list[int]:
     if not free:
         return [width]
     shares = {min(width, -(-round(width * share) // BLOCK) * BLOCK) for share in SHARES}
-    return sorted({1, *shares})
+    return sorted({1, *shares} - {0})  # of two channels a tenth is none
 
 
 def tentative(budget: Timed, cmap: ChannelMap) -> Plan:

@@ -418,7 +418,8 @@ from prunebench.tracking import Subject, mirror
 from prunebench.tracking.wandb import WandbTracker
 
 mirror.LOG_SECONDS = mirror.CLOSE_SECONDS = 1.0
-nothing = {"entity": None, "group": None, "tags": [], "job_type": None, "artifacts": False}
+nothing = {"entity": None, "group": None, "tags": [], "job_type": None}
+nothing |= {"artifacts": False, "plots": False}
 tracker = WandbTracker(project="p", mode="offline", **nothing)
 texts = {"title": "n", "identity": "i", "sweep": "", "note": print}
 about = Subject(folder=Path("run"), config={}, choices={}, **texts)
