@@ -19,30 +19,46 @@ from prunebench.options import conf_dir, option
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = (
-    *("tables", "options", "your_own", "tracking", "surgery", "clusters", "export", "index"),
-    *("concepts", "pictures", "faq", "methods/foad", "methods/thinet", "methods/probability"),
-    *("methods/cac", "methods/aofp"),
-)
-TEXT = "".join([README, *((ROOT / "docs" / f"{page}.md").read_text() for page in PAGES)])
+PAGES = ("tables", "options", "your_own", "tracking", "surgery", "clusters", "export")
+METHODS = ("foad", "thinet", "probability", "cac", "aofp")
+#: whose commands run with the slow tests
+FURTHER_PAGES = ("index", "concepts", "pictures", "faq", *(f"methods/{one}" for one in METHODS))
+
+
+def joined(pages):
+    return "".join((ROOT / "docs" / f"{page}.md").read_text() for page in pages)
+
+
+TEXT = README + joined(PAGES)
 HELP = (ROOT / "conf" / "config.yaml").read_text().split("template: |")[1].split("The composed")[0]
 #: part of a command -> what it needs that is no part of the dev extra
 FURTHER = {"model=timm": "timm", "search_ratios": "optuna"}
-#: every command of their blocks and of ``prunebench --help``, as written, in their order
-COMMANDS = list(
-    dict.fromkeys(
+
+
+def commands(text):
+    """Every command in blocks of `text`, as written, in their order."""
+    found = [
         re.split(r"#|  ", line.strip())[0].strip()
-        for line in (TEXT + HELP).splitlines()
+        for line in text.splitlines()
         if line.strip().startswith("prunebench ")
-        and all(find_spec(package) for part, package in FURTHER.items() if part in line)
-    )
-)
+    ]
+    return [
+        command
+        for command in dict.fromkeys(found)
+        if all(find_spec(package) for part, package in FURTHER.items() if part in command)
+    ]
+
+
+#: of README, the pages and ``prunebench --help``
+COMMANDS = commands(TEXT + HELP)
 #: the sizes with which a test can run them
 SMALL = [
     "model.width=0.1",
     "dataset.train_size=48",
     "dataset.val_size=16",
     "recipe.baseline.epochs=1",
+    "recipe.baseline.warmup_epochs=0",
+    "recipe.pruning.warmup_epochs=0",
     "recipe.pruning.epochs=1",
     "recipe.finetune.epochs=1",
     "run.latency_batch=1",
@@ -57,6 +73,7 @@ SMALLER = {
         "criterion.theta=0.9",
         "budget.keep=0.95",
     ],
+    "method=cac": ["criterion.n_min=1"],
     "model=resnet": ["model.depth=14"],
     "model=mynet": ["model.width=4"],
     "model=timm": ["model.name=test_resnet"],
@@ -123,9 +140,14 @@ def run(folder, words, timeout=580):
 
 
 @pytest.mark.timeout(600)
-def test_every_command_runs_as_written(python, folder):
+@pytest.mark.parametrize(
+    "typed",
+    [COMMANDS, pytest.param(commands(TEXT + joined(FURTHER_PAGES)), marks=pytest.mark.slow)],
+    ids=["main", "all"],
+)
+def test_every_command_runs_as_written(python, folder, typed):
     ran = set()
-    for command in COMMANDS:
+    for command in typed:
         some = next(folder.glob("outputs/quickstart/*/report.json"), folder)
         words = in_small(command.replace("outputs/.../report.json", str(some)))
         if (*words,) in ran:  # commands that differ in what launches their jobs
