@@ -73,7 +73,7 @@ SMALLER = {
         "criterion.theta=0.9",
         "budget.keep=0.95",
     ],
-    "method=cac": ["criterion.n_min=1"],
+    "method=cac": ["criterion.n_min=1", "recipe.pruning.epochs=6"],
     "model=resnet": ["model.depth=14"],
     "model=mynet": ["model.width=4"],
     "model=timm": ["model.name=test_resnet"],

@@ -68,6 +68,10 @@ def explain(error: Exception) -> str:
             valid = {str(key) for key in cause.parent_node} - {"hydra", "_target_"}
             if "not in struct" in str(cause):
                 key = str(cause.full_key)
+                section, _, own = key.rpartition(".")
+                if not cause.parent_node:  # names are the user's own there
+                    typed = f"'+{section}={{{own}: ...}}'"
+                    return f"{section} holds nothing yet; with + it does: {typed}"
                 return unknown(key, valid if "." in key else {*valid, *PRESETS})
         cause = cause.__cause__
     return str(error)

@@ -47,6 +47,10 @@ def told(monkeypatch, capsys, tmp_path):
         (["-m"], "nothing to run yet"),
         (["--config-dir", "."], "nothing to run yet"),
         (["help"], "'help' is not key=value; did you mean --help?"),
+        (
+            ["model=vgg16", "recipe.finetune.decay_of={weight: 0.0}"],
+            "holds nothing yet; with + it does: '+recipe.finetune.decay_of={weight: ...}'",
+        ),
         (["foad"], "did you mean criterion=foad or method=foad or recipe=foad?"),
         (["criterion"], "'criterion' needs an option: criterion=..., which prunebench criterion"),
         (["gibberish"], "'gibberish' is not key=value; see prunebench --help"),
