@@ -73,7 +73,7 @@ class Timm(ModelSpec):
         import timm
 
         try:
-            network = timm.create_model(
+            network: nn.Module = timm.create_model(
                 self._tagged,
                 pretrained=self.weights is not None,
                 in_chans=shape[0],
