@@ -108,7 +108,11 @@ def _record(kind: type[Record], path: Path) -> Record:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error})") from None
-    return from_json(kind, text, str(path))
+    record = from_json(kind, text, str(path))
+    for key, value in record.config.items():
+        if key != "name" and not isinstance(value, dict):
+            raise DataError(f"{path}: config.{key} must hold keys and values, got {value!r:.40}")
+    return record
 
 
 def _drop_replaced(runs: Runs) -> None:

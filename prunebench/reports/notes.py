@@ -81,13 +81,13 @@ def _verified(runs: Sequence[Row]) -> list[str]:
     """Returns what is known of pairs of faces beside the accuracy, for rows of one run."""
     lines = []
     for row in runs:
-        last = row.runs[0][1].measurements[-1] if len(row.runs) == 1 else None
-        if last is None or last.verification is None:
+        measured = row.runs[0][1].measurements if len(row.runs) == 1 else []
+        if not measured or measured[-1].verification is None:
             continue
         sets = [
             f"{name} {found.accuracy:.2f} ± {found.std:.2f} % over {len(found.pairs)} folds "
             f"({found.protocol}), {100 * fmean(found.accepted):.2f} % accepted at FAR {found.far:g}"
-            for name, found in last.verification.items()
+            for name, found in measured[-1].verification.items()
         ]
         lines.append(f"Faces, {label(row, {})}: {'; '.join(sets)}")
     return lines
