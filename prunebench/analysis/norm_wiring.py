@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,13 @@ if TYPE_CHECKING:
 
     from prunebench.channels import ChannelMap
 
+
 #: functions that hand channels on one by one and keep zeros zero
 PASSING = (
     *("gather_channels", "dropout", "dropout2d", "contiguous", "clone", "detach", "to"),
     "zero padding",
 )
-CLIPPING = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
+CLIPPING = ("relu", "relu6", "hardtanh")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def wiring(network: nn.Module, example: Tensor) -> dict[str, Norm]:
         network: a network in any mode.
         example: an input; only its shape matters.
     """
-    values = _follow(network, example)
+    values = _values(network, example)
     modules = dict(network.named_modules())
     single = {
         name
@@ -113,56 +113,29 @@ def wiring(network: nn.Module, example: Tensor) -> dict[str, Norm]:
     }
 
 
-def _follow(network: nn.Module, example: Tensor) -> list[_Value]:
-    """Returns every tensor that the forward makes, in order."""
-    import torch
-    from torch.overrides import TorchFunctionMode
-
-    from prunebench.channels import in_mode
+def _values(network: nn.Module, example: Tensor) -> list[_Value]:
+    """Returns what every function of the forward makes, in order."""
+    from prunebench.analysis.calls import follow
 
     named = [*network.named_parameters(), *network.named_buffers()]
     names = {id(tensor): name.rpartition(".")[0] for name, tensor in named}
     values: list[_Value] = []
-
-    class Follower(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            kwargs = kwargs or {}
-            given = list(_tensors([args, kwargs]))
-            data = [getattr(t, "_value", None) for t in given if id(t) not in names]
-            result = func(*args, **kwargs)
-            outs = [t for t in _tensors(result) if t.is_floating_point()]
-            if outs:
-                name = getattr(func, "__name__", "")
-                name = "zero padding" if _pads_maps_with_zeros(name, args, kwargs) else name
-                owner = next((names[id(t)] for t in given if id(t) in names), "")
-                known = [value for value in data if value is not None]
-                maker = known[0] if len(data) == len(known) == 1 else None
-                made = _Value(name, owner, maker, _ceiling(name, args, kwargs))
-                values.append(made)
-                for value in known:
-                    value.readers.append(made)
-                for out in outs:
-                    out._value = made  # type: ignore[attr-defined]
-            return result
-
-    with in_mode(network), torch.no_grad(), Follower():
-        network(example)
+    made: dict[tuple[int, int], _Value] = {}
+    for call in follow(network, example).functions:
+        data = [made.get(taken.key) for taken in call.taken if id(taken.tensor) not in names]
+        known = [value for value in data if value is not None]
+        pads = _pads_maps_with_zeros(call.name, call.args, call.kwargs)
+        value = _Value(
+            "zero padding" if pads else call.name,
+            owner=next((names[id(t.tensor)] for t in call.taken if id(t.tensor) in names), ""),
+            maker=known[0] if len(data) == len(known) == 1 else None,
+            ceiling=_ceiling(call.name, call.args, call.kwargs),
+        )
+        values.append(value)
+        for read in known:
+            read.readers.append(value)
+        made |= dict.fromkeys((given.key for given in call.given), value)
     return values
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yields every tensor in nested tuples, lists and dicts."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _pads_maps_with_zeros(name: str, args: Any, kwargs: Any) -> bool:
@@ -179,7 +152,7 @@ def _ceiling(name: str, args: Any, kwargs: Any) -> float | None:
     """Returns where an activation that starts at zero stops to rise; None for anything else."""
     if name not in CLIPPING:
         return None
-    if name.startswith("hardtanh"):
+    if name == "hardtanh":
         low = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
         high = kwargs.get("max_val", args[2] if len(args) > 2 else 1.0)
         return float(high) if low == 0 else None

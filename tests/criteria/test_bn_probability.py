@@ -293,3 +293,25 @@ def test_a_class_of_several_channels_is_as_alive_as_its_liveliest():
 def test_ranges(changes, message):
     with pytest.raises(ConfigError, match=message):
         criterion(**changes)
+
+
+class Listed(nn.Module):
+    """A network one of whose modules is given a list, and another nothing at all by position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+        self.joined, self.act = Joined(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.joined([self.act(input=self.norm(self.a(x)))]))
+
+
+class Joined(nn.Module):
+    def forward(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([part.clone() for part in parts], 1)
+
+
+def test_modules_are_given_what_they_like():
+    [norm] = wiring(Listed(), torch.zeros(1, 3, 4, 4)).values()
+    assert (norm.name, norm.fed_by, norm.ceiling) == ("norm", "a", float("inf"))

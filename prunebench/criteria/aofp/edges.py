@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from prunebench.analysis.calls import Activation, Calls, follow
+from prunebench.analysis.norm_wiring import empty_image
 from prunebench.channels import ChannelGroup, ChannelMap
-from prunebench.criteria.aofp.calls import Activation, Calls, follow
 from prunebench.errors import PruningError
 
 NORMS = nn.modules.batchnorm._BatchNorm
@@ -48,7 +49,7 @@ def find_edges(network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGro
     """
     for name, reason in unfit(network, groups).items():
         raise PruningError(f"criterion=aofp cannot score {name}: {reason}")
-    calls = follow(network, cmap.tape.example.shape)
+    calls = follow(network, empty_image(network, cmap))
     scratch: dict[int, Tensor] = {}
     return [replace(_edge(network, group, groups, calls), scratch=scratch) for group in groups]
 

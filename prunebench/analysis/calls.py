@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,7 +34,12 @@ class Reading:
 
     def of(self, other: Reading) -> bool:
         """Whether this is `other`, unchanged: an addition in place leaves the tensor the same."""
-        return self.tensor is other.tensor and self.version == other.version
+        return self.key == other.key
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What no other tensor that is noted has, nor this one once it is written to."""
+        return id(self.tensor), self.version
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,18 @@ class ModuleCall:
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """One call of a function that gives a tensor: what it takes, and how it was called."""
+    """One call of a function that gives numbers: what it takes, and how it was called."""
 
     function: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     taken: tuple[Reading, ...]
+    given: tuple[Reading, ...]
+
+    @property
+    def name(self) -> str:
+        """The function's name, in place or not."""
+        return str(getattr(self.function, "__name__", "")).removesuffix("_")
 
 
 @dataclass
@@ -81,18 +92,19 @@ class Calls:
             for call in self.functions
             if given is not None and any(taken.of(given) for taken in call.taken)
         ]
-        if len(readers) != 1 or _name(readers[0]) not in ACTIVATIONS:
+        if len(readers) != 1 or readers[0].name not in ACTIVATIONS:
             return None
         return _not_in_place(readers[0])
 
 
-def follow(network: nn.Module, shape: Sequence[int]) -> Calls:
-    """Runs the network once in eval mode on zeros and notes who reads what."""
+def follow(network: nn.Module, example: Tensor) -> Calls:
+    """Runs the network once in eval mode and notes who reads what; nothing of it is changed."""
     calls = Calls()
     taken: list[Reading] = []
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        taken.append(_reading(inputs[0]) if inputs else Reading(torch.empty(0), 0))
+        first = inputs[0] if inputs and isinstance(inputs[0], Tensor) else torch.empty(0)
+        taken.append(_reading(first))
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         read = taken.pop()
@@ -106,18 +118,17 @@ def follow(network: nn.Module, shape: Sequence[int]) -> Calls:
             kwargs = kwargs or {}
             read = tuple(_reading(tensor) for tensor in tensors_in([args, kwargs]))
             result = func(*args, **kwargs)
-            if isinstance(result, Tensor):
-                calls.functions.append(FunctionCall(func, args, kwargs, read))
+            given = tuple(_reading(out) for out in tensors_in(result) if out.is_floating_point())
+            if given:
+                calls.functions.append(FunctionCall(func, args, kwargs, read, given))
             return result
 
     leaves = [module for module in network.modules() if not any(True for _ in module.children())]
     handles = [leaf.register_forward_pre_hook(before) for leaf in leaves]
     handles += [leaf.register_forward_hook(after) for leaf in leaves]
-    weight = next(network.parameters())
-    image = torch.zeros(2, *shape[1:], device=weight.device, dtype=weight.dtype)
     try:
         with in_mode(network), torch.no_grad(), Noting():
-            network(image)
+            network(example)
     finally:
         for handle in handles:
             handle.remove()
@@ -128,17 +139,12 @@ def _reading(tensor: Tensor) -> Reading:
     return Reading(tensor, tensor._version)
 
 
-def _name(call: FunctionCall) -> str:
-    """Returns the function's name, in place or not."""
-    return str(getattr(call.function, "__name__", "")).removesuffix("_")
-
-
 def _not_in_place(call: FunctionCall) -> Activation:
     """Returns the activation of `call` as a function of its tensor that leaves that alone."""
     function = call.function
     if function.__name__.endswith("_"):
-        home = functional if hasattr(functional, _name(call)) else torch
-        function = getattr(home, _name(call))
+        home = functional if hasattr(functional, call.name) else torch
+        function = getattr(home, call.name)
     rest, named = call.args[1:], dict(call.kwargs)
     for key in ("inplace", "input", "self"):
         named.pop(key, None)
