@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import import_module
@@ -57,6 +58,12 @@ def option_names(group: str, folders: Sequence[Path]) -> list[str]:
 
 def read_option(path: Path) -> dict[str, Any]:
     """Returns what an option's YAML holds, with what it interpolates left as it is written."""
+    return deepcopy(_read_option(path, path.stat().st_mtime_ns))
+
+
+@cache
+def _read_option(path: Path, _changed: int) -> dict[str, Any]:
+    """The same, read once for as long as the file, last changed then, stays as it is."""
     values = OmegaConf.to_container(OmegaConf.load(path))
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
 

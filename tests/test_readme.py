@@ -62,6 +62,7 @@ SMALL = [
     "recipe.pruning.epochs=1",
     "recipe.finetune.epochs=1",
     "run.latency_batch=1",
+    "run.threads=1",
 ]
 #: what some need besides: part of a command -> its further sizes
 SMALLER = {
@@ -82,8 +83,8 @@ SMALLER = {
     "experiment=search_ratios": ["hydra.sweeper.n_trials=2"],
     "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
 }
-#: what needs a cluster; the jobs run one after the other here
-LAUNCHER = ("hydra/launcher=", "hydra.launcher.")
+#: what needs a cluster, or more processors; the jobs run one after the other on one thread here
+LAUNCHER = ("hydra/launcher=", "hydra.launcher.", "run.threads=")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 #: file name -> those of the blocks that are files
 FILES = {block.split()[1].rstrip(";"): block for block in BLOCKS if block.startswith("# ")}

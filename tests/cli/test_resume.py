@@ -31,7 +31,8 @@ SMALL = [
     "run.checkpoint_seconds=0",
     "run.latency_batch=1",
 ]
-KILLS = 5
+#: of the default run; test_resume_matrix.py has twenty of the same, and of all other families
+KILLS = 2
 
 
 def state(folder):
@@ -79,7 +80,7 @@ def outcome(folder):
 
 
 @pytest.mark.timeout(600)
-def test_killed_five_times_equals_uninterrupted(python, tmp_path):
+def test_killed_twice_equals_uninterrupted(python, tmp_path):
     words = ["-m", "prunebench", *SMALL, "run.resume=true"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()

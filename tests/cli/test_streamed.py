@@ -30,8 +30,6 @@ STREAMED = [
     "run.checkpoint_seconds=0",
     "run.latency_batch=2",
 ]
-#: who reads the images until each kill
-WORKERS = (0, 1, 3, 1, 0)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,11 @@ def tree(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
-def test_killed_and_read_by_others_equals_uninterrupted(python, tree, tmp_path):
+@pytest.mark.parametrize(
+    "readers", [(0, 3), pytest.param((0, 1, 3, 1, 0), marks=pytest.mark.slow)], ids=["two", "five"]
+)
+def test_killed_and_read_by_others_equals_uninterrupted(python, tree, tmp_path, readers):
+    """`readers` are the processes that read the images until each kill."""
     words = ["-m", "prunebench", *STREAMED, f"dataset.path={tree}", "run.resume=true"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -48,9 +50,9 @@ def test_killed_and_read_by_others_equals_uninterrupted(python, tree, tmp_path):
     with python.start(*words, "dataset.workers=0", cwd=whole) as process:
         changes = follow(process, whole, None)
     moments = random.Random(20241126)
-    for workers in WORKERS:
+    for workers in readers:
         with python.start(*words, f"dataset.workers={workers}", cwd=broken) as process:
-            follow(process, broken, moments.randint(3, changes // (len(WORKERS) + 1)))
+            follow(process, broken, moments.randint(3, changes // (len(readers) + 1)))
             assert process.returncode == -signal.SIGKILL
     with python.start(*words, "dataset.workers=1", cwd=broken) as process:
         follow(process, broken, None)
