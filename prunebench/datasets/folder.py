@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prunebench.datasets import Data, DatasetSpec
 from prunebench.datasets.in_memory import balanced_order
 from prunebench.datasets.listed import find_list, listed_labels
-from prunebench.datasets.stream import Loading, Source, Stream
+from prunebench.datasets.stream import DECODERS, Loading, Stream
 from prunebench.datasets.tree import ImageFiles, class_folders, images_below, labelled
 from prunebench.datasets.views import (
     AUGMENTS,
@@ -57,6 +57,7 @@ class Folder(DatasetSpec):
         workers: processes that read, shared out among the run's own; null = one per CPU.
         prefetch: batches that each of them is ahead.
         allow_damaged: fraction of a split that may be unreadable.
+        decode: JPEG files, by Pillow on the ``cpu`` or by the run's ``gpu``.
     """
 
     path: str
@@ -81,6 +82,7 @@ class Folder(DatasetSpec):
     allow_damaged: float
     fit: str = "shorter"
     augment: str = "part"
+    decode: str = "cpu"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -92,6 +94,11 @@ class Folder(DatasetSpec):
             require_choice("interpolation", self.interpolation, INTERPOLATIONS)
         require_choice("fit", self.fit, FITS)
         require_choice("augment", self.augment, AUGMENTS)
+        require_choice("decode", self.decode, DECODERS)
+        require(
+            self.decode == "cpu" or self.interpolation != "lanczos",
+            "decode=gpu: there is no interpolation=lanczos on a GPU; take bicubic",
+        )
         _require_range("scale", self.scale, 1.0)
         _require_range("ratio", self.ratio, float("inf"))
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -231,7 +238,7 @@ class Folder(DatasetSpec):
             )
         return parts | {"train": (numbers[order], labels[order])}
 
-    def _stream(self, source: Source, numbers: Tensor, labels: Tensor) -> Stream:
+    def _stream(self, source: ImageFiles, numbers: Tensor, labels: Tensor) -> Stream:
         """Returns some of the images as a stream; nothing here is null any more."""
         size, crop, by = self.image_size, self.crop, self.interpolation
         assert size is not None and crop is not None and by is not None
@@ -249,6 +256,7 @@ class Folder(DatasetSpec):
             loading=Loading(
                 workers=workers, prefetch=self.prefetch, allow_damaged=self.allow_damaged
             ),
+            files=source if self.decode == "gpu" else None,
         )
 
 

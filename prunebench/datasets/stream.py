@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: from an image as it was stored to one of the stream's shape
 View: TypeAlias = "Callable[[Image], Image]"
+#: what decodes JPEG files
+DECODERS = ("cpu", "gpu")
 
 
 class Unreadable(Exception):
@@ -30,6 +32,17 @@ class Source(Protocol):
 
     def name(self, number: int) -> str:
         """Returns what the log and the report call image `number`."""
+
+
+class Files(Protocol):
+    """A source that also tells what the files hold."""
+
+    def content(self, number: int) -> bytes:
+        """Returns the file of image `number`.
+
+        Raises:
+            Unreadable: it is not there.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,8 @@ class Stream:
             nothing else.
         plain: draws nothing.
         loading: how they are read.
+        files: the source once more, if the run's device is to decode the JPEG files of it; None
+            leaves that to Pillow.
     """
 
     source: Source
@@ -69,6 +84,7 @@ class Stream:
     training: View
     plain: View
     loading: Loading
+    files: Files | None = None
 
     def __len__(self) -> int:
         """Number of images, damaged ones included."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.datasets.decoding import rgb
+from prunebench.datasets.stream import Unreadable
 from prunebench.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +54,21 @@ class ImageFiles:
         Raises:
             Unreadable: it is damaged or not there.
         """
-        return rgb(os.path.join(self.root, self.name(number)), self.root)
+        return rgb(self._path(number), self.root)
+
+    def content(self, number: int) -> bytes:
+        """Returns the file of image `number`.
+
+        Raises:
+            Unreadable: it is not there.
+        """
+        try:
+            return Path(self._path(number)).read_bytes()
+        except OSError as error:
+            raise Unreadable(error.strerror or type(error).__name__) from None
+
+    def _path(self, number: int) -> str:
+        return os.path.join(self.root, self.name(number))
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -39,7 +39,13 @@ LATER: dict[str, Any] = {
     **{"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0},
     **{"sync_batchnorm": False},
     **{"head": None, "head_scale": None, "head_margin": None},
-    **{"class_balanced": False, "new_images": False, "fit": "shorter", "augment": "part"},
+    **{
+        "class_balanced": False,
+        "new_images": False,
+        "fit": "shorter",
+        "augment": "part",
+        "decode": "cpu",
+    },
     **{"rounding": "kept", "strict": False, "zero_first": False, "tied": False},
     **{"norm_scale": None, "above": 1.0, "shuffle": "rotate"},
 }

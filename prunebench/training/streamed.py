@@ -1,94 +1,30 @@
 """Large data sets: images that loader processes read, decode and augment, a batch ahead.
 
-Normalising waits until the uint8 images are on the device. A batch travels whole, so which process
-made it, and when, decides nothing.
+Normalising waits until the uint8 images are on the device.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from prunebench.datasets import Data
-from prunebench.datasets.stream import Stream, Unreadable
-from prunebench.errors import DataError, TrainingError
+from prunebench.datasets.stream import Stream
+from prunebench.errors import ConfigError, DataError, TrainingError
 from prunebench.interruption import SIGNALS, stop_if_asked
-from prunebench.reproducibility import generator, seed_for
+from prunebench.reproducibility import generator
 from prunebench.training import distributed
+from prunebench.training.readers import Batch, Fetcher, Loaded, Reader
 from prunebench.training.split import Split, own_part, starts, steps
 
 #: images that one loader process reads at a time for a sample
 SAMPLE_BATCH = 16
 #: bytes of a sample that are kept; what is beyond is read again whenever it is looked at
 SAMPLE_BYTES = 1 << 29
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a loader process is asked for.
-
-    Attributes:
-        places: int64 [k], in the split.
-        draw: what seeds the augmentation, beside the image's own number; None augments nothing.
-    """
-
-    places: Tensor
-    draw: tuple[int, str, int] | None = None
-
-
-class Loaded(NamedTuple):
-    """What a loader process answers.
-
-    Attributes:
-        images: uint8 [k, C, H, W].
-        places: int64 [k], of these images; the damaged ones are left out.
-        damaged: names and reasons.
-    """
-
-    images: Tensor
-    places: Tensor
-    damaged: list[tuple[str, str]]
-
-
-class Reader(Dataset[Loaded]):
-    """Reads batches; this is what travels to the loader processes."""
-
-    def __init__(self, stream: Stream) -> None:
-        """Reads from `stream`."""
-        self.stream = stream
-
-    def __getitem__(self, batch: Batch) -> Loaded:
-        """Returns the images of `batch`; torch's generator is afterwards where it was."""
-        stream = self.stream
-        damaged: list[tuple[str, str]] = []
-        channels, height, width = stream.shape
-        images = np.empty((len(batch.places), height, width, channels), np.uint8)
-        read: list[int] = []
-        with torch.random.fork_rng(devices=[]):
-            for place in batch.places.tolist():
-                number = int(stream.numbers[place])
-                try:
-                    image = stream.source.read(number)
-                except Unreadable as error:
-                    damaged.append((stream.source.name(number), str(error)))
-                    continue
-                if batch.draw is None:
-                    image = stream.plain(image)
-                else:
-                    # not torch.manual_seed, which asks for the state of every device
-                    torch.default_generator.manual_seed(seed_for(*batch.draw, "image", number))
-                    image = stream.training(image)
-                images[len(read)] = np.asarray(image).reshape(height, width, channels)
-                read.append(place)
-        pixels = torch.from_numpy(images[: len(read)]).permute(0, 3, 1, 2)
-        return Loaded(pixels, torch.tensor(read, dtype=torch.int64), damaged)
 
 
 class Order(Sampler[Batch]):
@@ -116,8 +52,14 @@ class StreamedSplit(Split):
         self._unshared: list[tuple[str, str]] = []
         self._order = Order()
         loading = images.loading
+        if images.files is not None and device.type != "cuda":
+            raise ConfigError(
+                "dataset.decode=gpu: JPEG files are decoded by a CUDA device, and this run is on "
+                f"{device.type}; leave it at dataset.decode=cpu"
+            )
+        self._reader = Reader(images) if images.files is None else Fetcher(images, images.files)
         self._loader = DataLoader(
-            Reader(images),
+            self._reader,
             batch_size=None,  # a key is a whole batch
             sampler=self._order,
             num_workers=loading.workers,
@@ -172,7 +114,7 @@ class StreamedSplit(Split):
         return rows, self.labels[rows.places].to(self.device)
 
     def read(self, places: Tensor) -> Tensor:
-        """Returns the plain images at `places`, uint8 [k, C, H, W] on the CPU.
+        """Returns the plain images at `places`, uint8 [k, C, H, W].
 
         Raises:
             DataError: one of them could be read before, and now cannot.
@@ -203,7 +145,7 @@ class StreamedSplit(Split):
             yield images, self.labels[part.places].to(self.device, non_blocking=True)
 
     def _loaded(self, wanted: Iterable[Batch], *, together: bool = False) -> Iterator[Loaded]:
-        """Yields the wanted batches as the loader processes made them, and keeps the damage low.
+        """Yields the wanted batches decoded, and keeps the damage low.
 
         Args:
             wanted: in this order.
@@ -225,6 +167,7 @@ class StreamedSplit(Split):
                     f"a loader process was ended from outside ({reason}); go on with "
                     "run.resume=true, perhaps with fewer dataset.workers"
                 ) from None
+            part = self._reader.finished(part, self.device)
             if part.damaged:
                 self._remember(part.damaged)
                 if together and distributed.size() > 1:

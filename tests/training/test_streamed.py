@@ -8,11 +8,12 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from prunebench.datasets import Data
-from prunebench.errors import DataError
+from prunebench.errors import ConfigError, DataError
 from prunebench.reproducibility import seed_for
 from prunebench.training.batches import split_on
+from prunebench.training.readers import Batch, Fetched, Fetcher, Reader
 from prunebench.training.streamed import StreamedSplit
-from tests.photographs import folder, write_tree
+from tests.photographs import folder, photograph, write_tree
 
 CPU = torch.device("cpu")
 EPOCH = {"seed": 1, "stage": "s", "epoch": 2}
@@ -159,3 +160,64 @@ def test_damaged_images_are_left_out_counted_and_told_once(tmp_path):
         DataError, match="2 of 15 images could not be read, more than dataset.allow"
     ):
         list(few.batches(4))
+
+
+ALL = torch.arange(15)
+DRAWS = [None, (1, "s", 2), (1, "s", 3)]
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=["plain", "epoch 2", "epoch 3"])
+@pytest.mark.parametrize("changes", [{}, {"augment": "square", "fit": "squeeze"}], ids=str)
+def test_a_device_that_decodes_shows_what_loader_processes_show(tmp_path, draw, changes):
+    """The same part of each image; a PNG, a gray image, damage and a missing file among them."""
+    tree = write_tree(tmp_path, {"train": 5, "val": 2, "test": 2})
+    photograph(7).save(tree / "train" / "cat" / "0.JPEG", format="PNG")
+    photograph(8).convert("L").save(tree / "train" / "cat" / "1.JPEG")
+    photograph(9).convert("CMYK").save(tree / "train" / "cat" / "2.JPEG")
+    stream = folder(tree, decode="gpu", **changes).load().train
+    (tree / "train" / "dog" / "1.JPEG").write_bytes(b"\xff\xd8\xff and no more")
+    (tree / "train" / "dog" / "2.JPEG").unlink()
+    assert stream.files is not None
+    before = torch.random.get_rng_state()
+    by_pillow = Reader(stream)[Batch(ALL, draw)]
+    fetcher = Fetcher(stream, stream.files)
+    fetched = fetcher[Batch(ALL, draw)]
+    assert sorted({image.dim() for image in fetched.images}) == [1, 3]  # a PNG is there as pixels
+    found = fetcher.finished(fetched, CPU)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(found.places, by_pillow.places)
+    assert len(found.places) == 13
+    assert {name for name, _ in found.damaged} == {"train/dog/1.JPEG", "train/dog/2.JPEG"}
+    assert found.images.shape == by_pillow.images.shape == (13, 3, 8, 8)
+    difference = (found.images.int() - by_pillow.images.int()).abs()
+    assert difference.float().mean() < 1.0
+    assert difference.max() <= 6
+    assert by_pillow.images.float().std() > 30  # which is no small part of what is seen
+
+
+def test_a_batch_without_any_image_left_is_empty(tree):
+    stream = folder(tree, decode="gpu").load().train
+    nothing = Fetched([], torch.empty(0, dtype=torch.int64), [("x", "gone")], None)
+    assert stream.files is not None
+    assert Fetcher(stream, stream.files).finished(nothing, CPU).images.shape == (0, 3, 8, 8)
+
+
+def test_decoding_on_a_gpu_takes_one(tree):
+    with pytest.raises(ConfigError, match="this run is on cpu; leave it at dataset.decode=cpu"):
+        streamed(folder(tree, decode="gpu").load())
+    with pytest.raises(ConfigError, match="no interpolation=lanczos on a GPU"):
+        folder(tree, decode="gpu", interpolation="lanczos")
+
+
+@pytest.mark.gpu
+def test_a_gpu_decodes_what_pillow_does(tree):
+    cuda = torch.device("cuda", 0)
+    data = folder(tree, decode="gpu").load()
+    by_gpu = split_on(cuda, data, data.train)
+    by_cpu = streamed(folder(tree).load())
+    some, others = (list(split.training_batches(4, **EPOCH)) for split in (by_gpu, by_cpu))
+    assert len(some) == len(others) == 4
+    for (images, labels), (plain, same_labels) in zip(some, others, strict=True):
+        assert images.device == cuda
+        assert torch.equal(labels.cpu(), same_labels)
+        assert (images.cpu() - plain).abs().mean() < 0.05
