@@ -128,6 +128,16 @@ def test_every_preset_makes_a_run(name):
     assert run.recipe.finetune.epochs > 0 or run.settings.sensitivity  # which trains nothing
 
 
+def test_the_preset_for_deployment_keeps_multiples_of_8_and_papers_stay_exact():
+    presets = [
+        path for group in ("method", "experiment") for path in (conf_dir() / group).iterdir()
+    ]
+    rounding = {path.stem: read_option(path).get("budget", {}).get("divisor") for path in presets}
+    assert {name: by for name, by in rounding.items() if by is not None} == {"deploy": 8}
+    for budget in ("macs", "latency"):
+        assert load(composed("experiment=deploy", f"budget={budget}"), {}).budget.divisor == 8
+
+
 EXPERIMENTS, METHODS = (
     sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
     for group in ("experiment", "method")

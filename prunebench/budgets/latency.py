@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from prunebench.budgets import Budget
-from prunebench.budgets.layer_times import BLOCK, LayerTimes
+from prunebench.budgets.layer_times import LayerTimes
 from prunebench.budgets.target import ALLOCATIONS, Target
 from prunebench.contracts import Dense, GroupRank
 from prunebench.errors import PruningError, require, require_choice
+from prunebench.records.widths import BLOCK
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan

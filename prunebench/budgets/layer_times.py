@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from prunebench.records.widths import BLOCK, odd_widths
+
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
 
-#: widths that are multiples of this suit the blocked layouts of fast engines; the others may not
-BLOCK = 8
 #: how much narrower a width is that is timed for those that are none
 ODD = 3
 #: a dimension of a weight, as a channel map knows it
@@ -164,4 +164,4 @@ def costly_widths(times: LayerTimes, cmap: ChannelMap, plan: Plan) -> list[int]:
     now, promised = times.predicted(cmap, plan), times.promised(cmap, plan)
     then = times.predicted(cmap, type(plan)({**plan.kept, **rounded}))
     costly = then < 0.98 * now or times.dense - now < 0.6 * (times.dense - promised)
-    return list(dict.fromkeys(odd.values())) if costly else []
+    return odd_widths(odd.values()) if costly else []

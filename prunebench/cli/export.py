@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunebench.errors import require, require_choice
+from prunebench.records.widths import advice, falls_short, odd_widths
 from prunebench.reports.table import Parser
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def check(words: Sequence[str]) -> int:
 
 def tell(made: Certificate, file: Path) -> None:
     """Prints what was exported, and how fast it is."""
-    from prunebench.export.timings import busy, odd_widths, speed_ups
+    from prunebench.export.timings import busy, speed_ups
 
     slim, dense = made.counts["slim"], made.counts["dense"]
     _print(
@@ -96,13 +97,13 @@ def tell(made: Certificate, file: Path) -> None:
     for one in made.latency:
         if one.latency is None and one.network == "slim":
             _print(f"{one.engine}: not timed: {one.why}")
-    widths = odd_widths(made.kept)
+    costly, counted = advice(odd_widths(made.kept.values())), dense["macs"] / slim["macs"]
     for (engine, batch), times in speed_ups(made.latency).items():
         line = f"{engine}, batch {batch}: {times:.2f} x as fast as the dense network"
         if busy(made.latency, engine, batch):
             line += ", but the machine was too busy to rely on that"
-        elif widths and engine == "onnxruntime" and times < 0.75 * dense["macs"] / slim["macs"]:
-            line += f"; widths of {widths} may cost you the speed-up: budget.divisor=8"
+        elif costly and falls_short(counted, times):
+            line += f"; {costly}"
         _print(line)
     _print(f"wrote {file} and {file.name}.certificate.json")
 

@@ -14,11 +14,6 @@ from prunebench.measure.accuracy import evaluating
 from prunebench.measure.engines import runner
 from prunebench.measure.latency import noise, timed
 
-#: interquartile range over median above which a time says more of the machine than of the network
-BUSY = 0.2
-#: kept counts that are no multiples of this leave the blocked layouts of fast engines unused
-BLOCK = 8
-
 
 def timings(
     networks: Mapping[str, nn.Module],
@@ -70,10 +65,4 @@ def busy(timings: Sequence[Timing], engine: str, batch: int) -> bool:
         for one in timings
         if one.latency and (one.engine, one.latency.batch) == (engine, batch)
     ]
-    return any(latency.iqr_ms > BUSY * latency.median_ms for latency in found)
-
-
-def odd_widths(kept: Mapping[str, int]) -> str:
-    """Lists the first few kept counts that are no multiples of `BLOCK`; "" if all are."""
-    odd = list(dict.fromkeys(count for count in kept.values() if count % BLOCK))
-    return ", ".join(map(str, odd[:3])) + (", ..." if len(odd) > 3 else "")
+    return any(latency.busy for latency in found)

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
+from prunebench.records.widths import advice
+
 #: what accuracies are where nothing else is said
 TOP1 = "top-1"
+#: interquartile range over median above which a latency says more of the machine than of the net
+BUSY = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +107,11 @@ class Latency:
     median_ms: float
     iqr_ms: float
 
+    @property
+    def busy(self) -> bool:
+        """Whether it says more of the machine than of the network."""
+        return self.iqr_ms > BUSY * self.median_ms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -172,8 +181,4 @@ class LatencyTarget:
     @property
     def advice(self) -> str:
         """Says which widths cost the speed-up; "" if none does."""
-        if not self.costly_widths:
-            return ""
-        some = ", ".join(map(str, self.costly_widths[:3]))
-        more = ", ..." if len(self.costly_widths) > 3 else ""
-        return f"widths of {some}{more} cost you the speed-up: budget.divisor=8"
+        return advice(self.costly_widths, "cost")

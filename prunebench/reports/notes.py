@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from prunebench.records import TOP1, Failure
+from prunebench.records.measurement import BUSY
 from prunebench.records.unfinished import Unfinished
+from prunebench.records.widths import advice
 from prunebench.reports.cells import channels
 from prunebench.reports.load import Runs
 from prunebench.reports.rows import Row
+from prunebench.reports.speed import cut_widths, shortfalls
 
 #: metric -> what it is
 _METRICS = {
@@ -22,8 +25,6 @@ CONTROLS = (
     "(control): what a method has to beat: channels at random, a uniform width or the found "
     "structure from scratch, the dense network trained as long."
 )
-#: interquartile range over median above which a latency says more of the machine than of the net
-BUSY = 0.2
 
 
 def named(row: Row) -> str:
@@ -111,7 +112,21 @@ def latency_notes(rows: Sequence[Row]) -> list[str]:
         f"Latency: median per forward pass on {hardware}, interquartile range up to "
         f"{max(row.restlessness for row in shown if row.hardware == hardware):.0%} of it"
         for hardware in _unique(row.hardware for row in shown)
-    ]
+    ] + _short_of_count(shown)
+
+
+def _short_of_count(rows: Sequence[Row]) -> list[str]:
+    """Returns in one line which rows, by their last runs, are not as fast as counted, if any."""
+    last = [(label(row, {}), row.runs[-1][1]) for row in rows if row.runs]
+    short = {
+        f"{name} ({'; '.join(lines)})": cut_widths(report)
+        for name, report in last
+        if (lines := list(shortfalls(report))) and cut_widths(report)
+    }
+    if not short:
+        return []
+    why = advice(sorted({width for widths in short.values() for width in widths}))
+    return [f"Not as fast as counted: {', '.join(short)}: {why}"]
 
 
 def timed_beside(row: Row) -> tuple[str, str, str]:

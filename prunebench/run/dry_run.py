@@ -16,6 +16,7 @@ from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
 from prunebench.measure import CONVENTION
+from prunebench.records.widths import advice, odd_widths
 from prunebench.run import baseline
 from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
@@ -69,6 +70,8 @@ def dry_run(run: Run) -> None:
     print_plan(cmap, whole, origin, error, images)
     if target is not None and isinstance(budget, Timed):
         say(str(target), ceiling(budget, cmap), target.advice)
+    else:
+        say(widths_of(cmap, whole))
 
 
 def foresee(
@@ -123,6 +126,13 @@ def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: 
         f"surgery: masked and slimmed network agree to {error:.1e} (relative)",
     )
     say(*lines)
+
+
+def widths_of(cmap: ChannelMap, plan: Plan) -> str:
+    """Says which widths may cost the speed-up, which nobody has timed yet; "" if none may."""
+    sizes = {group.name: group.size for group in cmap.groups}
+    cut = [len(kept) for name, kept in plan.kept.items() if len(kept) < sizes[name]]
+    return advice(odd_widths(cut))
 
 
 def say(*lines: str) -> None:

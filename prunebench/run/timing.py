@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from prunebench.budgets import Budget
 from prunebench.budgets.latency import DIVISORS, Latency, Timed
-from prunebench.budgets.layer_times import BLOCK, Dim, Grid, Layer, LayerTimes, costly_widths, odd
+from prunebench.budgets.layer_times import Dim, Grid, Layer, LayerTimes, costly_widths, odd
 from prunebench.channels import ChannelMap, Example, Plan, slim
 from prunebench.contracts import GroupRank
 from prunebench.errors import PruningError
 from prunebench.measure import layers as timing
 from prunebench.records import LatencyTarget
 from prunebench.records.jsonfile import digest
+from prunebench.records.widths import BLOCK
 from prunebench.run.clock import Clock, machine
 from prunebench.run.step import dense_counts
 

@@ -1,8 +1,11 @@
-"""Fewer MACs that are not faster: told with the widths that may be why."""
+"""Fewer MACs that are not faster: told with the widths that may be why, by page and table."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from prunebench.records import LayerRow
+from prunebench.reports.notes import latency_notes
+from prunebench.reports.rows import row_of
 from prunebench.reports.speed import slower_than_counted
 
 
@@ -24,9 +27,13 @@ def timed(run, milliseconds, iqr=0.1):
 def test_odd_widths_are_named_where_the_speed_up_stays_away(make_report):
     run = replace(make_report(), layers=[layer(32, 13), layer(32, 16), layer(10, 10)])
     [line] = slower_than_counted(timed(run, 80.0))  # 2.5x fewer MACs
-    assert line.startswith("2.50x fewer MACs, but 1.25x as fast at batch 64: widths of 13 may")
-    assert "budget.divisor=8" in line
+    said = "2.50x fewer MACs, but 1.25x as fast at batch 64"
+    why = "widths of 13 may cost you the speed-up: budget.divisor=8"
+    assert line == f"{said}: {why}"
+    told = latency_notes([row_of(Path("a"), timed(run, 80.0))])
+    assert told[1:] == [f"Not as fast as counted: foad, own, recipe quick ({said}): {why}"]
     assert slower_than_counted(timed(run, 50.0)) == []  # 2x: three quarters of it and more
     assert slower_than_counted(timed(run, 80.0, iqr=40.0)) == []  # a busy machine
     even = replace(run, layers=[layer(32, 16), layer(10, 10)])
     assert slower_than_counted(timed(even, 80.0)) == []
+    assert len(latency_notes([row_of(Path("a"), timed(even, 80.0))])) == 1  # what it was timed on

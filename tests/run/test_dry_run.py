@@ -61,6 +61,15 @@ def test_one_of_each_kind(method, budget, schedule, says, capsys):
     assert says in walked(method, budget, schedule, capsys)
 
 
+@pytest.mark.parametrize(("divisor", "told"), [(1, True), (8, False)])
+def test_it_names_widths_that_may_cost_the_speed_up(divisor, told, capsys):
+    typed = ["criterion=l1", "budget=uniform", "budget.keep=0.6", "model.width=0.5"]
+    dry_run(load(*composed(*typed, f"budget.divisor={divisor}")))
+    said = capsys.readouterr().out
+    # of 8, 16 and 32 channels
+    assert ("widths of 4, 9, 19 may cost you the speed-up: budget.divisor=8" in said) == told
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_whole_walk(method, capsys):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prunebench.errors import DataError
-from prunebench.reports.notes import BUSY
+from prunebench.records.measurement import BUSY
 from prunebench.reports.plot.canvas import GREY, legend, look, sheet
 from prunebench.reports.rows import Row
 
