@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from prunebench import checkpoints
 from prunebench.api.result import LINEAGE, Lineage, PruningReport, Slim, hold
-from prunebench.channels import (
-    Example,
-    Plan,
-    add_position_biases_as_in,
-    in_mode,
-    trace,
-)
+from prunebench.channels import Example, Plan
 from prunebench.channels.followable import plain, require_followable
-from prunebench.channels.untouched import untouched
-from prunebench.checkpoints import slimmed
-from prunebench.checkpoints.foreign import fit_weights
-from prunebench.errors import CheckpointError, PruningError
+from prunebench.checkpoints import own, slimmed
+from prunebench.checkpoints.own import OWN
+from prunebench.errors import CheckpointError
 from prunebench.records import from_json, to_json
-
-#: what a file holds that `save` wrote; one of a run has "model" instead
-OWN = "own"
 
 
 class Loaded(nn.Module):
@@ -100,46 +90,12 @@ def load(
             "as it was before it was pruned"
         )
     require_followable(model)
-    return _restored(Path(path), content, plain(model), example)
-
-
-def _restored(
-    path: Path, content: dict[str, Any], dense: nn.Module, example: Example | None
-) -> Loaded:
-    """Returns `dense` slimmed as the file at `path` says, with the weights in it."""
-    given = content["example"] if example is None else example
-    if given is None:
-        raise CheckpointError(f"{path} says nothing about the input; give load(..., example=...)")
-    plans = [Plan.from_json(text) for text in content["plans"]]
-    try:
-        with in_mode(dense), untouched(dense):
-            _require_sizes(dense, content["sizes"], given)
-            network = slimmed.regrow(dense, plans, given)
-    except PruningError as error:
-        raise CheckpointError(
-            f"{path} was cut out of another {content[OWN]} than this {type(dense).__name__}: "
-            f"{error}"
-        ) from error
-    add_position_biases_as_in(network, content["network"])
-    fit_weights(network, content["network"], path)
+    network = own.restored(Path(path), content, plain(model), example)
     attributes = {
         "plan": Plan.from_json(content["plan"]),
         "report": from_json(PruningReport, content["report"], str(path)),
-        LINEAGE: Lineage(tuple(plans), content["sizes"], content["example"]),
+        LINEAGE: Lineage(own.plans_in(content), content["sizes"], content["example"]),
         "normalisation": None,
     }
     hold(network, attributes)
     return cast(Loaded, network.eval())
-
-
-def _require_sizes(dense: nn.Module, sizes: dict[str, int], example: Example) -> None:
-    """Refuses a network whose groups are not as wide as those that were cut.
-
-    Raises:
-        PruningError: one is not.
-    """
-    found = {group.name: group.size for group in trace(dense, example).groups}
-    for name in [*sizes, *found]:
-        if sizes.get(name) != found.get(name):
-            had, has = (f"{count or 'no'} channels" for count in (sizes.get(name), found.get(name)))
-            raise PruningError(f"group '{name}' had {had} and has {has} here")

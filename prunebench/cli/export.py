@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from prunebench.errors import require, require_choice
+from prunebench.interruption import Interrupted, listening
 from prunebench.records.widths import advice, falls_short, odd_widths
 from prunebench.reports.table import Parser
 
@@ -38,9 +41,12 @@ def main(words: Sequence[str]) -> int:
     engines = [word for word in asked.latency.split(",") if word != "none"]
     for engine in engines:
         require_choice("--latency", engine, (*ENGINES, "none"))
+    require(asked.model or not asked.kwargs, "--kwargs says what --model is called with: name it")
     from prunebench import export
+    from prunebench.export.own import Own
     from prunebench.export.source import found
 
+    own = Own(asked.model, asked.kwargs) if asked.model else None
     wanted = export.Wanted(
         format=asked.format,
         file=file,
@@ -51,7 +57,12 @@ def main(words: Sequence[str]) -> int:
         engines=engines,
         batches=(1, asked.batch),
     )
-    made = export.export(found(asked.run), wanted, _print)
+    try:
+        with listening():
+            made = export.export(found(asked.run, own), wanted, _print)
+    except Interrupted as stopped:
+        sys.stderr.write(f"prunebench: {stopped}; nothing was written\n")
+        return stopped.code
     tell(made, file)
     return 0
 
@@ -108,6 +119,17 @@ def tell(made: Certificate, file: Path) -> None:
     _print(f"wrote {file} and {file.name}.certificate.json")
 
 
+def _keywords(text: str) -> dict[str, Any]:
+    """Returns keywords that are typed as YAML."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise argparse.ArgumentTypeError(f"{text} names no keywords; '{{width: 8}}' does")
+    return values
+
+
 def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -123,7 +145,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="onnx needs the extra export: pip install 'prunebench[export]'",
     )
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="folder of a run, its report.json or slim.pt"
+        "run",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run, its report.json or slim.pt; or what prunebench.save wrote",
     )
     parser.add_argument("--format", choices=tuple(FORMATS), default="onnx")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: slim.onnx, ...")
@@ -131,6 +156,16 @@ def _parser() -> argparse.ArgumentParser:
         "--normalise",
         action="store_true",
         help="the file takes pixel / 255 and normalises it; else its metadata say what it takes",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="of your own: what builds the dense one, my.module.Net"
+    )
+    parser.add_argument(
+        "--kwargs",
+        type=_keywords,
+        default={},
+        metavar="YAML",
+        help="that it is called with, as '{width: 8}'",
     )
     parser.add_argument("--images", type=int, default=32, help="to compare on (default 32)")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data lie now")

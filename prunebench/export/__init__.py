@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from prunebench.errors import PruningError, require
 from prunebench.export import certificate as certificates
 from prunebench.export.base import dense_of, surgery
 from prunebench.export.certificate import Certificate, Code, Difference
+from prunebench.export.draft import draft_folder
 from prunebench.export.formats import random_images
 from prunebench.export.images import Images, images_of
 from prunebench.export.named import format_of
@@ -77,19 +77,25 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
         "safetensors hold weights alone, and normalise nothing; leave --normalise out (the "
         "metadata say what the network expects), or choose another format",
     )
-    kind, network = format_of(wanted.format), source.network
+    kind, network, normalisation = format_of(wanted.format), source.network, source.normalisation
     if wanted.normalise:
-        network = Normalised(network, source.normalisation).eval()
+        require(
+            normalisation is not None,
+            f"{source.file} does not say how a network of your own has images normalised; leave "
+            "--normalise out, and normalise in its forward",
+        )
+        assert normalisation is not None
+        network = Normalised(network, normalisation).eval()
     images = images_of(source, wanted.images, wanted.data)
     folder = wanted.file.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as place:
-        draft = Path(place) / wanted.file.name
+    with draft_folder(folder) as place:
+        draft = place / wanted.file.name
         kind.write(network, random_images(source.shape), draft, _about(source, wanted))
-        run = kind.opened(draft, source.shape).run
-        difference = compared(network, run, images, source, wanted)
+        opened = kind.opened(draft, source.shape)
+        difference = compared(network, opened.run, images, source, wanted)
         say(f"{difference.relative:.1e} relative difference to PyTorch, on {difference.images}")
-        made = certified(source, wanted, difference, network)
+        made = recounted(certified(source, wanted, difference, network), opened.counts)
         kind.carry(draft, certificates.written(certificates.sealed(made)))
         files = {path.name: certificates.file_digest(path) for path in kind.files(draft)}
         made = certificates.sealed(made, files)
@@ -108,7 +114,7 @@ def compared(
         PruningError: too far.
     """
     values = images.values
-    if wanted.normalise:
+    if wanted.normalise and source.normalisation:
         values = denormalised(values, source.normalisation)
     with torch.no_grad():
         want = network(values)
@@ -140,7 +146,7 @@ def certified(
     scores = {name: source.measured(name) for name in networks}
     machine = environment()
     with torch.no_grad():
-        outputs = network(random_images(source.shape)).tolist()
+        outputs = certificates.flat(network(random_images(source.shape)))
     about = _about(source, wanted)
     kept = {name: len(classes) for name, classes in source.plan.kept.items()}
     return Certificate(
@@ -165,10 +171,19 @@ def certified(
         latency=timings(networks, wanted.engines, wanted.batches, source.shape),
         machine=machine,
         difference=difference,
-        outputs=outputs,
+        outputs=outputs.tolist(),
         files={},
         sha256="",
     )
+
+
+def recounted(made: Certificate, counts: Mapping[str, int]) -> Certificate:
+    """Returns `made` with what of `counts`, on what was written, differs from those in PyTorch.
+
+    Formats express some layers by others, which their counts do not know.
+    """
+    other = {name: count for name, count in counts.items() if count != made.counts["slim"][name]}
+    return replace(made, counts={**made.counts, "file": other}) if other else made
 
 
 def data_digest(source: Source) -> str | None:
@@ -186,10 +201,10 @@ def _commit(environment: dict[str, Any]) -> str | None:
 
 def _about(source: Source, wanted: Wanted) -> dict[str, Any]:
     """Returns what a file says of itself; see `Format.write`."""
-    model = source.content["model"]["_target_"].rpartition(".")[2]
-    name = source.report.config["name"] if source.report else model
+    model = source.content["model"]
+    name = source.report.config["name"] if source.report else model.get("target", model["_target_"])
     return {
-        "title": f"{name}, slimmed and exported by prunebench {__version__}",
+        "title": f"{name.rpartition('.')[2]}, slimmed and exported by prunebench {__version__}",
         "name": wanted.file.stem,
         "input": expected(source.normalisation, inside=wanted.normalise),
         "structure": {key: source.content[key] for key in ("model", "shape", "classes", "plans")},

@@ -21,6 +21,8 @@ from prunebench.records.jsonfile import digest, plain
 
 #: what the name of a certificate ends with, behind the whole name of the file
 ENDING = ".certificate.json"
+#: outputs of an image that it holds at most
+OUTPUTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,8 @@ class Certificate:
         code: what computed it.
         weights: sha256 over the slim weights.
         surgery: how exact the cut is.
-        counts: ``dense`` and ``slim`` -> convention -> count.
+        counts: ``dense`` and ``slim`` -> convention -> count; under ``file`` those that come out
+            otherwise on the file itself.
         accuracy: ``dense`` and ``slim`` -> right answers out of how many, on the test images.
         latency: what was timed.
         machine: chip, threads and versions.
@@ -192,6 +195,11 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
         found.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
         found.update(value.numpy().tobytes())
     return found.hexdigest()
+
+
+def flat(outputs: Tensor) -> Tensor:
+    """Returns the outputs [n, ...] of images as rows that a certificate has room for."""
+    return outputs.reshape(len(outputs), -1)[:, :OUTPUTS]
 
 
 def package_digest() -> str:

@@ -41,8 +41,9 @@ def check(path: Path) -> Iterator[str]:
         yield "the certificate inside is the one beside it"
     yield f"outputs differ by {_difference(opened, held):.1e} (relative) from those on record"
     for name, count in opened.counts.items():
-        if count != held.counts["slim"][name]:
-            raise AlteredError(f"{name} are {count:,}, and {held.counts['slim'][name]:,} on record")
+        known = {**held.counts["slim"], **held.counts.get("file", {})}[name]
+        if count != known:
+            raise AlteredError(f"{name} are {count:,}, and {known:,} on record")
         yield f"{name}: {count:,} (dense {held.counts['dense'][name]:,})"
     same = certificates.package_digest() == held.code.package
     yield f"exported by {'this very' if same else 'another version of the'} code of prunebench"
@@ -56,10 +57,16 @@ def certificate_of(path: Path) -> Certificate:
         AlteredError: the certificate was altered.
     """
     beside = certificates.beside(path)
-    if not path.is_file():
+    if path.name.endswith(certificates.ENDING):
+        file = path.name.removesuffix(certificates.ENDING)
+        raise CheckpointError(f"{path} is a certificate; give the file: {path.with_name(file)}")
+    if not path.exists():
         raise CheckpointError(f"{path} is missing")
-    if not beside.is_file():
-        raise CheckpointError(f"{path} has no certificate {beside.name} beside it")
+    if not path.is_file() or not beside.is_file():
+        raise CheckpointError(
+            f"{path} has no certificate {beside.name} beside it; prunebench export writes a "
+            "network and its certificate"
+        )
     return _read(beside.read_text(encoding="utf-8"), str(beside))
 
 
@@ -78,7 +85,7 @@ def _difference(opened: Opened, held: Certificate) -> float:
     """
     want = torch.tensor(held.outputs)
     with torch.no_grad():
-        have = opened.run(random_images(tuple(held.shape), len(want)))
+        have = certificates.flat(opened.run(random_images(tuple(held.shape), len(want))))
     if have.shape != want.shape:
         raise AlteredError(f"the outputs are {list(have.shape)}, and {list(want.shape)} on record")
     relative = float((want - have).abs().max()) / max(float(want.abs().max()), 1e-30)

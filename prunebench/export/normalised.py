@@ -27,8 +27,10 @@ class Normalised(nn.Module):
         return out
 
 
-def expected(normalisation: Normalisation, *, inside: bool) -> str:
-    """Says what an exported network expects of images."""
+def expected(normalisation: Normalisation | None, *, inside: bool) -> str:
+    """Says what an exported network expects of images; None where only its owner knows."""
+    if normalisation is None:
+        return "as the network that was pruned takes it"
     if inside:
         return "values from 0 to 1 (pixel / 255); the network normalises them itself"
     return (

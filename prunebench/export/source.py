@@ -1,7 +1,8 @@
-"""What is exported: the slim network of a run, as its folder holds it."""
+"""What is exported: the slim network of a run, as its folder holds it, or one of your own."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -13,7 +14,10 @@ from torch import Tensor, nn
 
 from prunebench.channels import Plan
 from prunebench.checkpoints import slimmed
+from prunebench.checkpoints.own import OWN, restored
 from prunebench.errors import CheckpointError
+from prunebench.export import certificate as certificates
+from prunebench.export.own import Own
 from prunebench.models import ModelSpec
 from prunebench.options import component
 from prunebench.records import FAILURE, REPORT, Measurement, Report, from_json
@@ -29,14 +33,17 @@ class Source:
     Attributes:
         file: that it was loaded from.
         network: slim, in eval mode on the CPU.
-        content: what the file holds.
+        content: what the file of a run holds: ``model``, ``shape``, ``classes``, ``plans``, and
+            ``mean`` and ``std`` where they are known.
         report: of its run; None where it does not lie beside the file.
+        built: the dense network of one of your own, with weights drawn at random.
     """
 
     file: Path
     network: nn.Module
     content: Mapping[str, Any]
     report: Report | None
+    built: nn.Module | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -55,8 +62,10 @@ class Source:
         return reduce(Plan.compose, self.plans, Plan({}))
 
     @property
-    def normalisation(self) -> slimmed.Normalisation:
-        """What the network expects of images."""
+    def normalisation(self) -> slimmed.Normalisation | None:
+        """What the network expects of images; None where only its owner knows."""
+        if "mean" not in self.content:
+            return None
         return slimmed.Normalisation(tuple(self.content["mean"]), tuple(self.content["std"]))
 
     @property
@@ -66,6 +75,8 @@ class Source:
 
     def dense(self) -> nn.Module:
         """Returns the network as it was before it was cut, with weights drawn at random."""
+        if self.built is not None:
+            return copy.deepcopy(self.built)
         values = {k: v for k, v in self.content["model"].items() if k != "weights"}
         if "weights" in self.content["model"]:
             values["weights"] = None
@@ -83,24 +94,57 @@ class Source:
         return next(filter(None, map(self.report.at, stages)), None)
 
 
-def found(path: Path) -> Source:
+def found(path: Path, own: Own | None = None) -> Source:
     """Returns the slim network that `path` names: a run's folder, its report, or the file itself.
 
+    Args:
+        path: what was typed.
+        own: how the dense network of one of your own is built.
+
     Raises:
-        CheckpointError: there is none, it is damaged, or of a network of one's own.
+        CheckpointError: there is none, it is damaged, or `own` is missing or one too many.
+        ConfigError: `own` builds no network.
         DataError: the report is damaged.
     """
     file = _file(path)
     content = slimmed.read(file)
-    if "model" not in content:
-        raise CheckpointError(
-            f"{file} holds a network of your own, which nothing here can build; save it to "
-            "other formats in Python: docs/export.md"
-        )
+    if OWN in content:
+        return _of_ones_own(file, content, own)
+    if own is not None:
+        raise CheckpointError(f"{file} comes from a run and says of what; leave --model out")
     beside = file.parent / REPORT
     text = beside.read_text(encoding="utf-8") if beside.is_file() else None
     report = None if text is None else from_json(Report, text, str(beside))
     return Source(file, slimmed.load(file), content, report)
+
+
+def _of_ones_own(file: Path, content: Mapping[str, Any], own: Own | None) -> Source:
+    """Returns what `prunebench.save` wrote; see `found`."""
+    if own is None:
+        raise CheckpointError(
+            f"{file} holds a {content[OWN]} of your own, and no code; say what builds the dense "
+            "one: --model my.module.Net, with --kwargs '{width: 8}' if need be"
+        )
+    example = content["example"]
+    if not isinstance(example, Tensor) or example.dim() != 4:
+        raise CheckpointError(
+            f"{file}: only networks that take images [n, C, H, W] alone are exported here; take "
+            "prunebench.load(FILE, model=...) to torch.onnx.export or torch.export"
+        )
+    dense = own.built()
+    network = restored(file, content, dense, slimmed.tracing_image(example.shape[1:])).eval()
+    with torch.no_grad():
+        outputs = network(slimmed.tracing_image(example.shape[1:]))
+    if not isinstance(outputs, Tensor):
+        kind = type(outputs).__name__
+        raise CheckpointError(f"{file}: it returns a {kind}, and only one tensor is exported here")
+    values = {
+        "model": own.section,
+        "shape": list(example.shape[1:]),
+        "classes": outputs.shape[-1],
+        "plans": content["plans"],
+    }
+    return Source(file, network, values, None, dense)
 
 
 def _file(path: Path) -> Path:
@@ -121,4 +165,10 @@ def _file(path: Path) -> Path:
             f"{folder} holds no {SLIM}; give the folder of a run that finished (prunebench status "
             "lists them), its report.json or its slim.pt"
         )
+    if path.suffix == ".json":
+        raise CheckpointError(
+            f"{path} is no {REPORT}; give the folder of a run, its {REPORT} or its {SLIM}"
+        )
+    if certificates.beside(path).is_file():
+        raise CheckpointError(f"{path} is exported already: prunebench check {path} verifies it")
     return path

@@ -16,8 +16,7 @@ from prunebench.checkpoints.foreign import fit_weights
 from prunebench.errors import CheckpointError
 from prunebench.export.formats import Opened, plain_tensors
 from prunebench.measure import macs, params
-from prunebench.models import ModelSpec
-from prunebench.options import component
+from prunebench.models import as_recorded
 
 #: keys of the metadata
 STRUCTURE, INPUT, CERTIFICATE = "prunebench.structure", "prunebench.input", "prunebench.certificate"
@@ -50,8 +49,8 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
         classes = int(held["classes"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not say what network its weights are of") from None
-    spec: ModelSpec = component("model", values, ModelSpec, source=str(path))  # type: ignore[type-abstract]
-    network = slimmed.regrow(spec.build(held["shape"], classes).eval(), plans, image)
+    dense = as_recorded(values, str(path)).build(tuple(held["shape"]), classes)
+    network = slimmed.regrow(dense.eval(), plans, image)
     add_position_biases_as_in(network, tensors)
     fit_weights(network, tensors, path)
     counts = {"params": params(network), "macs": macs(network, torch.zeros_like(image))}

@@ -1,17 +1,24 @@
 """What leaves the house computes what the network did, and its certificate tells when not."""
 
 import dataclasses
+import importlib
 import json
+import signal
+import sys
+import time
 
 import pytest
 import torch
 from torch import nn
 
+import prunebench
 from prunebench import cli
 from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import slimmed
 from prunebench.cli import export as verb
 from prunebench.datasets import DatasetSpec
+from prunebench.export.draft import draft_folder
+from prunebench.interruption import START_AGAIN
 from prunebench.measure import engines, macs, params
 from prunebench.models import ModelSpec
 from prunebench.options import conf_dir, option, read_option
@@ -244,6 +251,8 @@ def test_what_is_missing_is_named(copy, capsys):
         (["nowhere/report.json"], "nowhere does not exist"),
         (["failed"], "is of a run that failed"),
         (["text.pt"], "is cut short, or no checkpoint of prunebench"),
+        (["nomeas.json"], "is no report.json; give the folder of a run"),
+        (["failed/failure.json"], "is no report.json; give the folder of a run"),
         (["RUN", "-o", "x.txt"], "the format onnx is written to *.onnx"),
         (["RUN", "--format", "safetensors", "--normalise"], "safetensors hold weights alone"),
         (["RUN", "--latency", "fast"], "--latency must be one of eager, compiled, onnxruntime"),
@@ -256,12 +265,25 @@ def test_mistakes_are_one_line(run, words, said, tmp_path, monkeypatch, capsys):
     (tmp_path / "failed").mkdir()
     (tmp_path / "failed" / "failure.json").write_text("{}")
     (tmp_path / "text.pt").write_text("no network")
+    (tmp_path / "nomeas.json").write_text("{}")
     with pytest.raises(SystemExit) as stopped:
         cli.answer(["export", *(word.replace("RUN", str(run)) for word in words)])
     err = capsys.readouterr().err
     assert stopped.value.code == 2
     assert said in err and err.count("\n") == 1
     assert not list(tmp_path.glob("slim*"))
+
+
+def test_files_that_are_exported_already_and_certificates_are_known(exported, capsys):
+    with pytest.raises(SystemExit):
+        cli.answer(["export", str(exported / "onnx.onnx")])
+    assert "is exported already: prunebench check " in capsys.readouterr().err
+    code, _, said = checked(capsys, exported / "onnx.onnx.certificate.json")
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"is a certificate; give the file: {exported / 'onnx.onnx'}" in said
+    code, _, said = checked(capsys, exported)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "prunebench export writes a network and its certificate" in said
 
 
 def test_missing_packages_are_named(run, tmp_path, monkeypatch, capsys):
@@ -273,16 +295,98 @@ def test_missing_packages_are_named(run, tmp_path, monkeypatch, capsys):
     assert "onnxscript is not installed; pip install 'prunebench[export]'" in said
 
 
-def test_a_network_of_ones_own_needs_python(tmp_path, capsys):
-    from prunebench.api import prune
-    from prunebench.api.files import save
+OWN = """from torch import nn
 
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, width, 3, 2, 1), nn.ConvTranspose2d(width, 2, 2, 2)
+
+    def forward(self, images):
+        return self.up(self.down(images).relu())
+
+def built(width):
+    return Net(width)
+"""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_network_of_ones_own_is_exported_by_the_name_of_what_builds_it(
+    tmp_path, monkeypatch, capsys, name
+):
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    net = importlib.import_module("mine").Net
+    small = prunebench.prune(net(8), torch.randn(1, 3, 8, 8), macs=0.7).eval()
+    prunebench.save(small, "own.pt")
+    file = f"own{ENDING[name]}"
+    words = ["own.pt", "--format", name, "-o", file, "--latency", "none"]
+    assert verb.main([*words, "--model", "mine.Net", "--kwargs", "{width: 8}"]) == 0
+    held = certificate(tmp_path / file)
+    assert held["kept"] == {"down": small.down.out_channels}
+    assert held["title"].startswith("Net, slimmed")
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(torch.tensor(held["outputs"]), small(images).flatten(1), atol=1e-6)
+    code, said, _ = checked(capsys, tmp_path / file)
+    assert code == 0
+    assert "is what its certificate says" in said
+
+
+def test_what_is_to_be_said_of_a_network_of_ones_own(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "theirs.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten())
-    save(prune(network, torch.randn(1, 3, 8, 8), macs=0.7), tmp_path / "own.pt")
-    with pytest.raises(SystemExit) as stopped:
-        cli.answer(["export", str(tmp_path / "own.pt")])
-    assert stopped.value.code == 2
-    assert "holds a network of your own" in capsys.readouterr().err
+    prunebench.save(prunebench.prune(network, torch.randn(1, 3, 8, 8), macs=0.7), "own.pt")
+    for words, said in (
+        (["own.pt"], "own.pt holds a Sequential of your own, and no code; say what builds"),
+        (["own.pt", "--model", "Net"], "--model must name a class as Python imports it"),
+        (["own.pt", "--model", "theirs.Nothing"], "--model: cannot find theirs.Nothing"),
+        (["own.pt", "--model", "theirs.Net"], "theirs.Net cannot be built (TypeError: "),
+        (["own.pt", "--model", "theirs.built", "--kwargs", "{width: 8}"], "of another Sequential"),
+        (["own.pt", "--kwargs", "{width: 8}"], "--kwargs says what --model is called with"),
+        (["own.pt", "--model", "a.B", "--kwargs", "8"], "8 names no keywords; '{width: 8}' does"),
+        (["own.pt", "--model", "collections.OrderedDict"], "makes a OrderedDict"),
+        ([str(run), "--model", "theirs.Net"], "comes from a run and says of what"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.answer(["export", *words])
+        err = capsys.readouterr().err
+        assert (stopped.value.code, err.count("\n")) == (2, 1), words
+        assert said in err
+
+
+def test_a_killed_export_leaves_nothing_or_is_swept(run, prunebench, tmp_path):
+    words = [
+        "export", str(run), "--format", "safetensors", "-o", "out/slim.safetensors",
+        "--latency", "eager",
+    ]  # fmt: skip
+
+    def begun():
+        process = prunebench.start(*words)
+        while not list(tmp_path.glob("out/.export-*/slim.safetensors")):
+            assert process.poll() is None, process.stderr
+            time.sleep(0.01)
+        return process
+
+    with begun() as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == START_AGAIN
+        assert process.stderr == "prunebench: interrupted by SIGTERM; nothing was written\n"
+    assert not list((tmp_path / "out").iterdir())
+    with begun() as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    with draft_folder(tmp_path / "out") as busy:  # is swept now, and not while it is in use
+        assert list((tmp_path / "out").iterdir()) == [busy]
+        done = prunebench(*words[:-2], "--latency", "none")
+        assert done.returncode == 0, done.stderr
+        assert busy.is_dir()
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["slim.safetensors", "slim.safetensors.certificate.json"]
 
 
 def test_timings_name_engine_and_batch(run, tmp_path, capsys):

@@ -1,0 +1,67 @@
+"""Slim networks of one's own on disk, which are rebuilt around a dense one that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunebench.channels import Example, Plan, add_position_biases_as_in, in_mode, trace
+from prunebench.channels.untouched import untouched
+from prunebench.checkpoints import slimmed
+from prunebench.checkpoints.foreign import fit_weights
+from prunebench.errors import CheckpointError, PruningError
+
+#: what a file of one's own network holds, its class; one of a run has "model" instead
+OWN = "own"
+
+
+def plans_in(content: Mapping[str, Any]) -> tuple[Plan, ...]:
+    """Returns the cuts, each in the numbering of what the one before left."""
+    return tuple(Plan.from_json(text) for text in content["plans"])
+
+
+def restored(
+    path: Path, content: Mapping[str, Any], dense: nn.Module, example: Example | None = None
+) -> nn.Module:
+    """Returns `dense` slimmed as the file at `path` says, with the weights in it.
+
+    Args:
+        path: for messages.
+        content: what the file holds.
+        dense: as it was before it was pruned, with whatever weights; left unchanged.
+        example: an input, where the file has none.
+
+    Raises:
+        CheckpointError: the file is of another network, or there is no input.
+    """
+    given = content["example"] if example is None else example
+    if given is None:
+        raise CheckpointError(f"{path} says nothing about the input; give load(..., example=...)")
+    try:
+        with in_mode(dense), untouched(dense):
+            _require_sizes(dense, content["sizes"], given)
+            network = slimmed.regrow(dense, plans_in(content), given)
+    except PruningError as error:
+        raise CheckpointError(
+            f"{path} was cut out of another {content[OWN]} than this {type(dense).__name__}: "
+            f"{error}"
+        ) from error
+    add_position_biases_as_in(network, content["network"])
+    fit_weights(network, content["network"], path)
+    return network
+
+
+def _require_sizes(dense: nn.Module, sizes: Mapping[str, int], example: Example) -> None:
+    """Refuses a network whose groups are not as wide as those that were cut.
+
+    Raises:
+        PruningError: one is not.
+    """
+    found = {group.name: group.size for group in trace(dense, example).groups}
+    for name in [*sizes, *found]:
+        if sizes.get(name) != found.get(name):
+            had, has = (f"{count or 'no'} channels" for count in (sizes.get(name), found.get(name)))
+            raise PruningError(f"group '{name}' had {had} and has {has} here")
