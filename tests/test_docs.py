@@ -1,5 +1,6 @@
 """The site of docs/: every page is in its menu, its Python runs, its tables are the YAMLs'."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from prunebench.measure import params
 from prunebench.models import ModelSpec
 from prunebench.options import option
+from tests.reports.browser import Browser, missing
 
 ROOT = Path(__file__).resolve().parents[1]
 MENU = (ROOT / "mkdocs.yml").read_text()
@@ -75,16 +77,53 @@ def test_the_python_for_those_from_torch_pruning_runs(tmp_path, monkeypatch):
     assert params(names["again"]) == params(names["small"]) < params(model)
 
 
-@pytest.mark.slow
-def test_the_site_builds_and_its_links_lead_somewhere(tmp_path, hooks):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site as ``make docs`` builds it."""
+    if find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed")
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    foad = (tmp_path / "site" / "methods" / "foad.html").read_text()
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_its_links_lead_somewhere(site):
+    foad = (site / "methods" / "foad.html").read_text()
     assert "<code>criterion.t</code>" in foad
-    for page in (tmp_path / "site").rglob("*.html"):
+    for page in site.rglob("*.html"):
         fetched = re.findall(r'(?:src|href)="(https?://[^"]+)"', page.read_text())
         links = re.findall(r'<a [^>]*href="(https?://[^"]+)"', page.read_text())
         assert {*fetched} <= {*links}, page  # links may lead out; nothing is fetched
+
+
+@pytest.mark.slow
+def test_the_index_of_the_search_is_a_script_that_pages_can_load_from_disk(site):
+    text = (site / "search" / "search_index.js").read_text()
+    index = json.loads(text.removeprefix("var __index = "))
+    assert "options.html" in {entry["location"] for entry in index["docs"]}
+    for page in ("index.html", "methods/foad.html"):
+        shim = re.search(r'<script src="([^"]*iframe-worker.js)"', (site / page).read_text())[1]
+        assert (site / page).parent.joinpath(shim).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing()), reason=f"not installed: {missing()}")
+def test_the_search_finds_from_disk_and_asks_for_nothing(site):
+    with Browser() as browser:
+        browser.open(site / "methods" / "foad.html")
+        browser.wait("document.querySelector('iframe')")  # in which the search works
+        browser.click(".md-search__input")
+        browser.type(".md-search__input", "divisor")
+        browser.wait("document.querySelector('.md-search-result__link')")
+        found = browser.script(
+            "return [...document.querySelectorAll('.md-search-result__link')].map(a => a.href)"
+        )
+        for page in ("options", "export"):  # which has the word in budget.divisor=8 alone
+            assert any(f"/{page}.html" in link for link in found)
+        assert not [line for line in browser.logged("browser") if line["level"] == "SEVERE"]
+        assert {url.partition(":")[0] for url in browser.requests()} <= {"file", "data"}
