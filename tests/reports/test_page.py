@@ -48,6 +48,10 @@ def test_a_run_tells_of_each_layer_why_it_is_whole(foad):
     assert run["config"]["criterion.t"] is not None
     assert run["environment"]["device"] == "AMD EPYC"
     assert run["curves"] is None
+    assert run["speed"][0].endswith(
+        "1.05x as fast at batch 1: widths of 10, 11, 13, ... may cost you the speed-up: "
+        "budget.divisor=8"
+    )
 
 
 def test_a_group_without_a_score_is_told(make_report):

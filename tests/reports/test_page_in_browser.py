@@ -126,6 +126,17 @@ def test_a_point_opens_its_run(browser):
     assert "resnet20 on cifar10" in title
 
 
+def test_the_legend_names_all_points_and_a_press_hides_them(browser):
+    names = "[...document.querySelectorAll('#legend button')].map(b => b.textContent.slice(2))"
+    drawn = "Chart.getChart('pareto').data.datasets.map(set => set.label)"
+    assert browser.script(f"return {names}") == browser.script(f"return {drawn}")
+    assert len(browser.script(f"return {names}")) > 30  # a method each, the front, the dense one
+    shown = "return Chart.getChart('pareto').isDatasetVisible(1)"
+    assert browser.script(shown)
+    browser.click("#legend li:nth-child(2) button")
+    assert not browser.script(shown)
+
+
 def test_a_foul_name_stays_text(browser):
     browser.type("#search", "onerror")
     browser.wait("document.getElementById('shown').textContent.startsWith('1 of')")

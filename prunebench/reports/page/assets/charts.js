@@ -1,6 +1,7 @@
 // The plots: where each row stands, and the course of a run.
 const SHAPE = ["circle", "rect", "triangle", "rectRot", "star", "cross", "crossRot"];
 const TIERS = {quoted: "crossRot", printed: "cross", rebuilt: "star", "re-run": "triangle"};
+const MARKS = {line: "—", circle: "●", rect: "■", triangle: "▲", rectRot: "◆", rectRounded: "■", crossRot: "×", cross: "+", star: "✳"};
 function costs(lines) {
   const found = {macs: "MACs", params: "parameters"};
   for (const line of lines) {
@@ -71,13 +72,31 @@ function drawPareto(chart, lines, cost, title, open) {
         y: axis(metric + ", %"),
       },
       plugins: {
-        legend: {display: sets.length <= 24, position: innerWidth > 900 ? "right" : "bottom",
-          labels: {color: colour("--ink"), usePointStyle: true, boxHeight: 7, font: {size: 12}}},
+        legend: {display: false},
         tooltip: {callbacks: {label: item => told(item.raw, title)}},
       },
     },
   });
+  drawLegend(document.getElementById("legend"), drawn);
   return {drawn, best};
+}
+// A button for each set of points, which hides them; the chart's own legend cuts off what does not fit.
+function drawLegend(list, chart) {
+  list.replaceChildren(...chart.data.datasets.map((set, i) => {
+    const item = element("li"), button = element("button"), mark = element("span", MARKS[set.pointStyle]);
+    mark.style.color = set.borderColor;
+    mark.ariaHidden = "true";
+    button.append(mark, " " + set.label);
+    button.type = "button";
+    button.ariaPressed = "true";
+    button.addEventListener("click", () => {
+      chart.setDatasetVisibility(i, !chart.isDatasetVisible(i));
+      chart.update();
+      button.ariaPressed = String(chart.isDatasetVisible(i));
+    });
+    item.append(button);
+    return item;
+  }));
 }
 function told(spot, title) {
   const line = spot.line;
