@@ -23,7 +23,7 @@ def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
 
     columns = []
     for site in group.producers:
-        weight = network.get_parameter(site.name).detach()
+        weight = site.weight(network).detach()
         if weight.dim() > 1:
             rows = weight.movedim(site.dim, 0).flatten(1).cpu().double()
             columns.append(_by_class(rows, site.classes.cpu(), group.size))

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from prunebench.channels.labels.tape import Call, Tape
+from prunebench.channels.labels.weights import owner
 from prunebench.channels.map import ChannelMap, Ids, as_array
 from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.sites import Sites
@@ -32,6 +33,9 @@ def build_map(
     dims = _classes_read(tape, class_of)
     reasons = _frozen_classes(tape, class_of)
     _free_parameters(tape, class_of, dims, reasons)
+    for weight, norm in tape.normed.items():
+        if (weight, norm.dim) in dims:
+            dims[norm.lengths, norm.dim] = dims[weight, norm.dim]
     producers = _Producers(tape, class_of, reasons)
     groups, locate = producers.groups(int(class_of.max()) + 1)
     groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
@@ -149,7 +153,7 @@ def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
     whole = []
     for name, dims in _two_uses(tape).items():
         if name not in tape.free or len(dims) > 1:
-            reason = f"the weight of {name.rpartition('.')[0]} is used as data, too"
+            reason = f"the weight of {owner(name)} is used as data, too"
             elements = [tape.free[name]] if name in tape.free else []
             whole += [(ids, reason) for ids in [*dims.values(), *elements]]
     for ids, reason in [*whole, *tape.frozen]:

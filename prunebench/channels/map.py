@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunebench.channels.labels.tape import Place, Tape
 from prunebench.channels.plan import Plan
+from prunebench.channels.weight_norm import WeightNorm
 from prunebench.errors import PruningError
 
 Ids = NDArray[np.int64]
@@ -30,12 +31,14 @@ class Site:
         classes: int64 [size of that dimension]; the class of the group at each position, or -1
             where the position belongs to another group (concatenation). Behind a flatten a class
             appears once per pixel.
+        normed: how the weight of the module is computed from the parameter, under weight norm.
     """
 
     module: str
     parameter: str
     dim: int
     classes: Tensor
+    normed: WeightNorm | None = None
 
     @property
     def name(self) -> str:
@@ -46,6 +49,13 @@ class Site:
     def positions(self) -> Tensor:
         """Positions that belong to the group, int64 and ascending."""
         return (self.classes >= 0).nonzero()[:, 0]
+
+    def weight(self, network: nn.Module) -> Tensor:
+        """Returns what the layer computes with: the parameter, or what weight norm makes of it."""
+        own = network.get_parameter(self.name)
+        if self.normed is None:
+            return own
+        return self.normed.weight(own, network.get_parameter(self.normed.lengths))
 
     def add_to(self, total: Tensor, values: Tensor) -> None:
         """Adds `values`, one per position, to the entries of `total` [group.size] of their classes.

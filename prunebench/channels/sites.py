@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from prunebench.channels.labels.tape import Call, Tape
+from prunebench.channels.labels.weights import owner
 from prunebench.channels.map import ChannelGroup, Ids, Site
 
 
@@ -48,7 +49,9 @@ class Sites:
 
     def _add(self, role: str, weight: str, dim: int) -> None:
         for number, mine in self._at(weight, dim):
-            self.found[number][role].append(_site(weight, dim, mine))
+            module, norm = owner(weight), self.tape.normed.get(weight)
+            parameter = weight[len(module) + 1 :] if module else weight
+            self.found[number][role].append(Site(module, parameter, dim, mine, norm))
 
     def _at(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
         """Returns for each group along `dim` of `weight` where its classes are, -1 elsewhere."""
@@ -85,9 +88,3 @@ class Sites:
             block=self.tape.blocks.get(weight),
             consumer=None if call is None else call.place,
         )
-
-
-def _site(full_name: str, dim: int, classes: torch.Tensor) -> Site:
-    """Builds a site from the full name of its parameter."""
-    module, _, parameter = full_name.rpartition(".")
-    return Site(module, parameter, dim, classes)

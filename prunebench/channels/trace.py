@@ -57,6 +57,10 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
         tape.refused.setdefault(module, _why_unused(model, module, tape))
     for weight in tape.written:
         _freeze(tape, weight, f"{weight} is written to in the forward")
+    for weight, norm in tape.normed.items():
+        if norm.lengths in tape.data | tape.written:
+            for name in (weight, norm.lengths):
+                _freeze(tape, name, f"{norm.lengths} is used as data, too")
     return map_after_trial(model, tape)
 
 
@@ -109,9 +113,15 @@ def _unused(model: nn.Module, labeller: Labeller) -> list[str]:
         name
         for name, module in named_modules(model)
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
-        and labeller.names.get(id(module.weight))
-        not in used  # the name of the first that shares it
+        and used.isdisjoint(labeller.names.get(id(own)) for own in _weights(module))
     ]
+
+
+def _weights(layer: nn.Module) -> list[nn.Parameter]:
+    """Returns what the weight of `layer` is, or is computed from; not its bias."""
+    if "weight" in layer._parameters:
+        return [layer.get_parameter("weight")]
+    return [own for name, own in layer.named_parameters() if name != "bias"]
 
 
 def _why_unused(model: nn.Module, module: str, tape: Tape) -> str:

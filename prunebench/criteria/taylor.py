@@ -63,7 +63,8 @@ class Taylor(Criterion):
         """Averages, in eval mode. Gradients stored on the network stay as they are.
 
         Raises:
-            PruningError: form=gate, and a group has no norm with a scale and a shift.
+            PruningError: form=gate, and a group has no norm with a scale and a shift, or
+                form=weight, and a weight is computed.
         """
         if self.form == "activation":
             return self._rank_activations(evidence)
@@ -76,7 +77,8 @@ class Taylor(Criterion):
         from prunebench.analysis.chunks import images_at_once
 
         score = gate_scores if self.form == "gate" else weight_scores
-        sites = {g.name: gates(g) if self.form == "gate" else g.producers for g in evidence.groups}
+        of = gates if self.form == "gate" else makers
+        sites = {group.name: of(group) for group in evidence.groups}
         names = sorted({name for found in sites.values() for site in found for name in owned(site)})
         held = dict(evidence.network.named_parameters(remove_duplicate=False))
         weights = {name: held[name] for name in names if name in held}
@@ -192,6 +194,21 @@ def normed(scores: Tensor) -> Tensor:
 def owned(site: Site) -> tuple[str, str]:
     """Returns the names of the site's weight and of the shift that may stand beside it."""
     return site.name, site.name.removesuffix("weight") + "bias"
+
+
+def makers(group: ChannelGroup) -> tuple[Site, ...]:
+    """Returns the producers of `group`.
+
+    Raises:
+        PruningError: one computes its weight, which has no gradient of its own.
+    """
+    for site in group.producers:
+        if site.normed is not None:
+            raise PruningError(
+                f"criterion=taylor with form=weight needs gradients of weights, and {site.module} "
+                "computes its own by a weight norm; set criterion.form=activation"
+            )
+    return group.producers
 
 
 def gates(group: ChannelGroup) -> tuple[Site, ...]:

@@ -65,6 +65,8 @@ def calls(network: nn.Module, example: Tensor) -> list[Seen]:
 
 def kind(module: nn.Module) -> str:
     """Returns what sort of layer `module` is; "" for one that is not timed alone."""
+    if type(module) in (nn.Conv2d, nn.Linear) and "weight" not in module._parameters:
+        return ""  # it is computed from others
     if type(module) is nn.Conv2d and not isinstance(module.padding, str):
         if module.groups == 1:
             return "conv"

@@ -109,9 +109,10 @@ class ShiftFusion(Repair):
         norms = wiring(evidence.network, empty_image(evidence.network, evidence.cmap))
         shifts = self._shifts(evidence, plan, self.constants(evidence, plan, norms))
         kept = evidence.cmap.keeps(plan)
+        weights = {site.module: site.name for g in evidence.cmap.groups for site in g.consumers}
         for name, shift in shifts.items():
             if shift.dim() > 1:
-                stays = torch.from_numpy(kept[evidence.cmap.dims[f"{name}.weight", 0]])
+                stays = torch.from_numpy(kept[evidence.cmap.dims[weights[name], 0]])
                 add_position_bias(slimmed.get_submodule(name), shift[stays.to(shift.device)])
 
     def constants(self, evidence: Evidence, plan: Plan, norms: dict[str, Norm]) -> Held:

@@ -1,8 +1,11 @@
 """Taylor against explicit gates, hand-worked batches and plain loops over weights."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from prunebench.channels import Site, trace
 from prunebench.contracts import Evidence
@@ -190,3 +193,12 @@ def test_ranges():
         Taylor(form="gate", num_samples=0, batch=2)
     with pytest.raises(ConfigError, match="batch must be at least 1, got 0"):
         Taylor(form="gate", num_samples=5, batch=0)
+
+
+def test_a_weight_that_a_norm_computes_has_no_gradient(evidence):
+    weight_norm(evidence.network.first)
+    cmap = trace(evidence.network, evidence.images[:1])
+    with pytest.raises(PruningError, match="first computes its own by a weight norm; set crit"):
+        Taylor(form="weight", num_samples=6, batch=6).rank(
+            replace(evidence, cmap=cmap, groups=tuple(cmap.groups))
+        )

@@ -288,9 +288,9 @@ class Labeller(TorchFunctionMode):
     def labels(self, t: Tensor) -> Tensor:
         """Returns the labels of `t`; a parameter used directly gets one label per element."""
         name = self.names.get(id(t))
-        if name is None or t.dim() == 0:
+        if name is None:
             return labels_of(t)
-        if t.numel() > 1:
+        if t.numel() > 1 or t.dim() != 1:
             self.tape.data.add(name)
         if not self.ids.frees(name, t):
             return labels_of(t)

@@ -221,6 +221,7 @@ _FUNCTIONS: dict[Rule, str] = {
     softmax: "softmax log_softmax _softmax",
     weights.conv: "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     weights.linear: "linear",
+    weights.weight_norm: "_weight_norm",
     recurrent: "lstm gru rnn_tanh rnn_relu",
     norms.batch_norm: "batch_norm instance_norm",
     norms.layer_norm: "layer_norm rms_norm",

@@ -13,6 +13,7 @@ from prunebench.channels.labels.steps import Entered, Seen, Step, Worn
 from prunebench.channels.labels.tensors import labels_of
 from prunebench.channels.labels.values import values_of
 from prunebench.channels.tensors import map_tensors
+from prunebench.channels.weight_norm import WeightNorm
 
 FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
 
@@ -121,6 +122,7 @@ class Tape:
         reads: (parameter or buffer, dimension) -> the id that each index belongs to.
         free: name of a parameter that is used directly -> one id per element.
         data: names of all parameters that are used directly.
+        normed: direction of a weight -> how the weight is computed from it.
         unweighted: (module, ids, groups) of every norm without a weight.
         calls: every use of weights.
         refused: module -> why its channels cannot be cut.
@@ -150,6 +152,7 @@ class Tape:
     reads: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     free: dict[str, Tensor] = field(default_factory=dict)
     data: set[str] = field(default_factory=set)
+    normed: dict[str, WeightNorm] = field(default_factory=dict)
     unweighted: list[tuple[str, Tensor, int]] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)

@@ -11,6 +11,8 @@ from torch import Tensor
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, trail_of
 from prunebench.channels.labels.tensors import along, put
+from prunebench.channels.labels.unknown import unknown_function
+from prunebench.channels.weight_norm import WeightNorm
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
@@ -21,8 +23,9 @@ def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
 
 
 def owner(weight: str) -> str:
-    """Returns the module of a full parameter name."""
-    return weight.rpartition(".")[0]
+    """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
+    outer, parametrized, _ = f".{weight}".partition(".parametrizations.")
+    return outer[1:] if parametrized else weight.rpartition(".")[0]
 
 
 def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
@@ -149,6 +152,28 @@ def _conv_labels(
     run.ids.read(weight, 0, row if turned else out)
     run.ids.read(weight, 1, outputs[0] if turned else inputs[0])
     return out
+
+
+def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Lets the weight that is computed from a direction and lengths go by the direction's name.
+
+    Whatever is done with it is then done with a parameter; the lengths follow the direction.
+    """
+    a = bind("direction lengths dim", args, kwargs)
+    direction, lengths = (run.names.get(id(a[key])) for key in ("direction", "lengths"))
+    if direction is None or lengths is None:
+        return unknown_function(run, name, func, args, kwargs)
+    dim = a.get("dim", 0)
+    norm = WeightNorm(lengths, dim if dim == -1 else dim % a["direction"].dim())
+    normed = run.tape.normed
+    if normed.setdefault(direction, norm) != norm or lengths in {
+        other.lengths for key, other in normed.items() if key != direction
+    }:
+        return unknown_function(run, name, func, args, kwargs)
+    weight = torch.empty_like(a["direction"], device="meta")
+    run.names[id(weight)] = direction
+    run.meta(weight)  # holds it, so that its id stays its own
+    return weight
 
 
 def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:

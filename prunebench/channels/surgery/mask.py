@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -43,20 +45,46 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     if leads_out(model):
         require_own_weights(masked, model, cmap, np.ones_like(kept))
     named = dict(named_tensors(masked))
+    with _weights_plain(named, cmap, kept):
+        _zero_cut(named, cmap, kept)
+    statistics: dict[str, Tensor] = {}
+    for call in cmap.tape.calls:
+        stays = kept[cmap.class_of[as_array(call.inputs)]]
+        if call.kind == "norm" and not stays.all():
+            statistics[call.weight] = torch.from_numpy(stays)
+    return _Restricted(masked, statistics) if _wide(masked, cmap, statistics) else masked
+
+
+@contextmanager
+def _weights_plain(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> Iterator[None]:
+    """While it is open, the directions of weight norms hold the weights that come of them.
+
+    Those that no channel goes from are left alone.
+    """
+    cut = {name for (name, _), classes in cmap.dims.items() if not kept[classes].all()}
+    normed = [
+        (norm, named[name], named[norm.lengths])
+        for name, norm in cmap.tape.normed.items()
+        if name in cut
+    ]
+    with torch.no_grad():
+        for norm, direction, lengths in normed:
+            direction.copy_(norm.weight(direction, lengths))
+        yield
+        for norm, direction, lengths in normed:
+            norm.set(direction, lengths, norm.lengths_of(direction))
+
+
+def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
+    """Zeroes what makes cut channels, and what reads them where they are not zero by then."""
     for name, dim, classes in _zeroed(cmap):
         gone = ~kept[classes]
         if gone.any():
             _zero(named[name], dim, gone)
-    statistics: dict[str, Tensor] = {}
     for call in cmap.tape.calls:
-        stays = kept[cmap.class_of[as_array(call.inputs)]]
-        dim = 0 if call.turned else 1
-        if call.kind in READERS and (~stays & as_array(call.live).astype(bool)).any():
-            gone = ~stays & as_array(call.live).astype(bool)
-            _zero(named[call.weight], dim, gone.reshape(call.groups, -1)[0])
-        if call.kind == "norm" and not stays.all():
-            statistics[call.weight] = torch.from_numpy(stays)
-    return _Restricted(masked, statistics) if _wide(masked, cmap, statistics) else masked
+        gone = ~kept[cmap.class_of[as_array(call.inputs)]] & as_array(call.live).astype(bool)
+        if call.kind in READERS and gone.any():
+            _zero(named[call.weight], 0 if call.turned else 1, gone.reshape(call.groups, -1)[0])
 
 
 def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, NDArray[np.int64]]]:
@@ -67,12 +95,13 @@ def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, NDArray[np.int64]]]:
     layers = [call for call in cmap.tape.calls if call.kind in READERS]
     makers = {(call.weight, 1 if call.turned else 0) for call in layers}
     readers = {(call.weight, 0 if call.turned else 1) for call in layers} - makers
-    gathers = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
+    others = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
+    others |= {norm.lengths for norm in cmap.tape.normed.values()}  # they follow their weight
     keep_as_is = ("running_mean", "running_var", "num_batches_tracked")
     return [
         (name, dim, classes)
         for (name, dim), classes in cmap.dims.items()
-        if (name, dim) not in readers and name not in gathers and not name.endswith(keep_as_is)
+        if (name, dim) not in readers and name not in others and not name.endswith(keep_as_is)
     ]
 
 

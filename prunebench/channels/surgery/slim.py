@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm as HookedNorm
 
 from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.tape import Call
+from prunebench.channels.labels.weights import owner
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.plan import Plan
@@ -19,6 +22,8 @@ from prunebench.channels.surgery.own_weights import leads_out, require_own_weigh
 from prunebench.errors import PruningError
 
 Kept = NDArray[np.bool_]
+#: parameter -> along which dimensions which indices stay
+Positions = dict[str, list[tuple[int, Tensor]]]
 BIG = 1 << 20  # elements
 
 
@@ -56,7 +61,7 @@ def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
     """Refuses to leave a layer without channels, which one that reads parts of groups may be."""
     for (name, dim), classes in cmap.dims.items():
         if not kept[classes].any():
-            layer, role = name.rpartition(".")[0], "read" if dim else "make"
+            layer, role = owner(name), "read" if dim else "make"
             raise PruningError(
                 f"the plan leaves {layer} no channel to {role}, for none that reaches it stays; "
                 "keep more (budget.keep, budget.floor) or leave a group out (budget.exclude)"
@@ -70,6 +75,7 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     with torch.no_grad():
         for name, tensor in named_tensors(model):
             memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
+        _keep_lengths(model, cmap, positions, memo)
     slimmed = copied(model, memo)
     for call in cmap.tape.calls:
         if call.kind == "gather":
@@ -77,6 +83,7 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     owners = _owners(slimmed)
     for name in positions:
         for module in owners[name]:
+            _compute_weights(module)
             _fit_attributes(module)
     for path, ids, groups in cmap.tape.unweighted:
         left = int(kept[cmap.class_of[as_array(ids)]].sum())
@@ -88,10 +95,24 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     return slimmed
 
 
-def _positions(cmap: ChannelMap, kept: Kept) -> dict[str, list[tuple[int, Tensor]]]:
+def _keep_lengths(
+    model: nn.Module, cmap: ChannelMap, positions: Positions, cut: dict[int, Tensor]
+) -> None:
+    """Shortens lengths by as much as their directions lost, so that weights stay what they were."""
+    if not cmap.tape.normed:
+        return
+    named = dict(named_tensors(model))
+    for name, norm in cmap.tape.normed.items():
+        if name in positions:
+            direction, lengths = cut[id(named[name])], cut[id(named[norm.lengths])]
+            whole = _cut_tensor(norm.lengths_of(named[name]), positions.get(norm.lengths, []))
+            norm.set(direction, lengths, lengths * (norm.lengths_of(direction) / whole))
+
+
+def _positions(cmap: ChannelMap, kept: Kept) -> Positions:
     """Returns by parameter along which dimensions which indices stay."""
     found: dict[int, Tensor | None] = {}  # vectors that are read together share one array
-    positions: dict[str, list[tuple[int, Tensor]]] = {}
+    positions: Positions = {}
     for (name, dim), classes in cmap.dims.items():
         if id(classes) not in found:
             stays = kept[classes]
@@ -103,13 +124,15 @@ def _positions(cmap: ChannelMap, kept: Kept) -> dict[str, list[tuple[int, Tensor
 
 
 def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Returns every module that holds a parameter or buffer, by the name it is known by."""
+    """Returns every module that a parameter or buffer belongs to, by the name it is known by."""
     held: dict[int, tuple[str, list[nn.Module]]] = {}
     for path, module in named_modules(model):
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:
                 full = f"{path}.{name}" if path else name
-                held.setdefault(id(tensor), (full, []))[1].append(module)
+                computes = isinstance(module, ParametrizationList)
+                of = model.get_submodule(owner(full)) if computes else module
+                held.setdefault(id(tensor), (full, []))[1].append(of)
     return dict(held.values())
 
 
@@ -142,6 +165,13 @@ def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
         part = data.index_select(0, rows[start : start + step])
         torch.index_select(part, 1, columns, out=out[start : start + step])
     return out
+
+
+def _compute_weights(module: nn.Module) -> None:
+    """Renews the weights that hooks of weight norms leave in `module` from forward to forward."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, HookedNorm):
+            setattr(module, hook.name, hook.compute_weight(module).detach())
 
 
 def _fit_attributes(module: nn.Module) -> None:

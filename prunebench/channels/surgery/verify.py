@@ -50,7 +50,8 @@ def agreement(
 
     They are compared in the type of the network, unless it is a half one, and where that leaves a
     difference, in float64: what rounding made is gone there, and autocast lets float64 be. Only a
-    forward that does not run in float64 is judged by the rounding of its own type.
+    forward that does not run in float64, or one with weight norms, whose new lengths were rounded,
+    is judged by the rounding of its own type.
 
     Raises:
         PruningError: as `verify`.
@@ -67,7 +68,7 @@ def agreement(
         error = verify(dense, small, cmap, plan, wide)
     except Exception:  # noqa: BLE001  (the code of a network may raise anything)
         return _agreement(verify(model, slimmed, cmap, plan, example), own, cmap)
-    return _agreement(error, torch.float64, cmap)
+    return _agreement(error, own if cmap.tape.normed else torch.float64, cmap)
 
 
 def _agreement(error: float, dtype: torch.dtype, cmap: ChannelMap) -> Agreement:

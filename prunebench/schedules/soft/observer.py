@@ -55,9 +55,17 @@ class SoftObserver:
         """Asks once, so that what cannot be ranked or cut is refused before any training.
 
         Raises:
-            PruningError: criterion or budget cannot serve this network.
+            PruningError: criterion or budget cannot serve this network, or filters are computed.
         """
         self.network = network
+        for site in (site for group in self.groups for site in group.producers):
+            if site.normed is not None:
+                raise PruningError(
+                    f"schedule=soft zeroes filters, and those of {site.module} are computed by a "
+                    "weight norm, in which zeros have no direction; remove it before "
+                    "(torch.nn.utils.parametrize.remove_parametrizations), or choose another "
+                    "schedule"
+                )
         if self.zero_first:
             self._select(0)
         else:

@@ -92,9 +92,16 @@ class Masked{n}(nn.Conv2d):
 
 
 def weight_norm(n: str, c: int, r: Random) -> Block:
-    w = wider(c, r)
+    w, dim = wider(c, r), r.choice(["0", "0", "1", "2", "None"])
+    layer, w = r.choice([
+        (f"conv({c}, {w})", w), (f"conv({c}, {c}, g={c})", c), (f"conv({c}, {w}, g=2)", w),
+        (f"nn.ConvTranspose2d({c}, {w}, 3, padding=1)", w),
+    ])  # fmt: skip
+    norm, more = r.choice([  # the oracle takes the parametrization away
+        ("parametrizations", ""), ("nn.utils", ""), ("nn.utils", f" * self.{n}.weight.abs().mean()")
+    ])  # fmt: skip
     return Block(
-        f"self.{n} = parametrizations.weight_norm(conv({c}, {w}))", f"x = F.relu(self.{n}(x))", w
+        f"self.{n} = {norm}.weight_norm({layer}, dim={dim})", f"x = F.relu(self.{n}(x)){more}", w
     )
 
 

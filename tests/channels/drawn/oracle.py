@@ -230,6 +230,8 @@ def plain(net: nn.Module) -> nn.Module:
                 parametrize.remove_parametrizations(module, name)
         elif hasattr(module, "weight_orig"):
             nn.utils.remove_spectral_norm(module)
+        elif hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
     return net
 
 

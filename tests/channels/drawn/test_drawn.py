@@ -13,6 +13,8 @@ from drawn.program import BLOCKS, FRAGMENTS, Program, alone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+
 SEEDS = range(25)  # every variant of a fragment comes up
 
 

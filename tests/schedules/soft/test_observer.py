@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from prunebench.budgets import Budget
 from prunebench.channels import mask, slim, trace
@@ -280,3 +281,10 @@ def test_what_cannot_be_ranked_is_refused_before_any_training():
     assert torch.equal(network.first.weight, before)
     with pytest.raises(PruningError, match="selects after an epoch, and none has been trained"):
         observer.plan()
+
+
+def test_filters_that_a_weight_norm_computes_are_not_zeroed():
+    network = fresh()
+    weight_norm(network.first)
+    with pytest.raises(PruningError, match="schedule=soft zeroes filters, and those of first are"):
+        soft(network, []).start(network, None)

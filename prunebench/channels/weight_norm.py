@@ -1,0 +1,36 @@
+"""Weight norm: a weight that a forward computes from a direction v and lengths g, w = g v / |v|."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WeightNorm:
+    """How a weight is computed from a direction, by either ``weight_norm`` of torch.
+
+    Attributes:
+        lengths: full name of the parameter that holds them.
+        dim: the dimension with a length for each of its indices; -1 where one serves all.
+    """
+
+    lengths: str
+    dim: int
+
+    def weight(self, direction: Tensor, lengths: Tensor) -> Tensor:
+        """Returns what the layer computes with."""
+        weight: Tensor = torch._weight_norm(direction, lengths, self.dim)
+        return weight
+
+    def lengths_of(self, weight: Tensor) -> Tensor:
+        """Returns how long the parts of `weight` are that have a length each."""
+        lengths: Tensor = torch.norm_except_dim(weight, 2, self.dim)
+        return lengths
+
+    def set(self, direction: Tensor, lengths: Tensor, new: Tensor) -> None:
+        """Makes `new`, whatever is its size, the lengths; what has none points anywhere."""
+        lengths.copy_(new)
+        direction.masked_fill_(self.lengths_of(direction) == 0, 1)
