@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ TRAINING = [
     *("recipe.baseline.epochs=2", "recipe.baseline.warmup_epochs=0", "recipe.finetune.epochs=1"),
     *("criterion.num_samples=32", "run.latency_batch=2"),
 ]
+ROOT = Path(__file__).parents[2]
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -104,6 +106,57 @@ def on_one_machine(python, tmp_path_factory):
 def require_equal(found, expected):
     assert found[:-1] == expected[:-1]
     assert all(torch.equal(value, expected[-1][name]) for name, value in found[-1].items())
+
+
+@pytest.fixture
+def networks():
+    """Two networks of their own with a cable between them, as two machines have; their addresses."""
+    ip = shutil.which("ip")
+    spaces = [f"pb{os.getpid()}{end}" for end in "ab"]
+    cable = [f"pb{os.getpid() % 10**8}{end}" for end in "ab"]  # names have 15 characters at most
+    hosts = ["10.213.0.1", "10.213.0.2"]
+    steps = [
+        *(["netns", "add", space] for space in spaces),
+        ["link", "add", cable[0], "type", "veth", "peer", "name", cable[1]],
+    ]
+    for space, end, host in zip(spaces, cable, hosts, strict=True):
+        steps += [
+            ["link", "set", end, "netns", space],
+            ["-n", space, "addr", "add", f"{host}/24", "dev", end],
+            ["-n", space, "link", "set", end, "up"],
+            ["-n", space, "link", "set", "lo", "up"],
+        ]
+    try:
+        if ip is None or any(
+            subprocess.call([ip, *step], stderr=subprocess.DEVNULL) for step in steps
+        ):
+            pytest.skip("networks cannot be made here: that takes iproute2 and its rights")
+        yield dict(zip(spaces, hosts, strict=True)), cable
+    finally:
+        for space in spaces:
+            subprocess.call(["ip", "netns", "del", space], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_machines_make_the_run_that_one_makes(networks, tmp_path, on_one_machine):
+    """torchrun on each of them, and nothing but a cable between."""
+    spaces, cable = networks
+    first = next(iter(spaces.values()))
+    processes = []
+    for rank, (space, end) in enumerate(zip(spaces, cable, strict=True)):
+        command = [
+            *("ip", "netns", "exec", space, sys.executable, "-m", "torch.distributed.run"),
+            *("--nnodes", "2", "--nproc_per_node", "1", "--node_rank", str(rank)),
+            *("--master_addr", first, "--master_port", "29517", "-m", "prunebench", *TRAINING),
+        ]
+        env = {**os.environ, "GLOO_SOCKET_IFNAME": end, "PYTHONPATH": str(ROOT)}
+        processes.append(
+            subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+        )
+    said = [process.communicate(timeout=500)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    require_equal(result(tmp_path), on_one_machine)
 
 
 @pytest.mark.parametrize("srun", [False, pytest.param(True, marks=pytest.mark.slow)])
