@@ -110,8 +110,8 @@ def require_equal(found, expected):
 
 @pytest.fixture
 def networks():
-    """Two networks of their own with a cable between them, as two machines have; their addresses."""
-    ip = shutil.which("ip")
+    """Two networks and the cable between them, as two machines have: addresses, and its ends."""
+    ip = shutil.which("ip") or pytest.skip("networks are made by iproute2")
     spaces = [f"pb{os.getpid()}{end}" for end in "ab"]
     cable = [f"pb{os.getpid() % 10**8}{end}" for end in "ab"]  # names have 15 characters at most
     hosts = ["10.213.0.1", "10.213.0.2"]
@@ -127,14 +127,12 @@ def networks():
             ["-n", space, "link", "set", "lo", "up"],
         ]
     try:
-        if ip is None or any(
-            subprocess.call([ip, *step], stderr=subprocess.DEVNULL) for step in steps
-        ):
-            pytest.skip("networks cannot be made here: that takes iproute2 and its rights")
+        if any(subprocess.call([ip, *step], stderr=subprocess.DEVNULL) for step in steps):
+            pytest.skip("networks cannot be made here: it takes the rights to")
         yield dict(zip(spaces, hosts, strict=True)), cable
     finally:
         for space in spaces:
-            subprocess.call(["ip", "netns", "del", space], stderr=subprocess.DEVNULL)
+            subprocess.call([ip, "netns", "del", space], stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.slow
@@ -154,7 +152,11 @@ def test_two_machines_make_the_run_that_one_makes(networks, tmp_path, on_one_mac
         processes.append(
             subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
         )
-    said = [process.communicate(timeout=500)[1] for process in processes]
+    try:
+        said = [process.communicate(timeout=500)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [process.returncode for process in processes] == [0, 0], said
     require_equal(result(tmp_path), on_one_machine)
 
