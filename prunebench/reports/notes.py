@@ -17,7 +17,7 @@ from prunebench.reports.speed import cut_widths, shortfalls
 #: metric -> what it is
 _METRICS = {
     TOP1: "Top-1 on the test split",
-    "LFW": "LFW: mean accuracy of ten folds of pairs",
+    "LFW": "LFW: mean accuracy over the folds of pairs",
 }
 #: behind the name of a control, and what it means
 CONTROL = " (control)"

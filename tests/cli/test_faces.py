@@ -51,7 +51,7 @@ def test_what_is_reported_is_lfw(done):
         assert len(verified["lfw"].pairs) == 10
         assert measured.val is None
     assert "LFW %, fine-tuned (last)" in found.stdout
-    assert "LFW: mean accuracy of ten folds of pairs; drop" in found.stdout
+    assert "LFW: mean accuracy over the folds of pairs; drop" in found.stdout
     assert "top-1" not in found.stdout.lower() + found.stderr.lower()
     rows = {row["stage"]: row for row in read_metrics(path.parent / "metrics.jsonl")}
     assert rows["baseline-measured" if "baseline-measured" in rows else "pruned"]["test/lfw"] >= 0

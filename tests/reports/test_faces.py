@@ -55,7 +55,7 @@ def test_a_single_run_says_lfw_and_no_top_1(folder):
     assert "99.30" in text
     assert "99.00" in text
     assert "0.30" in text  # points
-    assert "LFW: mean accuracy of ten folds of pairs; drop" in text
+    assert "LFW: mean accuracy over the folds of pairs; drop" in text
     assert "lfw 99.00 ± 0.00 % over 10 folds (insightface), 95.00 % accepted at FAR 0.001" in text
     assert r"agedb\_30 90.00 ± 0.00 %" in text
     assert "op-1" not in text
@@ -68,7 +68,7 @@ def test_beside_top_1_each_row_says_what_it_is(folder):
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert [line for line in lines if "mobilefacenet" in line and " LFW " in line]
     assert [line for line in lines if "lenet5" in line and " top-1 " in line]
-    assert "Top-1 on the test split or LFW: mean accuracy of ten folds of pairs; drop" in text
+    assert "Top-1 on the test split or LFW: mean accuracy over the folds of pairs; drop" in text
     lines = csv.DictReader(io.StringIO(render([str(folder)], "csv")))
     assert sorted(line["metric"] for line in lines) == ["LFW", "top-1"]
 
