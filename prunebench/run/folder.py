@@ -60,21 +60,33 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
     """
     path = find(run, fresh) if run.settings.resume else fresh
     path.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(path / LOCK).acquire(timeout=0)
+    try:  # whoever looks at the run's state holds the lock for a moment
+        lock = FileLock(path / LOCK).acquire(timeout=0.5)
     except Timeout:
         raise ConfigError(f"the run in {path} is still going on in another process") from None
     with lock:
         remove_temporaries(path)
+        ledger = Ledger(path, every_seconds=run.settings.checkpoint_seconds)
         begun = (path / IDENTITY).exists()
         if begun:
             require_same(run, path)
             (path / records.FAILURE).unlink(missing_ok=True)  # it is under way again
         else:
+            require_empty(path, ledger)
             describe(run, path, notes)
         report = path / records.REPORT
-        ledger = Ledger(path, every_seconds=run.settings.checkpoint_seconds)
         yield RunFolder(path, ledger, not begun, notes.keys(), report if report.exists() else None)
+
+
+def require_empty(folder: Path, ledger: Ledger) -> None:
+    """Raises ConfigError if `folder`, which does not say whose it is, holds what a run computed."""
+    held = [folder / records.REPORT, *ledger.folder.glob("*.pt")]
+    found = next((path.relative_to(folder) for path in held if path.exists()), None)
+    require(
+        found is None,
+        f"{folder} holds {found} of a run that it no longer names, for its {IDENTITY} is gone; "
+        "choose another hydra.run.dir, or delete the folder",
+    )
 
 
 def require_same(run: Run, folder: Path) -> None:

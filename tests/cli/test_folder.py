@@ -42,6 +42,20 @@ def test_a_command_that_is_refused_changes_nothing(prunebench, tmp_path):
         assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("left", ["stages/prune-oneshot.pt", "report.json"])
+def test_what_a_run_without_a_name_left_is_nobodys(prunebench, tmp_path, left):
+    held = tmp_path / "a" / left
+    held.parent.mkdir(parents=True)
+    held.write_text("of another run")
+    refused = prunebench(*TINY, "criterion=l1", "hydra.run.dir=a")
+    assert refused.returncode == 2
+    assert f"a holds {left} of a run that it no longer names" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    there = everything(tmp_path)
+    assert there.pop(tmp_path / "a" / ".lock", b"") == b""
+    assert there == {held: b"of another run"}
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
