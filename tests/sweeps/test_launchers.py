@@ -8,21 +8,32 @@ import sys
 import time
 
 import pytest
+import torch
+
+from prunebench.records import Report, from_json
+from prunebench.records.equality import first_difference
+from prunebench.records.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
-SWEEP = [
-    "-m", "model=mlp_512_512", "model.widths=[16,8]", "dataset=digits", "dataset.size=8",
-    "dataset.train_size=512", "criterion=l1,random", "budget=macs", "recipe=quick",
-    "recipe.baseline.batch_size=4", "recipe.baseline.epochs=40", "recipe.finetune.epochs=1",
-    "run.latency_batch=1", "run.seed=0,1", "hydra.sweep.dir=sweep",
+RUN = [
+    "model=mlp_512_512", "model.widths=[16,8]", "dataset=digits", "dataset.size=8",
+    "dataset.train_size=512", "budget=macs", "recipe=quick", "recipe.baseline.batch_size=4",
+    "recipe.finetune.epochs=1", "run.latency_batch=1",
 ]  # fmt: skip
-
+SWEEP = ["criterion=l1,random", "hydra.sweep.dir=sweep"]
+SHORT = ["recipe.baseline.epochs=40", "run.seed=0,1"]
+EPOCHS = 500
+LONG = [f"recipe.baseline.epochs={EPOCHS}", "run.seed=0,1,2"]
+ON_A_CLUSTER = [
+    "hydra/launcher=slurm", "hydra.launcher.timeout_min=60", "hydra.launcher.gpus_per_node=null",
+    "hydra.launcher.cpus_per_task=1", "hydra.launcher.array_parallelism=3",
+]  # fmt: skip
 RAY = ["hydra.launcher.ray.remote.num_gpus=0", "hydra.launcher.ray.remote.num_cpus=1"]
 
 
 def start(folder, *words):
-    command = [sys.executable, "-m", "prunebench", *SWEEP, *words]
+    command = [sys.executable, "-m", "prunebench", "-m", *RUN, *SWEEP, *words]
     variables = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, cwd=folder, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -48,7 +59,7 @@ def states(prunebench):
 )
 def test_on_one_machine(prunebench, tmp_path, plugin, words):
     pytest.importorskip(f"hydra_plugins.{plugin}")
-    process = start(tmp_path, *words)
+    process = start(tmp_path, *SHORT, *words)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said.decode()
     assert list(states(prunebench).values()) == ["done"] * 4
@@ -56,44 +67,73 @@ def test_on_one_machine(prunebench, tmp_path, plugin, words):
     assert len(stored) == 2  # one for each seed
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_on_a_cluster_that_takes_jobs_away(prunebench, tmp_path):
     """Needs sbatch and a cluster that answers, such as one node on this machine."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     if shutil.which("sinfo") is None or subprocess.run(["sinfo"], check=False).returncode:
         pytest.skip("no SLURM answers")
-    process = start(
-        tmp_path, "hydra/launcher=slurm", "hydra.launcher.timeout_min=60",
-        "hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1",
-        "hydra.launcher.array_parallelism=2", "recipe.baseline.epochs=300",
-    )  # fmt: skip
+    process = start(tmp_path, *ON_A_CLUSTER, *LONG)
     try:
-        names = wait_for(lambda: running(prunebench, tmp_path))
-        number = names[0].partition("-")[0]
-        [job] = {path.name for path in (tmp_path / "sweep" / ".submitit").glob(f"*_{number}")}
-        subprocess.run(["scancel", "--signal=USR2", job], check=True)
-        _, said = process.communicate(timeout=500)
+        warned = wait_for(process, lambda: taken_away(tmp_path, "scancel", "--signal=USR2"))
+        queued = wait_for(process, lambda: taken_away(tmp_path, "scontrol", "requeue", but=warned))
+        _, said = process.communicate(timeout=900)
     finally:
         if process.poll() is None:
             process.kill()
+            subprocess.run(["scancel", *{job.partition("_")[0] for job in submitted(tmp_path)}])
     assert process.returncode == 0, said.decode()
-    assert list(states(prunebench).values()) == ["done"] * 4
-    report = json.loads((tmp_path / "sweep" / names[0] / "report.json").read_text())
-    assert len(report["attempts"]) == 2
+    assert list(states(prunebench).values()) == ["done"] * 6
+    stored = [path for path in (tmp_path / "outputs" / "baselines").iterdir() if path.is_dir()]
+    assert len(stored) == 3  # one for each seed
+    for name in (warned, queued):
+        folder = tmp_path / "sweep" / name
+        report = from_json(Report, (folder / "report.json").read_text(), name)
+        assert len(report.attempts) == 2
+        assert differs(prunebench, folder, report) == ""
 
 
-def running(prunebench, folder):
-    """Returns the jobs that train by now."""
-    if not (folder / "sweep" / "multirun.yaml").exists():
-        return []
-    rows = (folder / "sweep").glob("*/metrics.jsonl")
-    begun = [path.parent for path in rows if path.stat().st_size]
-    return [job.name for job in begun if not (job / "report.json").exists()]
+def differs(prunebench, folder, report):
+    """Says where the same run, undisturbed and with a store of its own, ends otherwise."""
+    done = prunebench(
+        *RUN, f"criterion={report.choices['criterion']}", f"run.seed={report.seed}", LONG[0],
+        "run.outputs=undisturbed", f"hydra.run.dir=undisturbed/{folder.name}", timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    other = prunebench.folder / "undisturbed" / folder.name
+    one, two = (torch.load(place / "slim.pt")["network"] for place in (folder, other))
+    if any(not torch.equal(weights, two[key]) for key, weights in one.items()):
+        return "weights"
+    return first_difference(from_json(Report, (other / "report.json").read_text(), ""), report)
 
 
-def wait_for(found, seconds=200):
+def taken_away(folder, *command, but=""):
+    """Has `command` done to a job that trains and will for a while; returns its name, or None.
+
+    SLURM refuses while a job begins or ends; another, or the same a little later, will do.
+    """
+    for path in (folder / "sweep").glob("*/metrics.jsonl"):
+        rows, name = read_metrics(path), path.parent.name
+        if name == but or not rows or not 1 < rows[-1].get("epoch", EPOCHS) < EPOCHS / 2:
+            continue
+        for job in submitted(folder):
+            if job.endswith(f"_{name.partition('-')[0]}"):
+                done = subprocess.run([*command, job], capture_output=True, check=False)
+                if done.returncode == 0:
+                    return name
+    return None
+
+
+def submitted(folder):
+    """Returns SLURM's names of the jobs that have begun."""
+    return {path.name for path in (folder / "sweep" / ".submitit").glob("*_*")}
+
+
+def wait_for(process, found, seconds=400):
+    """Returns what `found` does as soon as it is anything; `process` must not end before."""
     end = time.monotonic() + seconds
-    while not found():
+    while not (it := found()):
+        assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end
         time.sleep(0.5)
-    return found()
+    return it
