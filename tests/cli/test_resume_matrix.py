@@ -39,8 +39,8 @@ FAMILIES = {
         "criterion.warmup_steps=2", "criterion.theta=0.5",
     ],
     "cac": [
-        *WATCHED, "criterion=cac", "schedule=from_scratch", "criterion.n_min=10",
-        "criterion.prune_every=4", "criterion.max_step=0.1",
+        *WATCHED, "criterion=cac", "schedule=from_scratch", "criterion.n_min=5",
+        "criterion.prune_every=4", "criterion.max_step=0.3", "recipe.pruning.epochs=6",
     ],
     "faces": [*FACES, "run.checkpoint_seconds=0"],
     "streamed": [*STREAMED, "dataset.workers=1"],

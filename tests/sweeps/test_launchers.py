@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ RUN = [
 ]  # fmt: skip
 SWEEP = ["criterion=l1,random", "hydra.sweep.dir=sweep"]
 SHORT = ["recipe.baseline.epochs=40", "run.seed=0,1"]
-EPOCHS = 500
+EPOCHS = 200
 LONG = [f"recipe.baseline.epochs={EPOCHS}", "run.seed=0,1,2"]
 ON_A_CLUSTER = [
     "hydra/launcher=slurm", "hydra.launcher.timeout_min=60", "hydra.launcher.gpus_per_node=null",
@@ -110,18 +111,31 @@ def differs(prunebench, folder, report):
 def taken_away(folder, *command, but=""):
     """Has `command` done to a job that trains and will for a while; returns its name, or None.
 
-    SLURM refuses while a job begins or ends; another, or the same a little later, will do.
+    Whether that took it off its node is what SLURM says of the job, not of the command: while
+    others of the sweep wait, it passes a signal on and answers that the job cannot be altered now,
+    upon which scancel asks for a minute. Where it did not, another time will do.
     """
     for path in (folder / "sweep").glob("*/metrics.jsonl"):
         rows, name = read_metrics(path), path.parent.name
         if name == but or not rows or not 1 < rows[-1].get("epoch", EPOCHS) < EPOCHS / 2:
             continue
-        for job in submitted(folder):
-            if job.endswith(f"_{name.partition('-')[0]}"):
-                done = subprocess.run([*command, job], capture_output=True, check=False)
-                if done.returncode == 0:
-                    return name
+        number = name.partition("-")[0]
+        [job] = (job for job in submitted(folder) if job.endswith(f"_{number}"))
+        if not on_its_node(job):
+            continue
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run([*command, job], capture_output=True, check=False, timeout=4)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            if not on_its_node(job):
+                return name
+            time.sleep(0.5)
     return None
+
+
+def on_its_node(job):
+    asked = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip() == "RUNNING"
 
 
 def submitted(folder):
