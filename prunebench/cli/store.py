@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from prunebench.errors import CheckpointError, ConfigError, DataError, Parser
 from prunebench.records import REPORT
+from prunebench.records.below import below
 from prunebench.records.unfinished import LOCK, in_use
 from prunebench.sweeps.status import span
 
@@ -172,7 +173,7 @@ def _agreed() -> bool:
 
 def _users(outputs: Path) -> Counter[str]:
     """Returns how many reports below `outputs` started from each entry."""
-    named = (_read(path).get("baseline") for path in outputs.rglob(REPORT))
+    named = (_read(path).get("baseline") for path in below(outputs, REPORT))
     return Counter(str(name) for name in named if name)
 
 

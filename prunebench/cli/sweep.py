@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from prunebench.cli.mistakes import say
 from prunebench.errors import ConfigError, DataError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
+from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 from prunebench.reports import table
 from prunebench.reports.table import print_table
@@ -123,7 +124,7 @@ def table_of(words: Sequence[str]) -> int:
     for sweep in (found for place in places for found in folders(place)[0]):
         with suppress(DataError):  # damaged, which status tells
             jobs = sweep_in(sweep).jobs
-            missing = len(not_begun(jobs, [path.parent for path in sweep.rglob(IDENTITY)]))
+            missing = len(not_begun(jobs, [path.parent for path in below(sweep, IDENTITY)]))
             if missing:
                 say(
                     f"{missing} of {len(jobs)} jobs of {sweep} are not begun: prunebench status "
@@ -147,7 +148,7 @@ class SweepFolder(Callback):
         """Called by Hydra in the process that was called, wherever the jobs ran."""
         folder = Path(os.path.relpath(str(config.hydra.sweep.dir)))
         counted = f"{len(MISTAKES)} of {len(BEGUN)} jobs failed" if BEGUN else "the jobs are done"
-        recorded = any(path for name in (REPORT, FAILURE) for path in folder.rglob(name))
+        recorded = bool(below(folder, REPORT, FAILURE))
         if recorded:
             print_table([folder])
         say(counted + (f"; their table again: prunebench table {folder}" if recorded else ""))

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from prunebench.errors import DataError
 from prunebench.records import FAILURE, REPORT, Failure, Report, from_json
+from prunebench.records.below import below
 from prunebench.records.unfinished import (
     IDENTITY,
     Unfinished,
@@ -76,8 +77,7 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
     seen: set[Path] = set()
     for given in map(Path, paths):
         if given.is_dir():
-            found = sorted(path for name in (REPORT, FAILURE) for path in given.rglob(name))
-            found += sorted(given.rglob(IDENTITY))
+            found = [*below(given, REPORT, FAILURE), *below(given, IDENTITY)]
         elif given.is_file():
             found = [given]
         else:

@@ -20,6 +20,7 @@ from prunebench import records
 from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError, require
 from prunebench.records.attempts import ATTEMPTS
+from prunebench.records.below import below
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import remove_temporaries, write_bytes
@@ -131,7 +132,7 @@ def find(run: Run, fresh: Path) -> Path:
     `fresh` is returned where there is none, or where it holds the run itself (a job that a cluster
     started again in its old folder).
     """
-    places = [fresh / IDENTITY, *Path(run.settings.outputs).rglob(IDENTITY)]
+    places = [fresh / IDENTITY, *below(Path(run.settings.outputs), IDENTITY)]
     same = [path for path in places if recorded(path).get("digest") == run.digest]
     if not same or same[0] == places[0]:
         return fresh

@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from prunebench.errors import DataError
+from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 
 #: written by Hydra into the folder of a sweep
@@ -91,8 +92,8 @@ def jobs_of(words: Sequence[str]) -> list[list[str]]:
 
 def folders(root: Path) -> tuple[list[Path], list[Path]]:
     """Returns the folders of sweeps at and below `root`, and those of runs outside them."""
-    sweeps = sorted(path.parent for path in root.rglob(SWEEP))
-    runs = sorted(path.parent for path in root.rglob(IDENTITY))
+    sweeps = [path.parent for path in below(root, SWEEP)]
+    runs = [path.parent for path in below(root, IDENTITY)]
     return sweeps, [run for run in runs if not any(sweep in run.parents for sweep in sweeps)]
 
 

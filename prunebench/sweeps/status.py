@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from prunebench.errors import DataError, Parser
+from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 from prunebench.sweeps.plans import Asked, folders, job_words, run_in, sweep_in
 from prunebench.sweeps.progress import STATES, Progress, progress_in
@@ -88,7 +89,7 @@ def statuses(root: Path) -> list[Status]:
 
 
 def _of_sweep(folder: Path) -> Status:
-    begun = sorted(path.parent for path in folder.rglob(IDENTITY))
+    begun = [path.parent for path in below(folder, IDENTITY)]
     status = Status(folder=folder, jobs=[progress_in(run) for run in begun])
     _add(status, sweep_in, folder)
     jobs = [job for asked in status.commands for job in asked.jobs]

@@ -113,13 +113,16 @@ def test_a_finished_run_is_shown_again_and_not_repeated(prunebench, tmp_path):
     assert first.returncode == 0, first.stderr
     [path] = (tmp_path / "outputs").rglob("report.json")
     before = path.stat().st_mtime_ns
+    name = path.parents[1]
+    name.rename(tmp_path / "other_disk")
+    name.symlink_to(tmp_path / "other_disk")
     again = prunebench(
         *SMALL, "recipe.baseline.epochs=1", "recipe.finetune.epochs=0", "run.resume=true"
     )
     assert again.returncode == 0, again.stderr
     assert "finished before" in again.stderr
     assert path.stat().st_mtime_ns == before
-    assert len(list((tmp_path / "outputs").rglob("run.json"))) == 1
+    assert len(list(name.rglob("run.json"))) == 1
 
 
 def test_a_second_run_takes_the_stored_baseline(prunebench, tmp_path):
