@@ -140,7 +140,7 @@ def on_its_node(job):
 
 def submitted(folder):
     """Returns SLURM's names of the jobs that have begun."""
-    return {path.name for path in (folder / "sweep" / ".submitit").glob("*_*")}
+    return {path.name for path in (folder / "sweep" / ".submitit").glob("[0-9]*_*")}
 
 
 def wait_for(process, found, seconds=400):
