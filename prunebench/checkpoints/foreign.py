@@ -59,10 +59,22 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
             f"{path} does not fit: {len(wrong)} of {len(own)} tensors differ in shape, first "
             f"'{name}': {list(weights[name].shape)} in the file, {list(own[name].shape)} here"
         )
+    for name, value in weights.items():
+        if told := _unlike(value, own[name]):
+            raise CheckpointError(f"{path} does not fit: '{name}' is {told}")
     broken = [name for name, value in weights.items() if not bool(value.isfinite().all())]
     if broken:
         raise CheckpointError(f"{path} holds numbers that are not finite, first in '{broken[0]}'")
     network.load_state_dict(weights, strict=False)
+
+
+def _unlike(given: Tensor, own: Tensor) -> str:
+    """Says what a tensor is that cannot take the place of `own`; "" if it can, in any precision."""
+    if given.is_meta or given.layout != torch.strided or given.is_quantized:
+        return "meta" if given.is_meta else "quantized" if given.is_quantized else str(given.layout)
+    same = given.is_complex() == own.is_complex()
+    same &= given.is_floating_point() == own.is_floating_point()
+    return "" if same else f"{given.dtype} in the file, {own.dtype} here".replace("torch.", "")
 
 
 def load_head(path: Path, classes: int) -> Tensor | None:
@@ -116,7 +128,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
         candidate = inner[0] if inner else content
-        if candidate and all(isinstance(value, Tensor) for value in candidate.values()):
+        named = all(isinstance(name, str) for name in candidate)
+        if named and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
             return dict(candidate)
     raise CheckpointError(
         f"{path} holds no state dict, neither alone nor under {', '.join(_WRAPPERS)}"

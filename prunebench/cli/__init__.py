@@ -26,6 +26,7 @@ from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import (
     explain,
+    explain_composing,
     explain_lost,
     explain_memory,
     explain_os,
@@ -203,7 +204,8 @@ def explained(work: Callable[[], int | None]) -> int | None:
         fail(explain_os(error, begun=bool(sweep.BEGUN)))
     except Exception as error:
         lost = explain_lost(error, sweep.FOLDERS[-1] if sweep.FOLDERS else None)
-        if told := lost or explain_memory(error):
+        composing = "" if sweep.BEGUN else explain_composing(error)
+        if told := lost or explain_memory(error) or composing:
             fail(told)
         if "Config group override" in str(error):
             typed = [word for word in sys.argv[1:] if NO_OPTION.fullmatch(word)]

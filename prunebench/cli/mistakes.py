@@ -106,6 +106,15 @@ def explain_memory(error: Exception) -> str:
     )
 
 
+def explain_composing(error: Exception) -> str:
+    """Says what Hydra could not take before a job began; "" where `error` is about all else."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"an option's YAML is not UTF-8 ({error.reason}); save it so"
+    if str(error).startswith("Invalid plugin"):
+        return f"hydra.launcher and hydra.sweeper take Hydra's plugins alone ({error})"
+    return ""
+
+
 def explain_lost(error: Exception, sweep: Path | None) -> str:
     """Says what completes a sweep where `error` is that one of its jobs is gone; "" elsewhere.
 

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from prunebench.errors import CheckpointError, ConfigError, DataError, Parser
 from prunebench.records import REPORT
 from prunebench.records.below import below
+from prunebench.records.jsonfile import digest
 from prunebench.records.unfinished import LOCK, in_use
 from prunebench.sweeps.status import span
 
@@ -54,6 +55,11 @@ class Entry:
         ]
         epochs = (self.identity.get("recipe") or {}).get("epochs", "?")
         return f"{' on '.join(parts)}, {epochs} epochs, seed {self.identity.get('seed', '?')}"
+
+    @property
+    def named(self) -> bool:
+        """Whether the folder's name is the digest of what decides the baseline."""
+        return digest(self.identity).startswith(self.folder.name)
 
 
 def main(words: Sequence[str]) -> int:
@@ -131,7 +137,7 @@ def verify(chosen: Sequence[Entry]) -> int:
         if entry.state == "trained":
             try:
                 load(entry.folder / NETWORK)
-                said = "whole" if entry.identity else f"whole, but its {IDENTITY} cannot be read"
+                said = "whole" + ("" if entry.named else f", but its {IDENTITY} is of another")
             except CheckpointError as error:
                 damaged, said = 1, f"damaged: {error}"
         sys.stdout.write(f"{entry.folder.name}  {said}\n")

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+#: what zip archives and arrays in them say that are damaged, or made by a stranger
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+    *(ValueError, EOFError, OSError),
+)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -46,7 +51,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
             for key in () if missing else KEYS:
                 _check_size(file.zip, f"{key}.npy", sizes)
             arrays = {} if missing else {key: file[key] for key in KEYS}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is truncated, corrupt or no .npz file ({error})") from error
     except TypeError as error:  # what a bare array says to `with`
         raise DataError(f"{path} is a single array; save {', '.join(KEYS)} in a .npz") from error

@@ -58,14 +58,16 @@ class Found(ModelSpec):
         """Returns the record of the run that found the structure.
 
         Raises:
-            ConfigError: it cannot be read, or its run pruned nothing.
+            ConfigError: it cannot be read, its run pruned nothing, or started from itself.
         """
-        path = Path(self.report)
-        try:
-            report = from_json(Report, path.read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise ConfigError(f"model.report: cannot read {path} ({error.strerror})") from error
-        require(bool(report.plan), f"model.report: {path} prunes nothing")
+        report = _read(Path(self.report))
+        require(bool(report.plan), f"model.report: {self.report} prunes nothing")
+        seen, inner = {Path(self.report).resolve()}, report.config["model"].get("report")
+        while inner is not None:  # the structure was found in one that was found, and so on
+            place = Path(inner).resolve()
+            require(place not in seen, f"model.report: {self.report} leads back to itself")
+            seen.add(place)
+            inner = _read(place).config["model"].get("report")
         return report
 
     def origin(self) -> Origin:
@@ -121,6 +123,13 @@ class Found(ModelSpec):
             f"model.macs={self.macs:g} would take layers {WIDEST} times as wide as the original; "
             "ask for less"
         )
+
+
+def _read(path: Path) -> Report:
+    try:
+        return from_json(Report, path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"model.report: cannot read {path} ({error.strerror})") from error
 
 
 def scaled(

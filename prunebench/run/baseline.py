@@ -22,6 +22,7 @@ from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.records import write_json
+from prunebench.records.attempts import begin, read_attempts
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, remove_temporaries
 from prunebench.reproducibility import seed_for
@@ -123,6 +124,7 @@ def obtain(
             return found
         remove_temporaries(folder)
         write_json(folder / "identity.json", identity(run, network))
+        begin(folder, {})  # whoever waits reads off whom for
         shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
         result = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
     network.load_state_dict(result["network"])
@@ -205,5 +207,7 @@ def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextMa
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        note(f"waiting for another job that trains this baseline ({folder})")
+        last = next(reversed(read_attempts(folder)), None)
+        who = f"process {last.get('pid')} on {last.get('host')}" if last else "another job"
+        note(f"waiting for {who}, which trains this baseline ({folder})")
         return lock.acquire()

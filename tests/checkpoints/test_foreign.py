@@ -104,6 +104,31 @@ def test_what_does_not_fit_is_named_in_one_line(tmp_path: Path) -> None:
     assert all(torch.equal(kept[name], value) for name, value in before.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda w: w.to(torch.int32), "int32 in the file, float32 here"),
+        (lambda w: w.bool(), "bool in the file, float32 here"),
+        (lambda w: w.to(torch.complex64), "complex64 in the file, float32 here"),
+        (lambda w: w.to_sparse(), "torch.sparse_coo"),
+        (lambda w: w.to("meta"), "meta"),
+    ],
+)
+def test_tensors_of_another_kind_are_named(
+    tmp_path: Path, change: Callable[[Any], Any], told: str
+) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({**weights(), "fc.weight": change(weights()["fc.weight"])}, path)
+    with pytest.raises(CheckpointError, match=f"does not fit: 'fc.weight' is {told}$"):
+        load_weights(Net(), path)
+
+
+def test_other_precisions_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    torch.save({**weights(), "fc.weight": weights()["fc.weight"].half()}, path)
+    load_weights(Net(), path)
+
+
 class Malicious:
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -124,7 +149,14 @@ def test_files_that_would_run_code_are_refused(tmp_path: Path) -> None:
 
 
 def test_files_without_weights_are_refused(tmp_path: Path) -> None:
-    for content in ([1, 2], {}, {"epoch": 3}, {"state_dict": {"a": 1}}, torch.zeros(3)):
+    for content in (
+        [1, 2],
+        {},
+        {"epoch": 3},
+        {0: torch.zeros(1)},
+        {"state_dict": {"a": 1}},
+        torch.zeros(3),
+    ):
         torch.save(content, tmp_path / "w.pt")
         with pytest.raises(CheckpointError, match="holds no state dict"):
             load_weights(Net(), tmp_path / "w.pt")

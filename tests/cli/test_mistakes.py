@@ -18,6 +18,7 @@ TORCH_FREE = [
     (["run.seed=abc"], ["run.seed must be an integer; got 'abc'"]),
     (["run.seed=null"], ["run.seed must be an integer; got null"]),
     (["run.threads=1.5"], ["run.threads must be an integer; got 1.5; null is allowed too"]),
+    (["run.threads=100000"], ["run: threads must be null or from 1 to 1024, got 100000"]),
     (["run.resume=maybe"], ["run.resume must be true or false; got 'maybe'"]),
     (["run.device=[cpu]"], ["run.device must be a text; got ['cpu']"]),
     (["criterion.t=abc"], ["criterion.t must be an integer; got 'abc'"]),
@@ -53,6 +54,7 @@ TORCH_FREE = [
     (["dataset.mean=[nan,0.5,0.5]"], ["dataset.mean must be finite, got nan"]),
     (["run.outputs=/proc/x"], ["cannot write /proc/x", "choose another run.outputs=FOLDER"]),
     (["run.outputs=/etc/passwd"], ["cannot write /etc/passwd", "run.outputs=FOLDER"]),
+    (["-m", "hydra.launcher._target_=os.system", "run.seed=0,1"], ["Hydra's plugins alone"]),
     (["-m", "run.outputs=/etc/passwd", "run.seed=0,1"], ["cannot write /etc/passwd"]),
     (
         ["experiment=aofp_digits", "dataset=cifar10"],
@@ -77,6 +79,15 @@ def test_a_mistake_is_one_line(torch_free, tmp_path, typed, parts):
     for part in parts:
         assert part in done.stderr
     assert not done.stdout
+
+
+def test_an_option_in_another_encoding_is_one_line(torch_free, tmp_path):
+    (tmp_path / "criterion").mkdir()
+    (tmp_path / "criterion" / "mine.yaml").write_bytes("_target_: a.É".encode("latin-1"))
+    done = torch_free.run("-m", "prunebench", "--config-dir", ".", "criterion=mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "an option's YAML is not UTF-8 (" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,11 @@ def test_what_is_in_it(prunebench, stored):
 
 def test_a_damaged_one_is_named(prunebench, stored):
     used, idle = stored
-    assert prunebench("store", "verify").returncode == 0
+    done = prunebench("store", "verify")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        f"{used.name}  whole", "idle  whole, but its identity.json is of another",
+    ]  # fmt: skip
     content = bytearray((idle / "stages" / "baseline.pt").read_bytes())
     content[200] ^= 1
     (idle / "stages" / "baseline.pt").write_bytes(content)

@@ -90,6 +90,16 @@ def test_a_flipped_bit_is_found(tmp_path):
         load(path)
 
 
+def test_a_zip_of_another_version_is_named(tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, **arrays())
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"own\.npz is truncated, corrupt or no .*version 9\.9"):
+        load(path)
+
+
 def test_pickles_are_not_opened(tmp_path):
     objects = np.array([object()] * 20, dtype=object)
     np.savez(tmp_path / "own.npz", **arrays(train_labels=objects))

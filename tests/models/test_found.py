@@ -102,6 +102,19 @@ def test_mistakes(tmp_path):
         Found(report=path, macs=1.0).build((1, 28, 28), 5)
 
 
+def test_a_report_that_leads_back_to_itself_is_refused(tmp_path):
+    folders = [tmp_path / name for name in "ab"]
+    for folder, other in zip(folders, reversed(folders), strict=True):
+        folder.mkdir()
+        model = {
+            "_target_": "prunebench.models.found.Found", "report": str(other / "report.json"),
+            "macs": None,
+        }  # fmt: skip
+        path = report(folder, model, {"fc1": 3})
+    with pytest.raises(ConfigError, match="b/report.json leads back to itself"):
+        Found(report=path, macs=None).build(SHAPE, 5)
+
+
 def test_only_a_found_structure_has_an_origin(tmp_path):
     path = report(tmp_path, VGG, {"features.conv1_1": 3})
     origin = Found(report=path, macs=None).origin()
