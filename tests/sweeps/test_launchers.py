@@ -24,7 +24,7 @@ RUN = [
 ]  # fmt: skip
 SWEEP = ["criterion=l1,random", "hydra.sweep.dir=sweep"]
 SHORT = ["recipe.baseline.epochs=40", "run.seed=0,1"]
-EPOCHS = 200
+EPOCHS = 100
 LONG = [f"recipe.baseline.epochs={EPOCHS}", "run.seed=0,1,2"]
 ON_A_CLUSTER = [
     "hydra/launcher=slurm", "hydra.launcher.timeout_min=60", "hydra.launcher.gpus_per_node=null",
