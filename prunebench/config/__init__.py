@@ -37,9 +37,6 @@ from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
 from prunebench.tracking import Tracker
 
-#: of torch on a CPU; OpenMP dies without a word of many more
-MOST_THREADS = 1024
-
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -60,8 +57,8 @@ class Settings:
         """Checks ranges."""
         require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
         require(
-            self.threads is None or 1 <= self.threads <= MOST_THREADS,
-            f"threads must be null or from 1 to {MOST_THREADS}, got {self.threads}",
+            self.threads is None or 1 <= self.threads <= 1024,  # OpenMP dies of more
+            f"threads must be null or from 1 to 1024, got {self.threads}",
         )
         require(self.processes >= 1, f"processes must be at least 1, got {self.processes}")
         kind, _, index = self.device.partition(":")
