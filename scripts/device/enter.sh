@@ -1,0 +1,25 @@
+# Sourced by smoke.sh and results.sh: makes the machine ready, once, and says what it is.
+# WORK lies outside the tree and outlives a call; OUT is what comes back.
+WORK=${WORK:-/tmp/prunebench}
+OUT=${OUT:-build/device/out}
+REHEARSAL=${REHEARSAL:-}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$WORK/parts" "$WORK/data" "$WORK/done" "$WORK/logs" "$OUT"
+started=$(date +%s)
+
+say() {
+  echo "$(($(date +%s) - started)) s: $*" | tee -a "$OUT/log.txt"
+}
+
+if [ ! -e "$WORK/site" ] && ls build/device/wheels/*.whl >/dev/null 2>&1; then
+  "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir \
+    --target "$WORK/site" build/device/wheels/*.whl
+fi
+cp -n build/device/[12]/* "$WORK/parts/" 2>/dev/null || true
+export PYTHONPATH="$PWD:$WORK/site${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+if [ ! -e "$WORK/data/cifar10.npz" ]; then
+  "$PYTHON" scripts/device/parts.py join "$WORK/parts" "$WORK/data/cifar10.npz" || true
+fi
+nvidia-smi -L 2>/dev/null | tee -a "$OUT/log.txt" || say "no nvidia-smi"
+"$PYTHON" -c 'import torch; print("torch", torch.__version__, torch.version.cuda, torch.cuda.is_available())' |
+  tee -a "$OUT/log.txt"

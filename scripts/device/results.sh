@@ -1,0 +1,73 @@
+#!/bin/bash
+# What a bare GPU machine is asked for once smoke.sh is content, in order of value; see prepare.sh.
+#   bash scripts/device/results.sh [SECONDS [JOBS]]      ends in time (570 s), so many jobs at once (3)
+# Called again it goes on where it was: every job has a folder of its own below $WORK/outputs, whose stages
+# and checkpoint it takes up. After each job $OUT has the table of all, and reports and epochs as one file.
+set -u
+. scripts/device/enter.sh
+seconds=${1:-570} jobs=${2:-3}
+
+keep() { # what comes back is whole at every moment
+  (cd "$WORK/outputs" && find . -name report.json -o -name metrics.jsonl -o -name failure.json) |
+    tar -czf "$WORK/reports.$1" -C "$WORK/outputs" -T - && mv "$WORK/reports.$1" "$OUT/reports.tar.gz"
+  COLUMNS=200 "$PYTHON" -m prunebench table "$WORK/outputs" >"$WORK/table.$1" 2>/dev/null &&
+    mv "$WORK/table.$1" "$OUT/table.txt"
+}
+
+carry_out() { # NAME WORDS...: one run, unless it is done; a signal in the end lets it save what it has
+  local name=$1 folder=$WORK/outputs/$1 begun left code=0
+  shift
+  begun=$(date +%s)
+  left=$((started + seconds - 15 - begun))
+  [ -e "$folder/report.json" ] && return
+  [ "$left" -lt 20 ] && { say "$name: no time is left"; return; }
+  timeout --signal=TERM --kill-after=10 "$left" "$PYTHON" -m prunebench name="$name" \
+    run.outputs="$WORK/outputs" hydra.run.dir="$folder" dataset.root="$WORK/data" run.threads=1 \
+    run.checkpoint_seconds=30 "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
+  say "$name: exit code $code after $(($(date +%s) - begun)) s: $(tail -n 1 "$WORK/logs/$name.txt")"
+  keep "$name"
+}
+
+job() { # carries one out beside the others
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+  carry_out "$@" &
+}
+
+half='recipe.baseline.precision=bf16 recipe.pruning.precision=bf16 recipe.finetune.precision=bf16'
+tiny=
+if [ -n "$REHEARSAL" ]; then
+  tiny='model.width=0.25 dataset.val_size=20 recipe.baseline.epochs=1 recipe.baseline.warmup_epochs=0
+    recipe.finetune.epochs=1 recipe.pruning.warmup_epochs=0 recipe.pruning.epochs=2'
+fi
+checkpoint=$(ls "$WORK"/parts/resnet56*.th 2>/dev/null | head -n 1)
+sweep='model=resnet56 recipe=short recipe.finetune.epochs=40 budget.keep=0.5'
+if [ -n "$checkpoint" ]; then # a public one, trained with these figures
+  sweep="$sweep baseline.checkpoint=$checkpoint dataset.mean=[0.485,0.456,0.406] dataset.std=[0.229,0.224,0.225]"
+else
+  sweep="$sweep recipe.baseline.epochs=60"
+fi
+
+# FOAD on VGG-16 as published: one baseline for the three, 160 epochs each
+foad="model=vgg16 method=foad $half"
+job foad_v2023 $foad
+job foad_v2022 $foad criterion.rule=v2022
+job foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
+# criteria at half of the MACs, with a full fine-tune; random channels and uniform widths beside them
+for criterion in l1 foad thinet taylor hrank fpgm random; do
+  job "r56_$criterion" $sweep budget=macs criterion=$criterion
+done
+job r56_uniform $sweep method=uniform_width
+# the other methods whole, from FOAD's baseline where that is one of VGG-16
+same="model=vgg16 recipe=foad $half"
+job aofp_vgg16 $same method=aofp recipe=foad recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
+job thinet_vgg16 $same method=thinet recipe=foad recipe.between.precision=bf16 recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}
+job dcph_resnet20 experiment=dcph_resnet20 $half ${REHEARSAL:+budget.macs=0.9 budget.params=0.9}
+job probability_mobilenet model=mobilenet_v1 method=probability $half
+job cac_resnet56 model=resnet56 method=cac $half ${REHEARSAL:+budget.keep=0.9}
+for seed in 1 2; do
+  job foad_v2023-$seed $foad run.seed=$seed
+  job foad_v2022-$seed $foad criterion.rule=v2022 run.seed=$seed
+done
+wait
+keep end
+say "done"
