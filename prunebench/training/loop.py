@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import torch
@@ -16,14 +17,15 @@ from prunebench.tracking.progress import Task
 from prunebench.training import distributed
 from prunebench.training.batches import split_on
 from prunebench.training.heads import bare
-from prunebench.training.optim import averaged, build_optimizer
+from prunebench.training.optim import averaged, build_optimizer, learning_rate
+from prunebench.training.recorded import RecordedEpochs, count_batch, recordable
 from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
 from prunebench.training.step import autocast, train_step
 from prunebench.training.synchronised import synchronised
-from prunebench.training.tally import NEVER, Tally
+from prunebench.training.tally import NEVER, Lookout, Tally
 
-#: steps between two looks at whether every loss so far was finite; each look waits for the device
+#: steps between two looks at whether every loss so far was finite
 LOOK_EVERY = 50
 #: pixels per batch where nothing is learned, unless the batches of training are larger
 VAL_PIXELS = 500 * 32 * 32
@@ -47,7 +49,7 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
         TrainingError: a loss or a weight is not finite; names the place.
         CheckpointError: the checkpoint is damaged or belongs to another training.
     """
-    run = _prepare(network, data, phase, stage)
+    run, recorded = _prepare(network, data, phase, stage)
     total, done = phase.epochs * run.steps, run.epoch * run.steps + run.step
     with (
         held(stage.checkpoint is not None),
@@ -56,8 +58,8 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
         stage.progress.task(stage.name, total, done=done) as task,
     ):
         while run.epoch < phase.epochs and not (run.over and run.step == 0):
-            _train_epoch(run, task)
-            _close_epoch(run, task)
+            _train_epoch(run, recorded, task)
+            _close_epoch(run, recorded, task)
     for observer in stage.observers:
         observer.finished()
     if run.average is not None:
@@ -82,20 +84,29 @@ def set_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
             tensor.data = torch.empty_like(tensor, memory_format=layout).copy_(tensor.data)
 
 
-def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Training:
-    """Puts everything on the device and goes on from the checkpoint, if there is one."""
+def _prepare(
+    network: nn.Module, data: Data, phase: Phase, stage: Stage
+) -> tuple[Training, RecordedEpochs | None]:
+    """Puts everything on the device and goes on from the checkpoint, if there is one.
+
+    Returns:
+        the training, and its epochs where their steps are recorded.
+    """
     network.to(stage.device)
     layout = torch.channels_last if phase.channels_last else torch.contiguous_format
     set_memory_format(network, layout)
     device, last = stage.device, phase.channels_last
+    train = split_on(device, data, data.train, channels_last=last)
+    val = split_on(device, data, data.val, channels_last=last)
+    records = recordable(stage, phase, train, val)
     run = Training(
         network=network,
         forward=network,
         phase=phase,
         stage=stage,
-        optimizer=build_optimizer(network, phase),
-        train=split_on(device, data, data.train, channels_last=last),
-        val=split_on(device, data, data.val, channels_last=last),
+        optimizer=build_optimizer(network, phase, recorded=records),
+        train=train,
+        val=val,
         tally=Tally(device),
         scaler=torch.amp.GradScaler(device.type, enabled=phase.precision == "fp16"),
         average=averaged(network, phase.ema),
@@ -104,28 +115,36 @@ def _prepare(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> Trai
         observer.start(bare(network), run.optimizer)
     run.resume()
     run.forward = distributed.replicate(network)
-    return run
+    return run, RecordedEpochs(run) if records else None
 
 
-def _train_epoch(run: Training, task: Task) -> None:
+def _train_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> None:
     """Does the steps of the epoch under way that are not done yet."""
     run.network.train()
-    stage, first = run.stage, run.step
-    batches = run.train.training_batches(
-        run.phase.batch_size, seed=stage.seed, stage=stage.name, epoch=run.epoch, start=first
-    )
-    for images, labels in batches:
-        train_step(run, images, labels)
+    stage = run.stage
+    lookout = Lookout() if stage.device.type == "cuda" and distributed.size() == 1 else None
+    for _ in recorded.steps() if recorded else _steps(run):
         run.train.share_damage()
         run.step += 1
         task.advance()
         if run.over:
             break
-        if run.step % LOOK_EVERY == 0:
+        if run.step % LOOK_EVERY == 0 and (
+            lookout is None or lookout.glance(run.tally.bad_step) < NEVER
+        ):
             _check_loss(run)
         if distributed.from_first(stage.checkpoint is not None and stage.checkpoint.due()):
             _check_loss(run)
             run.save()
+
+
+def _steps(run: Training) -> Iterator[None]:
+    """Does the steps of the epoch under way that are not done yet, one at each turn."""
+    about = {"seed": run.stage.seed, "stage": run.stage.name, "epoch": run.epoch}
+    batches = run.train.training_batches(run.phase.batch_size, **about, start=run.step)
+    for images, labels in batches:
+        train_step(run, images, labels)
+        yield
 
 
 def _check_loss(run: Training) -> None:
@@ -155,15 +174,15 @@ def _diverged(run: Training, what: str) -> TrainingError:
     )
 
 
-def _close_epoch(run: Training, task: Task) -> None:
+def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> None:
     """Validates, keeps the best, tells and saves. Waits for the device."""
     _check_loss(run)
     _check_weights(run)
-    (correct, seen), tally = _count_correct(run), run.tally.over_all()
+    (correct, seen), tally = _count_correct(run, recorded), run.tally.over_all()
     run.tick()
     record = EpochRecord(
         epoch=run.epoch + 1,
-        lr=float(run.optimizer.param_groups[0]["lr"]),
+        lr=learning_rate(run.phase, run.epoch * run.steps + run.step - 1, run.steps),
         loss=float(tally.loss) / tally.seen,
         correct=int(tally.correct),
         seen=tally.seen,
@@ -175,7 +194,7 @@ def _close_epoch(run: Training, task: Task) -> None:
     if record.val_seen and (run.best is None or correct > run.best.val_correct):
         run.best, run.best_state = record, _copy(run.shown)
     run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
-    run.tally = Tally(run.stage.device)
+    run.tally.clear()
     run.stage.log(record.row(run.stage.name, run.phase.epochs))
     task.epoch(_headline(record, run.phase.epochs))
     if distributed.from_first(run.stage.checkpoint is not None):
@@ -195,16 +214,16 @@ def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
     return row
 
 
-def _count_correct(run: Training) -> tuple[int, int]:
+def _count_correct(run: Training, recorded: RecordedEpochs | None) -> tuple[int, int]:
     """Validation images the network gets right, in the precision it is trained in, and all seen."""
-    network = run.shown
-    network.eval()
+    run.shown.eval()
     size = max(run.phase.batch_size, VAL_PIXELS // prod(run.val.shape[1:]))
+    if recorded:
+        return recorded.count_correct(size)
     counts = torch.zeros(2, dtype=torch.int64, device=run.stage.device)
     with torch.inference_mode(), autocast(run):
         for images, labels in run.val.batches(size, shared_out=True):
-            counts[0] += (network(images).argmax(1) == labels).sum()
-            counts[1] += len(labels)
+            count_batch(run, images, labels, counts)
     run.val.share_damage()
     correct, seen = distributed.total(counts).tolist()
     return correct, seen

@@ -6,7 +6,8 @@ import math
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 from torch.nn.modules.conv import _ConvNd
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -54,19 +55,42 @@ def _named(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name.removeprefix(within), value) for name, value in network.named_parameters()]
 
 
-def build_optimizer(network: nn.Module, phase: Phase) -> optim.Optimizer:
+def build_optimizer(network: nn.Module, phase: Phase, *, recorded: bool = False) -> optim.Optimizer:
     """Returns the optimizer of `phase` over the network's trainable parameters.
 
     On CUDA the fused kernels are used: one launch for all tensors.
+
+    Args:
+        network: trained.
+        phase: how.
+        recorded: whether its step will be recorded: then the rate is a tensor on the device, one
+            for all groups, and nothing the step needs is a number of Python's.
     """
     groups = parameter_groups(network, phase)
-    fused = True if groups[0]["params"][0].is_cuda else None
+    first = groups[0]["params"][0]
+    fused = True if recorded or first.is_cuda else None
+    lr = torch.tensor(phase.lr, device=first.device) if recorded else phase.lr
     if phase.optimizer == "sgd":
         return optim.SGD(
-            groups, lr=phase.lr, momentum=phase.momentum, nesterov=phase.nesterov, fused=fused
+            groups, lr=lr, momentum=phase.momentum, nesterov=phase.nesterov, fused=fused
         )
     family = optim.Adam if phase.optimizer == "adam" else optim.AdamW
-    return family(groups, lr=phase.lr, betas=(phase.momentum, 0.999), fused=fused)
+    return family(groups, lr=lr, betas=(phase.momentum, 0.999), fused=fused, capturable=recorded)
+
+
+def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
+    """Takes over `state`, whichever kind of optimizer left it; how it computes stays its own."""
+    kept = ("lr", "fused", "foreach", "capturable")
+    own = [
+        {name: group[name] for name in kept if name in group} for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, how in zip(optimizer.param_groups, own, strict=True):
+        if isinstance(how["lr"], Tensor):
+            how["lr"].fill_(float(group["lr"]))
+        else:
+            how["lr"] = float(group["lr"])
+        group.update(how)
 
 
 def learning_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:

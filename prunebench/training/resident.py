@@ -86,11 +86,14 @@ class ResidentSplit(Split):
         drawn = Draws(*(part.to(self.device) for part in vars(drawn).values()))
         for step in range(start, steps(len(self), batch_size)):
             own = own_part(step, len(self), batch_size)
-            part = Draws(*(drawn[own] for drawn in vars(drawn).values()))
-            images = self.images.index_select(0, part.order)
-            if self.data.crop_padding or self.data.flip:
-                images = crop_and_mirror(images, self.data.crop_padding, part)
-            yield self._floats(images), self.labels.index_select(0, part.order)
+            yield self.drawn(Draws(*(drawn[own] for drawn in vars(drawn).values())))
+
+    def drawn(self, part: Draws) -> tuple[Tensor, Tensor]:
+        """Returns the batch that chance decided on, augmented and normalised, and its labels."""
+        images = self.images.index_select(0, part.order)
+        if self.data.crop_padding or self.data.flip:
+            images = crop_and_mirror(images, self.data.crop_padding, part)
+        return self._floats(images), self.labels.index_select(0, part.order)
 
     def batches(
         self, batch_size: int, *, shared_out: bool = False
@@ -106,6 +109,10 @@ class ResidentSplit(Split):
         """See `Split`."""
         order = self._sample_order(seed, balanced)[:count].to(self.device)
         return ResidentRows(self, order), self.labels[order]
+
+    def stored(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the plain images at `places`, normalised, and their labels."""
+        return self.floats(places), self.labels[places]
 
     def share_damage(self) -> None:
         """See `Split`. All images were read long ago."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Observer
 from prunebench.tracking.progress import Progress
+from prunebench.training.recorder import Recorder
 
 
 def _ignore(row: Mapping[str, object]) -> None:
@@ -29,6 +30,7 @@ class Stage:
         checkpoint: where the state is left; a state found there is gone on from.
         observers: look on at every step, one after the other; each process has its own.
         progress: tells the user.
+        recorder: records steps, so that they can be replayed; None does each as it comes.
         log: receives one row per epoch. A run that was killed may log its last epoch again, with
             the same figures: the later row counts.
     """
@@ -39,6 +41,7 @@ class Stage:
     checkpoint: Checkpoint | None = None
     observers: Sequence[Observer] = ()
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
+    recorder: Recorder | None = None
     log: Callable[[Mapping[str, object]], None] = _ignore
 
 

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from prunebench.errors import CheckpointError
 from prunebench.recipes import Phase
 from prunebench.training import distributed
+from prunebench.training.optim import load_optimizer
 from prunebench.training.split import Split, steps
 from prunebench.training.stage import EpochRecord, Stage
 from prunebench.training.tally import Tally
@@ -111,7 +112,7 @@ class Training:
         if state is None:
             return
         self._require_own(state)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from prunebench.contracts import Moment
-from prunebench.reproducibility import seed_for
+from prunebench.reproducibility import seed_draws, seed_for
 from prunebench.training import distributed
 from prunebench.training.losses import phase_loss
 from prunebench.training.optim import learning_rate
@@ -19,12 +19,39 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     """Does one step on a batch, or on this process's part of it."""
-    stage, phase = run.stage, run.phase
-    draws = (run.epoch, run.step, *distributed.own_draws())
-    torch.manual_seed(seed_for(stage.seed, stage.name, "step", *draws))
-    lr = learning_rate(phase, run.epoch * run.steps + run.step, run.steps)
+    seed_step(run)
+    lr = learning_rate(run.phase, run.epoch * run.steps + run.step, run.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
+    learn(run, images, labels, run.step)
+    count_step(run, len(labels))
+
+
+def seed_step(run: Training) -> None:
+    """Makes what the step draws a function of the run's seed, the stage, the epoch and the step."""
+    draws = (run.epoch, run.step, *distributed.own_draws())
+    seed_draws(seed_for(run.stage.seed, run.stage.name, "step", *draws), run.stage.device)
+
+
+def count_step(run: Training, images: int) -> None:
+    """Does what belongs to a step of so many images and is not recorded."""
+    if run.average is not None:
+        run.average.update_parameters(run.network)
+    run.tally.seen += images
+
+
+def learn(run: Training, images: Tensor, labels: Tensor, step: int | Tensor) -> None:
+    """Moves the weights by what a batch teaches, and counts what it got right.
+
+    All of it happens on the device, and in the same order on every one: on CUDA this is recorded.
+
+    Args:
+        run: of which everything is changed in place.
+        images: the batch, or this process's part of it.
+        labels: of these images.
+        step: within the epoch; on the device where it is recorded.
+    """
+    stage, phase = run.stage, run.phase
     run.optimizer.zero_grad()
     # gradients become the mean over the processes, whose parts of a batch may differ by an image
     mean_over = images_at(run.step, len(run.train), phase.batch_size) / distributed.size()
@@ -38,9 +65,7 @@ def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     run.scaler.update()
     # a list, since every observer is to see the step, whatever those before it say
     run.over = any([observer.after_step(moment) for observer in stage.observers])
-    if run.average is not None:
-        run.average.update_parameters(run.network)
-    run.tally.add(run.step, loss, logits, labels)
+    run.tally.add(step, loss, logits, labels)
 
 
 def autocast(run: Training) -> torch.autocast:

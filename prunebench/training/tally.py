@@ -32,12 +32,22 @@ class Tally:
         self.bad_step = torch.full((), NEVER, dtype=torch.int64, device=device)
         self.seen = 0
 
-    def add(self, step: int, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Adds a step's detached loss and its count of right answers."""
+    def add(self, step: int | Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Adds a step's detached loss and its count of right answers, but not to `seen`.
+
+        In place, and on the device alone: a recorded step does the same again.
+        """
         self.loss += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
-        self.bad_step = torch.where(loss.isfinite(), self.bad_step, self.bad_step.clamp(max=step))
-        self.seen += len(labels)
+        bad = self.bad_step.clamp(max=step)  # type: ignore[arg-type]  # of tensors, too
+        self.bad_step.copy_(torch.where(loss.isfinite(), self.bad_step, bad))
+
+    def clear(self) -> None:
+        """Starts at nothing again."""
+        self.loss.zero_()
+        self.correct.zero_()
+        self.bad_step.fill_(NEVER)
+        self.seen = 0
 
     def over_all(self) -> Tally:
         """Returns the sums over all processes."""
@@ -56,3 +66,21 @@ class Tally:
         for name in ("loss", "correct", "bad_step"):
             getattr(self, name).copy_(state[name])
         self.seen = state["seen"]
+
+
+class Lookout:
+    """What a GPU has found so far, asked without waiting for it: the answer is of the last time."""
+
+    def __init__(self) -> None:
+        """Has heard of nothing bad."""
+        self.told = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
+        self.arrived = torch.cuda.Event()
+
+    def glance(self, bad_step: Tensor) -> int:
+        """Returns the first bad step, as far as is known, and asks anew for `bad_step`."""
+        if not self.arrived.query():
+            return NEVER
+        known = int(self.told)
+        self.told.copy_(bad_step, non_blocking=True)
+        self.arrived.record()
+        return known

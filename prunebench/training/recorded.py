@@ -1,0 +1,169 @@
+"""Steps that are recorded once and replayed: a GPU is not asked again, kernel by kernel, in Python.
+
+A step of a small network takes longer to ask for than to compute. What is recorded is `learn`, the
+same function that runs as it comes on a CPU. Before an epoch begins everything lies on the device:
+its draws, its learning rates, and a counter that says which step it is; so a replay needs nothing
+from the host but the word to go.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from prunebench.errors import TrainingError
+from prunebench.recipes import Phase
+from prunebench.training import distributed
+from prunebench.training.optim import learning_rate
+from prunebench.training.recorder import Recorder, Work
+from prunebench.training.resident import Draws, ResidentSplit, draw_epoch
+from prunebench.training.split import Split, images_at
+from prunebench.training.stage import Stage
+from prunebench.training.state import Training
+from prunebench.training.step import autocast, count_step, learn, seed_step
+
+#: times that work is done as it comes before it is recorded: libraries choose their algorithms
+WARM_UP = 3
+
+
+def recordable(stage: Stage, phase: Phase, *splits: Split) -> bool:
+    """Whether the steps of a training can be recorded.
+
+    Observers look at each step anew, images that are read from a disk arrive at addresses of their
+    own, several processes meet on the way, and what float16's scaler decides is not tested.
+    """
+    return (
+        stage.recorder is not None
+        and not stage.observers
+        and distributed.size() == 1
+        and phase.precision != "fp16"
+        and all(isinstance(split, ResidentSplit) for split in splits)
+    )
+
+
+class Replays:
+    """Work by what tells its recordings apart: done as it comes at first, then recorded."""
+
+    def __init__(self, recorder: Recorder, tell: Callable[[str], None]) -> None:
+        """Has recorded nothing.
+
+        Args:
+            recorder: how.
+            tell: receives a line where something cannot be recorded.
+        """
+        self._recorder, self._tell = recorder, tell
+        self._done: Counter[Hashable] = Counter()
+        self._replay: dict[Hashable, Work] = {}
+        self._failed = False
+
+    def do(self, key: Hashable, work: Work) -> None:
+        """Does `work`, which changes tensors in place and is the same for every `key`.
+
+        Raises:
+            TrainingError: it cannot be recorded, and the recorder insists.
+        """
+        if key not in self._replay and self._done[key] == WARM_UP and not self._failed:
+            self._record(key, work)
+        if key in self._replay:
+            self._replay[key]()
+        elif self._failed:
+            work()
+        else:
+            self._recorder.warm_up(work)
+            self._done[key] += 1
+
+    def _record(self, key: Hashable, work: Work) -> None:
+        try:
+            self._replay[key] = self._recorder.record(work)
+        except RuntimeError as error:
+            first: BaseException = error
+            while first.__context__ is not None:  # what follows says only that it broke off
+                first = first.__context__
+            reason = str(first).strip().split("\n")[0]
+            if self._recorder.insists:
+                raise TrainingError(
+                    f"run.compile=on: the step cannot be recorded ({reason}); try run.compile=auto"
+                ) from error
+            self._failed = True
+            self._tell(f"the step cannot be recorded ({reason}); it goes on as run.compile=off")
+
+
+class RecordedEpochs:
+    """The epochs of a training whose steps are recorded; see `recordable`."""
+
+    def __init__(self, run: Training) -> None:
+        """Lays out what a step reads."""
+        stage, device = run.stage, run.stage.device
+        assert isinstance(run.train, ResidentSplit) and isinstance(run.val, ResidentSplit)
+        assert stage.recorder is not None
+        self.run, self.train, self.val = run, run.train, run.val
+        self.replays = Replays(stage.recorder, stage.progress.note)
+        self.now = torch.zeros(1, dtype=torch.int64, device=device)
+        self.rates = torch.zeros(run.steps, device=device)
+        drawn = draw_epoch(len(run.train), run.train.data, seed=0, stage="", epoch=0)
+        self.draws = Draws(*(part.to(device) for part in vars(drawn).values()))
+        self.counts = torch.zeros(2, dtype=torch.int64, device=device)
+
+    def steps(self) -> Iterator[None]:
+        """Does the steps of the epoch under way that are not done yet, one at each turn."""
+        run, first = self.run, self.run.step
+        self._lay_out()
+        for step in range(first, run.steps):
+            images = images_at(step, len(self.train), run.phase.batch_size)
+            seed_step(run)
+            self.replays.do(images, partial(self._step, images))
+            count_step(run, images)
+            yield
+
+    def count_correct(self, size: int) -> tuple[int, int]:
+        """Returns how many validation images the network gets right, `size` at a time, and all."""
+        self.counts.zero_()
+        self.now.zero_()
+        for start in range(0, len(self.val), size):
+            images = min(size, len(self.val) - start)
+            self.replays.do(("val", images), partial(self._count, size, images))
+        correct, seen = self.counts.tolist()
+        return correct, seen
+
+    def _lay_out(self) -> None:
+        """Brings what is known before the epoch begins to the device."""
+        run, stage = self.run, self.run.stage
+        about = {"seed": stage.seed, "stage": stage.name, "epoch": run.epoch}
+        drawn = draw_epoch(len(self.train), self.train.data, **about)
+        for field in fields(Draws):
+            getattr(self.draws, field.name).copy_(getattr(drawn, field.name))
+        begun = run.epoch * run.steps
+        rates = [learning_rate(run.phase, begun + step, run.steps) for step in range(run.steps)]
+        self.rates.copy_(torch.tensor(rates))
+        self.now.fill_(run.step)
+
+    def _places(self, size: int, images: int) -> Tensor:
+        """Where the images of batch `now` lie, int64 [images], all before it being of `size`."""
+        return self.now * size + torch.arange(images, device=self.now.device)
+
+    def _step(self, images: int) -> None:
+        """Does step `now`, and moves on."""
+        run = self.run
+        own = self._places(run.phase.batch_size, images)
+        part = Draws(*(drawn.index_select(0, own) for drawn in vars(self.draws).values()))
+        run.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.now)[0])
+        learn(run, *self.train.drawn(part), step=self.now[0])
+        self.now += 1
+
+    def _count(self, size: int, images: int) -> None:
+        """Counts batch `now` of the validation images, and moves on."""
+        with torch.inference_mode(), autocast(self.run):
+            batch = self.val.stored(self._places(size, images))
+            count_batch(self.run, *batch, self.counts)
+        self.now += 1
+
+
+def count_batch(run: Training, images: Tensor, labels: Tensor, counts: Tensor) -> None:
+    """Adds the images that the network as it is validated gets right, and all, to `counts`."""
+    counts[0] += (run.shown(images).argmax(1) == labels).sum()
+    counts[1] += len(labels)

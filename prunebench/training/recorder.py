@@ -1,0 +1,82 @@
+"""How work on a GPU is recorded and replayed: as CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import torch
+
+Work: TypeAlias = Callable[[], None]
+
+
+class Recorder(Protocol):
+    """Records work that changes tensors in place.
+
+    Attributes:
+        insists: whether what cannot be recorded is an error.
+    """
+
+    insists: bool
+
+    def warm_up(self, work: Work) -> None:
+        """Does `work` as it comes, where it will be recorded."""
+
+    def record(self, work: Work) -> Work:
+        """Returns what does `work` again on the same tensors; recording it does nothing.
+
+        Raises:
+            RuntimeError: it cannot be recorded.
+        """
+
+
+@dataclass
+class CudaGraphs:
+    """Records on a stream of its own; all graphs share their memory, as no two run at once.
+
+    Attributes:
+        device: with an index.
+        insists: see `Recorder`.
+    """
+
+    device: torch.device
+    insists: bool
+    stream: torch.cuda.Stream = field(init=False)
+    pool: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Makes the stream."""
+        self.stream = torch.cuda.Stream(self.device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, work: Work) -> None:
+        """See `Recorder`."""
+        usual = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(usual)
+        with torch.cuda.stream(self.stream):
+            work()
+        usual.wait_stream(self.stream)
+
+    def record(self, work: Work) -> Work:
+        """See `Recorder`."""
+        graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                work()
+        except RuntimeError:
+            # where a recording breaks off, torch leaves its stream chosen and its generator
+            # believing that it is recorded, which then refuses to draw
+            torch.cuda.set_stream(usual)
+            drawing = torch.cuda.default_generators[self.device.index]
+            drawing.graphsafe_set_state(torch.Generator(self.device).graphsafe_get_state())
+            raise
+        return graph.replay
+
+
+def recorder_of(device: torch.device, compiled: str) -> Recorder | None:
+    """Returns how steps on `device` are recorded under ``run.compile``; None where they are not."""
+    if compiled == "off" or device.type != "cuda":
+        return None
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return CudaGraphs(torch.device("cuda", index), insists=compiled == "on")
