@@ -28,7 +28,7 @@ from prunebench.reports.table import Parser
 MAY_CHANGE = (
     "dataset.root", "dataset.download", "dataset.path", "baseline.checkpoint", "model.report",
     "baseline.store", "run.outputs", "run.device", "run.threads", "run.processes",
-    "run.checkpoint_seconds",
+    "run.checkpoint_seconds", "run.compile",
 )  # fmt: skip
 
 

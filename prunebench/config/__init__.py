@@ -27,7 +27,7 @@ from prunebench.config.launched import shared_out
 from prunebench.config.secrets import hidden, overlaid
 from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
-from prunebench.errors import ConfigError, require, unknown
+from prunebench.errors import ConfigError, require, require_choice, unknown
 from prunebench.models import ModelSpec
 from prunebench.options import PRESETS, component, section
 from prunebench.recipes import Recipe
@@ -52,6 +52,7 @@ class Settings:
     checkpoint_seconds: float
     latency_batch: int
     sensitivity: list[float] | None
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -66,6 +67,7 @@ class Settings:
             kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit())),
             f"device must be auto, cpu, cuda or cuda:N, got '{self.device}'",
         )
+        require_choice("compile", self.compile, ("auto", "on", "off"))
         require(
             self.checkpoint_seconds >= 0,
             f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}",

@@ -103,6 +103,11 @@ class Phase:
         require(0 <= self.ema < 1, f"ema must lie in [0, 1), got {self.ema}")
 
     @property
+    def penalised(self) -> bool:
+        """Whether batch norms are pushed towards zero."""
+        return self.gamma_l1 > 0 or self.gamma_hinge > 0
+
+    @property
     def head_of(self) -> tuple[float, float]:
         """Scale and margin of the head."""
         scale, margin = HEADS[self.head or "softmax"]

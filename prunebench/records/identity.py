@@ -25,6 +25,7 @@ NOT_DECIDING = (
     "run.resume",
     "run.dry_run",
     "run.outputs",
+    "run.compile",
     "run.checkpoint_seconds",
     "run.sensitivity",
     "baseline.store",

@@ -34,6 +34,7 @@ from prunebench.training import distributed
 from prunebench.training.batches import split_on
 from prunebench.training.heads import head_weight, headed, initial_weight, without_head
 from prunebench.training.loop import train
+from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import Stage
 
 
@@ -98,7 +99,9 @@ class RunContext:
         One that ends in an embedding is trained with a head, which goes on from stage to stage.
         """
         whole = self._with_head(network, phase)
-        observers: list[Observer] = [Sparsity(phase, self.data.shape, stage=name, log=self.log)]
+        observers: list[Observer] = []
+        if phase.penalised:
+            observers.append(Sparsity(phase, self.data.shape, stage=name, log=self.log))
         if observer is not None:
             observers.append(observer)
         distributed.invite(distributed.JointTraining(whole, phase, name, observer is not None))
@@ -113,6 +116,7 @@ class RunContext:
                 checkpoint=checkpoint,
                 observers=observers,
                 progress=self.progress,
+                recorder=recorder_of(self.device, self.run.settings.compile),
                 log=self.log,
             ),
         )

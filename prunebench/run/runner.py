@@ -33,6 +33,7 @@ from prunebench.run.workers import follow, further_processes, leading
 from prunebench.run.write_up import SLIM, outcome, write_up
 from prunebench.tracking import Subject
 from prunebench.tracking.progress import Progress
+from prunebench.training.recorder import recorder_of
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def carry_out(
 def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> records.Report:
     """Returns the report of the whole run: baseline, prune, fine-tune."""
     device = pick_device(run.settings.device)
+    recorder_of(device, run.settings.compile)  # which says at once where it cannot
     attempts = begin(folder.path, environment(device))
     if differing := changes(attempts):
         progress.note(f"the result need not be bit-identical: {'; '.join(differing)}")

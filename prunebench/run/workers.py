@@ -117,7 +117,9 @@ def train_along(run: Run, device: torch.device, data: Data | None = None) -> Non
     """
     while (asked := distributed.next_training()) is not None:
         data = data or run.dataset.load()
-        observers: list[Observer] = [Sparsity(asked.phase, data.shape)]
+        observers: list[Observer] = []
+        if asked.phase.penalised:
+            observers.append(Sparsity(asked.phase, data.shape))
         if asked.prunes:
             cmap = trace(bare(asked.network), tracing_image(data.shape))
             observers.append(observer_of(run, cmap, len(data.train), _ignore))

@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 
+from prunebench.errors import require
+
 Work: TypeAlias = Callable[[], None]
 
 
@@ -75,8 +77,19 @@ class CudaGraphs:
 
 
 def recorder_of(device: torch.device, compiled: str) -> Recorder | None:
-    """Returns how steps on `device` are recorded under ``run.compile``; None where they are not."""
-    if compiled == "off" or device.type != "cuda":
+    """Returns how steps on `device` are recorded under ``run.compile``; None where they are not.
+
+    Raises:
+        ConfigError: it is asked for on a device that records nothing.
+    """
+    if device.type != "cuda":
+        require(
+            compiled != "on",
+            f"run.compile=on records steps on CUDA, and this run is on the {device.type.upper()}; "
+            "use run.compile=auto",
+        )
+        return None
+    if compiled == "off":
         return None
     index = torch.cuda.current_device() if device.index is None else device.index
     return CudaGraphs(torch.device("cuda", index), insists=compiled == "on")

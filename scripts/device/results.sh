@@ -38,6 +38,8 @@ tiny=
 if [ -n "$REHEARSAL" ]; then
   tiny='model.width=0.25 dataset.val_size=20 recipe.baseline.epochs=1 recipe.baseline.warmup_epochs=0
     recipe.finetune.epochs=1 recipe.pruning.warmup_epochs=0 recipe.pruning.epochs=2'
+  quick='criterion.n_min=2 criterion.prune_every=1 criterion.max_step=1 criterion.end=0.9 recipe.pruning.epochs=20
+    recipe.pruning.batch_size=8'
 fi
 checkpoint=$(ls "$WORK"/parts/resnet56*.th 2>/dev/null | head -n 1)
 sweep='model=resnet56 recipe=short recipe.finetune.epochs=40 budget.keep=0.5'
@@ -61,9 +63,9 @@ job r56_uniform $sweep method=uniform_width
 same="model=vgg16 recipe=foad $half"
 job aofp_vgg16 $same method=aofp recipe=foad recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
 job thinet_vgg16 $same method=thinet recipe=foad recipe.between.precision=bf16 recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}
-job dcph_resnet20 experiment=dcph_resnet20 $half ${REHEARSAL:+budget.macs=0.9 budget.params=0.9}
+job dcph_resnet20 experiment=dcph_resnet20 $half ${REHEARSAL:+budget.macs=0.9 budget.params=0.9 $quick}
 job probability_mobilenet model=mobilenet_v1 method=probability $half
-job cac_resnet56 model=resnet56 method=cac $half ${REHEARSAL:+budget.keep=0.9}
+job cac_resnet56 model=resnet56 method=cac $half ${REHEARSAL:+budget.keep=0.9 $quick}
 for seed in 1 2; do
   job foad_v2023-$seed $foad run.seed=$seed
   job foad_v2022-$seed $foad criterion.rule=v2022 run.seed=$seed

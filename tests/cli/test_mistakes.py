@@ -42,6 +42,7 @@ TORCH_FREE = [
     (["budget.scope=outer"], ["budget: scope must be one of inner, all; got 'outer'"]),
     (["recipe.finetune.lr=0"], ["recipe", "lr must be positive"]),
     (["run.device=gpu"], ["run: device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+    (["run.compile=yes"], ["run: compile must be one of auto, on, off; got 'yes'"]),
     (["criterion=3"], ["criterion=3: a group needs an option"]),
     (["criterion=null"], ["criterion=null: a group needs an option"]),
     (["criterion=l1"], ["budget=own takes the criterion's own decision", "budget=uniform"]),

@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, outcome, poisoned, stage
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from prunebench.checkpoints import Checkpoint
-from prunebench.datasets import Data
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
 from prunebench.training.loop import train
+from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, outcome, stage
 
 ASKS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
 
@@ -32,9 +31,7 @@ class Tape(TorchDispatchMode):
         super().__init__()
         self.played: list[tuple[Callable[..., Any], Any, Any, Any]] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ASKS:
             raise RuntimeError("operation not permitted when stream is capturing")
         kwargs = kwargs or {}
@@ -119,3 +116,114 @@ def test_recorded_steps_do_bit_for_bit_what_they_do_as_they_come(
     # full and last batch, of training and of validation, each done three times before
     assert tapes.tapes == plain.tapes == 4
     assert tapes.counts == {"as it comes": 12, "replayed": 6 * 4 + 6 * 2 - 12}
+
+
+def test_recorded_steps_learn_what_unrecorded_ones_do() -> None:
+    recorded, plain = trained(LONG, recorder=Tapes()), trained(LONG)
+    for ours, theirs in zip(recorded[0], plain[0], strict=True):  # epoch by epoch
+        assert ours["lr"] == theirs["lr"]  # not rounded to float32 on the way
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+class Poison(nn.Module):
+    """Multiplies by what is not a number at one step, which the device counts."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.at = at
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return images
+        self.count.add_(1)
+        return images.masked_fill(self.count == self.at, torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("at", "place"), [(2, "epoch 1 of 6, step 2 of 4"), (21, "epoch 6 of 6, step 1 of 4")]
+)
+def test_a_loss_that_is_not_finite_is_found_in_recorded_steps(at: int, place: str) -> None:
+    tapes = Tapes()
+    with pytest.raises(TrainingError, match=f"the loss is not finite at {place}"):
+        trained(LONG, nn.Sequential(Poison(at), *network()), recorder=tapes)
+    assert (tapes.tapes > 0) == (at > 4)
+
+
+class KilledAfter(Checkpoint):
+    """Saves after every step, in a process that is killed after a number of saves."""
+
+    left = 10**9
+
+    def save(self, state: Any) -> None:
+        super().save(state)
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.mark.parametrize("moments", [[2], [14], [4, 11]])
+def test_a_killed_training_ends_where_it_would_have(moments: list[int], tmp_path: Path) -> None:
+    expected = trained(LONG, recorder=Tapes())
+    checkpoint = KilledAfter(tmp_path / "c.pt", 0.0)
+    for moment in moments:
+        checkpoint.left = moment
+        with pytest.raises(Killed):
+            trained(LONG, recorder=Tapes(), checkpoint=checkpoint)
+    assert trained(LONG, network(77), recorder=Tapes(), checkpoint=checkpoint) == expected
+
+
+@pytest.mark.parametrize("first", [Tapes, lambda: None])
+def test_a_checkpoint_is_gone_on_from_either_way(
+    first: Callable[[], Tapes | None], tmp_path: Path
+) -> None:
+    second = None if first() else Tapes()
+    phase = replace(LONG, optimizer="adamw", nesterov=False)
+    checkpoint = KilledAfter(tmp_path / "c.pt", 0.0)
+    checkpoint.left = 10
+    with pytest.raises(Killed):
+        trained(phase, recorder=first(), checkpoint=checkpoint)
+    got, expected = trained(phase, recorder=second, checkpoint=checkpoint), trained(phase)
+    for ours, theirs in zip(got[0], expected[0], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+    assert second is None or second.tapes > 0
+
+
+class Asks(nn.Module):
+    """Waits for the device in every forward pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert float(images.sum()) < 1e9
+        return images
+
+
+def test_what_cannot_be_recorded_goes_on_as_it_comes() -> None:
+    def asking() -> nn.Module:
+        return nn.Sequential(Asks(), *network())
+
+    told: list[str] = []
+
+    class Teller(type(stage().progress)):  # type: ignore[misc]
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    tapes = Tapes(insists=False)
+    got = trained(LONG, asking(), recorder=tapes, progress=Teller(quiet=True))
+    assert got == trained(LONG, asking(), recorder=AsItComes())
+    assert tapes.counts["replayed"] == 0
+    assert [line for line in told if "recorded" in line] == [
+        "the step cannot be recorded (operation not permitted when stream is capturing); "
+        "it goes on as run.compile=off"
+    ]
+    with pytest.raises(TrainingError, match=r"run\.compile=on: .* try run\.compile=auto"):
+        trained(LONG, asking(), recorder=Tapes(insists=True))
+
+
+def test_nothing_is_recorded_where_something_looks_on() -> None:
+    tapes = Tapes()
+    assert trained(LONG, recorder=tapes, observers=[Shrinker()]) == trained(
+        LONG, observers=[Shrinker()]
+    )
+    fp16 = replace(LONG, precision="fp16")
+    assert trained(fp16, recorder=tapes) == trained(fp16)
+    assert tapes.counts == {"as it comes": 0, "replayed": 0}

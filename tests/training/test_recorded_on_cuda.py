@@ -1,0 +1,162 @@
+"""Steps as CUDA graphs: what a CPU cannot show of ``test_recorded.py``. For ``pytest -m gpu``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from prunebench.errors import TrainingError
+from prunebench.recipes import Phase
+from prunebench.reproducibility import cuda_math
+from prunebench.tracking.progress import Progress
+from prunebench.training.loop import train
+from prunebench.training.recorded import WARM_UP, Replays
+from prunebench.training.recorder import recorder_of
+from prunebench.training.stage import TrainResult
+from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, stage
+from tests.training.test_recorded import Asks, KilledAfter, Poison
+
+pytestmark = pytest.mark.gpu
+CUDA = torch.device("cuda")
+#: 13 epochs of 4 steps, the last of 6 images: each shape is recorded after its third step
+LONG = replace(PHASE, epochs=13, lr=0.01)
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No TensorFloat-32 and no timed choice of algorithms, which may differ from run to run."""
+    monkeypatch.setattr("prunebench.training.loop.cuda_math", lambda exact: cuda_math(exact=True))
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The keys of all work that was replayed or recorded."""
+    keys: list[object] = []
+    do = Replays.do
+
+    def counted(self: Replays, key: Any, work: Any) -> None:
+        do(self, key, work)
+        if key in self._replay:
+            keys.append(key)
+
+    monkeypatch.setattr(Replays, "do", counted)
+    return keys
+
+
+def trained(
+    phase: Phase, compiled: str, net: nn.Module | None = None, **changes: Any
+) -> tuple[nn.Module, TrainResult]:
+    net = network() if net is None else net
+    recorder = recorder_of(CUDA, compiled)
+    return net, train(net, data(), phase, stage(device=CUDA, recorder=recorder, **changes))
+
+
+def assert_alike(
+    ours: tuple[nn.Module, TrainResult], theirs: tuple[nn.Module, TrainResult], rel: float
+) -> None:
+    for mine, other in zip(ours[1].history, theirs[1].history, strict=True):
+        assert mine.loss == pytest.approx(other.loss, rel=rel)
+        assert mine.lr == other.lr
+        assert abs(mine.val_correct - other.val_correct) <= (rel > 1e-4)
+    for name, weight in ours[0].state_dict().items():
+        other_weight = theirs[0].state_dict()[name]
+        assert torch.allclose(weight.float(), other_weight.float(), atol=10 * rel), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "rel"),
+    [
+        ({}, 1e-4),
+        ({"channels_last": False, "accumulate": 2}, 1e-4),
+        ({"optimizer": "adamw", "nesterov": False, "ema": 0.9, "lr": 1e-3}, 1e-4),
+        ({"precision": "bf16"}, 2e-2),
+    ],
+)
+def test_recorded_steps_learn_what_unrecorded_ones_do(
+    changes: dict[str, Any], rel: float, replays: list[object]
+) -> None:
+    phase = replace(LONG, **changes)
+    recorded = trained(phase, "on")
+    assert replays.count(8) == 13 * 3 - WARM_UP
+    assert replays.count(6) == 13 - WARM_UP
+    assert replays.count(("val", 12)) == 13 - WARM_UP
+    assert_alike(recorded, trained(phase, "off"), rel)
+
+
+def test_a_replay_is_fed_by_the_seed_of_its_step() -> None:
+    """Dropout is drawn anew at every step: without, the losses would be of one mask."""
+    for compiled in ("on", "off"):
+        first, second = (trained(LONG, compiled, seed=seed)[1].history for seed in (5, 5))
+        assert [r.loss for r in first] == pytest.approx([r.loss for r in second], rel=1e-4)
+
+
+class Strict(Progress):
+    """Lets nothing wait for the device between the first and the last step of later epochs."""
+
+    steps = 0
+
+    @contextmanager
+    def task(self, stage: str, total_steps: int, *, done: int = 0) -> Iterator[Any]:
+        yield self
+
+    def advance(self) -> None:
+        self.steps += 1
+        within = self.steps > 4 * 4 and self.steps % 4
+        torch.cuda.set_sync_debug_mode("error" if within else "default")
+
+    def epoch(self, row: object) -> None:
+        assert self.steps % 4 == 0
+
+
+@pytest.mark.parametrize("compiled", ["on", "off"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_nothing_waits_for_the_device_within_an_epoch(
+    compiled: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunebench.training.loop.LOOK_EVERY", 2)
+    strict = Strict(quiet=True)
+    try:
+        trained(replace(LONG, precision=precision), compiled, progress=strict)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert strict.steps == 13 * 4
+
+
+@pytest.mark.parametrize("moment", [2, 17, 30])
+def test_a_killed_training_ends_where_it_would_have(moment: int, tmp_path: Path) -> None:
+    expected = trained(LONG, "on")
+    checkpoint = KilledAfter(tmp_path / "c.pt", 0.0)
+    checkpoint.left = moment
+    with pytest.raises(Killed):
+        trained(LONG, "on", checkpoint=checkpoint)
+    again = trained(LONG, "on", network(77), checkpoint=checkpoint)
+    assert_alike(again, expected, 1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_found() -> None:
+    with pytest.raises(TrainingError, match="the loss is not finite at epoch 7 of 13, step 2 of 4"):
+        trained(LONG, "on", nn.Sequential(Poison(26), *network()))
+
+
+def test_what_cannot_be_recorded_goes_on_as_it_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    def asking() -> nn.Module:
+        return nn.Sequential(Asks(), *network())
+
+    got = trained(LONG, "auto", asking(), progress=Progress())
+    assert "the step cannot be recorded (" in capsys.readouterr().err
+    assert_alike(got, trained(LONG, "off", asking()), 1e-4)
+    with pytest.raises(TrainingError, match=r"run\.compile=on: the step cannot be recorded"):
+        trained(LONG, "on", asking())
+    # and the device is as it was
+    assert_alike(trained(LONG, "on"), trained(LONG, "off"), 1e-4)
+
+
+def test_nothing_is_recorded_where_something_looks_on(replays: list[object]) -> None:
+    observed = trained(LONG, "on", observers=[Shrinker()])
+    assert replays == []
+    assert len(observed[1].history) == 13
