@@ -1,20 +1,27 @@
 """Throughput of the training loop against a plain DataLoader loop, and what each setting pays.
 
-Trains ResNet-20 on random 32 x 32 images, one thread unless OMP_NUM_THREADS says otherwise:
+Trains a network on random 32 x 32 images, one thread unless OMP_NUM_THREADS says otherwise:
 
-    python scripts/bench/training_step.py [--images 1024] [--repeats 3] [--device cpu]
+    python scripts/bench/training_step.py [--model resnet20] [--batch 128] [--images 1024]
+        [--repeats 3] [--device cpu] [--out step.json]
 
 The plain loop is the usual one: a Dataset of uint8 images, per-image torchvision transforms
 (RandomCrop with padding, flip, convert, normalise), a DataLoader in the same process, a
-``loss.item()`` at every step. Both loops take the same optimizer steps. Each figure is the best
-of the repeats, all measured in turn in one run, in images per second of CPU time (of wall time
-on CUDA).
+``loss.item()`` at every step. Both loops take the same optimizer steps. Each figure is the best of
+the repeats, all measured in turn in one run, in images per second of CPU time. On CUDA it is of
+wall time, of the last of three epochs, for steps recorded and as they come; beside it the share of
+the chip's dense bf16 peak (six operations per multiply-add of an image, for forward and backward)
+and the peak of memory. --out gets all of it as JSON, anew after every figure.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +30,24 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from prunebench.datasets import Arrays, Data
-from prunebench.models.resnet import Resnet
+from prunebench.errors import TrainingError
+from prunebench.measure.costs import macs
+from prunebench.models import ModelSpec
+from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.records.environment import device_name
 from prunebench.training.loop import train
+from prunebench.training.recorder import recorder_of
 from prunebench.training.resident import ResidentSplit
 from prunebench.training.stage import Stage
 
+#: dense bf16 operations per second, by the maker; the first name that fits
+PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+#: images that the plain loop reads at most on CUDA: its rate is the same for more
+FEW = 2560
+#: epochs on CUDA: the first chooses algorithms and records, the last counts
+EPOCHS = 3
+PLAIN, ALONE = "plain loop, float32, contiguous", "images alone"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 PHASE = Phase(
     epochs=1, batch_size=128, optimizer="sgd", lr=0.01, momentum=0.9, nesterov=True,
@@ -72,14 +90,14 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(self.split.images[index]), self.split.labels[index]
 
 
-def plain_loop(network: nn.Module, data: Data, device: torch.device) -> None:
+def plain_loop(network: nn.Module, data: Data, batch: int, device: torch.device) -> None:
     """An epoch as tutorials write it."""
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     network.train()
     total = 0.0
-    for images, labels in DataLoader(Images(data.train), batch_size=128, shuffle=True):
+    for images, labels in DataLoader(Images(data.train), batch_size=batch, shuffle=True):
         logits = network(images.to(device))
         loss = functional.cross_entropy(logits, labels.to(device))
         optimizer.zero_grad()
@@ -88,20 +106,20 @@ def plain_loop(network: nn.Module, data: Data, device: torch.device) -> None:
         total += loss.item()
 
 
-def plain_images(data: Data) -> None:
+def plain_images(data: Data, batch: int) -> None:
     """The plain loop's images alone."""
-    for _ in DataLoader(Images(data.train), batch_size=128, shuffle=True):
+    for _ in DataLoader(Images(data.train), batch_size=batch, shuffle=True):
         pass
 
 
-def our_images(data: Data, device: torch.device) -> None:
+def our_images(data: Data, batch: int, device: torch.device) -> None:
     """Our loop's images alone."""
     split = ResidentSplit(data, data.train, device=device, channels_last=True)
-    for _ in split.training_batches(128, seed=0, stage="bench", epoch=0):
+    for _ in split.training_batches(batch, seed=0, stage="bench", epoch=0):
         pass
 
 
-def seconds(work: Callable[[], None], device: torch.device) -> float:
+def seconds(work: Callable[[], object], device: torch.device) -> float:
     """CPU seconds of `work` on a CPU, wall seconds on CUDA."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
@@ -111,48 +129,114 @@ def seconds(work: Callable[[], None], device: torch.device) -> float:
     return clock() - start
 
 
+def epoch(
+    network: nn.Module, data: Data, phase: Phase, device: torch.device, compiled: str
+) -> float:
+    """Trains, and returns the seconds of an epoch."""
+    stage = Stage(name="bench", seed=0, device=device, recorder=recorder_of(device, compiled))
+    if device.type == "cuda":
+        return train(network, data, replace(phase, epochs=EPOCHS), stage).history[-1].seconds
+    return seconds(lambda: train(network, data, phase, stage), device)
+
+
+def works(
+    build: Callable[[], nn.Module], data: Data, batch: int, device: torch.device
+) -> dict[str, tuple[int, Callable[[], float]]]:
+    """Returns name -> images, and what works them off and returns the seconds."""
+    n, found = len(data.train), {}
+    how = {", recorded": "on", ", as they come": "off"} if device.type == "cuda" else {"": "off"}
+    for (said, compiled), precision, last in product(how.items(), ("float32", "bf16"), (0, 1)):
+        phase = replace(PHASE, batch_size=batch, precision=precision, channels_last=bool(last))
+        name = f"ours, {precision}, {'channels_last' if last else 'contiguous'}{said}"
+        work = (build(), data, phase, device, compiled)
+        found[name] = (n, lambda work=work: epoch(*work))
+    split = data.train
+    assert isinstance(split, Arrays)
+    if device.type == "cuda":
+        split = Arrays(split.images[:FEW], split.labels[:FEW])
+    some, plain = replace(data, train=split), build()
+    for name, work in {
+        PLAIN: lambda: plain_loop(plain, some, batch, device),
+        f"{ALONE}, plain": lambda: plain_images(some, batch),
+        f"{ALONE}, ours": lambda: our_images(some, batch, device),
+    }.items():
+        found[name] = (len(split), lambda work=work: seconds(work, device))
+    return found
+
+
+def measured(
+    found: dict[str, tuple[int, Callable[[], float]]],
+    repeats: int,
+    device: torch.device,
+    keep: Callable[[dict[str, dict[str, float]]], None],
+) -> dict[str, dict[str, float]]:
+    """Returns name -> best rate and peak of memory; `keep` is called with what is known so far."""
+    best: dict[str, dict[str, float]] = {}
+    if device.type != "cuda":
+        for _, work in found.values():
+            work()  # warm up; there the first epochs do so
+    for _ in range(repeats):
+        for name, (images, work) in found.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            try:
+                rate = images / work()
+            except TrainingError as error:  # it cannot be recorded; the rest is worth knowing
+                print(f"{name}: {error}")
+                continue
+            row = best.setdefault(name, {"images_per_second": 0.0})
+            row["images_per_second"] = max(row["images_per_second"], rate)
+            if device.type == "cuda":
+                row["memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+            keep(best)
+    return best
+
+
+def line(name: str, row: dict[str, float], plain: float, share: float | None) -> str:
+    """One row of the table: its rate beside the plain one's, and what part of the peak it is."""
+    words = f"{name:42s} {row['images_per_second']:10.0f} images/s"
+    words += f"  {row['images_per_second'] / plain:6.2f}x"
+    if share is not None:
+        words += f"  {100 * share:5.1f} % of peak"
+    return words + (f"  {row['memory_mib']:6.0f} MiB" if "memory_mib" in row else "")
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    data = noise(options.images)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    device, data = torch.device(asked.device), noise(asked.images)
 
-    def network() -> nn.Module:
-        return Resnet(depth=20, shortcut="A", width=1.0).build(data.shape, 10).to(device)
+    def build() -> nn.Module:
+        return option("model", asked.model, ModelSpec).build(data.shape, 10).to(device)
 
-    def ours(precision: str, channels_last: bool) -> Callable[[], None]:
-        phase = replace(PHASE, precision=precision, channels_last=channels_last)
-        net = network()
-        return lambda: void(train(net, data, phase, Stage(name="bench", seed=0, device=device)))
+    about: dict[str, Any] = {
+        "device": device_name(device), "torch": torch.__version__, "model": asked.model,
+        "threads": torch.get_num_threads(), "batch": asked.batch, "images": asked.images,
+        "operations_per_image": 6 * macs(build(), torch.zeros(1, *data.shape, device=device)),
+    }  # fmt: skip
+    peak = next((rate for name, rate in PEAKS.items() if name in about["device"]), None)
 
-    def void(_: object) -> None:
-        return
+    def keep(best: dict[str, dict[str, float]]) -> None:
+        if asked.out:
+            asked.out.write_text(json.dumps(about | {"peak": peak, "rows": best}, indent=1) + "\n")
 
-    plain = network()
-    works: dict[str, Callable[[], None]] = {
-        "plain loop, float32, contiguous": lambda: plain_loop(plain, data, device),
-        "ours, float32, contiguous": ours("float32", False),
-        "ours, float32, channels_last": ours("float32", True),
-        "ours, bf16, contiguous": ours("bf16", False),
-        "ours, bf16, channels_last": ours("bf16", True),
-        "images alone, plain": lambda: plain_images(data),
-        "images alone, ours": lambda: our_images(data, device),
-    }
-    for work in works.values():
-        work()  # warm up
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(options.repeats):
-        for name, work in works.items():
-            best[name] = min(best[name], seconds(work, device))
-    print(f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name, least in best.items():
-        first = "images alone, plain" if "alone" in name else "plain loop, float32, contiguous"
-        rate = options.images / least
-        print(f"{name:34s} {rate:10.0f} images/s  {best[first] / least:6.2f}x")
+    best = measured(works(build, data, asked.batch, device), asked.repeats, device, keep)
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    for name, row in best.items():
+        alone = name.startswith(ALONE)
+        if peak and not alone:
+            operations = row["images_per_second"] * about["operations_per_image"]
+            row["share_of_peak"] = operations / peak
+        plain = best[f"{ALONE}, plain" if alone else PLAIN]["images_per_second"]
+        print(line(name, row, plain, row.get("share_of_peak")))
+    keep(best)
 
 
 if __name__ == "__main__":

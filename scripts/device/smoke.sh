@@ -4,9 +4,9 @@
 set -u
 . scripts/device/enter.sh
 if [ -n "$REHEARSAL" ]; then
-  marked='not slow and not gpu' sizes='--images 256 --repeats 1'
+  marked='not slow and not gpu' models=resnet20 sizes='--images 128 --batch 64 --repeats 1'
 else
-  marked=gpu sizes='--images 12800 --repeats 3'
+  marked=gpu models='vgg16 resnet20 resnet56' sizes='--images 25600 --repeats 1'
 fi
 
 timed() { # NAME SECONDS COMMAND...: its output goes to $OUT/NAME.txt
@@ -14,9 +14,13 @@ timed() { # NAME SECONDS COMMAND...: its output goes to $OUT/NAME.txt
   shift 2
   timeout --kill-after=5 "$limit" "$@" >"$OUT/$name.txt" 2>&1 || code=$?
   say "$name: exit code $code"
-  tail -n 12 "$OUT/$name.txt"
+  tail -n 14 "$OUT/$name.txt"
 }
 
-timed step 45 "$PYTHON" scripts/bench/training_step.py $sizes
-timed tests 75 "$PYTHON" -m pytest -q -p no:cacheprovider -m "$marked" tests/training/test_loop.py
+timed tests 60 "$PYTHON" -m pytest -q -p no:cacheprovider -m "$marked" tests/training/test_recorded_on_cuda.py \
+  tests/training/test_recorded.py tests/training/test_loop.py
+for model in $models; do
+  timed "step_$model" 35 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes \
+    --out "$OUT/step_$model.json"
+done
 say "done"
