@@ -56,7 +56,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        for name in ("seed", "checkpoint_seconds"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
         require(
             self.threads is None or 1 <= self.threads <= 1024,  # OpenMP dies of more
             f"threads must be null or from 1 to 1024, got {self.threads}",
@@ -68,10 +70,6 @@ class Settings:
             f"device must be auto, cpu, cuda or cuda:N, got '{self.device}'",
         )
         require_choice("compile", self.compile, ("auto", "on", "off"))
-        require(
-            self.checkpoint_seconds >= 0,
-            f"checkpoint_seconds must not be negative, got {self.checkpoint_seconds}",
-        )
         require(
             self.latency_batch >= 1, f"latency_batch must be at least 1, got {self.latency_batch}"
         )

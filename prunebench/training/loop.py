@@ -140,8 +140,10 @@ def _train_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> 
 
 def _steps(run: Training) -> Iterator[None]:
     """Does the steps of the epoch under way that are not done yet, one at each turn."""
-    about = {"seed": run.stage.seed, "stage": run.stage.name, "epoch": run.epoch}
-    batches = run.train.training_batches(run.phase.batch_size, **about, start=run.step)
+    seed, stage, size = run.stage.seed, run.stage.name, run.phase.batch_size
+    batches = run.train.training_batches(
+        size, seed=seed, stage=stage, epoch=run.epoch, start=run.step
+    )
     for images, labels in batches:
         train_step(run, images, labels)
         yield

@@ -132,9 +132,9 @@ class RecordedEpochs:
 
     def _lay_out(self) -> None:
         """Brings what is known before the epoch begins to the device."""
-        run, stage = self.run, self.run.stage
-        about = {"seed": stage.seed, "stage": stage.name, "epoch": run.epoch}
-        drawn = draw_epoch(len(self.train), self.train.data, **about)
+        run, seed, stage = self.run, self.run.stage.seed, self.run.stage.name
+        n, data = len(self.train), self.train.data
+        drawn = draw_epoch(n, data, seed=seed, stage=stage, epoch=run.epoch)
         for field in fields(Draws):
             getattr(self.draws, field.name).copy_(getattr(drawn, field.name))
         begun = run.epoch * run.steps

@@ -49,7 +49,7 @@ class CudaGraphs:
 
     def __post_init__(self) -> None:
         """Makes the stream."""
-        self.stream = torch.cuda.Stream(self.device)
+        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Work) -> None:

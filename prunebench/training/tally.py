@@ -39,7 +39,7 @@ class Tally:
         """
         self.loss += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
-        bad = self.bad_step.clamp(max=step)  # type: ignore[arg-type]  # of tensors, too
+        bad = self.bad_step.clamp(max=step)
         self.bad_step.copy_(torch.where(loss.isfinite(), self.bad_step, bad))
 
     def clear(self) -> None:
@@ -74,11 +74,11 @@ class Lookout:
     def __init__(self) -> None:
         """Has heard of nothing bad."""
         self.told = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
-        self.arrived = torch.cuda.Event()
+        self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def glance(self, bad_step: Tensor) -> int:
         """Returns the first bad step, as far as is known, and asks anew for `bad_step`."""
-        if not self.arrived.query():
+        if not self.arrived.query():  # type: ignore[no-untyped-call]
             return NEVER
         known = int(self.told)
         self.told.copy_(bad_step, non_blocking=True)

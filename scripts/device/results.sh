@@ -38,7 +38,7 @@ tiny=
 if [ -n "$REHEARSAL" ]; then
   tiny='model.width=0.25 dataset.val_size=20 recipe.baseline.epochs=1 recipe.baseline.warmup_epochs=0
     recipe.finetune.epochs=1 recipe.pruning.warmup_epochs=0 recipe.pruning.epochs=2'
-  quick='criterion.n_min=2 criterion.prune_every=1 criterion.max_step=1 criterion.end=0.9 recipe.pruning.epochs=20
+  quick='criterion.n_min=2 criterion.prune_every=1 criterion.max_step=1 criterion.end=0.9 recipe.pruning.epochs=8
     recipe.pruning.batch_size=8'
 fi
 checkpoint=$(ls "$WORK"/parts/resnet56*.th 2>/dev/null | head -n 1)
