@@ -23,7 +23,7 @@ carry_out() { # NAME WORDS...: one run, unless it is done; a signal in the end l
   [ "$left" -lt 20 ] && { say "$name: no time is left"; return; }
   timeout --signal=TERM --kill-after=10 "$left" "$PYTHON" -m prunebench name="$name" \
     run.outputs="$WORK/outputs" hydra.run.dir="$folder" dataset.root="$WORK/data" run.threads=1 \
-    run.checkpoint_seconds=30 "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
+    run.compile=auto run.checkpoint_seconds=30 "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
   say "$name: exit code $code after $(($(date +%s) - begun)) s: $(tail -n 1 "$WORK/logs/$name.txt")"
   keep "$name"
 }
