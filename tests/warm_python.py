@@ -109,8 +109,9 @@ def import_all():
 def cheapen():
     """Takes from a run what is most of its time where networks are so small.
 
-    A latency is that of one pass, or of a few where a budget rests on it; networks of the same shapes are counted once; and the further
-    processes of a run are forked too, but with START_METHOD=spawn.
+    A latency is that of one pass, or of a few where a budget rests on it; networks of the same
+    shapes are counted once; and the further processes of a run are forked too, but with
+    START_METHOD=spawn.
     """
     from torch.multiprocessing.spawn import start_processes
     from torch.utils.benchmark import Timer
