@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ShuffleNetV2
 
-from prunebench.channels import GatherChannels, Plan, slim, trace
+from prunebench.channels import GatherChannels, Plan, require_as_planned, slim, trace, verify
+from prunebench.errors import PruningError
 
 
 def test_a_gather_gives_zeros_for_missing_channels() -> None:
@@ -46,3 +50,74 @@ def test_a_slim_network_with_gathers_can_be_scripted() -> None:
     assert any(isinstance(module, GatherChannels) for module in slimmed.modules())
     with torch.no_grad():
         assert torch.equal(torch.jit.script(slimmed)(images), slimmed(images))
+
+
+Between = Callable[["Parted", Tensor], Tensor]
+
+
+class Parted(nn.Module):
+    """Half of the channels goes another way; either as most code has it or by gathers."""
+
+    def __init__(self, between: Between, *, gathers: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        self.c, self.between = nn.Conv2d(4, 4, 1), between
+        halves = [GatherChannels(range(4)), GatherChannels(range(4, 8))]
+        self.halves = nn.ModuleList(halves if gathers else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        one, two = [half(x) for half in self.halves] or x.chunk(2, 1)
+        return self.b(torch.cat([self.between(self, two), one], 1))
+
+
+#: what may be done with no channels at all
+FINE: dict[str, Between] = {
+    "nothing": lambda net, x: x,
+    "activation": lambda net, x: F.relu6(x) - 0.1,
+    "gate": lambda net, x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+}
+#: what may not
+WRONG: dict[str, tuple[Between, str]] = {
+    "convolution": (lambda net, x: net.c(x), "leaves c no channel to read"),
+    "pool": (lambda net, x: F.max_pool2d(x, 3, 1, 1), "optional 0 dim batch size"),
+    "resizing": (
+        lambda net, x: F.interpolate(x, size=(6, 6), mode="bilinear"),
+        "no channel is left to it",
+    ),
+}
+either = pytest.mark.parametrize("gathers", [True, False], ids=["gathers", "chunk"])
+
+
+def parted(between: Between, gathers: bool) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return Parted(between, gathers=gathers).double().eval(), torch.randn(2, 3, 6, 6).double()
+
+
+@either
+@pytest.mark.parametrize("name", FINE)
+def test_a_gather_may_go_as_a_whole(name: str, gathers: bool) -> None:
+    network, images = parted(FINE[name], gathers)
+    # step by step: a gather loses some channels, then all, and then others lose some
+    for left in ([0, 1, 2, 5, 6], [0, 1, 2], [0, 2]):
+        cmap, plan = trace(network, images), Plan({"a": left})
+        slimmed = slim(network, cmap, plan)
+        require_as_planned(network, slimmed, cmap, plan)
+        assert verify(network, slimmed, cmap, plan, images) < 1e-12
+        network = slimmed
+    sizes = [len(m.positions) for m in network.modules() if isinstance(m, GatherChannels)]
+    assert 0 in sizes
+    assert network.a.out_channels == 2
+
+
+@either
+@pytest.mark.parametrize("name", WRONG)
+def test_not_where_something_needs_its_channels(name: str, gathers: bool) -> None:
+    between, why = WRONG[name]
+    network, images = parted(between, gathers)
+    cmap = trace(network, images)
+    assert (
+        verify(network, slim(network, cmap, half := Plan({"a": [0, 5]})), cmap, half, images) < 1e-12
+    )
+    with pytest.raises(PruningError, match=why):
+        slim(network, cmap, Plan({"a": [0, 1]}))

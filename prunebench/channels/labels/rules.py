@@ -99,6 +99,8 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     spatial = int(next((d for d in "123" if f"{d}d" in name), "2"))
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
+        if not x.numel():  # without data it would do
+            raise RuntimeError("no channel is left to it")
     dim = x.dim() - spatial - 1
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # one channel has several labels, as behind a bias of every place: they go together

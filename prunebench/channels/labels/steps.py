@@ -31,7 +31,7 @@ class Worn(NamedTuple):
 
     def holds_channels(self) -> bool:
         """Whether any element has a label of its own."""
-        return self.labels.numel() > 1 or int(self.labels) > 1
+        return self.labels.numel() != 1 or int(self.labels) > 1
 
     def number(self) -> int:
         """Returns a number that differs from that of other tensors without channels."""

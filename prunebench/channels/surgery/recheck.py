@@ -109,11 +109,11 @@ class Recheck:
             return False
         sizes = list(was.labels.shape)
         if isinstance(was.values, Tensor):
-            sizes = [max(pair) for pair in zip(sizes, was.values.shape, strict=True)]
+            sizes = [b if a == 1 else a for a, b in zip(sizes, was.values.shape, strict=True)]
         for d, (size, old, new) in enumerate(zip(sizes, was.shape, now.shape, strict=True)):
             if was.labels.size(d) == 1 and old != new:
                 return False
-            sizes[d] = new if size > 1 else 1
+            sizes[d] = new if size != 1 else 1
         both = packed(now.labels >> 1, now.values)
         if any(size not in (1, new) for size, new in zip(both.shape, sizes, strict=True)):
             return False

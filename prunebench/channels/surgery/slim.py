@@ -50,7 +50,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     kept = cmap.keeps(plan)
     _require_channels(cmap, kept)
     slimmed = keep_only(model, cmap, kept)
-    if cmap.tape.fragile and not kept.all():
+    if not kept.all() and (cmap.tape.fragile or _empties(cmap, kept)):
         slimmed = insert_gathers(model, slimmed, cmap, kept)
     if leads_out(model):
         require_own_weights(slimmed, model, cmap, kept)
@@ -58,14 +58,27 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
 
 def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
-    """Refuses to leave a layer without channels, which one that reads parts of groups may be."""
+    """Refuses to leave a layer without channels, which one that reads parts of groups may be.
+
+    A gather may be left without: what reads nothing else will be.
+    """
+    gathers = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
     for (name, dim), classes in cmap.dims.items():
-        if not kept[classes].any():
+        if name not in gathers and not kept[classes].any():
             layer, role = owner(name), "read" if dim else "make"
             raise PruningError(
                 f"the plan leaves {layer} no channel to {role}, for none that reaches it stays; "
                 "keep more (budget.keep, budget.floor) or leave a group out (budget.exclude)"
             )
+
+
+def _empties(cmap: ChannelMap, kept: Kept) -> bool:
+    """Whether a gather is left with nothing to take, so that what is done with it may fail."""
+    return any(
+        call.kind == "gather" and not kept[cmap.class_of[as_array(ids)]].any()
+        for call in cmap.tape.calls
+        for ids in (call.inputs, call.outputs)
+    )
 
 
 def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
