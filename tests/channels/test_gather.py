@@ -117,7 +117,8 @@ def test_not_where_something_needs_its_channels(name: str, gathers: bool) -> Non
     network, images = parted(between, gathers)
     cmap = trace(network, images)
     assert (
-        verify(network, slim(network, cmap, half := Plan({"a": [0, 5]})), cmap, half, images) < 1e-12
+        verify(network, slim(network, cmap, half := Plan({"a": [0, 5]})), cmap, half, images)
+        < 1e-12
     )
     with pytest.raises(PruningError, match=why):
         slim(network, cmap, Plan({"a": [0, 1]}))

@@ -73,6 +73,17 @@ def pixelshuffle() -> Net:
     )  # fmt: skip
 
 
+def there_and_back() -> Net:
+    def forward(n: Net, x: Tensor) -> Tensor:
+        x = F.relu(n.a(x))
+        y = F.pixel_unshuffle(torch.sigmoid(n.d(nn.PixelShuffle(2)(x))), downscale_factor=2)
+        return head(n, F.relu(n.b(torch.cat([x, y], 1))))
+
+    return Net(
+        forward, a=conv(3, 24), d=conv(6, 6, groups=6), b=conv(48, 8), fc=nn.Linear(8, 5)
+    )  # fmt: skip
+
+
 def groupnorm() -> Net:
     return Net(
         lambda n, x: head(n, F.relu(n.g2(n.b(F.relu(n.g1(n.a(x))))))),
@@ -225,9 +236,9 @@ def tokens() -> Net:
 
 
 STRUCTURES = [
-    groupconv, dw_multiplier, dw_reduce, shared_conv, pixelshuffle, groupnorm, unet, swap_halves,
-    preact, squeeze_excite, sigmoid_before_conv, prelu, flatten, option_a, option_a_zeros,
-    option_a_gather, shuffle, scale, tokens,
+    groupconv, dw_multiplier, dw_reduce, shared_conv, pixelshuffle, there_and_back, groupnorm, unet,
+    swap_halves, preact, squeeze_excite, sigmoid_before_conv, prelu, flatten, option_a,
+    option_a_zeros, option_a_gather, shuffle, scale, tokens,
 ]  # fmt: skip
 
 
@@ -305,3 +316,14 @@ def test_hand_computed() -> None:
     assert cmap.macs(Plan({})) == 2 * 3 + 3
     assert cmap.macs(plan) == 2 * 2 + 2
     assert cmap.params(plan) == (4 + 2) + (2 + 1)
+
+
+def test_channels_whose_pixels_become_one_are_cut_together(check_exact) -> None:
+    net = there_and_back()
+    cmap = trace(net, torch.randn(1, 3, 8, 8))
+    assert {group.name: group.size for group in cmap.groups} == {"a": 6, "b": 8}
+    slimmed = check_exact(net, (2, 3, 8, 8))
+    assert slimmed.d.groups * 4 == slimmed.a.out_channels < 24
+    weight, rows = net.a.weight, slimmed.a.weight
+    stays = [n for n in range(24) if any(torch.equal(weight[n], row) for row in rows)]
+    assert stays == [4 * n + k for n in sorted({n // 4 for n in stays}) for k in range(4)]

@@ -119,6 +119,20 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     return result
 
 
+def pixel_shuffle(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Ties the channels whose pixels become those of one, which goes by the name of the first."""
+    x, factor = args[0], args[1] if len(args) > 1 else kwargs["upscale_factor"]
+    dim = x.dim() - 3
+    row = run.row(run.labels(x), dim, x.size(dim))
+    if row is None:
+        return unknown_function(run, name, func, args, kwargs)
+    parts = row.view(-1, factor**2)
+    first = parts[:, :1] >> 1
+    run.ids.tie(first.expand_as(parts), parts >> 1)
+    labels = first[:, 0] * 2 + (parts & 1).amax(1)
+    return put(run.run(func, args, kwargs), along(labels, dim, x.dim()))
+
+
 def unpool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Ties what is put in its place to the indices of its places."""
     result = run.run(func, args, kwargs)
@@ -195,6 +209,7 @@ _FUNCTIONS: dict[Rule, str] = {
     " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
     " adaptive_max_pool2d adaptive_max_pool3d lp_pool1d lp_pool2d interpolate upsample"
     " max_pool1d_with_indices max_pool2d_with_indices adaptive_max_pool2d_with_indices",
+    pixel_shuffle: "pixel_shuffle",
     unpool: "max_unpool1d max_unpool2d max_unpool3d",
     unary: "relu relu_ relu6 hardtanh hardtanh_ hardswish hardsigmoid silu gelu elu elu_ selu"
     " selu_ celu celu_ leaky_relu leaky_relu_ sigmoid sigmoid_ tanh tanh_ softplus softsign"
@@ -210,7 +225,7 @@ _FUNCTIONS: dict[Rule, str] = {
     " __gt__ __lt__ __ge__ __le__ __eq__ __ne__ gt lt ge le eq ne logical_and logical_or"
     " masked_fill",
     movement: "view reshape permute transpose t flatten unflatten squeeze unsqueeze chunk split"
-    " tensor_split unbind narrow select index_select __getitem__ stack roll flip pixel_shuffle"
+    " tensor_split unbind narrow select index_select __getitem__ stack roll flip"
     " pixel_unshuffle channel_shuffle native_channel_shuffle movedim moveaxis swapaxes swapdims"
     " expand expand_as view_as reshape_as repeat repeat_interleave tile hsplit vsplit"
     " split_with_sizes rot90 fliplr flipud channel_unshuffle adjoint ravel squeeze_ unsqueeze_"
@@ -233,7 +248,7 @@ _FUNCTIONS: dict[Rule, str] = {
 
 for _rule in (no_tensor, same):
     _rule.moves = True  # type: ignore[attr-defined]
-for _rule in (pool, unpool, reduction, softmax, dropout):
+for _rule in (pool, pixel_shuffle, unpool, reduction, softmax, dropout):
     _rule.spatial = True  # type: ignore[attr-defined]
 for _rule in (zeros, weights.conv, norms.layer_norm, norms.group_norm):
     _rule.sizes = True  # type: ignore[attr-defined]

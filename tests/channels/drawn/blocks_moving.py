@@ -135,14 +135,24 @@ def padded(n: str, c: int, r: Random) -> Block:
 
 
 def pixels(n: str, c: int, r: Random) -> Block:
-    return Block(
-        f"self.{n}_a, self.{n}_b = block({c}, {2 * c}), block({8 * c}, {c}, 1)",
-        f"x = self.{n}_b(F.pixel_unshuffle(self.{n}_a(x), 2))\n"
-        "x = F.interpolate(x, scale_factor=2)", c,
-    ) if r.random() < 0.5 else Block(
-        f"self.{n} = block({c}, 16)",
-        f"x = F.max_pool2d(F.pixel_shuffle(self.{n}(x), 2), 2)", 4,
-    )  # fmt: skip
+    between = r.choice(["x", "F.relu6(x) - 0.1", "F.avg_pool2d(x, 3, 1, 1)", f"self.{n}_d(x)"])
+    then = r.choice(["x", "torch.cat([x, y], 1)", "x + y", "torch.cat(x.chunk(2, 1)[::-1], 1)"])
+    return r.choice([
+        Block(
+            f"self.{n}_a, self.{n}_b = block({c}, {2 * c}), block({8 * c}, {c}, 1)",
+            f"x = self.{n}_b(F.pixel_unshuffle(self.{n}_a(x), 2))\n"
+            "x = F.interpolate(x, scale_factor=2)", c,
+        ),
+        Block(
+            f"self.{n} = block({c}, 16)",
+            f"x = F.max_pool2d(F.pixel_shuffle(self.{n}(x), 2), 2)", 4,
+        ),
+        Block(
+            f"self.{n}, self.{n}_d = block({c}, 16), conv(4, 4, 3, 4)",
+            f"y = self.{n}(x)\nx = F.pixel_shuffle(y, 2)\nx = F.pixel_unshuffle({between}, 2)\n"
+            f"x = {then}", 32 if "cat([" in then else 16,
+        ),
+    ])  # fmt: skip
 
 
 def unpool(n: str, c: int, r: Random) -> Block:

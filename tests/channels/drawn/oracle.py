@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from drawn.norms import group_norm, layer_norm, rms_norm
 from drawn.objects import everything, gap, portrait, tensors
-from drawn.program import Program, call
+from drawn.program import Program, call, uneven
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.flop_counter import FlopCounterMode
@@ -278,16 +278,6 @@ def named(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yields every parameter and buffer under each of its names."""
     yield from ((n, p.detach()) for n, p in net.named_parameters(remove_duplicate=False))
     yield from net.named_buffers(remove_duplicate=False)
-
-
-def uneven(cmap: Any, draw: Random) -> dict[str, list[int]]:
-    """Draws which classes of every group stay: a share of its own for each."""
-    return {
-        group.name: sorted(
-            draw.sample(range(group.size), max(1, round(group.size * draw.uniform(0.3, 0.9))))
-        )
-        for group in cmap.groups
-    }
 
 
 def run(net: nn.Module, example: Any) -> list[Tensor]:

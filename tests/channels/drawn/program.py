@@ -15,6 +15,9 @@ from drawn.block import Fragment
 from drawn.frames import HEADS, INPUTS, OUTPUTS
 from torch import Tensor, nn
 
+from prunebench.channels import ChannelMap, Plan, slim, trace
+from prunebench.errors import PrunebenchError
+
 BLOCKS: dict[str, Fragment] = {
     block.__name__: block
     for file in (blocks_moving, blocks_weights, blocks_python)
@@ -49,6 +52,7 @@ class Program:
         head, inputs, outputs: names in `HEADS`, `INPUTS` and `OUTPUTS`.
         seed: of every number inside: widths, variants, weights, images.
         warmed: whether the network has run before it is traced.
+        cut: whether it is what an earlier cut left, with the gathers that this took.
     """
 
     blocks: tuple[str, ...]
@@ -57,6 +61,7 @@ class Program:
     outputs: str = "tensor"
     seed: int = 0
     warmed: bool = False
+    cut: bool = False
 
     def source(self) -> str:
         """Returns the program that defines `net`."""
@@ -100,7 +105,15 @@ class Program:
                     t.copy_(_numbers(name, t, numbers))
         if self.warmed:
             call(net, self.example(1))
-        return net
+        return self._cut(net) if self.cut else net
+
+    def _cut(self, net: nn.Module) -> nn.Module:
+        """Returns what is left of `net` after a cut; `net` itself if there can be none."""
+        try:
+            cmap = trace(net, self.example(2))
+            return slim(net, cmap, Plan(uneven(cmap, Random(f"{self.seed} before"))))
+        except PrunebenchError:
+            return net
 
     def example(self, seed: int, count: int = 2) -> Any:
         """Returns `count` random inputs, as the network takes them."""
@@ -114,11 +127,24 @@ class Program:
         return made if kind == "dict" else tuple(made.values()) if kind == "tuple" else made["x"]
 
 
+def uneven(cmap: ChannelMap, draw: Random) -> dict[str, list[int]]:
+    """Draws which classes of every group stay: a share of its own for each."""
+    return {
+        group.name: sorted(
+            draw.sample(range(group.size), max(1, round(group.size * draw.uniform(0.3, 0.9))))
+        )
+        for group in cmap.groups
+    }
+
+
 def alone(fragment: str, seed: int) -> Program:
-    """Returns a network around one fragment; in every third one channels are moved behind it."""
+    """Returns a network around one fragment.
+
+    In every third one channels are moved behind it, and every fifth was cut before.
+    """
     warmed, more = seed % 2 == 1, ("swapped",) if seed % 3 == 2 else ()
     if fragment in BLOCKS:
-        return Program((fragment, *more), seed=seed, warmed=warmed)
+        return Program((fragment, *more), seed=seed, warmed=warmed, cut=seed % 5 == 4)
     place = next(
         name
         for name, names in (("head", HEADS), ("inputs", INPUTS), ("outputs", OUTPUTS))

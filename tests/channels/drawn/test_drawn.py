@@ -27,6 +27,7 @@ def drawn(most: int) -> st.SearchStrategy[Program]:
         inputs=st.sampled_from([*INPUTS]),
         outputs=st.sampled_from([*OUTPUTS]),
         seed=st.integers(0, 10**6), warmed=st.booleans(),
+        cut=st.sampled_from([False, False, False, True]),
     )  # fmt: skip
 
 
