@@ -200,11 +200,11 @@ class Labeller(TorchFunctionMode):
             nth = labeller.calls.get(name, 0)
             labeller.calls[name] = nth + 1
             entered = Entered(name, nth, labeller.ids.at, (args, kwargs))
-            if name not in labeller.still:
-                with torch._C.DisableTorchFunction():  # we look at labels, the labeller must not
-                    labeller.ids.enter(entered)
             try:
                 try:
+                    if name not in labeller.still:
+                        with torch._C.DisableTorchFunction():  # the labeller must not look on
+                            labeller.ids.enter(entered)
                     result = original(module, *args, **kwargs)
                     if name in labeller.tape.movers:
                         with torch._C.DisableTorchFunction():

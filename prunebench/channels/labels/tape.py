@@ -140,7 +140,7 @@ class Tape:
         turned: (steps before it, dimension) of reads along a dimension without channels.
         entered: (module, call number) -> what it is given.
         left: (module, call number) -> what a mover returns.
-        captured: module -> its forward as a graph, once surgery has needed it.
+        captured: (module, call number) -> its forward as a graph, once surgery has needed it.
     """
 
     count: int = 1
@@ -170,7 +170,7 @@ class Tape:
     turned: set[tuple[int, int]] = field(default_factory=set)
     entered: dict[tuple[str, int], Entered] = field(default_factory=dict)
     left: dict[tuple[str, int], list[Worn]] = field(default_factory=dict)
-    captured: dict[str, Any] = field(default_factory=dict)
+    captured: dict[tuple[str, int], Any] = field(default_factory=dict)
 
     @property
     def at(self) -> int:

@@ -87,7 +87,7 @@ def forward_graph(model: nn.Module) -> fx.Graph:
     graph, asked = _captured(model, training=False)
     if asked:
         other, _ = _captured(model, training=True)
-        if _described(graph) != _described(other):
+        if described(graph) != described(other):
             raise PruningError("its forward differs between training and eval mode")
     for node in graph.nodes:
         if isinstance(node.type, str):  # an annotation that TorchScript cannot read
@@ -123,7 +123,7 @@ def _mode_watched() -> Iterator[list[nn.Module]]:
         del nn.Module.training
 
 
-def _described(graph: fx.Graph) -> list[tuple[str, ...]]:
+def described(graph: fx.Graph) -> list[tuple[str, ...]]:
     """Returns what tells a captured forward from another."""
     return [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in graph.nodes]
 

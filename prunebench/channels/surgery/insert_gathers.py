@@ -36,24 +36,28 @@ class _Mender:
 
     Attributes:
         network: the slimmed network.
-        mended: modules that need it, and what mends them.
+        mended: names of modules that need it, and what mends them.
     """
 
     def __init__(self, model: nn.Module, slimmed: nn.Module, recheck: Recheck) -> None:
         """Works on `slimmed`, which was cut out of `model`."""
         self.model, self.network, self.recheck = model, slimmed, recheck
-        self.mended: list[tuple[nn.Module, Rewriter]] = []
+        self.mended: dict[str, Rewriter] = {}
 
     def __call__(
         self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception
     ) -> Any:
-        """Returns the result of a call of `module` that failed, and keeps a mended one."""
-        original = self.model.get_submodule(call.name)
+        """Returns the result of a call of `module` that failed, and keeps a mended one.
+
+        Where the module is called again, what mends it must be the same.
+        """
+        original, known = self.model.get_submodule(call.name), self.mended.get(call.name)
         with _asleep(labeller):
             stuck = self.recheck.stuck(call.name, error, call.given)
             try:
-                if call.nth or _is_altered(module):
-                    raise stuck.because("it has hooks, another forward, or is called again")
+                again = call.nth > 0 and (known is None or not self._had(call))
+                if again or _is_altered(module):
+                    raise stuck.because("it has hooks, another forward, or was called before")
                 dense = self._captured(original, call)
             except StuckError:
                 raise
@@ -65,17 +69,29 @@ class _Mender:
             result = rewriter.run(*given)
         except StuckError as failure:  # where nothing says whose channels they are, it is these
             raise StuckError(failure.where, failure.why, failure.groups or stuck.groups) from None
-        self.mended.append((module, rewriter))
+        with _asleep(labeller):
+            if known is not None and rewriter.changes() != known.changes():
+                calls = [self.recheck.cmap.tape.entered[call.name, nth] for nth in (0, call.nth)]
+                touched = [one.labels for one in _seen_in([made.given for made in calls])]
+                groups = self.recheck.groups(touched)
+                raise StuckError(call.name, "its calls need different channels", groups)
+        self.mended.setdefault(call.name, rewriter)
+        self.recheck.mended.add(call.name)
         return result
+
+    def _had(self, call: Entered) -> bool:
+        """Whether the dense network has such a call."""
+        return (call.name, call.nth) in self.recheck.cmap.tape.entered
 
     def _captured(self, original: nn.Module, call: Entered) -> Captured:
         """Returns the forward of a module of the dense network; the trial cut may have it."""
         tape = self.recheck.cmap.tape
-        known = tape.captured.get(call.name)
+        known = tape.captured.get((call.name, call.nth))
         if known is None:
-            graph = forward_graph(original)
+            first = tape.captured.get((call.name, 0))
+            graph = forward_graph(original) if first is None else first.graph
             nodes = self._labelled(original, graph, call)
-            known = tape.captured[call.name] = Captured(graph, nodes.starts, nodes.worn)
+            known = tape.captured[call.name, call.nth] = Captured(graph, nodes.starts, nodes.worn)
         return known
 
     def _labelled(self, original: nn.Module, graph: fx.Graph, call: Entered) -> LabelledNodes:
@@ -99,7 +115,7 @@ class _Mender:
 
     def finish(self) -> nn.Module:
         """Returns the network with every mended module in its place, in the modes it had."""
-        instead = {id(module): rewriter.finished() for module, rewriter in self.mended}
+        instead = {id(one.module): one.finished() for one in self.mended.values()}
         network = instead.get(id(self.network), self.network)
         waiting, seen = [network], {id(network)}
         while waiting:
@@ -137,6 +153,17 @@ def _arguments(module: nn.Module, call: Entered) -> list[Any]:
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     bound.apply_defaults()
     return list(bound.arguments.values())
+
+
+def _seen_in(value: Any) -> Iterator[Seen]:
+    """Yields the tensors in nested arguments of the dense forward."""
+    if isinstance(value, Seen):
+        yield value
+    elif isinstance(value, dict):
+        yield from _seen_in(list(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _seen_in(item)
 
 
 def _again(value: Any) -> Any:

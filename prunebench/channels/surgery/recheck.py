@@ -74,6 +74,7 @@ class Recheck:
         cmap, kept: channel map of the dense network, and which of its classes are left.
         made, at: how many of the dense forward's label vectors and steps were passed.
         mender: what mends modules whose forward fails, if anything does.
+        mended: names of those that it has mended.
     """
 
     def __init__(self, cmap: ChannelMap, kept: Kept) -> None:
@@ -81,6 +82,7 @@ class Recheck:
         self.cmap, self.kept = cmap, kept
         self.made = self.at = 0
         self.mender: Mend | None = None
+        self.mended: set[str] = set()
         self._stays = torch.from_numpy(kept[cmap.class_of])
 
     def left(self, ids: Tensor) -> Tensor:
@@ -188,7 +190,9 @@ class Recheck:
         """Does nothing: what is frozen was found in the dense network."""
 
     def enter(self, call: Entered) -> None:
-        """Does nothing: what modules are given is checked where they use it."""
+        """Has a module that was mended mended again: its own forward will not run any more."""
+        if call.name in self.mended:
+            raise MisplacedError("it is called again")
 
     def leave(self, call: Entered, result: list[Worn]) -> None:
         """Checks what a module returns that moves channels by numbers of its own."""

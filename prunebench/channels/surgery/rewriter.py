@@ -18,8 +18,9 @@ from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import Worn, worn
 from prunebench.channels.labels.tensors import put
 from prunebench.channels.labels.values import SHIFT, packed, put_values, ranks
+from prunebench.channels.map import as_array
 from prunebench.channels.mode import match_modes
-from prunebench.channels.surgery.graph import Captured, complete, only_moves
+from prunebench.channels.surgery.graph import Captured, complete, described, only_moves
 from prunebench.channels.surgery.recheck import Recheck, StuckError
 
 
@@ -139,6 +140,12 @@ class Rewriter(fx.Interpreter):
         put(value, (both & ((1 << SHIFT) - 1)) * 2)
         self.env[node] = put_values(value, both >> SHIFT)
         return node
+
+    def changes(self) -> Any:
+        """Returns what is the same for two calls of a module which any cut changes alike."""
+        labels = [one.labels for value in self.dense.worn.values() for one in _worn_in(value)]
+        class_of = self.recheck.cmap.class_of
+        return described(self.graph), [class_of[as_array(one >> 1)].tolist() for one in labels]
 
     def finished(self) -> fx.GraphModule:
         """Returns the module with its gathers, ready to run, in the modes that it had.

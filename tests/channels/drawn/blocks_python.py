@@ -223,14 +223,23 @@ def checkpointed(n: str, c: int, r: Random) -> Block:
 
 def recurrent(n: str, c: int, r: Random) -> Block:
     """A convolutional LSTM's cell, two steps."""
+    start = r.choice(["x.new_zeros(x.size(0), 8, 8, 8)", f"self.{n}_s(x)"])
+    parts = r.choice(["chunk(4, 1)", "split(8, 1)", "unflatten(1, (4, -1)).unbind(1)"])
     return Block(
-        f"self.{n}, self.{n}_g = block({c}, {c}), conv({c} + 8, 32)",
-        f"y = self.{n}(x)\nh = s = x.new_zeros(x.size(0), 8, 8, 8)\n"
-        "for _ in range(2):\n"
-        f"    i, f, o, g = self.{n}_g(torch.cat([y, h], 1)).chunk(4, 1)\n"
-        "    s = f.sigmoid() * s + i.sigmoid() * g.tanh()\n"
-        "    h = o.sigmoid() * s.tanh()\n"
+        f"self.{n}, self.{n}_s, self.{n}_c = block({c}, {c}), conv({c}, 8, 1), Cell{n}({c})",
+        f"y = self.{n}(x)\nh = s = {start}\n"
+        f"for _ in range(2):\n    h, s = self.{n}_c(y, h, s)\n"
         "x = h", 8,
+        f"""
+class Cell{n}(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.gates = conv(c + 8, 32)
+    def forward(self, y, h, s):
+        i, f, o, g = self.gates(torch.cat([y, h], 1)).{parts}
+        s = f.sigmoid() * s + i.sigmoid() * g.tanh()
+        return o.sigmoid() * s.tanh(), s
+""",
     )  # fmt: skip
 
 

@@ -56,3 +56,57 @@ class Initial(nn.Module):
 def test_a_state_stays_whole(check_exact) -> None:
     assert trace(Initial(), torch.randn(1, 3, 5)).frozen == {"start": "the state of rnn"}
     check_exact(Initial(), (2, 3, 5), most_kept=0.95)
+
+
+class Cell(nn.Module):
+    """A convolutional LSTM's: four gates out of one convolution of input and state."""
+
+    def __init__(self, parts: str) -> None:
+        super().__init__()
+        self.gates, self.hidden, self.parts = nn.Conv2d(6 + 8, 4 * 8, 3, padding=1), 8, parts
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, c = state
+        made = self.gates(torch.cat([x, h], 1))
+        if self.parts == "chunk":
+            i, f, o, g = made.chunk(4, 1)
+        else:
+            i, f, o, g = made.split(self.hidden, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class Video(nn.Module):
+    """Runs a cell over the images of a clip, from a state that is a convolution's or zeros."""
+
+    def __init__(self, parts: str = "chunk", *, zeros: bool = False) -> None:
+        super().__init__()
+        self.a, self.start = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 1)
+        self.cell, self.last, self.zeros = Cell(parts), nn.Conv2d(8, 5, 1), zeros
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = [torch.relu(self.a(x[:, at])) for at in range(x.size(1))]
+        h = self.start(frames[0])
+        if self.zeros:
+            h = torch.zeros(len(x), self.cell.hidden, *x.shape[3:], dtype=x.dtype, device=x.device)
+        c, made = h, []
+        for frame in frames:
+            h, c = self.cell(frame, (h, c))
+            made.append(self.last(h))
+        return torch.stack(made, 1)
+
+
+@pytest.mark.parametrize("parts", ["chunk", "split"])
+def test_the_state_of_a_cell_is_cut_with_its_gates(parts: str, check_exact) -> None:
+    net = Video(parts)
+    cmap = trace(net, torch.randn(1, 2, 3, 6, 6))
+    assert {group.name: group.size for group in cmap.groups} == {"a": 6, "start": 8}
+    sites = [(site.module, len(site.classes)) for site in cmap.group("start").producers]
+    assert sites == [("start", 8), ("cell.gates", 32)]
+    slimmed = check_exact(net, (2, 2, 3, 6, 6), most_kept=0.7)
+    assert slimmed.cell.gates.out_channels == 4 * slimmed.start.out_channels < 32
+
+
+def test_a_state_of_a_fixed_number_of_zeros_stays_whole(check_exact) -> None:
+    frozen = trace(Video(zeros=True), torch.randn(1, 2, 3, 6, 6)).frozen
+    assert "8 channels are made where" in frozen["cell.gates"]

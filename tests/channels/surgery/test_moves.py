@@ -271,6 +271,41 @@ def test_only_the_module_that_moves_is_captured(scramble, random_plan) -> None:
     assert dict(slimmed.named_parameters()).keys() == dict(net.named_parameters()).keys()
 
 
+def test_a_module_that_is_called_twice_is_mended_once(scramble, random_plan) -> None:
+    def between(net: Net, x: Tensor) -> Tensor:
+        return net.block(x) + net.block(F.max_pool2d(x, 3, 1, 1))
+
+    net = ready(Moody(between, 18, block=Chunked(6)), scramble)
+    cmap = trace(net, example())
+    assert "block.one" in {group.name for group in cmap.groups}
+    assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(4))
+
+
+class Swapped(nn.Module):
+    """Has no weights, and so may move other channels in every call."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, 4:], x[:, :4]], 1)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_calls_that_need_different_gathers_freeze_what_they_move(same, scramble) -> None:
+    def between(net: Moody, x: Tensor) -> Tensor:
+        return torch.cat([net.block(x), net.block(x.tanh() if same else F.relu(net.c(x)))], 1)
+
+    net = ready(Moody(between, 16, block=Swapped(), c=nn.Conv2d(8, 8, 1)), scramble)
+    net.block.stride = 1
+    cmap = trace(net, example())
+    names = {group.name for group in cmap.groups}
+    if same:
+        assert names == {"a", "b"}
+        assert exact(net, cmap, Plan({"a": [0, 1, 2, 6]}))
+    else:
+        assert names == {"b"}
+        assert cmap.frozen["a"] == "block does not follow a cut: its calls need different channels"
+    assert exact(net, cmap, Plan({"b": [0, 3]}))
+
+
 def test_a_captured_network_has_the_buffers_that_its_forward_exchanges(scramble) -> None:
     def between(net: Net, x: Tensor) -> Tensor:
         net.seen = torch.ones_like(x[:1, :1]) * 2
