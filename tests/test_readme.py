@@ -19,8 +19,9 @@ from prunebench.options import conf_dir, option
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+RIVALS = ("l1", "apoz", "sfp", "fpgm", "hrank", "taylor", "slimming")
 PAGES = ("tables", "options", "your_own", "tracking", "surgery", "clusters", "export")
-METHODS = ("foad", "thinet", "probability", "cac", "aofp")
+METHODS = ("foad", "thinet", "probability", "cac", "aofp", *RIVALS)
 #: whose commands run with the slow tests
 FURTHER_PAGES = ("index", "concepts", "pictures", "faq", *(f"methods/{one}" for one in METHODS))
 
