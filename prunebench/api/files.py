@@ -71,7 +71,7 @@ def load(
     """Returns a slim network in eval mode: a run's, or one of your own.
 
     Args:
-        path: a file that a run (``slim.pt``) or `save` wrote.
+        path: the folder of a run, its report or its ``slim.pt``; or a file that `save` wrote.
         model: for one of your own, a dense network as it was before it was pruned, with whatever
             weights; it is left unchanged. A run's network needs none.
         example: an input, should the one at pruning have held more than tensors and plain values.
@@ -79,7 +79,8 @@ def load(
     Raises:
         CheckpointError: the file is missing, damaged or of another network.
     """
-    content = slimmed.read(Path(path))
+    path = slimmed.file_of(Path(path))
+    content = slimmed.read(path)
     if OWN not in content:
         if model is not None:
             raise CheckpointError(f"{path} comes from a run and is loaded without model=")
@@ -90,7 +91,7 @@ def load(
             "as it was before it was pruned"
         )
     require_followable(model)
-    network = own.restored(Path(path), content, plain(model), example)
+    network = own.restored(path, content, plain(model), example)
     attributes = {
         "plan": Plan.from_json(content["plan"]),
         "report": from_json(PruningReport, content["report"], str(path)),

@@ -15,9 +15,12 @@ from prunebench import checkpoints
 from prunebench.channels import Example, Plan, add_position_biases_as_in, slim, trace
 from prunebench.errors import CheckpointError
 from prunebench.models import as_recorded
+from prunebench.records import FAILURE, REPORT
 
 #: version of the file's layout
 FORMAT = 1
+#: name of the slim network in a run's folder
+SLIM = "slim.pt"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,31 @@ def save(path: Path, network: nn.Module, provenance: Provenance) -> None:
             "network": network.state_dict(),
         },
     )
+
+
+def file_of(path: Path) -> Path:
+    """Returns the file with the slim network that `path` means: a run's folder, its report, itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = path.parent if path.name == REPORT else path
+    if path.is_dir() or path.name == REPORT:
+        if (folder / SLIM).is_file():
+            return folder / SLIM
+        if (folder / FAILURE).is_file():
+            raise CheckpointError(f"{folder} is of a run that failed: see its {FAILURE}")
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} does not exist")
+        raise CheckpointError(
+            f"{folder} holds no {SLIM}; give the folder of a run that finished (prunebench status "
+            "lists them), its report.json or its slim.pt"
+        )
+    if path.suffix == ".json":
+        raise CheckpointError(
+            f"{path} is no {REPORT}; give the folder of a run, its {REPORT} or its {SLIM}"
+        )
+    return path
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from prunebench.export import certificate as certificates
 from prunebench.export.own import Own
 from prunebench.models import ModelSpec
 from prunebench.options import component
-from prunebench.records import FAILURE, REPORT, Measurement, Report, from_json
+from prunebench.records import REPORT, Measurement, Report, from_json
 
-#: names of the slim networks in a run's folder
-SLIM, BEST = "slim.pt", "slim_best_val.pt"
+#: name of the slim network that did best on validation images in a run's folder
+BEST = "slim_best_val.pt"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def found(path: Path, own: Own | None = None) -> Source:
         ConfigError: `own` builds no network.
         DataError: the report is damaged.
     """
-    file = _file(path)
+    file = slimmed.file_of(path)
+    if certificates.beside(file).is_file():
+        raise CheckpointError(f"{file} is exported already: prunebench check {file} verifies it")
     content = slimmed.read(file)
     if OWN in content:
         return _of_ones_own(file, content, own)
@@ -145,30 +147,3 @@ def _of_ones_own(file: Path, content: Mapping[str, Any], own: Own | None) -> Sou
         "plans": content["plans"],
     }
     return Source(file, network, values, None, dense)
-
-
-def _file(path: Path) -> Path:
-    """Returns the file with the slim network that `path` means.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    folder = path.parent if path.name == REPORT else path
-    if path.is_dir() or path.name == REPORT:
-        if (folder / SLIM).is_file():
-            return folder / SLIM
-        if (folder / FAILURE).is_file():
-            raise CheckpointError(f"{folder} is of a run that failed: see its {FAILURE}")
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} does not exist")
-        raise CheckpointError(
-            f"{folder} holds no {SLIM}; give the folder of a run that finished (prunebench status "
-            "lists them), its report.json or its slim.pt"
-        )
-    if path.suffix == ".json":
-        raise CheckpointError(
-            f"{path} is no {REPORT}; give the folder of a run, its {REPORT} or its {SLIM}"
-        )
-    if certificates.beside(path).is_file():
-        raise CheckpointError(f"{path} is exported already: prunebench check {path} verifies it")
-    return path

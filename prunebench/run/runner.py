@@ -30,7 +30,7 @@ from prunebench.run.rehearsal import rehearse
 from prunebench.run.sensitivity import sensitivity
 from prunebench.run.trained import Trained
 from prunebench.run.workers import follow, further_processes, leading
-from prunebench.run.write_up import SLIM, outcome, write_up
+from prunebench.run.write_up import outcome, write_up
 from prunebench.tracking import Subject
 from prunebench.tracking.progress import Progress
 from prunebench.training.recorder import recorder_of
@@ -196,7 +196,7 @@ def finetune(
         std=data.std,
     )
     network.load_state_dict(done.last)
-    slimmed.save(context.folder / SLIM, network.eval(), origin)
+    slimmed.save(context.folder / slimmed.SLIM, network.eval(), origin)
     if pruned.network is pruned.repaired and not context.run.recipe.finetune.epochs:
         return [context.measure_again("finetuned_last", before)]
     last = context.measure("finetuned_last", network)

@@ -10,14 +10,12 @@ from functools import partial
 from torch import nn
 
 from prunebench import measure, records
+from prunebench.checkpoints.slimmed import SLIM
 from prunebench.records.environment import environment
 from prunebench.reports.plot.of_run import plots_of
 from prunebench.run.context import RunContext
 from prunebench.run.prune import Pruned
 from prunebench.tracking import Outcome
-
-#: the slimmed network after the last epoch
-SLIM = "slim.pt"
 
 
 def write_up(

@@ -162,5 +162,9 @@ def test_a_runs_network_says_how_its_images_are_normalised(tmp_path: Path) -> No
     expected = torch.tensor([-2.0, 2.0, -1.2, -0.4]).view(1, 1, 2, 2)
     torch.testing.assert_close(loaded.normalisation(pixels), expected)
     torch.testing.assert_close(loaded.normalisation(pixels / 255), expected)
+    for place in (tmp_path, tmp_path / "report.json"):
+        assert load(place).plan == plan
     with pytest.raises(CheckpointError, match="comes from a run and is loaded without model="):
-        load(tmp_path / "slim.pt", model=small)
+        load(tmp_path, model=small)
+    with pytest.raises(CheckpointError, match=r"holds no slim.pt; give the folder of a run"):
+        load(tmp_path.parent)
