@@ -144,6 +144,7 @@ def test_sensitivity_is_a_curve_and_a_line_of_the_map_for_each_group(tmp_path, m
     assert [list(line.get_ydata()) for line in curves.get_lines()] == [[90, 80, 50], [90, 88, 85]]
     assert list(curves.get_lines()[0].get_xdata()) == [0, 25, 75]
     assert heat.get_images()[0].get_array().tolist() == [[10, 40], [2, 5]]
+    assert heat.get_images()[0].get_clim() == (0, 40)  # from nothing, whatever was lost least
     assert [text.get_text() for text in heat.get_xticklabels()] == ["25", "75"]
 
 

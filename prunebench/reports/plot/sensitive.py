@@ -70,7 +70,9 @@ def _curves(axes: Axes, groups: dict[str, list[SensitivityPoint]], dense: float)
 def _heat(axes: Axes, groups: dict[str, list[SensitivityPoint]], dense: float) -> None:
     """Draws the points lost by every group at every share."""
     lost = [[dense - point.accuracy for point in points] for points in groups.values()]
-    image = axes.imshow(lost, aspect="auto", cmap="cividis_r")
+    values = [points for row in lost for points in row]
+    ends = (min(0.0, *values), max(1.0, *values))  # what loses nothing looks like nothing
+    image = axes.imshow(lost, aspect="auto", cmap="cividis_r", vmin=ends[0], vmax=ends[1])
     gone = [f"{100 * (1 - point.share):.0f}" for point in next(iter(groups.values()))]
     axes.set_xticks(range(len(gone)), gone)
     small = 6 if len(groups) > 24 else 7
