@@ -80,6 +80,7 @@ SMALLER = {
     "model=mynet": ["model.width=4"],
     "model=timm": ["model.name=test_resnet"],
     "budget=latency": ["model.width=1"],  # a tenth of it spends its time between layers
+    "experiment=deploy": ["model.width=0.5"],  # multiples of 8 leave a tenth whole
     "experiment=controls": ["model.depth=14"],
     "experiment=search_ratios": ["hydra.sweeper.n_trials=2"],
     "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
