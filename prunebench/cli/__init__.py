@@ -83,7 +83,13 @@ def hand_over(cfg: DictConfig) -> Report | None:
     """Checks `cfg` and runs it; a folder that Hydra made in vain does not stay."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    os.chdir(hydra_config.runtime.cwd)
     try:
+        require(
+            not hydra_config.job.chdir,
+            "hydra.job.chdir=true would have each run look in its own folder for data, baselines "
+            "and earlier runs; leave it out",
+        )
         require(
             not (launched() and sweep.sweep_name() and sweep.in_this_process()),
             "torchrun and srun make one run of their processes; start each run of a sweep with "

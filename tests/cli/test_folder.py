@@ -61,6 +61,7 @@ def test_what_a_run_without_a_name_left_is_nobodys(prunebench, tmp_path, left):
     [
         ([*TINY, "criterion=l1", "run.dry_run=true"], 0),
         ([*TINY, "criterion=l1", "budget=own"], 2),
+        ([*TINY, "criterion=l1", "hydra.job.chdir=true"], 2),
         ([*TINY, "criterion=l1", "name=deep/er", "recipe.finetune.lr=0"], 2),
         (["-m", *TINY, "criterion=l1,nonsense"], 2),
         (["-m", *TINY, "criterion=l1,l2", "budget=own"], 2),
