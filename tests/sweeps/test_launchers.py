@@ -46,6 +46,7 @@ def states(prunebench):
     return {job["name"]: job["state"] for job in status["jobs"]}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [
@@ -61,7 +62,7 @@ def states(prunebench):
 def test_on_one_machine(prunebench, tmp_path, plugin, words):
     pytest.importorskip(f"hydra_plugins.{plugin}")
     process = start(tmp_path, *SHORT, *words)
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 0, said.decode()
     assert list(states(prunebench).values()) == ["done"] * 4
     stored = [path for path in (tmp_path / "outputs" / "baselines").iterdir() if path.is_dir()]
