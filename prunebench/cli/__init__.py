@@ -83,7 +83,8 @@ def hand_over(cfg: DictConfig) -> Report | None:
     """Checks `cfg` and runs it; a folder that Hydra made in vain does not stay."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    os.chdir(hydra_config.runtime.cwd)
+    if hydra_config.job.chdir:  # back, so that the folder can go
+        os.chdir(hydra_config.runtime.cwd)
     try:
         require(
             not hydra_config.job.chdir,
