@@ -177,7 +177,11 @@ def _diverged(run: Training, what: str) -> TrainingError:
 
 
 def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> None:
-    """Validates, keeps the best, tells and saves. Waits for the device."""
+    """Validates, keeps the best, tells, and saves where it is due. Waits for the device.
+
+    The state after the last epoch is saved in any case. In between, an epoch of a GPU may take less
+    time than writing its weights.
+    """
     _check_loss(run)
     _check_weights(run)
     (correct, seen), tally = _count_correct(run, recorded), run.tally.over_all()
@@ -199,7 +203,8 @@ def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> 
     run.tally.clear()
     run.stage.log(record.row(run.stage.name, run.phase.epochs))
     task.epoch(_headline(record, run.phase.epochs))
-    if distributed.from_first(run.stage.checkpoint is not None):
+    checkpoint, ends = run.stage.checkpoint, run.over or run.epoch == run.phase.epochs
+    if distributed.from_first(checkpoint is not None and (ends or checkpoint.due())):
         run.save()
 
 

@@ -10,7 +10,7 @@ from prunebench.records import Report, from_json
 from prunebench.records.equality import first_difference
 from prunebench.records.metrics import read_metrics
 
-#: a checkpoint is written by an epoch's end or a signal alone
+#: a checkpoint is written by the last epoch's end or a signal alone
 LONG = [
     "model=mlp_512_512", "model.widths=[16,8]", "dataset=digits", "dataset.size=8",
     "dataset.train_size=512", "criterion=l1", "budget=macs", "recipe=quick",

@@ -171,18 +171,46 @@ def test_a_kill_while_the_epoch_is_logged_loses_nothing(tmp_path: Path) -> None:
         assert [row["epoch"] for row in rows] == list(range(epoch, 4))
 
 
-def test_saving_only_now_and_then_repeats_the_lost_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("at", "place"), [(2, (0, 2)), (5, (1, 0)), (7, (1, 2))])
+def test_saving_only_now_and_then_repeats_the_lost_steps(
+    at: int, place: tuple[int, int], tmp_path: Path
+) -> None:
     net = network()
     expected = outcome(net, train(net, data(), PHASE, stage(observers=[Shrinker()])))
-    checkpoint = Checkpoint(tmp_path / "c.pt", 1e9)  # at the ends of epochs only
+    asked: list[bool] = []
+
+    class Seldom(Checkpoint):
+        def due(self) -> bool:
+            asked.append(True)
+            return len(asked) == at
+
+    # after four steps it is asked, and once more at the epoch's end
+    checkpoint = Seldom(tmp_path / "c.pt", 0.0)
     with pytest.raises(Killed):
         train(network(), data(), PHASE, stage(checkpoint=checkpoint, observers=[KilledAt(7)]))
-    assert load(checkpoint.path)["epoch"] == 1
+    state = load(checkpoint.path)
+    assert (state["epoch"], state["step"]) == place
     net = network(3)
     observer = Shrinker()
     result = train(net, data(), PHASE, stage(checkpoint=checkpoint, observers=[observer]))
     assert outcome(net, result) == expected
     assert observer.events == ["start", "load", "finished"]
+
+
+def test_an_epoch_is_saved_where_it_is_due_and_the_last_in_any_case(tmp_path: Path) -> None:
+    saved: list[object] = []
+
+    class Counting(Checkpoint):
+        def save(self, state: Mapping[str, Any]) -> None:
+            saved.append((state["epoch"], state["step"]))
+            super().save(state)
+
+    train(network(), data(), PHASE, stage(checkpoint=Counting(tmp_path / "c.pt", 1e9)))
+    assert saved == [(3, 0)]
+    ended = [Shrinker(stop_after=6)]  # in the middle of the second epoch
+    train(network(), data(), PHASE,
+          stage(checkpoint=Counting(tmp_path / "d.pt", 1e9), observers=ended))  # fmt: skip
+    assert saved == [(3, 0), (2, 0)]
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
