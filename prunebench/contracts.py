@@ -9,6 +9,7 @@ training, a criterion or schedule gets an `Assignment` with the budget's `Limit`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -216,6 +217,10 @@ class Assignment:
         steps: per epoch.
         images: per epoch.
         log: receives a row whenever channels go.
+        plain: training images, unaugmented, in a seeded random order; as many as the criterion
+            needs, None for none.
+        held: images and labels int64 [n] that the training leaves out, in a seeded random order;
+            None where the criterion holds none.
     """
 
     cmap: ChannelMap
@@ -227,6 +232,8 @@ class Assignment:
     steps: int
     images: int
     log: Callable[[Mapping[str, Any]], None]
+    plain: Rows | None = None
+    held: tuple[Rows, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +271,9 @@ class Observer(Protocol):
 
     def after_step(self, moment: Moment) -> bool:
         """Called when the weights have moved; True ends the phase early."""
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Returns the block that an epoch's validation takes place in; it leaves nothing behind."""
 
     def finished(self) -> None:
         """Called when the last step is done; takes off whatever `start` put on the network."""

@@ -30,6 +30,8 @@ class Criterion(ABC):
 
     #: whether these images hold as many of each class; a field where an option leaves the choice
     class_balanced = False
+    #: fraction of the training images that it keeps out of a training that it watches; likewise
+    holdout = 0.0
     #: class constants that config.load checks against budget and schedule, before any training
     decides = False  # rank() fills GroupRank.kept, so budget=own may be used
     decides_in_rounds = False  # the decision is one of several, with training between

@@ -7,6 +7,7 @@ training repeats them bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +116,10 @@ class Sparsity:
             row = {"stage": f"{self.stage}-sparsity", "epoch": moment.epoch + 1}
             self.log({**row, "channels": len(z), **counts})
         return False
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Returns a block that changes nothing."""
+        return nullcontext()
 
     def finished(self) -> None:
         """Nothing is left on the network."""

@@ -7,8 +7,9 @@ ECCV 2020 (adaptive batch norm).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunebench.contracts import rows
 from prunebench.errors import require
@@ -49,25 +50,44 @@ class BnRecalibration(Repair):
         Only batch norms run in train mode; dropout stays off. A network without batch norms is left
         alone. Train modes and momenta are as before afterwards.
         """
-        import torch
-        from torch.nn.modules.batchnorm import _BatchNorm
+        relearn_statistics(
+            slimmed,
+            lambda some: evidence.task.run(slimmed, some),
+            evidence.images,
+            count=min(self.images, evidence.size),
+            batch=self.batch,
+        )
 
-        from prunebench.channels import in_mode
 
-        norms = [m for m in slimmed.modules() if isinstance(m, _BatchNorm)]
-        norms = [norm for norm in norms if norm.track_running_stats]
-        if not norms:
-            return
-        momenta = [norm.momentum for norm in norms]
-        images = min(self.images, evidence.size)
-        with in_mode(slimmed), torch.no_grad():
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.momentum = None  # torch's word for the plain average
-                norm.train()
-            # equal parts, since a small last batch would weigh as much as a whole one
-            for part in torch.arange(images).tensor_split(-(-images // self.batch)):
-                some = rows(evidence.images, int(part[0]), int(part[-1]) + 1)
-                evidence.task.run(slimmed, some)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+def relearn_statistics(
+    network: nn.Module, run: Callable[[Any], Any], images: Any, *, count: int, batch: int
+) -> None:
+    """Replaces the running statistics of all batch norms by their plain average over batches.
+
+    Args:
+        network: only its batch norms run in train mode; all else is as it was afterwards.
+        run: takes images through it.
+        images: see `rows`.
+        count: of them that are shown.
+        batch: most images per batch; batches are equally large.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from prunebench.channels import in_mode
+
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    with in_mode(network), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch's word for the plain average
+            norm.train()
+        # equal parts, since a small last batch would weigh as much as a whole one
+        for part in torch.arange(count).tensor_split(-(-count // batch)):
+            run(rows(images, int(part[0]), int(part[-1]) + 1))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -15,6 +15,7 @@ from prunebench.channels import ChannelMap, Plan, trace
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
+from prunebench.datasets import Data
 from prunebench.measure import CONVENTION
 from prunebench.records.widths import advice, odd_widths
 from prunebench.run import baseline
@@ -48,8 +49,7 @@ def dry_run(run: Run) -> None:
     budget = timed(asked, network, cmap, example, Path(run.settings.outputs) / LATENCY, note)
     run = replace(run, budget=budget)
     if run.schedule.trains:
-        images = sizes(data.train.labels, data.val.labels, data.test.labels)
-        foresee(run, network, cmap, len(data.train), images)
+        foresee(run, network, cmap, data, device)
         return
     counts = dense_counts(cmap)
     method = Method(run.criterion, run.budget, run.repair)
@@ -75,17 +75,20 @@ def dry_run(run: Run) -> None:
 
 
 def foresee(
-    run: Run, network: nn.Module, cmap: ChannelMap, training_images: int, images: str
+    run: Run, network: nn.Module, cmap: ChannelMap, data: Data, device: torch.device
 ) -> None:
     """Prints what pruning during training will go for; the plan only comes with the training.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
     """
-    observer = observer_of(run, cmap, training_images, lambda row: None)
+    observer, trained = observer_of(run, cmap, data, device, lambda row: None)
     observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
     observer.finished()
     console = Console()
+    images = sizes(trained.train.labels, data.val.labels, data.test.labels)
+    if held := len(data.train) - len(trained.train):
+        images += f"; {held:,} more are held for criterion.holdout"
     groups = run.budget.select(cmap)
     console.print(
         f"dry run: nothing is trained\ndata: {images}\n{len(groups)} groups of together "

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from prunebench.channels import ChannelMap, Plan
 from prunebench.checkpoints import Checkpoint
 from prunebench.config import Run
-from prunebench.contracts import Assignment, PruningObserver
+from prunebench.contracts import Assignment, PruningObserver, Rows
+from prunebench.datasets import Data, Images
+from prunebench.datasets.holdout import hold_out
+from prunebench.reproducibility import seed_for
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
 from prunebench.run.step import dense_counts
 from prunebench.schedules import TrainingSchedule
+from prunebench.training.batches import split_on
 
 
 def prune_while_training(
@@ -37,10 +43,11 @@ def prune_while_training(
         network = baseline.build(run, context.data).to(context.device)
     else:
         network = deepcopy(dense)
-    observer = observer_of(run, cmap, len(context.data.train), context.log)
+    observer, data = observer_of(run, cmap, context.data, context.device, context.log)
 
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
-        done = context.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
+        lesser = replace(context, data=data)
+        done = lesser.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
         return {**done.pack(), "plan": observer.plan().to_json()}
 
     done = context.ledger.do("pruning", compute)
@@ -66,20 +73,33 @@ def tell(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
 
 
 def observer_of(
-    run: Run, cmap: ChannelMap, images: int, log: Callable[[Mapping[str, Any]], None]
-) -> PruningObserver:
-    """Returns what watches the training: the criterion, or the schedule that asks it in between.
+    run: Run,
+    cmap: ChannelMap,
+    data: Data,
+    device: torch.device,
+    log: Callable[[Mapping[str, Any]], None],
+) -> tuple[PruningObserver, Data]:
+    """Returns what watches the training, and the splits that are trained on.
 
     Args:
-        run: with a schedule that trains.
+        run: with a schedule that trains; the criterion watches, or the schedule asks it in between.
         cmap: channel map of the network to be trained.
-        images: per epoch.
+        data: all there is; a criterion may hold some of the training images.
+        device: of the network.
         log: receives a row whenever channels go.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
+        DataError: there are too few images to hold any.
     """
     dense = dense_counts(cmap)
+    seed = seed_for(run.settings.seed, "selection")
+    trained, held = hold_out(data, run.criterion.holdout, seed % 2**32)
+
+    def shown(images: Images | None, count: int) -> tuple[Rows, torch.Tensor] | None:
+        return split_on(device, data, images).sample(count, seed=seed) if images and count else None
+
+    plain = shown(trained.train, run.criterion.images_needed)
     work = Assignment(
         cmap=cmap,
         groups=run.budget.select(cmap),
@@ -87,9 +107,11 @@ def observer_of(
         floors=run.budget.floors(cmap),
         seed=run.settings.seed,
         epochs=run.recipe.pruning.epochs,
-        steps=-(-images // run.recipe.pruning.batch_size),
-        images=images,
+        steps=-(-len(trained.train) // run.recipe.pruning.batch_size),
+        images=len(trained.train),
         log=log,
+        plain=None if plain is None else plain[0],
+        held=shown(held, 0 if held is None else len(held)),
     )
     assert isinstance(run.schedule, TrainingSchedule)
-    return run.schedule.observer(run.criterion, run.budget, dense, work)
+    return run.schedule.observer(run.criterion, run.budget, dense, work), trained

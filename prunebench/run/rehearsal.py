@@ -46,7 +46,7 @@ def rehearse(
         names = [group.name for group in run.budget.select(cmap)]
         steps = run.schedule.steps(names)
         if run.schedule.trains:
-            observer = observer_of(run, cmap, len(data.train), _ignore)
+            observer, _ = observer_of(run, cmap, data, example.device, _ignore)
             copied = deepcopy(network)
             observer.start(copied, optim.SGD(copied.parameters(), lr=1.0))
             observer.finished()

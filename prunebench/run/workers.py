@@ -116,16 +116,17 @@ def train_along(run: Run, device: torch.device, data: Data | None = None) -> Non
         data: the splits; None reads them for the first training, when process 0 has.
     """
     while (asked := distributed.next_training()) is not None:
-        data = data or run.dataset.load()
+        images = data = data or run.dataset.load()
         observers: list[Observer] = []
         if asked.phase.penalised:
             observers.append(Sparsity(asked.phase, data.shape))
         if asked.prunes:
             cmap = trace(bare(asked.network), tracing_image(data.shape))
-            observers.append(observer_of(run, cmap, len(data.train), _ignore))
+            observer, images = observer_of(run, cmap, data, device, _ignore)
+            observers.append(observer)
         stage = Stage(name=asked.name, seed=run.settings.seed, device=device, observers=observers)
         try:
-            train(asked.network, data, asked.phase, stage)
+            train(asked.network, images, asked.phase, stage)
         except PrunebenchError:  # process 0 comes to the same end, and tells
             return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from math import prod
 
 import torch
@@ -184,7 +185,13 @@ def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> 
     """
     _check_loss(run)
     _check_weights(run)
-    (correct, seen), tally = _count_correct(run, recorded), run.tally.over_all()
+    with ExitStack() as block:
+        for observer in run.stage.observers if len(run.val) else ():
+            block.enter_context(observer.validating())
+        correct, seen = _count_correct(run, recorded)
+        best = seen and (run.best is None or correct > run.best.val_correct)
+        best_state = _copy(run.shown) if best else run.best_state
+    tally = run.tally.over_all()
     run.tick()
     record = EpochRecord(
         epoch=run.epoch + 1,
@@ -197,8 +204,8 @@ def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> 
         seconds=run.seconds,
     )
     run.history.append(record)
-    if record.val_seen and (run.best is None or correct > run.best.val_correct):
-        run.best, run.best_state = record, _copy(run.shown)
+    if best:
+        run.best, run.best_state = record, best_state
     run.epoch, run.step, run.seconds = run.epoch + 1, 0, 0.0
     run.tally.clear()
     run.stage.log(record.row(run.stage.name, run.phase.epochs))

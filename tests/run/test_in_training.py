@@ -70,7 +70,7 @@ def test_theta_alone_may_decide():
     "method",
     [
         ["criterion=cac", "schedule=from_scratch", "criterion.n_min=10", "criterion.prune_every=4",
-         "criterion.max_step=0.1"],
+         "criterion.max_step=0.1", "criterion.holdout=0.1"],
         ["criterion=aofp", "schedule=during_training", "criterion.draws_per_half=4",
          "criterion.warmup_steps=2", "criterion.theta=0.5"],
     ],
@@ -85,6 +85,10 @@ def test_the_whole_way_through_the_command(prunebench, tmp_path, method):
     assert measured["pruned"]["macs"] <= 0.6 * measured["baseline"]["macs"]
     assert measured["finetuned_last"]["params"] < measured["baseline"]["params"]
     assert list(report["seconds"]).index("pruning") < list(report["seconds"]).index("finetune")
+    rows = map(json.loads, path.with_name("metrics.jsonl").read_text().splitlines())
+    seen = {row["stage"]: row["seen"] for row in rows if "seen" in row}
+    held = 0.1 if "criterion.holdout=0.1" in method else 0
+    assert seen["pruning"] == seen["finetune"] - round(held * seen["finetune"])
 
 
 def test_a_dry_run_says_what_it_will_go_for(prunebench):

@@ -6,6 +6,7 @@ leaves what came of it in ``FOLDER/RANK.pt``.
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,9 @@ class OwnLoss:
 
     def after_step(self, moment: Moment) -> bool:
         return False
+
+    def validating(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def finished(self) -> None:
         self.handle.remove()

@@ -1,6 +1,7 @@
 """The loop: resuming bit for bit, against a plain loop, and stopping where it diverges."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ class Shrinker:
     def after_step(self, moment: Moment) -> bool:
         self.calls += 1
         return self.calls == self.stop_after
+
+    def validating(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def finished(self) -> None:
         self.events.append("finished")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -83,6 +84,10 @@ class AofpObserver:
                 if met(self.work.limits, self.plan()):
                     return True
         return all(search.frozen for search in self.searches)
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Returns a block that changes nothing."""
+        return nullcontext()
 
     def finished(self) -> None:
         """Takes the hooks off."""

@@ -61,16 +61,25 @@ class Estimator(ABC):
     """Fading sums over the steps, one per channel.
 
     Attributes:
-        sums: name -> [C].
-        decay: what a step leaves of the sums of all before it.
+        means: names of what is averaged.
+        reads_slope: whether the derivative by the gates is asked for.
+        sums: for each of `means`, by name -> [C]: the sum over its samples (``x``), that of their
+            squares (``xx``), their number (``n``), and the sum of the squares of the weights to
+            which they have faded (``nn``).
+        decay: what a step leaves of the weights of all before it.
     """
 
-    names: tuple[str, ...]
+    means: tuple[str, ...]
+    reads_slope = False
 
     def __init__(self, channels: int, decay: float, device: torch.device) -> None:
         """Begins with nothing."""
         exact = torch.float32 if device.type == "mps" else torch.float64
-        self.sums = {name: torch.zeros(channels, dtype=exact, device=device) for name in self.names}
+        self.sums = {
+            f"{name} {kind}": torch.zeros(channels, dtype=exact, device=device)
+            for name in self.means
+            for kind in ("x", "xx", "n", "nn")
+        }
         self.decay = decay
 
     @abstractmethod
@@ -90,13 +99,38 @@ class Estimator(ABC):
         Both are over all processes, each of which must ask.
         """
 
+    def errors(self) -> Tensor:
+        """Returns the standard errors of the estimates [C], as of independent samples.
+
+        Infinite where there are not two of them. Over all processes, each of which must ask.
+        """
+        sums, squared = self.over_all(), torch.zeros(())
+        for name in self.means:
+            x, xx, n, nn = (sums[f"{name} {kind}"] for kind in ("x", "xx", "n", "nn"))
+            spread = (xx / n - (x / n) ** 2).clamp(min=0)
+            # weights that fade are worth as many equal ones as their squares say; one fewer, since
+            # the mean is of the same samples
+            free = n**2 / nn - 1
+            squared = squared + torch.where(free > 0, spread / free, torch.inf)
+        return squared.sqrt()
+
     def over_all(self) -> dict[str, Tensor]:
         """Returns the sums over all processes."""
         return {name: distributed.total(value) for name, value in self.sums.items()}
 
-    def _fade(self, **values: Tensor) -> None:
-        for name, value in values.items():
-            self.sums[name].mul_(self.decay).add_(value)
+    def _add(self, name: str, values: Tensor, which: Tensor) -> None:
+        """Adds the samples of a step to a mean.
+
+        Args:
+            name: of the mean.
+            values: [N, C] or [N, 1].
+            which: [N, C], 1 where a sample counts and 0 elsewhere.
+        """
+        count, faded = which.sum(0), self.decay
+        self.sums[f"{name} x"].mul_(faded).add_((values * which).sum(0))
+        self.sums[f"{name} xx"].mul_(faded).add_((values.square() * which).sum(0))
+        self.sums[f"{name} n"].mul_(faded).add_(count)
+        self.sums[f"{name} nn"].mul_(faded**2).add_(count)
 
 
 class OnOff(Estimator):
@@ -106,7 +140,7 @@ class OnOff(Estimator):
         kind: of score, ``acc``, ``soft`` or ``ce``.
     """
 
-    names = ("on_score", "on", "off_score", "off")
+    means = ("on", "off")
 
     def __init__(self, channels: int, decay: float, device: torch.device, *, kind: str) -> None:
         """Begins with nothing."""
@@ -115,15 +149,15 @@ class OnOff(Estimator):
 
     def add(self, draw: Draw, slope: Tensor, found: Outcome) -> None:
         """Adds a step; gates strictly between 0 and 1 count for neither side."""
-        score = found.score(self.kind)
+        score = found.score(self.kind)[:, None]
         off = draw.off.float()
-        on = 1 - off - draw.uniform.float()
-        self._fade(on_score=score @ on, on=on.sum(0), off_score=score @ off, off=off.sum(0))
+        self._add("on", score, 1 - off - draw.uniform.float())
+        self._add("off", score, off)
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Returns the difference of the means, and the number of samples with the channel off."""
         s = self.over_all()
-        return s["on_score"] / s["on"] - s["off_score"] / s["off"], s["off"]
+        return s["on x"] / s["on n"] - s["off x"] / s["off n"], s["off n"]
 
 
 class GateGradient(Estimator):
@@ -136,7 +170,8 @@ class GateGradient(Estimator):
         soft: score by the true class's probability p (ds = -p dloss) instead of the loss.
     """
 
-    names = ("slope", "drawn")
+    means = ("slope",)
+    reads_slope = True
 
     def __init__(self, channels: int, decay: float, device: torch.device, *, soft: bool) -> None:
         """Begins with nothing."""
@@ -146,10 +181,9 @@ class GateGradient(Estimator):
     def add(self, draw: Draw, slope: Tensor, found: Outcome) -> None:
         """Adds a step."""
         rise = -slope * found.score("soft")[:, None] if self.soft else -slope
-        drawn = draw.uniform.float()
-        self._fade(slope=(rise * drawn).sum(0), drawn=drawn.sum(0))
+        self._add("slope", rise, draw.uniform.float())
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Returns the mean derivative, and the number of uniform gates behind it."""
         s = self.over_all()
-        return s["slope"] / s["drawn"], s["drawn"]
+        return s["slope x"] / s["slope n"], s["slope n"]

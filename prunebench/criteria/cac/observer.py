@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from prunebench.channels import Plan
+from prunebench.channels import Plan, in_mode
 from prunebench.channels.consumer_gates import ConsumerFactors
-from prunebench.contracts import Assignment, Moment
-from prunebench.criteria.cac.estimators import Draw, Estimator, GateGradient, OnOff, outcome
-from prunebench.criteria.cac.removal import Removal
+from prunebench.contracts import Assignment, Moment, Rows
+from prunebench.criteria.cac.estimators import (
+    Draw,
+    Estimator,
+    GateGradient,
+    OnOff,
+    Outcome,
+    outcome,
+)
+from prunebench.criteria.cac.gates import Gates
+from prunebench.criteria.cac.removal import Estimates, Removal
 from prunebench.criteria.cac.settings import CacSettings
 from prunebench.errors import PruningError
-from prunebench.reproducibility import seed_for
+from prunebench.repairs.bn_recalibration import relearn_statistics
 from prunebench.training import distributed
 
-#: below this width the expected number of perturbed channels per image is capped at 1
-NARROW = 16
+#: images per batch that batch norms learn the undisturbed statistics from
+RELEARN_BATCH = 128
 
 
 class CacObserver:
@@ -40,7 +51,8 @@ class CacObserver:
         self.settings, self.work = settings, work
         self.factors, self.removal = ConsumerFactors(work.groups), Removal(settings, work)
         self.sizes = [group.size for group in work.groups]
-        self.gating = True
+        self.gates = Gates(settings, self.sizes, work.seed)
+        self.gating, self.threshold = True, 0.0
         self.at = (0, 0)  # epoch and step of the forward to come
         self.draw: Draw | None = None
         self.logits: Tensor | None = None
@@ -51,14 +63,14 @@ class CacObserver:
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
         """Puts the hooks on."""
-        self.device = next(network.parameters()).device
+        self.network, self.device = network, next(network.parameters()).device
+        self.gates.to(self.device)
         self.factors.attach(network)
         self._refresh()
         self.handles = [
             network.register_forward_pre_hook(self._before),
             network.register_forward_hook(self._behind),
         ]
-        self.chances = self._chances().to(self.device)
         decay = 1 - 1 / max(1.0, self.settings.ema_epochs * self.work.steps)
         self.estimator = _estimator(self.settings, sum(self.sizes), decay, self.device)
 
@@ -66,18 +78,15 @@ class CacObserver:
         """Adds the step to the estimates."""
         if self.draw is None:
             return
-        assert self.factors.gates is not None
         assert self.logits is not None
         with torch.no_grad():
-            # the gradients are of the mean over the batch; one image's own loss is wanted
-            slope = (
-                torch.cat(
-                    [torch.zeros_like(g) if g.grad is None else g.grad for g in self.factors.gates],
-                    1,
-                )
-                * moment.mean_over
-            )
-            self.estimator.add(self.draw, slope, outcome(self.logits, moment.labels))
+            if self.work.held is None:
+                # the gradients are of the mean over the batch; one image's own loss is wanted
+                slope = self._slope([gate.grad for gate in self._given()]) * moment.mean_over
+                found = outcome(self.logits, moment.labels)
+            else:
+                slope, found = self._on_held(moment, *self.work.held)
+            self.estimator.add(self.draw, slope, found)
         self.draw = self.logits = self.factors.gates = None
 
     def after_step(self, moment: Moment) -> bool:
@@ -88,6 +97,22 @@ class CacObserver:
         if self.gating and self.removal.due(step):
             self._remove(step)
         return False
+
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """Lets batch norms see the undisturbed network while the gates are on, and takes it back.
+
+        Running statistics are those of disturbed channels until then.
+        """
+        if not self.gating or self.work.plain is None:
+            yield
+            return
+        buffers = {name: value.clone() for name, value in self.network.named_buffers()}
+        images, network = self.work.plain, self.network
+        relearn_statistics(network, network, images, count=len(images), batch=RELEARN_BATCH)
+        yield
+        for name, value in self.network.named_buffers():
+            value.copy_(buffers[name])
 
     def finished(self) -> None:
         """Takes the hooks off."""
@@ -102,6 +127,7 @@ class CacObserver:
             "sums": dict(self.estimator.sums),
             "alive": list(self.factors.alive),
             "gating": self.gating,
+            "threshold": self.threshold,
             "at": list(self.at),
         }
 
@@ -111,7 +137,7 @@ class CacObserver:
             self.estimator.sums[name].copy_(value)
         self.factors.alive = [alive.cpu().clone() for alive in state["alive"]]
         self._refresh()
-        self.gating = state["gating"]
+        self.gating, self.threshold = state["gating"], state["threshold"]
         self.at = (state["at"][0], state["at"][1])
 
     def plan(self) -> Plan:
@@ -122,47 +148,64 @@ class CacObserver:
 
     def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Draws the gates of a training forward."""
-        if not (network.training and self.gating):
+        if network.training and self.gating:
+            self._open(len(inputs[0]), "cac gates", *self.at)
+        else:
             self.factors.gates = None
-            return
-        source = torch.Generator(self.device)
-        draws = (*self.at, *distributed.own_draws())
-        source.manual_seed(seed_for(self.work.seed, "cac gates", *draws))
-        rows = 1 if self.settings.scope == "batch" else len(inputs[0])
-        draw = draw_gates(self.chances, self.alive, rows, source)
-        if rows != len(inputs[0]):
-            wide = (len(inputs[0]), -1)
-            draw = Draw(draw.gates.expand(wide), draw.uniform.expand(wide), draw.off.expand(wide))
-        self.draw = draw
-        parts = torch.split(draw.gates, self.sizes, 1)
-        self.factors.gates = [part.clone().requires_grad_() for part in parts]
 
     def _behind(self, network: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
         """Keeps the logits of a training forward."""
         if self.draw is not None:
             self.logits = logits.detach()
 
+    def _open(self, rows: int, what: str, *place: int) -> None:
+        """Draws the gates of a forward of `rows` images, as leaves of its graph."""
+        self.draw = self.gates.draw(rows, what, *place, *distributed.own_draws())
+        parts = torch.split(self.draw.gates, self.sizes, 1)
+        self.factors.gates = [part.clone().requires_grad_() for part in parts]
+
+    def _given(self) -> list[Tensor]:
+        """Returns the gates of the latest forward, group by group."""
+        assert self.factors.gates is not None
+        return self.factors.gates
+
+    def _slope(self, grads: Sequence[Tensor | None]) -> Tensor:
+        """Returns the gradients of all gates side by side; 0 where the loss asked none."""
+        pairs = zip(self._given(), grads, strict=True)
+        return torch.cat([torch.zeros_like(g) if d is None else d for g, d in pairs], 1)
+
+    def _on_held(self, moment: Moment, images: Rows, labels: Tensor) -> tuple[Tensor, Outcome]:
+        """Returns slope and outcome of as many held images as the step has, with gates anew.
+
+        In eval mode: running statistics are those of disturbed channels, as these are, and every
+        image is on its own. The images come in turns; each process has its own.
+        """
+        count = min(len(moment.labels), len(labels))
+        turn = (moment.epoch * moment.steps + moment.step) * distributed.size() + distributed.rank()
+        first = turn % (len(labels) // count) * count
+        targets = labels[first : first + count]
+        with in_mode(self.network), torch.set_grad_enabled(self.estimator.reads_slope):
+            self._open(count, "cac held", moment.epoch, moment.step)
+            # not called, since `_before` would close the gates for a forward that is not trained on
+            logits = self.network.forward(images[first : first + count])
+            grads: Sequence[Tensor | None] = [None] * len(self.sizes)
+            if self.estimator.reads_slope:
+                loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
+                grads = torch.autograd.grad(loss, self._given(), allow_unused=True)
+        return self._slope(grads), outcome(logits.detach(), targets)
+
     def _refresh(self) -> None:
         """Brings what is on the device up to date with the channels left."""
         self.factors.refresh()
-        self.alive = torch.cat(self.factors.alive).to(self.device)
-
-    def _chances(self) -> Tensor:
-        """Returns the probabilities of U(0, 1) and of 0 for every channel [2, C]."""
-        wanted = torch.tensor([self.settings.p_uniform, self.settings.p_off])
-        parts = []
-        for size in self.sizes:
-            perturbed = float(wanted.sum()) * size
-            scale = 1 / perturbed if size < NARROW and perturbed > 1 else 1.0
-            parts.append((wanted * scale)[:, None].expand(2, size))
-        return torch.cat(parts, 1)
+        self.gates.alive = torch.cat(self.factors.alive).to(self.device)
 
     def _require_enough(self) -> None:
         """Refuses a training in which no channel's estimate can become good enough."""
         work, settings = self.work, self.settings
         epochs = min(settings.ema_epochs, settings.end * work.epochs)
-        chances = self._chances()[1 if settings.estimator == "acc_diff" else 0]
-        expected = float(chances.min()) * epochs * work.images
+        chances = self.gates.chances[1 if settings.estimator == "acc_diff" else 0]
+        images = work.images if work.held is None else work.steps * len(work.held[1])
+        expected = float(chances.min()) * epochs * min(images, work.images)
         if expected < settings.n_min:
             raise PruningError(
                 f"criterion=cac would see the rarest channel disturbed {expected:.0f} times where "
@@ -174,35 +217,28 @@ class CacObserver:
 
     def _remove(self, step: int) -> None:
         """Removes channels until the counts are down to the ramp's level at `step`."""
-        scores, seen = (value.cpu() for value in self.estimator.scores())
-        before = self.plan()
-        plan = self.removal.next_plan(step, before, scores, seen)
+        known, before = self._known(), self.plan()
+        plan = self.removal.next_plan(step, before, known, self.threshold)
+        row: dict[str, Any] = {"stage": f"removal-{step}"}
+        if known.errors is not None:
+            row |= {
+                "held_back": int(self.removal.still_useful(before, known, self.threshold).sum())
+            }
+            self.threshold = self.removal.raised(self.threshold, before, plan, known.scores)
+            row |= {"threshold": self.threshold}
         for group, alive in zip(self.work.groups, self.factors.alive, strict=True):
             alive.zero_()
             alive[list(plan.kept[group.name])] = True
         self._refresh()
         self.gating = not self.removal.met(plan)
         if plan != before or not self.gating:
-            row = {"stage": f"removal-{step}", "gates": self.gating}
-            self.work.log({**row, **self.removal.row(plan)})
+            self.work.log({**row, "gates": self.gating, **self.removal.row(plan)})
 
-
-def draw_gates(chances: Tensor, alive: Tensor, rows: int, source: torch.Generator) -> Draw:
-    """Returns gates for `rows` images.
-
-    Args:
-        chances: probabilities of U(0, 1) and of 0 [2, C].
-        alive: bool [C]; the gate of any other channel is 0 and counts for nothing.
-        rows: number of images.
-        source: generator, on the device of the others.
-    """
-    where, value = torch.rand(
-        2, rows, alive.numel(), generator=source, device=alive.device
-    ).unbind()
-    uniform = (where < chances[0]) & alive
-    off = (where >= chances[0]) & (where < chances.sum(0)) & alive
-    gates = torch.where(uniform, value, (~off).float()) * alive
-    return Draw(gates, uniform, off)
+    def _known(self) -> Estimates:
+        """Returns the estimates so far, with standard errors where somebody asks."""
+        scores, seen = (value.cpu() for value in self.estimator.scores())
+        asked = self.settings.evidence is not None
+        return Estimates(scores, seen, self.estimator.errors().cpu() if asked else None)
 
 
 def _estimator(

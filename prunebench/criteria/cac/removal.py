@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -13,6 +14,21 @@ from prunebench.contracts import Assignment
 from prunebench.criteria.cac.ramp import cubic, fewest, level
 from prunebench.criteria.cac.settings import CacSettings
 from prunebench.errors import PruningError
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What is known of all channels of all groups, side by side, on the CPU.
+
+    Attributes:
+        scores: what accuracy would lose without each [C].
+        seen: (effective) number of samples behind each [C].
+        errors: standard errors of the scores [C]; None where nobody asks.
+    """
+
+    scores: Tensor
+    seen: Tensor
+    errors: Tensor | None = None
 
 
 class Removal:
@@ -41,19 +57,20 @@ class Removal:
         turn = (step - self.begin) % self.settings.prune_every == 0
         return step >= self.begin and (turn or step >= self.end)
 
-    def next_plan(self, step: int, plan: Plan, scores: Tensor, seen: Tensor) -> Plan:
+    def next_plan(self, step: int, plan: Plan, known: Estimates, threshold: float) -> Plan:
         """Returns what stays of `plan` once the counts are down to the ramp's level at `step`.
 
         Args:
             step: steps done.
             plan: the channels left.
-            scores: on the CPU, of all channels of all groups [C].
-            seen: (effective) number of samples behind each [C].
+            known: of all channels.
+            threshold: see `still_useful`.
 
         Raises:
             PruningError: the ramp is over and a limit not met.
         """
-        scores = torch.where(seen >= self.settings.n_min, scores, torch.inf)
+        free = (known.seen >= self.settings.n_min) & ~self.still_useful(plan, known, threshold)
+        scores = torch.where(free, known.scores, torch.inf)
         final = step >= self.end
         progress = 1.0 if final else cubic(step, self.begin, self.end)
         levels = [
@@ -74,8 +91,25 @@ class Removal:
             most=most,
         )
         if final and not there:
-            self._refuse(left, int(seen.lt(self.settings.n_min).sum()))
+            self._refuse(left, known, threshold)
         return left
+
+    def still_useful(self, plan: Plan, known: Estimates, threshold: float) -> Tensor:
+        """Returns which channels of `plan` are shown to matter more than `threshold`, bool [C].
+
+        None are where the settings ask for no evidence.
+        """
+        if known.errors is None or self.settings.evidence is None:
+            return torch.zeros_like(known.seen, dtype=torch.bool)
+        lowest = known.scores - self.settings.evidence * known.errors
+        return (lowest > threshold) & self._left(plan)
+
+    def raised(self, threshold: float, before: Plan, after: Plan, scores: Tensor) -> float:
+        """Returns the highest of `threshold` and the scores [C] of what went between two plans."""
+        for group, part in zip(self.work.groups, torch.split(scores, self.sizes), strict=True):
+            gone = set(before.kept[group.name]) - set(after.kept[group.name])
+            threshold = max([threshold, *part[sorted(gone)].tolist()])
+        return threshold
 
     def met(self, plan: Plan) -> bool:
         """Whether `plan` meets all limits."""
@@ -112,15 +146,29 @@ class Removal:
         counts = {limit.unit: limit.amount(plan) for limit in self.work.limits}
         return {**counts, "kept": {name: len(kept) for name, kept in plan.kept.items()}}
 
-    def _refuse(self, plan: Plan, unseen: int) -> None:
+    def _left(self, plan: Plan) -> Tensor:
+        """Returns which channels of all groups `plan` keeps, bool [C]."""
+        parts = []
+        for group in self.work.groups:
+            part = torch.zeros(group.size, dtype=torch.bool)
+            part[list(plan.kept[group.name])] = True
+            parts.append(part)
+        return torch.cat(parts)
+
+    def _refuse(self, plan: Plan, known: Estimates, threshold: float) -> None:
         """Says why the limits are not met."""
         found = ", ".join(
             f"{limit.amount(plan):,} {limit.unit} (limit {limit.target:,})"
             for limit in self.work.limits
         )
+        held = int(self.still_useful(plan, known, threshold).sum())
+        unseen = int((known.seen.lt(self.settings.n_min) & self._left(plan)).sum())
+        evidence = (
+            f", {held} held back by criterion.evidence={self.settings.evidence:g}" if held else ""
+        )
         raise PruningError(
             f"criterion=cac ends at {found}, with {unseen} channels seen fewer than "
-            f"criterion.n_min={self.settings.n_min} times, floors of budget.floor and "
+            f"criterion.n_min={self.settings.n_min} times{evidence}, floors of budget.floor and "
             f"criterion.least={self.settings.least}, and criterion.max_step="
             f"{self.settings.max_step:g} of all channels every criterion.prune_every="
             f"{self.settings.prune_every} steps; loosen one of them, train longer, or ask for less"

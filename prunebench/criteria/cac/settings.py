@@ -36,6 +36,13 @@ class CacSettings(TrainingCriterion):
         max_step: largest fraction of all channels that goes at once, but for the last time.
         per_cost: rank by score per MACs (or whatever the budget limits) saved.
         least: fraction of every group that stays in any case, and no fewer than 2 channels.
+        evidence: a channel goes only while its estimate less so many standard errors is no higher
+            than the running threshold: the highest estimate of a channel that has gone, 0 before
+            (our reading; the spec names a threshold and defines none). null = the order alone.
+        holdout: fraction of the training images that are kept out of the training, which the
+            estimates are then made on: one more forward a step, in eval mode.
+        recalibrate: training images on which batch norms learn the statistics of the undisturbed
+            network before each validation while the gates are on; 0 validates with those they have.
     """
 
     estimator: str
@@ -51,6 +58,9 @@ class CacSettings(TrainingCriterion):
     max_step: float
     per_cost: bool
     least: float
+    evidence: float | None
+    holdout: float
+    recalibrate: int
 
     reads_logits = True
 
@@ -76,6 +86,28 @@ class CacSettings(TrainingCriterion):
         require(self.prune_every >= 1, f"prune_every must be at least 1, got {self.prune_every}")
         require(0 < self.max_step <= 1, f"max_step must lie in (0, 1], got {self.max_step}")
         require(0 <= self.least < 1, f"least must lie in [0, 1), got {self.least}")
+        self._check_looks()
+
+    def _check_looks(self) -> None:
+        """Raises ConfigError where what is looked at makes no sense."""
+        require(
+            self.evidence is None or self.evidence > 0,
+            f"evidence must be positive (1.64 is one-sided 95 %), or null, got {self.evidence}",
+        )
+        require(
+            self.evidence is None or self.scope == "sample",
+            "evidence needs scope=sample: images that share their gates are not independent",
+        )
+        require(0 <= self.holdout < 1, f"holdout must lie in [0, 1), got {self.holdout}")
+        require(
+            self.recalibrate == 0 or self.recalibrate >= 2,
+            f"recalibrate must be 0 or at least 2 images, got {self.recalibrate}",
+        )
+
+    @property
+    def images_needed(self) -> int:
+        """Number of training images shown to batch norms."""
+        return self.recalibrate
 
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError where the training in which pruning happens does not suit."""

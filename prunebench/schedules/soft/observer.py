@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,10 @@ class SoftObserver:
         if due and moment.step + 1 == moment.steps:
             self._select(epoch)
         return False
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Returns a block that changes nothing."""
+        return nullcontext()
 
     def finished(self) -> None:
         """Nothing is left on the network."""

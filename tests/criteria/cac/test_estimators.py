@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunebench.criteria.cac.estimators import Draw, GateGradient, OnOff, Outcome, outcome
-from prunebench.criteria.cac.observer import draw_gates
+from prunebench.criteria.cac.gates import draw_gates
 from prunebench.criteria.cac.ramp import cubic, fewest
 
 CPU = torch.device("cpu")
@@ -129,6 +129,57 @@ def test_sums_fade_by_the_decay():
     assert found[0] == (0.5 * 4 + 1) / 1.5
     assert seen.tolist() == [1.5, 0.0]
     assert found[1].isnan()  # nothing known: the observer asks how many were seen
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.9])
+def test_standard_errors_are_those_of_a_weighted_mean(decay):
+    """Against plain lists of samples and of what is left of the weight of each."""
+    steps, rows = 12, 30
+    soft, on_off = GateGradient(8, decay, CPU, soft=True), OnOff(8, decay, CPU, kind="soft")
+    samples: dict[str, list[list[tuple[float, float]]]] = {
+        name: [[] for _ in range(8)] for name in ("slope", "on", "off")
+    }
+    for step in range(steps):
+        drawn = draw(0.3, 0.3, rows, seed=step)
+        gates = drawn.gates.clone().requires_grad_()
+        losses = loss(gates)
+        losses.sum().backward()
+        found = Outcome(losses.detach(), margin(drawn.gates) > 0)
+        for estimator in (soft, on_off):
+            estimator.add(drawn, gates.grad, found)
+        weight, s = decay ** (steps - 1 - step), (-losses.detach()).exp()
+        for image, gate in itertools.product(range(rows), range(8)):
+            uniform, off = bool(drawn.uniform[image, gate]), bool(drawn.off[image, gate])
+            name = "slope" if uniform else "off" if off else "on"
+            value = -float(gates.grad[image, gate] * s[image]) if uniform else float(s[image])
+            samples[name][gate].append((value, weight))
+
+    def squared_error(pairs: list[tuple[float, float]]) -> float:
+        values, weights = np.array(pairs).T
+        mean = np.average(values, weights=weights)
+        shares = (weights / weights.sum()) ** 2
+        unbiased = np.average((values - mean) ** 2, weights=weights) / (1 - shares.sum())
+        return float(unbiased * shares.sum())
+
+    wanted = [squared_error(pairs) ** 0.5 for pairs in samples["slope"]]
+    assert soft.errors().tolist() == pytest.approx(wanted, rel=1e-5)
+    pairs = zip(samples["on"], samples["off"], strict=True)
+    wanted = [(squared_error(on) + squared_error(off)) ** 0.5 for on, off in pairs]
+    assert on_off.errors().tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_standard_errors_hold_what_they_promise_and_nothing_seen_is_unsure():
+    errors, found = [], []
+    for seed in range(60):
+        estimator = GateGradient(8, 1.0, CPU, soft=True)
+        assert estimator.errors().isinf().all()
+        feed(estimator, draw(0.2, 0.1, 500, seed))
+        errors.append(estimator.errors())
+        found.append(estimator.scores()[0])
+    told, seen = torch.stack(errors).mean(0), torch.stack(found).std(0)
+    useful = torch.arange(8) != 4  # the useless gate has neither
+    assert ((told / seen)[useful] - 1).abs().max() < 0.35
+    assert told[4] == 0
 
 
 def test_outcomes_are_those_of_the_true_class():

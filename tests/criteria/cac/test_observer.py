@@ -14,7 +14,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import TrainingCriterion
-from prunebench.criteria.cac.removal import Removal
+from prunebench.criteria.cac.removal import Estimates, Removal
 from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
@@ -22,6 +22,7 @@ from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
 from prunebench.training.loop import train
+from prunebench.training.resident import ResidentSplit
 from prunebench.training.stage import Stage
 
 CPU = torch.device("cpu")
@@ -66,12 +67,14 @@ def resnet() -> nn.Module:
     return Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4)
 
 
-def work(network: nn.Module, budget: Budget, rows: list[Mapping[str, Any]]) -> Assignment:
+def work(
+    network: nn.Module, budget: Budget, rows: list[Mapping[str, Any]], **images: Any
+) -> Assignment:
     cmap = trace(network, torch.zeros(1, 3, 8, 8))
     return Assignment(
         cmap=cmap, groups=budget.select(cmap), limits=budget.limits(cmap, dense_counts(cmap)),
         floors=budget.floors(cmap), seed=7, epochs=PHASE.epochs, steps=6, images=90,
-        log=rows.append,
+        log=rows.append, **images,
     )  # fmt: skip
 
 
@@ -118,10 +121,19 @@ def test_both_limits_are_met_and_the_masked_network_is_the_slim_one(build, estim
     torch.testing.assert_close(network(images), small, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("scope", ["sample", "batch"])
-def test_a_killed_pruning_goes_on_bit_for_bit(tmp_path: Path, scope):
+def apart(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images that are trained on nowhere, normalised, and their labels."""
+    return ResidentSplit(data(), split(count), device=CPU).sample(count, seed=0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"scope": "batch"}, {"evidence": 1.64, "holdout": 0.3, "recalibrate": 40}]
+)
+def test_a_killed_pruning_goes_on_bit_for_bit(tmp_path: Path, changes):
+    looks = {"held": apart(30), "plain": apart(40)[0]} if "holdout" in changes else {}
+
     def observer(network: nn.Module, after: int | None = None) -> Any:
-        found = cac(scope=scope).observer(work(network, both(), []))
+        found = cac(**changes).observer(work(network, both(), [], **looks))
         if after is not None:
             whole, calls = found.after_backward, iter(range(after))
 
@@ -164,6 +176,10 @@ def test_a_channel_that_is_gone_stays_gone_and_floors_hold():
         ({"start": 0.5, "end": 0.5}, "start and end must satisfy"),
         ({"p_off": 0.6, "p_uniform": 0.5}, r"p_off \+ p_uniform must be below 1"),
         ({"max_step": 0.0}, "max_step must lie in"),
+        ({"evidence": 0.0}, "evidence must be positive"),
+        ({"evidence": 1.64, "scope": "batch"}, "evidence needs scope=sample"),
+        ({"holdout": 1.0}, "holdout must lie in"),
+        ({"recalibrate": 1}, "recalibrate must be 0 or at least 2 images"),
     ],
 )
 def test_ranges(changes, message):
@@ -205,3 +221,121 @@ def test_dearer_channels_go_first_when_ranked_per_cost():
     assert costs[first] == max(costs.values())
     # harmful ones too: the dearest first
     assert removal.order(-scores, whole)[0][0] == first
+
+
+@pytest.mark.parametrize("evidence", [None, 1.64])
+def test_evidence_spares_what_matters_more_than_all_that_went(evidence):
+    """Against plain loops over an MLP's 38 channels, several removals one after the other."""
+    criterion = cac(evidence=evidence, max_step=0.12, least=0.1, n_min=1)
+    removal = Removal(criterion, work(mlp(), both(macs=0.4, params=0.4), []))
+    plan = Plan({group.name: range(group.size) for group in removal.work.groups})
+    left, threshold, wanted_threshold = set(range(38)), 0.0, 0.0
+    source = torch.Generator().manual_seed(3)
+    held_back = 0
+    for step in (4, 6, 8):
+        scores = torch.randn(38, generator=source).abs().double()
+        errors = torch.rand(38, generator=source).double() * 0.3
+        known = Estimates(scores, torch.ones(38), None if evidence is None else errors)
+        before, plan = plan, removal.next_plan(step, plan, known, threshold)
+        threshold = removal.raised(threshold, before, plan, scores)
+        gone = []
+        for channel in sorted(left, key=lambda c: float(scores[c])):
+            lower = float(scores[channel]) - 1.64 * float(errors[channel])
+            spared = evidence is not None and lower > wanted_threshold
+            held_back += spared
+            if not spared and len(gone) < 4:  # 0.12 of 38
+                gone.append(channel)
+        went = [c for c in left if c not in places(plan)]
+        assert went == sorted(gone[: len(went)])
+        left -= set(went)
+        wanted_threshold = max([wanted_threshold, *(float(scores[c]) for c in went)])
+        assert threshold == wanted_threshold
+    assert (held_back > 0) == (evidence is not None)
+
+
+def places(plan: Plan) -> set[int]:
+    """The channels of an MLP's two groups, side by side."""
+    return {*plan.kept["1"], *(20 + channel for channel in plan.kept["3"])}
+
+
+def test_what_evidence_forbids_is_told():
+    removal = Removal(cac(evidence=1.64, n_min=1), work(mlp(), both(), []))
+    whole = Plan({group.name: range(group.size) for group in removal.work.groups})
+    sure = Estimates(torch.ones(38), torch.ones(38), torch.zeros(38))
+    with pytest.raises(PruningError, match=r"38 held back by criterion.evidence=1.64, floors of"):
+        removal.next_plan(removal.end, whole, sure, 0.0)
+
+
+@pytest.mark.parametrize("estimator", ["igg_soft", "igg_ce", "acc_diff"])
+def test_estimates_come_from_held_images_one_by_one(estimator):
+    """Against a plain forward of the MLP with the gates as factors, an image at a time."""
+    network = mlp().train()
+    images, labels = apart(8)
+    criterion = cac(estimator=estimator, score="soft", p_uniform=0.3, p_off=0.3, holdout=0.1)
+    observer = criterion.observer(work(network, both(), [], held=(images, labels)))
+    observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
+    drawn, opened = [], observer._open
+    observer._open = lambda rows, what, *place: drawn.append((what, opened(rows, what, *place)))
+    network(torch.randn(3, 3, 8, 8)).sum().backward()
+    before = [weight.grad.clone() for weight in network.parameters()]
+    draw = observer.gates.draw
+    seen = []
+    observer.gates.draw = lambda *where: seen.append(draw(*where)) or seen[-1]
+    observer.after_backward(Moment(1, 5, 6, torch.zeros(3, dtype=torch.int64), 3.0))
+    assert [what for what, _ in drawn] == ["cac gates", "cac held"]
+    assert all(torch.equal(w.grad, b) for w, b in zip(network.parameters(), before, strict=True))
+    (gates,), first = seen, (1 * 6 + 5) % (8 // 3) * 3  # two turns of three images
+    sums = {"slope": torch.zeros(38), "on": torch.zeros(38), "off": torch.zeros(38)}
+    for row in range(3):
+        g = gates.gates[row].clone().requires_grad_()
+        x = network[1](images[first + row : first + row + 1].flatten(1)).relu() * g[:20]
+        logits = network[5](network[3](x).relu() * g[20:])
+        loss = nn.functional.cross_entropy(logits, labels[first + row : first + row + 1])
+        loss.backward()
+        p = float((-loss.detach()).exp())
+        rise = -g.grad * (p if estimator == "igg_soft" else 1.0)
+        sums["slope"] += torch.where(gates.uniform[row], rise, 0.0)
+        sums["off"] += torch.where(gates.off[row], p, 0.0)
+        sums["on"] += torch.where(gates.off[row] | gates.uniform[row], 0.0, p)
+    for name in observer.estimator.means:
+        found = observer.estimator.sums[f"{name} x"].float()
+        torch.testing.assert_close(found, sums[name], rtol=1e-4, atol=1e-6)
+
+
+def test_validation_sees_undisturbed_statistics_and_training_its_own():
+    network = resnet()
+    plain = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    observer = cac(recalibrate=300).observer(work(network, both(), [], plain=plain))
+    observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
+    observer.factors.alive[0][1] = False  # a channel that is gone stays gone
+    observer._refresh()
+    network.train()
+    for _ in range(3):
+        network(torch.randn(16, 3, 8, 8))
+    own = {name: value.clone() for name, value in network.named_buffers()}
+    observer.draw, inputs = None, []
+    last = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+    with observer.validating():
+        handle = last.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        found = last.running_mean.clone(), last.running_var.clone()
+        network.train()
+        observer.gating = False  # the undisturbed network in batches of 100, for the oracle
+        for part in plain.split(100):
+            network(part)
+        observer.gating = True
+        handle.remove()
+    means = torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0)
+    variances = torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0)
+    torch.testing.assert_close(found[0], means, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found[1], variances, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[1], own_of(own, network, last), rtol=0.01)
+    for name, value in network.named_buffers():
+        assert torch.equal(value, own[name]), name
+    observer.gating = False
+    with observer.validating():
+        assert torch.equal(last.running_var, own_of(own, network, last))
+
+
+def own_of(buffers: dict[str, torch.Tensor], network: nn.Module, norm: nn.Module) -> torch.Tensor:
+    name = next(name for name, module in network.named_modules() if module is norm)
+    return buffers[f"{name}.running_var"]

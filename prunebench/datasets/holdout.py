@@ -1,0 +1,44 @@
+"""Training images that a criterion keeps for itself, out of the training that it watches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from prunebench.datasets import Arrays, Data, Images
+from prunebench.datasets.in_memory import balanced_order, pick
+from prunebench.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def hold_out(data: Data, share: float, seed: int) -> tuple[Data, Images | None]:
+    """Returns `data` less a `share` of its training images, and these; nothing is held at 0.
+
+    Args:
+        data: the splits; validation and test images stay as they are.
+        share: fraction of the training images, classes balanced.
+        seed: draws them.
+
+    Raises:
+        DataError: there are too few to divide.
+    """
+    if share == 0:
+        return data, None
+    count = round(share * len(data.train))
+    if count < 1 or len(data.train) - count < 1:
+        raise DataError(
+            f"criterion.holdout={share:g} of {len(data.train):,} training images leaves one side "
+            "without any; choose another fraction, or 0"
+        )
+    order = balanced_order(data.train.labels, seed)
+    return replace(data, train=_of(data.train, order[count:])), _of(data.train, order[:count])
+
+
+def _of(images: Images, places: Tensor) -> Images:
+    """Returns the images at `places`, in the order of `images`."""
+    if isinstance(images, Arrays):
+        return pick(images, places)
+    ascending = places.sort().values
+    return replace(images, numbers=images.numbers[ascending], labels=images.labels[ascending])
