@@ -56,6 +56,7 @@ class Budget(ABC):
     #: what config.load checks before any training
     needs_decision = False  # uses GroupRank.kept
     needs_comparable = False  # ranks channels of different groups against each other
+    needs_degrees = False  # uses GroupRank.degrees
     limits_training = False  # `limits` says when pruning during training is done
     chooses_divisor = False  # 0 is a divisor that the budget chooses
     #: least share of its dense channels that a group keeps, whatever the scores say; budgets where
@@ -76,7 +77,8 @@ class Budget(ABC):
 
     def least(self, size: int) -> int:
         """Returns the fewest channels that a group with `size` dense ones may keep."""
-        share = self.floor_share if self.needs_comparable or self.needs_decision else 0.0
+        scored = self.needs_comparable or self.needs_decision or self.needs_degrees
+        share = self.floor_share if scored else 0.0
         return min(max(self.floor, math.ceil(share * size - 1e-9)), size)
 
     def select(self, cmap: ChannelMap) -> tuple[ChannelGroup, ...]:
@@ -133,6 +135,19 @@ class Budget(ABC):
         Raises:
             PruningError: the budget cannot be met (the message says what can).
         """
+
+    def settings_found(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> dict[str, float] | None:
+        """Returns the criterion's settings that `choose` takes for its plan; None where none are.
+
+        Args:
+            cmap: as for `choose`, likewise the others.
+            ranks: by group name.
+            dense: the unpruned network's counts.
+            share: how much of the way to go.
+        """
+        return None
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
         """Returns what pruning during training has to reach; nothing unless `limits_training`.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from prunebench.budgets import Budget
     from prunebench.channels import ChannelMap, Plan
-    from prunebench.contracts import Dense
+    from prunebench.contracts import Dense, GroupRank
 
 
 def step_keep(keep: float, share: float) -> float:
@@ -44,6 +44,28 @@ def best(scores: Tensor, count: int) -> tuple[int, ...]:
 
     order = torch.argsort(scores, descending=True, stable=True)
     return tuple(sorted(order[:count].tolist()))
+
+
+def at_least(
+    budget: Budget, rank: GroupRank, decided: tuple[int, ...], dense: int
+) -> tuple[int, ...]:
+    """Returns the classes `decided` of a group, filled up to floor and divisor by the best others.
+
+    Args:
+        budget: for its floor and divisor.
+        rank: of the group.
+        decided: classes that the criterion keeps, ascending.
+        dense: size of the group in the dense network.
+    """
+    import torch
+
+    count = kept_count(budget, len(decided), len(rank.scores), dense)
+    if count == len(decided):
+        return decided
+    # the chosen ones come first in any case
+    scores = rank.scores.clone()
+    scores[list(decided)] = torch.inf
+    return best(scores, count)
 
 
 def channels(sizes: Mapping[str, int], plan: Plan) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.budgets import Budget
-from prunebench.budgets.counts import best, kept_count
+from prunebench.budgets.counts import at_least
 from prunebench.contracts import Dense
 from prunebench.errors import PruningError
 
@@ -52,17 +52,9 @@ class Own(Budget):
 
     def _kept(self, name: str, rank: GroupRank, dense: int) -> tuple[int, ...]:
         """Returns the decision for a group once of `dense` channels, filled up to the floors."""
-        import torch
-
         if rank.kept is None:
             raise PruningError(
                 f"budget=own needs a criterion that decides, and this one made no decision for "
                 f"{name}; choose budget=uniform, per_layer, macs or params"
             )
-        count = kept_count(self, len(rank.kept), len(rank.scores), dense)
-        if count == len(rank.kept):
-            return rank.kept
-        # the chosen ones come first in any case
-        scores = rank.scores.clone()
-        scores[list(rank.kept)] = torch.inf
-        return best(scores, count)
+        return at_least(self, rank, rank.kept, dense)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prunebench.budgets import Budget, not_cut
 from prunebench.budgets.counts import best, step_keep
+from prunebench.budgets.degrees import mildest
 from prunebench.budgets.search import global_order, largest_within, leading, uniform_order
 from prunebench.contracts import Dense, Limit
 from prunebench.errors import PruningError, require, require_choice
@@ -32,9 +33,10 @@ class Target(Budget):
     Attributes:
         keep: up to 1 the fraction of the dense network's count, above 1 the count itself.
         allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
-            keeps the best-scored channels wherever they are.
-        floor_share: least share of its dense channels that a group keeps under
-            ``global``, in [0, 1]; without it scores may empty a layer of all but one channel.
+            keeps the best-scored channels wherever they are; ``decision`` takes the criterion's own
+            decision at the mildest of its settings that reaches the target (see `mildest`).
+        floor_share: least share of its dense channels that a group keeps under ``global`` and
+            ``decision``, in [0, 1]; without it scores may empty a layer of all but one channel.
     """
 
     keep: float
@@ -50,7 +52,12 @@ class Target(Budget):
         """Checks ranges."""
         super().__post_init__()
         require(self.keep > 0, f"keep must be positive, got {self.keep}")
-        require_choice("allocation", self.allocation, ALLOCATIONS)
+        require_choice("allocation", self.allocation, (*ALLOCATIONS, "decision"))
+
+    @property
+    def needs_degrees(self) -> bool:  # type: ignore[override]
+        """Whether the criterion's settings are searched."""
+        return self.allocation == "decision"
 
     @property
     def needs_comparable(self) -> bool:  # type: ignore[override]
@@ -76,7 +83,9 @@ class Target(Budget):
         """
         from prunebench.channels import Plan
 
-        whole, target = self.dense_amount(dense), self._goal(dense, share)
+        target = self._goal(dense, share)
+        if self.needs_degrees:
+            return self._decided(cmap, ranks, dense, target)[0]
         order, sizes = self._family(cmap, ranks, dense)
 
         def kept(count: int) -> dict[str, tuple[int, ...]]:
@@ -91,15 +100,42 @@ class Target(Budget):
 
         found = largest_within(target, len(order) + 1, amount)
         if found < 0:
-            least = amount(0)
-            raise PruningError(
-                f"budget.keep={self.keep:g} asks for at most {target:,} {self.unit}, and the least "
-                f"that can be reached is {least:,} ({least / whole:.1%}) with budget.scope="
-                f"{self.scope}, budget.exclude={self.exclude}, budget.floor={self.floor}, "
-                f"budget.floor_share={self.floor_share:g} and budget.divisor={self.divisor}; "
-                f"what cannot be cut: {not_cut(cmap)}"
-            )
+            raise self._out_of_reach(target, amount(0), cmap, dense)
         return Plan({name: stays for name, stays in kept(found).items() if name in ranks})
+
+    def settings_found(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
+    ) -> dict[str, float] | None:
+        """Returns the criterion's settings behind what `choose` returns; None if none is sought."""
+        if not self.needs_degrees:
+            return None
+        return self._decided(cmap, ranks, dense, self._goal(dense, share))[1]
+
+    def _decided(
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, target: int
+    ) -> tuple[Plan, dict[str, float]]:
+        """Returns the criterion's mildest decision that reaches `target`, and its settings."""
+
+        def amount(plan: Plan) -> int:
+            return self.amount(cmap, plan)
+
+        plan, settings = mildest(self, ranks, dense, target, amount)
+        if amount(plan) > target:
+            raise self._out_of_reach(target, amount(plan), cmap, dense)
+        return plan, settings
+
+    def _out_of_reach(
+        self, target: int, least: int, cmap: ChannelMap, dense: Dense
+    ) -> PruningError:
+        """The error that names the `least` there is."""
+        share = least / self.dense_amount(dense)
+        return PruningError(
+            f"budget.keep={self.keep:g} asks for at most {target:,} {self.unit}, and the least "
+            f"that can be reached is {least:,} ({share:.1%}) with budget.scope="
+            f"{self.scope}, budget.exclude={self.exclude}, budget.floor={self.floor}, "
+            f"budget.floor_share={self.floor_share:g} and budget.divisor={self.divisor}; "
+            f"what cannot be cut: {not_cut(cmap)}"
+        )
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
         """Returns the target as a limit.

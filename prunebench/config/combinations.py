@@ -36,6 +36,18 @@ def check_combination(
             f"{names['budget']} has no final size to go to in rounds; choose schedule=oneshot or "
             "layerwise, or a budget with a target",
         )
+    if budget.needs_degrees:
+        require(
+            criterion.decides_by_degrees,
+            f"{names['budget']} with allocation=decision searches the settings of a criterion that "
+            f"decides by them, and {names['criterion']} is none; choose criterion=foad, or "
+            "allocation=uniform",
+        )
+        require(
+            not schedule.one_group_at_a_time,
+            f"allocation=decision decides on all layers at once, and {names['schedule']} prunes "
+            "one at a time; choose schedule=oneshot or iterative",
+        )
     if budget.needs_comparable:
         require(
             criterion.comparable,

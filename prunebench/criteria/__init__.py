@@ -34,6 +34,7 @@ class Criterion(ABC):
     holdout = 0.0
     #: class constants that config.load checks against budget and schedule, before any training
     decides = False  # rank() fills GroupRank.kept, so budget=own may be used
+    decides_by_degrees = False  # and GroupRank.degrees, so that budgets may search the settings
     decides_in_rounds = False  # the decision is one of several, with training between
     comparable = True  # scores of different groups are on one scale, so budgets may rank globally
     reads_logits = False  # asks what the network answers for a label

@@ -12,6 +12,7 @@ test set; distances are one batched matrix product; `strict` and the ranking for
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from prunebench.analysis.similarity import SimilarityTable
 from prunebench.analysis.similarity import similarity as similarity
+from prunebench.contracts import Degrees
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
 from prunebench.patterns import first_match, require_matches
@@ -59,6 +61,7 @@ class Foad(Criterion):
     s_at: dict[str, float] | None = None
 
     decides = True
+    decides_by_degrees = True
     comparable = False  # the scale of S differs from layer to layer, and scores are places
 
     def __post_init__(self) -> None:
@@ -107,11 +110,15 @@ class Foad(Criterion):
                 raise PruningError(
                     f"the feature maps of {name} are not finite; has training diverged?"
                 )
-            t = first_match(name, self.t_at or {}, self.t)
-            s = first_match(name, self.s_at or {}, self.s)
-            kept = select(table, t=t, s=s, rule=self.rule)
-            ranks[name] = GroupRank(ranking(table, t=t), tuple(kept))
+            degrees = Degrees(("t", "s"), len(table) - 1, cache(partial(self._decide, name, table)))
+            scores = ranking(table, t=first_match(name, self.t_at or {}, self.t))
+            ranks[name] = GroupRank(scores, degrees.decide(self.t, self.s), degrees=degrees)
         return ranks
+
+    def _decide(self, name: str, table: Tensor, t: int, s: float) -> tuple[int, ...]:
+        """Returns what is kept of a group for `t` and `s`, or for its own where it has its own."""
+        t, s = first_match(name, self.t_at or {}, t), first_match(name, self.s_at or {}, s)
+        return tuple(select(table, t=t, s=s, rule=self.rule))
 
 
 def select(table: Tensor, *, t: int, s: float = 0.0, rule: str = "v2023") -> list[int]:

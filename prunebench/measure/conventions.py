@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import warnings
+from math import prod
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunebench.measure.costs import macs, params
 
@@ -17,7 +19,7 @@ def conventions(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
     ``params`` are all learnable numbers, ``weights`` those of convolutions and linear layers
     without biases. ``macs`` are multiply-adds of convolution, linear and matmul layers,
     ``macs_fvcore`` its own total, with normalisation and pooling, ``macs_hrank`` with the biases of
-    linear layers.
+    linear layers; ``flops_foad`` is the unit of FOAD's authors, see `foad_flops`.
 
     Args:
         network: left unchanged.
@@ -40,4 +42,40 @@ def conventions(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
         "macs": ours,
         "macs_fvcore": whole,
         "macs_hrank": ours + sum(m.bias.numel() for m in linear),
+        "flops_foad": foad_flops(network, example),
     }
+
+
+def foad_flops(network: nn.Module, example: torch.Tensor) -> int:
+    """Returns the operations of one image as FOAD's authors count them.
+
+    Two for each multiply-add of a convolution or linear layer, two for each number behind a batch
+    norm, one for each behind a ReLU module, and the kernel's area for each behind a pooling module;
+    whatever is no module counts nothing.
+
+    Args:
+        network: left unchanged.
+        example: [1, C, H, W] on the network's device.
+    """
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        nonlocal total
+        each = 0
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+            each = 2 * module.weight[0].numel()
+        elif isinstance(module, _BatchNorm):
+            each = 2
+        elif isinstance(module, nn.ReLU):
+            each = 1
+        elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+            side = module.kernel_size
+            each = side**2 if isinstance(side, int) else prod(side)
+        total += each * output.numel()
+
+    copied = copy.deepcopy(network).eval()
+    for module in copied.modules():
+        module.register_forward_hook(count)
+    with torch.no_grad():
+        copied(example)
+    return total

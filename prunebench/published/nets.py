@@ -33,6 +33,7 @@ class Net:
         params: every learnable number; ``weights``: without normalisation and biases.
         macs: multiply-adds of convolution and linear layers; ``fvcore``: its own total, with
             normalisation and pooling; ``hrank``: with the biases of linear layers.
+        flops_foad: what FOAD's authors count; no row but theirs does, so none is held against it.
     """
 
     run: str
@@ -41,6 +42,7 @@ class Net:
     macs: int
     macs_fvcore: int
     macs_hrank: int
+    flops_foad: int
 
     def counts(self, cost: str) -> tuple[int, ...]:
         """Returns ``params`` or ``macs`` in all conventions, ours first."""

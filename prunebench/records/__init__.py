@@ -67,6 +67,7 @@ class StepRecord:
         counts: group name -> what the criterion counted there (probability's cases, say).
         removed, removed_alive: how many channels this step cut, and how many of them the criterion
             knew to be alive; None where it cannot tell.
+        settings_found: of the criterion, where the budget searched them (allocation=decision).
     """
 
     name: str
@@ -82,6 +83,7 @@ class StepRecord:
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     removed: int | None = None
     removed_alive: int | None = None
+    settings_found: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from prunebench.records.widths import advice, odd_widths
 from prunebench.run import baseline
 from prunebench.run.context import pick_device
 from prunebench.run.in_training import observer_of
-from prunebench.run.scored import left_whole, living, scored_only
+from prunebench.run.scored import left_whole, living, scored_only, searched
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
 from prunebench.run.timing import LATENCY, ceiling, outcome, timed
 from prunebench.tracking.progress import Progress
@@ -63,8 +63,8 @@ def dry_run(run: Run) -> None:
         network = made.network
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
-        if alive := living(made.record):
-            Progress().note(f"{step.name}: {alive}")
+        for told in filter(None, (searched(made.record), living(made.record))):
+            Progress().note(f"{step.name}: {told}")
     target = outcome(budget, asked, network, cmap, whole, example)
     images = sizes(data.train.labels, data.val.labels, data.test.labels)
     print_plan(cmap, whole, origin, error, images)

@@ -19,7 +19,7 @@ from prunebench.records import LatencyTarget, StepRecord, from_json, to_json
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
 from prunebench.run.in_training import prune_while_training
-from prunebench.run.scored import left_whole, living, scored_only
+from prunebench.run.scored import left_whole, living, scored_only, searched
 from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, evidence
 from prunebench.run.timing import LATENCY, outcome, timed
 from prunebench.schedules import Step
@@ -114,8 +114,8 @@ def take(
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
     context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative, {dtype})")
-    if alive := living(made.record):
-        context.progress.note(f"{step.name}: {alive}")
+    for told in filter(None, (searched(made.record), living(made.record))):
+        context.progress.note(f"{step.name}: {told}")
     if thin := nearly_gone(made.record.kept, counts.sizes):
         context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
     return made

@@ -61,3 +61,13 @@ def living(record: StepRecord) -> str:
     if not record.removed_alive:
         return ""
     return f"{record.removed_alive:,} of {record.removed:,} removed channels were alive"
+
+
+def searched(record: StepRecord) -> str:
+    """Says which settings of the criterion the budget found; empty if it searched none."""
+    if record.settings_found is None:
+        return ""
+    found = ", ".join(
+        f"criterion.{name}={value:g}" for name, value in record.settings_found.items()
+    )
+    return f"the mildest decision that reaches the budget: {found}"

@@ -144,6 +144,7 @@ def cut(
         criterion_seconds=seconds,
         seconds=perf_counter() - start,
         counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},
+        settings_found=method.budget.settings_found(facts.cmap, ranks, dense, share=step.share),
     )
     return replace(made, record=record)
 

@@ -11,6 +11,7 @@ from torchvision import models
 from prunebench import measure
 from prunebench.datasets import Arrays, Data
 from prunebench.measure import accuracy
+from prunebench.measure.conventions import foad_flops
 from prunebench.models.resnet import Resnet, Resnet56Foad
 from prunebench.models.vgg import Vgg16
 from prunebench.training.resident import ResidentSplit
@@ -51,6 +52,26 @@ def test_counts_by_hand():
     assert measure.params(network) == (144 + 8) + 16 + (160 + 5)
     assert measure.macs(network, torch.zeros(1, 4, 8, 8)) == 144 * 36 + 160
     assert measure.macs(network, torch.zeros(5, 4, 8, 8)) == 144 * 36 + 160  # of one image
+
+
+def test_operations_as_foads_authors_count_them():
+    network = nn.Sequential(small_network(), nn.Unflatten(1, (5, 1, 1)), nn.AvgPool2d(1))
+    # multiply-adds twice, 2 behind the norm, 1 behind the ReLU, 1 x 1 behind the pooling
+    by_hand = 2 * (144 * 36 + 160) + (2 + 1) * 8 * 36 + 5
+    assert foad_flops(network, torch.zeros(1, 4, 8, 8)) == by_hand
+    assert foad_flops(nn.MaxPool2d((2, 3)), torch.zeros(1, 1, 4, 6)) == 4 * 6
+
+
+@pytest.mark.parametrize(
+    ("spec", "printed"),
+    [(Vgg16(width=1.0), 0.62736e9), (Resnet56Foad(), 0.24602e9)],
+    ids=["vgg", "resnet"],
+)
+def test_operations_of_foads_own_networks(spec, printed):
+    network = spec.build((3, 32, 32), 10)
+    found = foad_flops(network, torch.zeros(1, 3, 32, 32))
+    assert abs(found - printed) <= 0.5e4  # the last digit that is printed
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_layer_rows_by_hand():
