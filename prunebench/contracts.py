@@ -309,3 +309,6 @@ class PruningObserver(Observer, Protocol):
 
     def plan(self) -> Plan:
         """Returns what is left so far, in the numbering of the network that is trained."""
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Returns group name -> what was counted there on the way, for the record."""

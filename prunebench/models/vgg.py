@@ -26,6 +26,7 @@ class VggNetwork(nn.Module):
         channels: int,
         classes: int,
         norm: bool = True,
+        hidden: int | None = None,
     ) -> None:
         """Names layers after the paper: ``features.conv3_2`` is the second of the third stage.
 
@@ -34,6 +35,7 @@ class VggNetwork(nn.Module):
             channels: of the images.
             classes: of the last layer.
             norm: whether batch norms follow the convolutions, which then have no biases.
+            hidden: width of a linear layer with ReLU before the last; None for none.
         """
         super().__init__()
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -49,7 +51,10 @@ class VggNetwork(nn.Module):
                 layers[f"pool{stage}"] = nn.MaxPool2d(2)
         self.features = nn.Sequential(layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(channels, classes)
+        self.hidden: nn.Module | None = None
+        if hidden is not None:
+            self.hidden = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
+        self.classifier = nn.Linear(hidden or channels, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -58,7 +63,10 @@ class VggNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
-        logits: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        features = self.avgpool(self.features(x)).flatten(1)
+        if self.hidden is not None:
+            features = self.hidden(features)
+        logits: Tensor = self.classifier(features)
         return logits
 
 
@@ -68,17 +76,23 @@ class Vgg16(ModelSpec):
 
     Attributes:
         width: factor on every convolution's channels (rounded, at least 1).
+        hidden: width of a linear layer with ReLU before the last; None for none.
     """
 
     width: float
+    hidden: int | None = None
 
     def __post_init__(self) -> None:
         """Checks ranges."""
         require(self.width > 0, f"width must be positive, got {self.width}")
+        require(
+            self.hidden is None or self.hidden >= 1,
+            f"hidden must be at least 1, or null, got {self.hidden}",
+        )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16 (the four poolings)."""
-        return _vgg(_STAGES, shape, classes, factor=self.width, norm=True)
+        return _vgg(_STAGES, shape, classes, factor=self.width, norm=True, hidden=self.hidden)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +140,7 @@ def _vgg(
     *,
     factor: float,
     norm: bool,
+    hidden: int | None = None,
 ) -> nn.Module:
     channels, height, width = shape
     require(
@@ -134,4 +149,4 @@ def _vgg(
         f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
     )
     stages = tuple(tuple(max(1, round(c * factor)) for c in stage) for stage in widths)
-    return VggNetwork(stages, channels=channels, classes=classes, norm=norm)
+    return VggNetwork(stages, channels=channels, classes=classes, norm=norm, hidden=hidden)

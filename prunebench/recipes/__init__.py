@@ -45,6 +45,7 @@ class Phase:
     sync_batchnorm: bool = False
     schedule_by: str | None = None
     decay_of: dict[str, float] = field(default_factory=dict)
+    bias_rate: float = 1.0
     ema: float = 0.0
     head: str | None = None
     head_scale: float | None = None
@@ -100,6 +101,7 @@ class Phase:
             require_choice("schedule_by", self.schedule_by, SCHEDULED_BY)
         low = [name for name, decay in self.decay_of.items() if decay < 0]
         require(not low, f"decay_of must not hold decays below 0, got {low}")
+        require(self.bias_rate > 0, f"bias_rate must be positive, got {self.bias_rate}")
         require(0 <= self.ema < 1, f"ema must lie in [0, 1), got {self.ema}")
 
     @property

@@ -29,6 +29,7 @@ NOT_DECIDING = (
     "run.checkpoint_seconds",
     "run.sensitivity",
     "baseline.store",
+    "criterion.recalibrate",  # of validations, which pick nothing while gates are on
     "dataset.root",
     "dataset.download",
     "dataset.workers",
@@ -49,6 +50,7 @@ LATER: dict[str, Any] = {
     },
     **{"rounding": "kept", "strict": False, "zero_first": False, "tied": False},
     **{"norm_scale": None, "above": 1.0, "shuffle": "rotate"},
+    **{"evidence": None, "holdout": 0.0, "score_samples": None, "bias_rate": 1.0, "hidden": None},
 }
 #: criterion -> what its method has besides the ranking, and how a run without it is called
 WHOLE = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,9 +24,22 @@ from prunebench.schedules import TrainingSchedule
 from prunebench.training.batches import split_on
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What a training has decided.
+
+    Attributes:
+        plan: what stays.
+        counts: group name -> what was counted there on the way.
+    """
+
+    plan: Plan
+    counts: dict[str, dict[str, int]]
+
+
 def prune_while_training(
     context: RunContext, dense: nn.Module, cmap: ChannelMap
-) -> tuple[nn.Module, Plan]:
+) -> tuple[nn.Module, Decided]:
     """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
 
     Args:
@@ -48,14 +61,14 @@ def prune_while_training(
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
         lesser = replace(context, data=data)
         done = lesser.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
-        return {**done.pack(), "plan": observer.plan().to_json()}
+        return {**done.pack(), "plan": observer.plan().to_json(), "counts": observer.counts()}
 
     done = context.ledger.do("pruning", compute)
     network.load_state_dict(done["network"])
     context.head = done.get("head")
     plan = Plan.from_json(done["plan"])
     tell(context, cmap, plan)
-    return network.eval(), plan
+    return network.eval(), Decided(plan, done["counts"])
 
 
 def tell(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:

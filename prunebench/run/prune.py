@@ -18,7 +18,7 @@ from prunebench.models.found import keep_variance
 from prunebench.records import LatencyTarget, StepRecord, from_json, to_json
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
-from prunebench.run.in_training import prune_while_training
+from prunebench.run.in_training import Decided, prune_while_training
 from prunebench.run.scored import left_whole, living, scored_only, searched
 from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, evidence
 from prunebench.run.timing import LATENCY, outcome, timed
@@ -96,7 +96,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
 
 
 def take(
-    context: RunContext, step: Step, network: nn.Module, cmap: ChannelMap, decided: Plan | None
+    context: RunContext, step: Step, network: nn.Module, cmap: ChannelMap, decided: Decided | None
 ) -> Cut:
     """Returns what `step` makes of `network`, computed now or before a kill.
 
@@ -105,7 +105,7 @@ def take(
         step: of its schedule.
         network: as pruned so far; left unchanged.
         cmap: of the dense network.
-        decided: the plan, where a training has made it already.
+        decided: where a training has made the plan already.
     """
     name = f"prune-{step.name}"
     counts = dense_counts(cmap)
@@ -128,7 +128,7 @@ def nearly_gone(kept: Mapping[str, int], dense: Mapping[str, int]) -> str:
 
 
 def compute(
-    context: RunContext, step: Step, network: nn.Module, counts: Dense, decided: Plan | None
+    context: RunContext, step: Step, network: nn.Module, counts: Dense, decided: Decided | None
 ) -> Cut:
     """Ranks, chooses, repairs, slims and verifies."""
     run, example = context.run, context.example
@@ -137,7 +137,8 @@ def compute(
     if decided is None:
         return cut(network, method, step, counts, sample=sample, example=example)
     facts = evidence(network, step, sample, example)
-    return cut_as(decided, facts, run.repair, step, example=example)
+    made = cut_as(decided.plan, facts, run.repair, step, example=example)
+    return replace(made, record=replace(made.record, counts=decided.counts))
 
 
 def train_between(context: RunContext, step: Step, network: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from prunebench.training.heads import Head, Headed
 
 
 def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
-    """Returns the trainable parameters in optimizer groups, by whether they decay.
+    """Returns the trainable parameters in optimizer groups, by how they decay and how fast they go.
 
     Raises:
         TrainingError: the network has no trainable parameter, or none of a name in `decay_of`.
@@ -30,7 +30,10 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         for module in network.modules()
         if isinstance(module, _ConvNd | nn.Linear | Head)
     }
-    groups: dict[float, list[nn.Parameter]] = {phase.weight_decay: [], 0.0: []}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {
+        (phase.weight_decay, 1.0): [],
+        (0.0, 1.0): [],
+    }
     unused = {*phase.decay_of}
     for name, parameter in _named(network):
         if not parameter.requires_grad:
@@ -39,14 +42,20 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
         unused -= {*own}
         decays = phase.decay == "all" or id(parameter) in kernels
         usual = phase.weight_decay if decays else 0.0
-        groups.setdefault(phase.decay_of[own[0]] if own else usual, []).append(parameter)
+        decay = phase.decay_of[own[0]] if own else usual
+        rate = phase.bias_rate if name.rpartition(".")[2] == "bias" else 1.0
+        groups.setdefault((decay, rate), []).append(parameter)
     if unused:
         names = [name for name, _ in _named(network)]
         raise TrainingError(
             f"decay_of: no parameter is called '{min(unused)}'; they are called {names[0]} to "
             f"{names[-1]}, and * stands for anything"
         )
-    return [{"params": some, "weight_decay": by} for by, some in groups.items() if some]
+    return [
+        {"params": some, "weight_decay": decay, "rate": rate}
+        for (decay, rate), some in groups.items()
+        if some
+    ]
 
 
 def _named(network: nn.Module) -> list[tuple[str, nn.Parameter]]:

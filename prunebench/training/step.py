@@ -22,7 +22,7 @@ def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     seed_step(run)
     lr = learning_rate(run.phase, run.epoch * run.steps + run.step, run.steps)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["rate"]
     learn(run, images, labels, run.step)
     count_step(run, len(labels))
 

@@ -222,7 +222,7 @@ def scored_halves(estimator: str) -> Callable[[Path], dict[str, Any]]:
             **result(network, done),
             "own": own,
             "alive": [search.alive for search in watching.searches],
-            "rows": rows,
+            "rows": [{key: v for key, v in row.items() if key != "seconds"} for row in rows],
             "plan": watching.plan().to_json(),
         }
 

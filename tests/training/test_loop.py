@@ -505,3 +505,24 @@ def test_cuda_sees_the_same_images_and_never_waits_within_an_epoch() -> None:
             assert [record.seen for record in result.history] == [30] * 3
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_biases_move_as_much_faster_as_they_are_told_to() -> None:
+    """One step from the same weights, without momentum and decay."""
+    moved = []
+    for rate in (1.0, 3.0):
+        net = network()
+        before = {name: weight.clone() for name, weight in net.named_parameters()}
+        once = replace(
+            PHASE, epochs=1, batch_size=len(data().train), lr=1e-3, momentum=0.0, nesterov=False,
+            weight_decay=0.0, schedule="constant", warmup_epochs=0.0, bias_rate=rate,
+        )  # fmt: skip
+        result = train(net, data(), once, stage())
+        assert result.last is not None
+        assert result.last.lr == 1e-3
+        moved.append({name: w.detach() - before[name] for name, w in net.named_parameters()})
+    slow, fast = moved
+    for name, by in slow.items():
+        factor = 3 if name.endswith("bias") else 1
+        torch.testing.assert_close(fast[name], factor * by, rtol=1e-3, atol=1e-7)
+    assert any(name.endswith("bias") and bool(by.any()) for name, by in slow.items())

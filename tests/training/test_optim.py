@@ -102,6 +102,18 @@ def test_decay_all_is_one_group_of_everything_trainable() -> None:
         parameter_groups(net.requires_grad_(False), PHASE)
 
 
+def test_biases_learn_at_a_rate_of_their_own() -> None:
+    net, phase = network(), replace(PHASE, decay="weights", bias_rate=2.0, lr=0.5)
+    found = {
+        id(weight): (group["weight_decay"], group["rate"])
+        for group in parameter_groups(net, phase)
+        for weight in group["params"]
+    }
+    for name, weight in net.named_parameters():
+        own = 2.0 if name.endswith("bias") else 1.0
+        assert found[id(weight)] == (0.01 if weight.dim() > 1 else 0.0, own), name
+
+
 def test_decay_weights_spares_biases_norms_and_slopes() -> None:
     decayed, spared = parameter_groups(network(), replace(PHASE, decay="weights"))
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.01, 0.0)

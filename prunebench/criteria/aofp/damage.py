@@ -32,6 +32,23 @@ def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
     return answer
 
 
+def of_some(
+    edge: Edge, seen: tuple[Tensor, Tensor, Tensor], count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns `seen`, as for `damages`, of the first `count` images, as if they were the batch.
+
+    The norm's answer is that to these images alone; running statistics stay as they are.
+    """
+    x, y, z = (value[:count] for value in seen)
+    norm = edge.norm
+    if norm is not None:
+        with torch.no_grad():
+            z = functional.batch_norm(
+                y, None, None, norm.weight, norm.bias, training=True, eps=norm.eps
+            )
+    return x, y, z
+
+
 def damages(
     edge: Edge,
     seen: tuple[Tensor, Tensor, Tensor],

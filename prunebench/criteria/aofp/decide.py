@@ -27,6 +27,8 @@ class Decision:
         confirmed: the draws were of exactly the channels about to go.
         passed: the damage was small enough.
         frozen: the layer is searched no longer.
+        least_draws: draws (or batches) behind the channel that was dropped the fewest times.
+        seconds: of this process, spent scoring for this half; on a GPU, asking for it.
     """
 
     searched: int
@@ -36,6 +38,8 @@ class Decision:
     confirmed: bool
     passed: bool
     frozen: bool
+    least_draws: int
+    seconds: float
 
 
 def wanted(settings: AofpSettings, search: Search) -> int:
@@ -57,9 +61,10 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
     """
     searched, granularity = len(search.space), search.granularity
     confirming = search.trying is not None
+    least_draws, seconds = _least_draws(search), search.seconds
     chosen, worst = _choose(settings, search)
     room = search.width - floor
-    passed = worst <= settings.theta and len(chosen) > 0
+    passed = settings.harmless(worst) and len(chosen) > 0
     if passed and room > 0 and not confirming and settings.confirm:
         search.confirm(chosen[:room])
     elif passed and room > 0:
@@ -79,7 +84,17 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
         confirmed=confirming,
         passed=passed,
         frozen=search.frozen,
+        least_draws=least_draws,
+        seconds=seconds,
     )
+
+
+def _least_draws(search: Search) -> int:
+    """Returns how often the channel was dropped, by all processes, that was so the fewest times."""
+    if search.trying is not None or search.gram is not None:
+        return search.draws * distributed.size()
+    masks = distributed.rows_of_all(search.masks[: search.draws])
+    return int(masks.sum(0)[search.space].min())
 
 
 def _choose(settings: AofpSettings, search: Search) -> tuple[Tensor, float]:
@@ -91,7 +106,7 @@ def _choose(settings: AofpSettings, search: Search) -> tuple[Tensor, float]:
     if search.gram is not None:
         joint = distributed.total(search.gram) / (search.draws * distributed.size())
         most = len(search.space) - 1
-        return greedy(joint, search.space, max(1, most), settings.theta)
+        return greedy(joint, search.space, max(1, most), settings.harmless)
     if settings.estimator == "ridge":
         slopes = ridge_damage(masks, damage, strength=settings.ridge)
         order = slopes[search.space].argsort(stable=True)

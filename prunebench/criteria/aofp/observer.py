@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from prunebench.channels import Plan
 from prunebench.channels.consumer_gates import ConsumerFactors
 from prunebench.contracts import Assignment, Moment
-from prunebench.criteria.aofp.damage import damages, gram
-from prunebench.criteria.aofp.decide import decide, met, require_reachable, wanted
+from prunebench.criteria.aofp.damage import damages, gram, of_some
+from prunebench.criteria.aofp.decide import Decision, decide, met, require_reachable, wanted
 from prunebench.criteria.aofp.edges import Edge, find_edges
 from prunebench.criteria.aofp.search import Search
 from prunebench.criteria.aofp.settings import AofpSettings
@@ -43,6 +44,7 @@ class AofpObserver:
         self.inputs: dict[int, Tensor] = {}
         self.outputs: dict[int, Tensor] = {}
         self.handles: list[RemovableHandle] = []
+        self.tallies: dict[str, dict[str, int]] = {}  # group name -> see `counts`
 
     # -- the protocol of the training loop -------------------------------------------------------
 
@@ -101,12 +103,14 @@ class AofpObserver:
         return {
             "steps": self.steps,
             "at": list(self.at),
+            "tallies": self.tallies,
             "searches": [search.state_dict() for search in self.searches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
         self.steps, self.at = state["steps"], (state["at"][0], state["at"][1])
+        self.tallies = {name: dict(tally) for name, tally in state["tallies"].items()}
         for search, found in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(found)
         self._share_masks()
@@ -116,6 +120,14 @@ class AofpObserver:
     def plan(self) -> Plan:
         """Returns the channels that are left."""
         return self.factors.plan()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Returns for every layer that came to a decision what it took.
+
+        ``halves``, of which ``passed`` pruned; ``least_draws``: behind any channel in any half;
+        ``milliseconds`` of scoring, in this process.
+        """
+        return self.tallies
 
     # -- scoring ---------------------------------------------------------------------------------
 
@@ -167,9 +179,12 @@ class AofpObserver:
         """Scores the draws of a layer."""
         if number not in self.pending:
             return
+        began = perf_counter()
         edge, search, drops = self.edges[number], self.searches[number], self.pending.pop(number)
         z = output.detach()
         seen = (self.inputs.pop(number), self.outputs.pop(number, z), z)
+        if self.settings.score_samples is not None:
+            seen = of_some(edge, seen, self.settings.score_samples)
         if drops:
             found = damages(
                 edge,
@@ -185,6 +200,7 @@ class AofpObserver:
             matrix = gram(edge, seen, self.live[number])
             search.gram = matrix if search.gram is None else search.gram + matrix
             search.draws += 1
+        search.seconds += perf_counter() - began
 
     def _live_outputs(self) -> None:
         """Finds for every edge which output channels of its consumer count."""
@@ -209,7 +225,19 @@ class AofpObserver:
         if decision.width < before:
             self.factors.refresh()
             self._live_outputs()
+        self._tally(name, decision)
         row: dict[str, Any] = {"stage": f"aofp-{name}-{self.steps}", **asdict(decision)}
         for limit in self.work.limits if decision.passed else ():
             row[limit.unit] = limit.amount(self.plan())
         self.work.log(row)
+
+    def _tally(self, name: str, decision: Decision) -> None:
+        """Adds a half to what is counted for its layer."""
+        least = decision.least_draws
+        known = self.tallies.get(name, {"halves": 0, "passed": 0, "least_draws": least})
+        self.tallies[name] = {
+            "halves": known["halves"] + 1,
+            "passed": known["passed"] + int(decision.passed),
+            "least_draws": min(known["least_draws"], least),
+            "milliseconds": known.get("milliseconds", 0) + round(1000 * decision.seconds),
+        }

@@ -7,6 +7,7 @@ set. The move ends when channels went or a single one still hurts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class Search:
         gram: sum of Gram matrices over `draws` batches, for the estimator of that name.
         fails: moves in a row that ended without pruning.
         frozen: no longer searched.
+        seconds: spent scoring since the half began.
     """
 
     alive: Tensor
@@ -39,6 +41,7 @@ class Search:
     gram: Tensor | None = field(default=None, repr=False)
     fails: int = 0
     frozen: bool = False
+    seconds: float = 0.0
 
     @classmethod
     def over(cls, channels: int, draws: int, device: torch.device) -> Search:
@@ -79,10 +82,11 @@ class Search:
     def narrow(self, space: Tensor) -> None:
         """Begins a half over `space`."""
         self.space, self.draws, self.trying, self.gram = space.sort().values, 0, None, None
+        self.seconds = 0.0
 
     def confirm(self, chosen: Tensor) -> None:
         """Begins the draws of exactly `chosen`."""
-        self.draws, self.trying = 0, chosen
+        self.draws, self.trying, self.seconds = 0, chosen, 0.0
 
     def remove(self, chosen: Tensor) -> None:
         """Prunes `chosen` and begins the next move."""
@@ -102,6 +106,7 @@ class Search:
             "draws": self.draws,
             "fails": self.fails,
             "frozen": self.frozen,
+            "seconds": self.seconds,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -109,6 +114,7 @@ class Search:
         device = self.damages.device
         self.alive, self.space = state["alive"].cpu().clone(), state["space"].cpu().clone()
         self.draws, self.fails, self.frozen = state["draws"], state["fails"], state["frozen"]
+        self.seconds = state["seconds"]
         self.trying = None if state["trying"] is None else state["trying"].cpu()
         self.gram = None if state["gram"] is None else state["gram"].to(device)
         rows = len(state["masks"])
@@ -151,14 +157,16 @@ def predicted(masks: Tensor, damages: Tensor, slopes: Tensor, chosen: Tensor) ->
     return float(damages.double().mean() + rise)
 
 
-def greedy(gram: Tensor, space: Tensor, most: int, theta: float) -> tuple[Tensor, float]:
-    """Returns the longest greedy sequence of channels whose joint damage is at most `theta`.
+def greedy(
+    gram: Tensor, space: Tensor, most: int, harmless: Callable[[float], bool]
+) -> tuple[Tensor, float]:
+    """Returns the longest greedy sequence of channels whose joint damage is `harmless`.
 
     Args:
         gram: [C, C] with d' gram d the damage of dropping the channels d.
         space: channels that may go.
         most: longest sequence.
-        theta: not exceeded by the damage.
+        harmless: whether a damage is small enough.
 
     Returns:
         The channels, first chosen first, and their joint damage.
@@ -170,7 +178,7 @@ def greedy(gram: Tensor, space: Tensor, most: int, theta: float) -> tuple[Tensor
     while left and len(chosen) < most:
         rises = matrix.diagonal()[left] + 2 * with_chosen[left]
         best = int(rises.argmin())
-        if damage + float(rises[best]) > theta:
+        if not harmless(damage + float(rises[best])):
             break
         damage += float(rises[best])
         with_chosen += matrix[:, left[best]]

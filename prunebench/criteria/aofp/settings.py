@@ -23,11 +23,14 @@ class AofpSettings(TrainingCriterion):
 
     Attributes:
         theta: damage up to which channels go; 0.01 is 1 % of the energy.
+        strict: whether a damage of just theta is too much (the authors' PyTorch code) or small
+            enough (their TensorFlow code).
         draws_per_half: draws before a decision, by each process.
         warmup_steps: steps before the first draw.
         stagger: layers begin one after the other within the first half.
         score_every: steps between two scored ones.
         draws_per_step: draws per scored step; they share the undamaged answer.
+        score_samples: images of a batch that are scored; None = all of them.
         bn_mode: ``own``: the masked path normalises by its own batch statistics (as the authors
             do); ``base``: by the unmasked ones, which gives 1.1 to 1.6 times larger damages.
         reduction: ``batch``: ratio of sums over the batch; ``example``: mean of each image's.
@@ -42,11 +45,13 @@ class AofpSettings(TrainingCriterion):
     """
 
     theta: float
+    strict: bool
     draws_per_half: int
     warmup_steps: int
     stagger: bool
     score_every: int
     draws_per_step: int
+    score_samples: int | None
     bn_mode: str
     reduction: str
     estimator: str
@@ -69,6 +74,10 @@ class AofpSettings(TrainingCriterion):
         require(
             self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}"
         )
+        require(
+            self.score_samples is None or self.score_samples >= 2,
+            f"score_samples must be at least 2 images, or null, got {self.score_samples}",
+        )
         require_choice("bn_mode", self.bn_mode, BN_MODES)
         require_choice("reduction", self.reduction, REDUCTIONS)
         require_choice("estimator", self.estimator, ESTIMATORS)
@@ -79,6 +88,10 @@ class AofpSettings(TrainingCriterion):
             self.confirm > 0 or self.estimator == "mean",
             f"confirm must be at least 1 for estimator={self.estimator}, which predicts damage",
         )
+
+    def harmless(self, damage: float) -> bool:
+        """Whether channels of this damage go."""
+        return damage < self.theta if self.strict else damage <= self.theta
 
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError where the training in which pruning happens does not suit."""

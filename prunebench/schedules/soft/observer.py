@@ -113,6 +113,10 @@ class SoftObserver:
             raise PruningError("schedule=soft selects after an epoch, and none has been trained")
         return Plan({group.name: self.chosen.kept[group.name] for group in self.work.groups})
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Returns nothing."""
+        return {}
+
     def _select(self, epoch: int) -> None:
         """Ranks, chooses and zeroes."""
         before, self.chosen = self.chosen, self._choose()

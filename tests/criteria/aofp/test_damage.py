@@ -7,7 +7,7 @@ from torch.nn import functional
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from prunebench.channels import trace
-from prunebench.criteria.aofp.damage import damages, gram
+from prunebench.criteria.aofp.damage import damages, gram, of_some
 from prunebench.criteria.aofp.edges import find_edges, unfit
 from prunebench.errors import PruningError
 from prunebench.models import ModelSpec
@@ -32,8 +32,9 @@ class Separable(nn.Module):
         return self.fc(functional.max_pool2d(x, 2).flatten(1))
 
 
-def vgg() -> nn.Module:
-    return option("model", "vgg16", ModelSpec, width=0.125).build((3, 16, 16), 5)
+def vgg(hidden: int | None = None) -> nn.Module:
+    spec = option("model", "vgg16", ModelSpec, width=0.125, hidden=hidden)
+    return spec.build((3, 16, 16), 5)
 
 
 def bottleneck() -> nn.Module:
@@ -47,6 +48,11 @@ TABLE = {
         "features.conv1_1": ("features.conv1_2", "features.bn1_2", True),
         "features.conv1_2": ("features.conv2_1", "features.bn2_1", True),
         "features.conv5_3": ("classifier", None, False),
+    }),
+    "headed": (lambda: vgg(hidden=7), 16, {
+        "features.conv5_2": ("features.conv5_3", "features.bn5_3", True),
+        "features.conv5_3": ("hidden.0", None, True),
+        "hidden.0": ("classifier", None, False),
     }),
     "basic": (lambda: Resnet(depth=8, shortcut="A", width=0.5).build((3, 8, 8), 5), 8, {
         "layer1.0.conv1": ("layer1.0.conv2", "layer1.0.bn2", False),
@@ -249,3 +255,35 @@ def test_a_network_of_streams_only_is_refused():
     streams = [group for group in cmap.groups if group.residual]
     with pytest.raises(PruningError, match="cannot score conv1: it lies on a residual stream"):
         find_edges(network, cmap, streams)
+
+
+@pytest.mark.parametrize("name", ["headed", "basic"])
+@pytest.mark.parametrize("bn_mode", ["own", "base"])
+def test_some_images_are_scored_as_if_they_were_the_batch(name, bn_mode):
+    network, images, edges, _, _ = prepared(name)
+    before = {key: value.clone() for key, value in network.named_buffers()}
+    for edge in edges:
+        seen = of_some(edge, seen_by_once(network, edge, images, before), 3)
+        x, y = seen[:2]
+        assert [len(part) for part in seen] == [3, 3, 3]
+        drop = torch.cat([edge.positions[c] for c in range(edge.group.size // 2)])
+        masked = x.clone()
+        masked[:, drop] = 0
+        base = None
+        if edge.norm is not None:
+            base = (y.mean((0, 2, 3)), y.var((0, 2, 3), unbiased=False))
+        with torch.no_grad():
+            whole = again(edge, x)
+            lost = whole - again(edge, masked, stats=base if bn_mode == "base" else None)
+            want = lost.square().sum() / whole.square().sum()
+        got = damages(edge, seen, [drop], None, bn_mode=bn_mode, reduction="batch")
+        assert got[0] == pytest.approx(float(want), rel=1e-4), edge.group.name
+    assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
+
+
+def seen_by_once(network, edge, images, buffers):
+    """As `seen_by`, with the running statistics as before the forward."""
+    seen = seen_by(network, edge, images)
+    for key, value in network.named_buffers():
+        value.copy_(buffers[key])
+    return seen

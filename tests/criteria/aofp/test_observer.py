@@ -127,12 +127,45 @@ def test_dead_filters_are_the_only_ones_that_go_at_theta_zero():
         for dead in (2, 5):
             network[1].weight[dead] = 0
             network[1].bias[dead] = -1
-    watching = observer(network, theta=0.0)
+    watching = observer(network, theta=0.0, strict=False)
     # a search set of dead filters alone is found by halving
     trained(network, watching)
     gone = set(range(8)) - set(watching.plan().kept["0"])
     assert gone
     assert gone <= {2, 5}
+
+
+@pytest.mark.parametrize(("strict", "goes"), [(True, False), (False, True)])
+@pytest.mark.parametrize("estimator", ["mean", "gram"])
+def test_a_damage_of_just_theta_is_too_much_only_if_strict(strict, goes, estimator):
+    network = chain()
+    with torch.no_grad():  # no filter answers, so that no damage is above 0
+        network[1].weight.zero_()
+        network[1].bias.fill_(-1)
+    watching = observer(network, theta=0.0, strict=strict, estimator=estimator, confirm=1)
+    watching.start(network, torch.optim.SGD(network.parameters(), lr=1e-9))
+    network.train()
+    for step in range(40):
+        network(torch.randn(8, 3, 8, 8))
+        watching.after_step(Moment(0, step, 100, torch.zeros(8, dtype=torch.int64), 8.0))
+    watching.finished()
+    assert (len(watching.plan().kept["0"]) < 8) is goes
+
+
+def test_each_layer_counts_its_halves_draws_and_time():
+    network, rows = resnet(), []
+    watching = observer(network, rows=rows, score_samples=5, draws_per_half=6)
+    trained(network, watching)
+    counts = watching.counts()
+    assert {*counts} == {edge.group.name for edge in watching.edges}
+    for name, found in counts.items():
+        own = [row for row in rows if row["stage"].startswith(f"aofp-{name}-")]
+        assert found["halves"] == len(own)
+        assert found["passed"] == sum(row["passed"] for row in own)
+        assert found["least_draws"] == min(row["least_draws"] for row in own)
+        assert all(0 < row["seconds"] < 60 for row in own)
+        assert all(row["least_draws"] <= 6 * row["granularity"] / row["searched"] for row in own)
+        assert abs(found["milliseconds"] - 1000 * sum(row["seconds"] for row in own)) <= len(own)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 8])
@@ -283,6 +316,7 @@ def test_what_cannot_be_reached_is_refused_at_the_start():
         ({"estimator": "ridge"}, "confirm must be at least 1 for estimator=ridge"),
         ({"bn_mode": "none"}, "bn_mode must be one of own, base"),
         ({"on_fail": "stop"}, "on_fail must be one of retry, freeze"),
+        ({"score_samples": 1}, "score_samples must be at least 2 images"),
         ({"draws_per_half": 0}, "draws_per_half must be at least 1"),
     ],
 )
