@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from prunebench.errors import PruningError
+from prunebench.tasks import Task as Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
@@ -29,72 +29,6 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         """Returns some of the images, [k, C, H, W]."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a network is for: how it is run on images, and how wrong it is.
-
-    Attributes:
-        forward: takes the network and its inputs, and returns its outputs; None calls the network
-            with them, as `trace` does with an example.
-        loss: takes outputs and targets, and returns their mean loss; None is the cross-entropy of
-            logits and labels.
-    """
-
-    forward: Callable[[nn.Module, Any], Any] | None = None
-    loss: Callable[[Any, Any], Tensor] | None = None
-
-    def run(self, network: nn.Module, inputs: Any) -> Any:
-        """Returns what `network` makes of `inputs`."""
-        from prunebench.channels.example import run_on
-
-        return (self.forward or run_on)(network, inputs)
-
-    def mean_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Returns the mean loss of a batch.
-
-        Raises:
-            PruningError: there is no cross-entropy of these, or `loss` returns no single number.
-        """
-        if self.loss is None:
-            return _cross_entropy(outputs, targets, "mean")
-        found = self.loss(outputs, targets)
-        if getattr(found, "shape", None) != ():
-            got = list(found.shape) if hasattr(found, "shape") else type(found).__name__
-            raise PruningError(f"loss must return the mean of a batch, a tensor []; got {got}")
-        return found
-
-    def summed_loss(self, outputs: Any, targets: Any, images: int) -> Tensor:
-        """Returns the loss of a batch of so many images, summed over them.
-
-        Raises:
-            PruningError: as `mean_loss`.
-        """
-        if self.loss is None:
-            return _cross_entropy(outputs, targets, "sum")
-        return self.mean_loss(outputs, targets) * images
-
-
-def _cross_entropy(outputs: Any, targets: Any, reduction: str) -> Tensor:
-    """Returns the cross-entropy of logits and labels.
-
-    Raises:
-        PruningError: they are none, or do not fit each other.
-    """
-    from torch.nn.functional import cross_entropy
-
-    from prunebench.channels.example import described
-
-    try:
-        return cross_entropy(outputs, targets, reduction=reduction)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        why = str(error).split("\n")[0]
-        raise PruningError(
-            f"the outputs ({type(outputs).__name__} of {described(outputs)}) and the targets "
-            f"({described(targets)}) have no cross-entropy ({why}); give logits and int64 labels, "
-            "or in Python, prune(..., loss=function of outputs and targets)"
-        ) from error
 
 
 @dataclass(frozen=True)

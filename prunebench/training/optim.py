@@ -72,13 +72,16 @@ def build_optimizer(network: nn.Module, phase: Phase, *, recorded: bool = False)
     Args:
         network: trained.
         phase: how.
-        recorded: whether its step will be recorded: then the rate is a tensor on the device, one
-            for all groups, and nothing the step needs is a number of Python's.
+        recorded: whether its step will be recorded: then the rate of each group is a tensor on the
+            device, and nothing the step needs is a number of Python's.
     """
     groups = parameter_groups(network, phase)
     first = groups[0]["params"][0]
     fused = True if recorded or first.is_cuda else None
-    lr = torch.tensor(phase.lr, device=first.device) if recorded else phase.lr
+    if recorded:
+        for group in groups:
+            group["lr"] = torch.tensor(phase.lr * group["rate"], device=first.device)
+    lr = phase.lr
     if phase.optimizer == "sgd":
         return optim.SGD(
             groups, lr=lr, momentum=phase.momentum, nesterov=phase.nesterov, fused=fused

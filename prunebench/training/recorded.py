@@ -151,7 +151,9 @@ class RecordedEpochs:
         run = self.run
         own = self._places(run.phase.batch_size, images)
         part = Draws(*(drawn.index_select(0, own) for drawn in vars(self.draws).values()))
-        run.optimizer.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.now)[0])
+        rate = self.rates.index_select(0, self.now)[0]
+        for group in run.optimizer.param_groups:
+            group["lr"].copy_(rate * group["rate"])
         learn(run, *self.train.drawn(part), step=self.now[0])
         self.now += 1
 

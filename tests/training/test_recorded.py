@@ -102,7 +102,7 @@ def trained(phase: Phase, net: nn.Module | None = None, **changes: Any) -> list[
     "changes",
     [
         {},
-        {"precision": "bf16", "accumulate": 2},
+        {"precision": "bf16", "accumulate": 2, "bias_rate": 2.0},
         {"optimizer": "adamw", "nesterov": False, "ema": 0.9, "decay": "all"},
     ],
 )
@@ -118,8 +118,10 @@ def test_recorded_steps_do_bit_for_bit_what_they_do_as_they_come(
     assert tapes.counts == {"as it comes": 12, "replayed": 6 * 4 + 6 * 2 - 12}
 
 
-def test_recorded_steps_learn_what_unrecorded_ones_do() -> None:
-    recorded, plain = trained(LONG, recorder=Tapes()), trained(LONG)
+@pytest.mark.parametrize("bias_rate", [1.0, 3.0])
+def test_recorded_steps_learn_what_unrecorded_ones_do(bias_rate: float) -> None:
+    phase = replace(LONG, bias_rate=bias_rate)
+    recorded, plain = trained(phase, recorder=Tapes()), trained(phase)
     for ours, theirs in zip(recorded[0], plain[0], strict=True):  # epoch by epoch
         assert ours["lr"] == theirs["lr"]  # not rounded to float32 on the way
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
