@@ -11,6 +11,8 @@ DECAYS = ("all", "weights")
 SCHEDULES = ("constant", "step", "multistep", "cosine")
 PRECISIONS = ("float32", "bf16", "fp16")
 SCHEDULED_BY = ("epoch", "iteration")
+L1_ON = ("all", "read")
+HINGE_OVER = ("group", "network")
 #: head -> its usual scale and margin
 HEADS = {
     "softmax": (1.0, 0.0),
@@ -51,8 +53,10 @@ class Phase:
     head_scale: float | None = None
     head_margin: float | None = None
     gamma_l1: float = 0.0
+    l1_on: str = "all"
     gamma_hinge: float = 0.0
     hinge_share: float = 0.0
+    hinge_over: str = "group"
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -83,6 +87,8 @@ class Phase:
         self._check_head()
         require(self.gamma_l1 >= 0, f"gamma_l1 must not be below 0, got {self.gamma_l1}")
         require(self.gamma_hinge >= 0, f"gamma_hinge must not be below 0, got {self.gamma_hinge}")
+        require_choice("l1_on", self.l1_on, L1_ON)
+        require_choice("hinge_over", self.hinge_over, HINGE_OVER)
         require(
             0 <= self.hinge_share < 1, f"hinge_share must lie in [0, 1), got {self.hinge_share}"
         )

@@ -6,9 +6,10 @@ training repeats them bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -53,14 +54,16 @@ class Hinge:
 class Sparsity:
     """The penalties of one phase, an observer of its training.
 
-    ``gamma_l1``: lambda * sum |gamma| over all batch norms. Liu et al., "Network Slimming", 2017.
+    ``gamma_l1``: lambda * sum |gamma| over all batch norms, or those alone that the hinge would
+    push (`l1_on`). Liu et al., "Network Slimming", 2017.
 
     ``gamma_hinge`` (ours): lambda * sum max(0, beta + 2 |gamma|) over the candidates, which pushes
     them just where criterion=bn_probability calls them dead (4 |gamma|, where nothing but that
     makes a channel dead behind its depthwise convolution). Candidates are, anew at every step,
-    the `hinge_share` of each channel group's classes that lie furthest below zero, in all norms of
-    the group that have a ReLU behind them: so both sides of a depthwise convolution, and channels
-    that grouped convolutions tie together, die together. With a hinge each epoch ends with
+    the `hinge_share` of each channel group's classes that lie furthest below zero (or of all of
+    them together, see `candidates`), in all norms of the group that have a ReLU behind them: so
+    both sides of a depthwise convolution, and channels that grouped convolutions tie together, die
+    together. With a hinge each epoch ends with
     a row of how many channels lie at least 1, 2 and 3 deviations below zero (`LEVELS`).
     """
 
@@ -86,15 +89,21 @@ class Sparsity:
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
         """Finds the norms."""
+        read = self.phase.gamma_l1 > 0 and self.phase.l1_on == "read"
+        found: list[Hinge] = []
+        if read or self.phase.gamma_hinge > 0:
+            device = next(network.parameters()).device
+            found = hinges(network, torch.zeros((1, *self.shape), device=device))
+        self.hinges = found if self.phase.gamma_hinge > 0 else []
+        norms = {
+            norm: None for hinge in found for norm, _ in (*hinge.fronts, *hinge.behind)
+        }  # each once
         if self.phase.gamma_l1 > 0:
             self.scales = [
                 module.weight
-                for module in network.modules()
+                for module in (norms if read else network.modules())
                 if isinstance(module, _BatchNorm) and module.affine and module.weight.requires_grad
             ]
-        if self.phase.gamma_hinge > 0:
-            device = next(network.parameters()).device
-            self.hinges = hinges(network, torch.zeros((1, *self.shape), device=device))
 
     def after_backward(self, moment: Moment) -> None:
         """Adds the penalties' gradients to those of the loss."""
@@ -105,8 +114,9 @@ class Sparsity:
                 signs = torch._foreach_sign(weights)
                 torch._foreach_add_(grads, list(signs), alpha=self.phase.gamma_l1)
             if moment.epoch >= HINGE_FROM * self.phase.epochs:
-                for hinge in self.hinges:
-                    self._push(hinge)
+                chosen = candidates(self.hinges, self.phase.hinge_share, self.phase.hinge_over)
+                for hinge, classes in zip(self.hinges, chosen, strict=True):
+                    self._push(hinge, classes)
 
     def after_step(self, moment: Moment) -> bool:
         """Leaves the weights alone, and counts at the end of an epoch; the training goes on."""
@@ -131,17 +141,42 @@ class Sparsity:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on as before."""
 
-    def _push(self, hinge: Hinge) -> None:
-        """Adds the hinge's gradients to the candidates of one group."""
-        z = _lowest(hinge)
-        chosen = z.topk(int(self.phase.hinge_share * hinge.size)).indices
-        # index_fill_, since assigning a number by index would wait for the device
-        wanted = torch.zeros_like(z).index_fill_(0, chosen, self.phase.gamma_hinge)
+    def _push(self, hinge: Hinge, chosen: Tensor) -> None:
+        """Adds the hinge's gradients to the candidates of one group, bool [size]."""
+        wanted = self.phase.gamma_hinge * chosen.double()
         for norm, classes in [*hinge.fronts, *hinge.behind]:
             push = wanted[classes].to(norm.bias) * (norm.bias + hinge.z * norm.weight.abs() > 0)
             if norm.bias.grad is not None and norm.weight.grad is not None:
                 norm.bias.grad += push
                 norm.weight.grad += hinge.z * push * norm.weight.sign()
+
+
+def candidates(hinges: Sequence[Hinge], share: float, over: str) -> list[Tensor]:
+    """Returns which classes of each group lie furthest below zero, bool [size].
+
+    Args:
+        hinges: the groups.
+        share: fraction of the classes to choose.
+        over: ``group``: of each group's; ``network``: of all together, wherever they are, but for
+            max(2, 5 %) of each group, which a budget leaves in any case.
+    """
+    lowest = [_lowest(hinge) for hinge in hinges]
+    if over == "group":
+        return [_top(z, int(share * len(z))) for z in lowest]
+    # what stays in any case is never among the lowest
+    open_to_all = [
+        torch.where(_top(z, len(z) - min(len(z), max(2, ceil(0.05 * len(z))))), z, -torch.inf)
+        for z in lowest
+    ]
+    whole = torch.cat(open_to_all) if open_to_all else torch.zeros(0)
+    chosen = _top(whole, int(share * len(whole))) & whole.isfinite()
+    return list(torch.split(chosen, [len(z) for z in lowest]))
+
+
+def _top(z: Tensor, count: int) -> Tensor:
+    """Returns where the `count` highest entries are, bool [n]."""
+    # index_fill_, since assigning by index would wait for the device
+    return torch.zeros_like(z, dtype=torch.bool).index_fill_(0, z.topk(count).indices, True)
 
 
 def _lowest(hinge: Hinge) -> Tensor:

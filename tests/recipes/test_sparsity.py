@@ -14,7 +14,7 @@ from prunebench.models.ghostnet import Ghostnet
 from prunebench.models.mobilenet import MobilenetV2
 from prunebench.models.shufflenet import ShufflenetV1
 from prunebench.recipes import Phase
-from prunebench.recipes.sparsity import HINGE_FROM, HINGE_Z, Sparsity, hinges
+from prunebench.recipes.sparsity import HINGE_FROM, HINGE_Z, Hinge, Sparsity, candidates, hinges
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
@@ -65,6 +65,42 @@ def test_l1_pulls_every_scale_towards_zero():
         scale = name in ("1.weight", "4.weight", "7.weight")
         expected = 0.01 * net.get_parameter(name).sign() if scale else torch.zeros(())
         torch.testing.assert_close(gradient, expected.expand_as(gradient), atol=1e-6, rtol=0)
+
+
+def test_l1_pulls_only_what_the_criterion_reads_if_so_asked():
+    """The norm without a ReLU behind it is left alone."""
+    found = added(network(), replace(PHASE, gamma_l1=0.01, l1_on="read"), epoch=0)
+    pulled = {name for name, gradient in found.items() if bool(gradient.any())}
+    assert pulled == {"1.weight", "4.weight"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.95])
+@pytest.mark.parametrize("over", ["group", "network"])
+def test_candidates_are_the_lowest_of_each_group_or_of_all(share, over):
+    """Against plain sorting, with groups that differ in how low they lie."""
+    torch.manual_seed(2)
+    sizes = (3, 20, 60)
+    groups = []
+    for number, size in enumerate(sizes):
+        norm = nn.BatchNorm1d(size)
+        nn.init.normal_(norm.bias, mean=-number)
+        groups.append(Hinge(size, 2.0, [(norm, torch.arange(size))], []))
+    z = [[-shift for shift in g.fronts[0][0].bias.tolist()] for g in groups]
+    if over == "group":
+        wanted = [
+            set(sorted(range(len(own)), key=lambda c, own=own: -own[c])[: int(share * len(own))])
+            for own in z
+        ]
+    else:
+        open_to_all = []
+        for number, own in enumerate(z):
+            stays = max(2, -(-5 * len(own) // 100))
+            best = sorted(range(len(own)), key=lambda c, own=own: -own[c])
+            open_to_all += [(own[c], number, c) for c in best[: len(own) - stays]]
+        chosen = sorted(open_to_all, reverse=True)[: int(share * sum(sizes))]
+        wanted = [{c for _, at, c in chosen if at == number} for number in range(3)]
+    found = candidates(groups, share, over)
+    assert [set(mask.nonzero()[:, 0].tolist()) for mask in found] == wanted
 
 
 def test_the_hinge_is_the_gradient_of_what_candidates_are_above_their_threshold():
