@@ -46,6 +46,7 @@ class Evidence:
         labels: int64 [n]; of a user's own task, whatever its loss takes.
         seed: for criteria that draw at random.
         task: how the network is run on images, and its loss.
+        earlier: group name -> scores of its classes in the round before, of those that are left.
     """
 
     network: nn.Module
@@ -55,6 +56,7 @@ class Evidence:
     labels: Any
     seed: int
     task: Task = Task()
+    earlier: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -92,6 +92,7 @@ def cut_in_steps(
         for number, step in enumerate(plan, start=1):
             with in_mode(network), untouched(network):
                 made = cut(network, method, step, dense, sample=sample, example=example)
+                sample = replace(sample, earlier=made.scores)
                 rounds.follower.follow(network, made, example)
             cuts.append(made)
             network = made.network

@@ -58,9 +58,10 @@ def dry_run(run: Run) -> None:
     error = 0.0
     for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
         if step.new_images:
-            sample = draw_sample(run, data, device, method.images_needed, step)
+            fresh = draw_sample(run, data, device, method.images_needed, step)
+            sample = replace(fresh, earlier=sample.earlier)
         made = cut(network, method, step, counts, sample=sample, example=example)
-        network = made.network
+        network, sample = made.network, replace(sample, earlier=made.scores)
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
         for told in filter(None, (searched(made.record), living(made.record))):

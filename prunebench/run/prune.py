@@ -76,7 +76,8 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
         start, decided = prune_while_training(context, dense, cmap)
     network, cuts = start, list[Cut]()
     for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
-        cuts.append(take(context, step, network, cmap, decided))
+        earlier = cuts[-1].scores if cuts else {}
+        cuts.append(take(context, step, network, cmap, decided, earlier))
         network = train_between(context, step, cuts[-1].network)
     repaired = cuts[-1].network
     if any(made.record.share for made in cuts) and measure.params(repaired) == measure.params(
@@ -96,7 +97,12 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
 
 
 def take(
-    context: RunContext, step: Step, network: nn.Module, cmap: ChannelMap, decided: Decided | None
+    context: RunContext,
+    step: Step,
+    network: nn.Module,
+    cmap: ChannelMap,
+    decided: Decided | None,
+    earlier: Mapping[str, Tensor],
 ) -> Cut:
     """Returns what `step` makes of `network`, computed now or before a kill.
 
@@ -106,10 +112,15 @@ def take(
         network: as pruned so far; left unchanged.
         cmap: of the dense network.
         decided: where a training has made the plan already.
+        earlier: group name -> scores of the classes left by the step before.
     """
     name = f"prune-{step.name}"
     counts = dense_counts(cmap)
-    done = context.ledger.do(name, lambda _: pack(compute(context, step, network, counts, decided)))
+
+    def make() -> Cut:
+        return compute(context, step, network, counts, decided, earlier)
+
+    done = context.ledger.do(name, lambda _: pack(make()))
     made = unpack(done, network, context.example)
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
@@ -128,12 +139,17 @@ def nearly_gone(kept: Mapping[str, int], dense: Mapping[str, int]) -> str:
 
 
 def compute(
-    context: RunContext, step: Step, network: nn.Module, counts: Dense, decided: Decided | None
+    context: RunContext,
+    step: Step,
+    network: nn.Module,
+    counts: Dense,
+    decided: Decided | None,
+    earlier: Mapping[str, Tensor],
 ) -> Cut:
     """Ranks, chooses, repairs, slims and verifies."""
     run, example = context.run, context.example
     method = Method(run.criterion, run.budget, run.repair)
-    sample = context.sample(method.images_needed, step)
+    sample = replace(context.sample(method.images_needed, step), earlier=earlier)
     if decided is None:
         return cut(network, method, step, counts, sample=sample, example=example)
     facts = evidence(network, step, sample, example)
@@ -176,6 +192,7 @@ def pack(made: Cut) -> dict[str, Any]:
         "plan": made.plan.to_json(),
         "network": made.network.state_dict(),
         "record": to_json(made.record),
+        "scores": dict(made.scores),
     }
 
 
@@ -191,4 +208,4 @@ def unpack(done: Mapping[str, Any], before: nn.Module, example: Tensor) -> Cut:
     network = slim_by((plan,), before, example)
     add_position_biases_as_in(network, done["network"])
     network.load_state_dict(done["network"])
-    return Cut(network, plan, from_json(StepRecord, done["record"], "step"))
+    return Cut(network, plan, from_json(StepRecord, done["record"], "step"), done["scores"])

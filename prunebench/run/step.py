@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunebench.budgets import Budget
 from prunebench.channels import (
@@ -62,12 +63,14 @@ class Sample:
         labels: int64 [n], or what else its loss takes.
         seed: for criteria that draw at random.
         task: how the network is run on images, and its loss.
+        earlier: group name -> scores in the round before, see `Evidence`.
     """
 
     images: Any
     labels: Any
     seed: int
     task: Task = Task()
+    earlier: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,14 @@ class Cut:
         network: the slimmed and repaired network, in eval mode.
         plan: in the class numbering of the network that went in.
         record: of the step, for the report.
+        scores: group name -> what the criterion made of the classes that stay; none where the plan
+            was made without.
     """
 
     network: nn.Module
     plan: Plan
     record: StepRecord
+    scores: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def draw_sample(
@@ -146,14 +152,17 @@ def cut(
         counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},
         settings_found=method.budget.settings_found(facts.cmap, ranks, dense, share=step.share),
     )
-    return replace(made, record=record)
+    stay = {name: rank.scores[list(plan.kept[name])] for name, rank in ranks.items()}
+    return replace(made, record=record, scores=stay)
 
 
 def evidence(network: nn.Module, step: Step, sample: Sample, example: Example) -> Evidence:
     """Returns what criterion and repair may look at in `step`."""
     cmap = trace(network, example)
     groups = tuple(group for group in cmap.groups if group.name in step.groups)
-    return Evidence(network, cmap, groups, sample.images, sample.labels, sample.seed, sample.task)
+    return Evidence(
+        network, cmap, groups, **{f.name: getattr(sample, f.name) for f in fields(sample)}
+    )
 
 
 def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: Example) -> Cut:

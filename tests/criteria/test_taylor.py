@@ -7,10 +7,15 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from prunebench.budgets import Budget
 from prunebench.channels import Site, trace
 from prunebench.contracts import Evidence
 from prunebench.criteria.taylor import Taylor, activation_scores, gate_scores, normed, weight_scores
 from prunebench.errors import ConfigError, PruningError
+from prunebench.options import option
+from prunebench.repairs import Repair
+from prunebench.run.step import Method, Sample, cut, dense_counts
+from prunebench.schedules import Step
 
 
 class Net(nn.Module):
@@ -202,3 +207,35 @@ def test_a_weight_that_a_norm_computes_has_no_gradient(evidence):
         Taylor(form="weight", num_samples=6, batch=6).rank(
             replace(evidence, cmap=cmap, groups=tuple(cmap.groups))
         )
+
+
+@pytest.mark.parametrize("form", ["gate", "weight", "activation"])
+def test_scores_are_averaged_with_those_of_the_round_before(evidence, form):
+    """Three rounds of one channel in four, against a list of scores kept by hand."""
+    options = {"form": form, "num_samples": 8, "batch": 4}
+    method = Method(
+        Taylor(**options, ema=0.9),
+        option("budget", "global_ranking", Budget, keep=0.4, floor_share=0.0),
+        option("repair", "none", Repair),
+    )
+    sample = Sample(evidence.images, evidence.labels, 0)
+    network, dense, known = evidence.network, dense_counts(evidence.cmap), {}
+    for number in (1, 2, 3):
+        step = Step(name=f"round{number}", groups=("first",), share=number / 3, epochs=0)
+        cmap = trace(network, evidence.images[:1])
+        groups = tuple(group for group in cmap.groups if group.name == "first")
+        alone = Taylor(**options).rank(replace(evidence, network=network, cmap=cmap, groups=groups))
+        fresh = alone["first"].scores.tolist()
+        mixed = [
+            0.9 * known[channel] + 0.1 * score if known else score
+            for channel, score in enumerate(fresh)
+        ]
+        made = cut(network, method, step, dense, sample=sample, example=evidence.images[:1])
+        kept = made.plan.kept["first"]
+        assert sorted(kept) == sorted(
+            sorted(range(len(mixed)), key=lambda c: -mixed[c])[: len(kept)]
+        )
+        known = {place: mixed[channel] for place, channel in enumerate(kept)}
+        torch.testing.assert_close(made.scores["first"].tolist(), [*known.values()])
+        network, sample = made.network, replace(sample, earlier=made.scores)
+    assert len(kept) == 2
