@@ -148,6 +148,15 @@ def test_a_foul_name_stays_text(browser):
     assert browser.script("return document.title").startswith("prunebench")
 
 
+def test_all_rows_that_pass_the_filters_are_printed(browser):
+    browser.type("#search", "resnet20")
+    browser.wait("document.getElementById('shown').textContent.includes(' of ')")
+    shown = int(browser.script("return document.getElementById('shown').textContent").split()[0])
+    browser.script("dispatchEvent(new Event('beforeprint'))")
+    rows = "return document.querySelectorAll('.tabulator-print-table tbody tr').length"
+    assert browser.script(rows) == shown > 30
+
+
 def test_dark_and_light(many, browser):
     paper = "return getComputedStyle(document.body).backgroundColor"
     assert browser.script(paper) == "rgb(255, 255, 255)"

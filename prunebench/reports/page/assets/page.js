@@ -84,6 +84,7 @@ function start(data) {
   at("theme").addEventListener("change", theme);
   at("print").addEventListener("click", () => print());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", theme);
+  addEventListener("resize", () => table.redraw());
   addEventListener("keydown", event => { if (event.key === "Escape" && !at("detail").hidden) close(); });
   addEventListener("beforeprint", () => { themed("light"); repaint(); for (const box of document.querySelectorAll("#facts details")) box.open = true; });
   addEventListener("afterprint", theme);

@@ -60,7 +60,8 @@ function makeTable(lines, open) {
       return title;
     }},
     initialSort: [{column: "accuracy", dir: "desc"}], selectableRows: 1, nestedFieldSeparator: ".",
-    placeholder: "no row passes the filters", printAsHtml: true,
+    placeholder: "no row passes the filters", printAsHtml: true, printRowRange: "active",
+    autoResize: false,  // it would build all rows anew, under the focus, when they come into view
     rowFormatter: row => row.getElement().classList.toggle("published", Boolean(row.getData().tier)),
   });
 }
