@@ -3,7 +3,7 @@
 Trains a network on random 32 x 32 images, one thread unless OMP_NUM_THREADS says otherwise:
 
     python scripts/bench/training_step.py [--model resnet20] [--batch 128] [--images 1024]
-        [--repeats 3] [--device cpu] [--out step.json]
+        [--repeats 3] [--device cpu] [--out step.json] [--profile table.txt] [--inductor default]
 
 The plain loop is the usual one: a Dataset of uint8 images, per-image torchvision transforms
 (RandomCrop with padding, flip, convert, normalise), a DataLoader in the same process, a
@@ -11,7 +11,9 @@ The plain loop is the usual one: a Dataset of uint8 images, per-image torchvisio
 the repeats, all measured in turn in one run, in images per second of CPU time. On CUDA it is of
 wall time, of the last of three epochs, for steps recorded and as they come; beside it the share of
 the chip's dense bf16 peak (six operations per multiply-add of an image, for forward and backward)
-and the peak of memory. --out gets all of it as JSON, anew after every figure.
+and the peak of memory. --out gets all of it as JSON, anew after every figure; --profile a table of
+where the time of an epoch of the fastest kind goes. --inductor measures that kind alone, beside the
+same after ``torch.compile`` in the mode named.
 """
 
 import argparse
@@ -47,6 +49,7 @@ PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 FEW = 2560
 #: epochs on CUDA: the first chooses algorithms and records, the last counts
 EPOCHS = 3
+FAST = "ours, bf16, channels_last"
 PLAIN, ALONE = "plain loop, float32, contiguous", "images alone"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 PHASE = Phase(
@@ -164,6 +167,27 @@ def works(
     return found
 
 
+def fused(
+    build: Callable[[], nn.Module], data: Data, batch: int, device: torch.device, mode: str
+) -> dict[str, tuple[int, Callable[[], float]]]:
+    """Returns the fastest of our `works`, and the same after ``torch.compile``."""
+    ours = works(build, data, batch, device)
+    name = next(name for name in ours if FAST in name)
+    phase = replace(PHASE, batch_size=batch, precision="bf16", channels_last=True)
+    compiled = torch.compile(build(), mode=mode)
+    how = "on" if device.type == "cuda" else "off"
+    work = (len(data.train), lambda: epoch(compiled, data, phase, device, how))
+    return {name: ours[name], f"{name}, inductor {mode}": work}
+
+
+def profiled(work: Callable[[], object], device: torch.device) -> str:
+    """Returns what takes the most time in `work`, as a table."""
+    with torch.profiler.profile() as seen:
+        work()
+    first = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return seen.key_averages().table(sort_by=first, row_limit=40)
+
+
 def measured(
     found: dict[str, tuple[int, Callable[[], float]]],
     repeats: int,
@@ -210,6 +234,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--profile", type=Path)
+    parser.add_argument("--inductor")
     asked = parser.parse_args()
     device, data = torch.device(asked.device), noise(asked.images)
 
@@ -227,16 +253,24 @@ def main() -> None:
         if asked.out:
             asked.out.write_text(json.dumps(about | {"peak": peak, "rows": best}, indent=1) + "\n")
 
-    best = measured(works(build, data, asked.batch, device), asked.repeats, device, keep)
+    if asked.inductor:
+        found = fused(build, data, asked.batch, device, asked.inductor)
+    else:
+        found = works(build, data, asked.batch, device)
+    best = measured(found, asked.repeats, device, keep)
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     for name, row in best.items():
         alone = name.startswith(ALONE)
         if peak and not alone:
             operations = row["images_per_second"] * about["operations_per_image"]
             row["share_of_peak"] = operations / peak
-        plain = best[f"{ALONE}, plain" if alone else PLAIN]["images_per_second"]
+        first = f"{ALONE}, plain" if alone else PLAIN
+        plain = best.get(first, next(iter(best.values())))["images_per_second"]
         print(line(name, row, plain, row.get("share_of_peak")))
     keep(best)
+    if asked.profile:
+        work = next(work for name, (_, work) in found.items() if FAST in name)
+        asked.profile.write_text(profiled(work, device))
 
 
 if __name__ == "__main__":

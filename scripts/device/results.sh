@@ -3,6 +3,7 @@
 #   bash scripts/device/results.sh [SECONDS [JOBS]]      ends in time (570 s), so many jobs at once (3)
 # Called again it goes on where it was: every job has a folder of its own below $WORK/outputs, whose stages
 # and checkpoint it takes up. After each job $OUT has the table of all, and reports and epochs as one file.
+# COMPILE=off before it, if smoke.sh's tests of recorded steps fail.
 set -u
 . scripts/device/enter.sh
 seconds=${1:-570} jobs=${2:-3}
@@ -23,7 +24,7 @@ carry_out() { # NAME WORDS...: one run, unless it is done; a signal in the end l
   [ "$left" -lt 20 ] && { say "$name: no time is left"; return; }
   timeout --signal=TERM --kill-after=10 "$left" "$PYTHON" -m prunebench name="$name" \
     run.outputs="$WORK/outputs" hydra.run.dir="$folder" dataset.root="$WORK/data" run.threads=1 \
-    run.compile=auto run.checkpoint_seconds=30 "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
+    run.compile="${COMPILE:-auto}" run.checkpoint_seconds=30 "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
   say "$name: exit code $code after $(($(date +%s) - begun)) s: $(tail -n 1 "$WORK/logs/$name.txt")"
   keep "$name"
 }
