@@ -87,8 +87,13 @@ def test_the_whole_way_through_the_command(prunebench, tmp_path, method):
     assert list(report["seconds"]).index("pruning") < list(report["seconds"]).index("finetune")
     rows = map(json.loads, path.with_name("metrics.jsonl").read_text().splitlines())
     seen = {row["stage"]: row["seen"] for row in rows if "seen" in row}
-    held = 0.1 if "criterion.holdout=0.1" in method else 0
-    assert seen["pruning"] == seen["finetune"] - round(held * seen["finetune"])
+    [step] = report["steps"]
+    if "criterion.holdout=0.1" in method:
+        assert seen["pruning"] == seen["finetune"] - round(0.1 * seen["finetune"])
+        assert step["counts"] == {}
+    else:
+        assert set() < {*step["counts"]} <= {*step["kept"]}
+        assert all(tally["halves"] >= tally["passed"] >= 0 for tally in step["counts"].values())
 
 
 def test_a_dry_run_says_what_it_will_go_for(prunebench):
