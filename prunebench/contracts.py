@@ -47,6 +47,8 @@ class Evidence:
         seed: for criteria that draw at random.
         task: how the network is run on images, and its loss.
         earlier: group name -> scores of its classes in the round before, of those that are left.
+        measured: what a criterion measured and the repair of the same step need not measure again;
+            whoever puts something in says in its key all that it depends on, the evidence aside.
     """
 
     network: nn.Module
@@ -57,6 +59,7 @@ class Evidence:
     seed: int
     task: Task = Task()
     earlier: Mapping[str, Tensor] = field(default_factory=dict)
+    measured: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def size(self) -> int:

@@ -81,13 +81,26 @@ class GramCollection:
     ) -> dict[str, dict[str, Tensor]]:
         """Returns group name -> name of the consumer's weight -> its Gram matrix.
 
-        Every matrix is float64 [group.size, group.size] on the CPU, symmetric. One forward sweep
-        serves all groups; draws depend on the evidence's seed and the group's name alone.
+        Every matrix is float64 [group.size, group.size] on the CPU, symmetric, and not to be
+        changed: those that the evidence knows from an equal collection are taken from there. One
+        forward sweep serves all others; draws depend on the evidence's seed and the group's name
+        alone.
 
         Raises:
             PruningError: a consumer is no `Conv2d` or `Linear` that is called, its inputs are not
                 finite, or its table is too large for ``all``.
         """
+        settings = (self.collect, self.num_samples, self.per_image, self.rows_per_channel)
+        keys = {group.name: ("gram", settings, self.chunk, group.name) for group in groups}
+        known = evidence.measured
+        found = self._collect(evidence, [one for one in groups if keys[one.name] not in known])
+        known.update({keys[name]: by_weight for name, by_weight in found.items()})
+        return {name: known[key] for name, key in keys.items()}
+
+    def _collect(
+        self, evidence: Evidence, groups: Sequence[ChannelGroup]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Returns what `grams` does, from one forward sweep."""
         import torch
 
         from prunebench.reproducibility import cuda_math
@@ -107,6 +120,8 @@ class GramCollection:
                     else Sampled(reader, self._draws(group, images), evidence.seed)
                 )
         tables = [table for of_group in made.values() for table in of_group.values()]
+        if not tables:
+            return {name: {} for name in made}
         uses = Counter(call.weight for call in evidence.cmap.tape.calls)
         with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen, uses):
             for some, _ in evidence.batches(images, size):

@@ -311,11 +311,10 @@ def test_a_channel_that_nobody_reads_goes_first_and_is_not_missed(network, colle
 
 @pytest.mark.parametrize("collect", ["all", "sampled"])
 def test_the_bias_of_the_next_layer_moves_no_score(network, collect):
-    facts = evidence(network)
     setup = thinet(collect=collect)
-    before = setup.rank(facts)["first"].scores
+    before = setup.rank(evidence(network))["first"].scores
     network.second.bias.data += 50
-    assert torch.equal(setup.rank(facts)["first"].scores, before)
+    assert torch.equal(setup.rank(evidence(network))["first"].scores, before)
 
 
 def test_samples_are_drawn_anew_with_another_seed_only(network):

@@ -9,6 +9,7 @@ from torch import nn
 
 from prunebench.channels import Plan, slim, trace, verify
 from prunebench.contracts import Evidence
+from prunebench.criteria.thinet import Thinet
 from prunebench.errors import ConfigError
 from prunebench.repairs.least_squares import LeastSquares
 
@@ -165,6 +166,59 @@ def test_enough_samples_fit_like_all_entries_and_few_do_not_fail():
     assert torch.allclose(many, exact, atol=0.1 * exact.abs().max().item())
     few = repair(collect="sampled", num_samples=1, per_image=2).fold(facts, plan)[2].weight
     assert few.isfinite().all()
+
+
+def of_thinet(**changes):
+    values = {
+        "search": "remove", "balance": False, "collect": "sampled", "num_samples": 50,
+        "per_image": 10, "rows_per_channel": 0, "chunk": 4,
+    }  # fmt: skip
+    return Thinet(**values | changes)
+
+
+def sweeps_of(network):
+    """A list that grows with every forward of `network`."""
+    seen = []
+    network.register_forward_pre_hook(lambda *_: seen.append(1))
+    return seen
+
+
+@pytest.mark.parametrize("collect", ["sampled", "all"])
+@pytest.mark.parametrize("balanced", [False, True])  # of the criterion: it chooses the images
+def test_what_thinet_has_collected_is_not_collected_again(collect, balanced):
+    network = chain(nn.Conv2d(8, 6, 3, padding=1))
+    alone, shared = evidence(network), evidence(network)
+    plan = Plan({"0": [0, 2, 5]})
+    expected = repair(collect=collect).fold(alone, plan)[2].weight
+    of_thinet(collect=collect, class_balanced=balanced).rank(shared)
+    sweeps = sweeps_of(network)
+    found = repair(collect=collect).fold(shared, plan)[2].weight
+    assert not sweeps
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"collect": "all"}, {"num_samples": 11}, {"per_image": 9}, {"rows_per_channel": 90}],
+    ids=str,
+)
+def test_what_thinet_has_collected_otherwise_is_of_no_use(other):
+    network = chain(nn.Conv2d(8, 6, 3, padding=1))
+    alone, shared = evidence(network), evidence(network)
+    plan = Plan({"0": [0, 2, 5]})
+    expected = repair(collect="sampled").fold(alone, plan)[2].weight
+    of_thinet(**other).rank(shared)
+    assert torch.equal(repair(collect="sampled").fold(shared, plan)[2].weight, expected)
+    differs = repair(**{"collect": "sampled"} | other).fold(shared, plan)[2].weight
+    assert not torch.equal(differs, expected)
+
+
+def test_other_evidence_knows_nothing_of_what_was_measured():
+    network = chain(nn.Conv2d(8, 6, 3, padding=1))
+    facts = evidence(network)
+    of_thinet().rank(facts)
+    assert facts.measured
+    assert not replace(facts, images=facts.images[:3]).measured
 
 
 @pytest.mark.parametrize("change", [{"ridge": 0.0}, {"ridge": 1.0}, {"collect": "some"}], ids=str)
