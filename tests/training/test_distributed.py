@@ -139,8 +139,10 @@ def test_estimates_are_over_the_images_of_both(found: Found):
     assert first["rows"] == second["rows"]
     assert equal(first["network"], second["network"])
     for mine, theirs in zip(first["asked"], second["asked"], strict=True):
-        slope, drawn = (mine["sums"][name] + theirs["sums"][name] for name in ("slope", "drawn"))
-        assert not torch.equal(mine["sums"]["slope"], theirs["sums"]["slope"])
+        slope, drawn = (
+            mine["sums"][name] + theirs["sums"][name] for name in ("slope x", "slope n")
+        )
+        assert not torch.equal(mine["sums"]["slope x"], theirs["sums"]["slope x"])
         for left in (mine, theirs):
             torch.testing.assert_close(left["scores"], slope / drawn, equal_nan=True)
             torch.testing.assert_close(left["seen"], drawn)

@@ -61,8 +61,9 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
     """
     searched, granularity = len(search.space), search.granularity
     confirming = search.trying is not None
-    least_draws, seconds = _least_draws(search), search.seconds
-    chosen, worst = _choose(settings, search)
+    masks = distributed.rows_of_all(search.masks[: search.draws])
+    least_draws, seconds = _least_draws(search, masks), search.seconds
+    chosen, worst = _choose(settings, search, masks)
     room = search.width - floor
     passed = settings.harmless(worst) and len(chosen) > 0
     if passed and room > 0 and not confirming and settings.confirm:
@@ -89,17 +90,20 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
     )
 
 
-def _least_draws(search: Search) -> int:
-    """Returns how often the channel was dropped, by all processes, that was so the fewest times."""
+def _least_draws(search: Search, masks: Tensor) -> int:
+    """Returns how often the channel was dropped that was dropped the fewest times.
+
+    Args:
+        search: at the end of a half.
+        masks: what each draw of all processes dropped, bool [draws, C].
+    """
     if search.trying is not None or search.gram is not None:
         return search.draws * distributed.size()
-    masks = distributed.rows_of_all(search.masks[: search.draws])
     return int(masks.sum(0)[search.space].min())
 
 
-def _choose(settings: AofpSettings, search: Search) -> tuple[Tensor, float]:
+def _choose(settings: AofpSettings, search: Search, masks: Tensor) -> tuple[Tensor, float]:
     """Returns the channels that would go, least harmful first, and the damage that decides."""
-    masks = distributed.rows_of_all(search.masks[: search.draws])
     damage = distributed.rows_of_all(search.damages[: search.draws]).cpu()
     if search.trying is not None:
         return search.trying, float(damage.mean())
