@@ -1,11 +1,13 @@
 """l1, l2 and random on networks whose filters can be read off."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from prunebench.analysis.filters import filters
-from prunebench.channels import trace
+from prunebench.channels import Site, trace
 from prunebench.contracts import Evidence
 from prunebench.criteria.l1 import L1
 from prunebench.criteria.l2 import L2
@@ -86,11 +88,8 @@ def test_a_dead_layer_has_finite_scores(network):
 
 
 def test_filters_of_a_class_with_several_positions_lie_side_by_side():
-    site = type("Site", (), {})
-    producer = site()
-    producer.name, producer.dim, producer.classes = "weight", 0, torch.tensor([1, 0, -1, 1, 0, 2])
-    group = site()
-    group.name, group.size, group.producers = "fc", 3, (producer,)
+    producer = Site("", "weight", 0, torch.tensor([1, 0, -1, 1, 0, 2]))
+    group = SimpleNamespace(name="fc", size=3, producers=(producer,))
     network = nn.Linear(2, 6)
     network.weight.data = torch.arange(12.0).reshape(6, 2)
     table = filters(network, group)
