@@ -19,7 +19,8 @@ timed() { # NAME SECONDS COMMAND...: its output goes to $OUT/NAME.txt
 
 # what other versions of a library warn of is no failure here
 timed tests 60 "$PYTHON" -m pytest -v -W default --timeout 30 -p no:cacheprovider -m "$marked" \
-  tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py tests/training/test_loop.py
+  tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py tests/training/test_loop.py \
+  tests/training/test_streamed.py
 for model in $models; do
   timed "step_$model" 35 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes \
     --out "$OUT/step_$model.json" --profile "$OUT/profile_$model.txt"
