@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,6 +25,8 @@ from prunebench.records import write_json
 from prunebench.records.attempts import begin, read_attempts
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, remove_temporaries
+from prunebench.records.locks import locked
+from prunebench.records.unfinished import LOCK
 from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
@@ -203,11 +205,11 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
 def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextManager[object]:
     """Returns the entry's lock, held: the first job trains, the others wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = folder / LOCK
     try:
-        return lock.acquire(timeout=0)
+        return locked(lock, note, timeout=0)
     except Timeout:
         last = next(reversed(read_attempts(folder)), None)
         who = f"process {last.get('pid')} on {last.get('host')}" if last else "another job"
         note(f"waiting for {who}, which trains this baseline ({folder})")
-        return lock.acquire()
+        return locked(lock, note)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from prunebench import records
 from prunebench.config import Run
@@ -24,6 +24,7 @@ from prunebench.records.below import below
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import remove_temporaries, write_bytes
+from prunebench.records.locks import locked
 from prunebench.records.unfinished import IDENTITY, LOCK, METRICS
 from prunebench.run.ledger import Ledger
 
@@ -48,13 +49,16 @@ class RunFolder:
 
 
 @contextmanager
-def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder]:
+def claim(
+    run: Run, fresh: Path, notes: Mapping[str, str], note: Callable[[str], None]
+) -> Iterator[RunFolder]:
     """Holds the run's folder: `fresh`, or with ``run.resume`` the one to go on in.
 
     Args:
         run: what to do.
         fresh: a folder for it.
         notes: file name -> text, left in the folder once it is the run's own.
+        note: tells the user a line.
 
     Raises:
         ConfigError: another process works in the folder, or it holds another run.
@@ -62,7 +66,7 @@ def claim(run: Run, fresh: Path, notes: Mapping[str, str]) -> Iterator[RunFolder
     path = find(run, fresh) if run.settings.resume else fresh
     path.mkdir(parents=True, exist_ok=True)
     try:  # whoever looks at the run's state holds the lock for a moment
-        lock = FileLock(path / LOCK).acquire(timeout=0.5)
+        lock = locked(path / LOCK, note, timeout=0.5)
     except Timeout:
         raise ConfigError(f"the run in {path} is still going on in another process") from None
     with lock:

@@ -74,8 +74,8 @@ def carry_out(
 
         dry_run(run)
         return None
-    with listening(), leading(run, place), claim(run, fresh, notes) as folder:
-        progress = Progress()
+    progress = Progress()
+    with listening(), leading(run, place), claim(run, fresh, notes, progress.note) as folder:
         if run.settings.resume and folder.fresh:
             progress.note(f"nothing to resume in {run.settings.outputs}: the run starts anew")
         if folder.finished is None:

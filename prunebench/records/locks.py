@@ -1,0 +1,34 @@
+"""Locks on folders; a file system without flock has marker files instead, and users are told."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock
+
+
+def locked(
+    path: Path, note: Callable[[str], None], *, timeout: float = -1
+) -> AbstractContextManager[object]:
+    """Returns the lock at `path`, held; says where it is a marker file that a kill leaves behind.
+
+    Args:
+        path: of the lock.
+        note: tells the user a line.
+        timeout: seconds to wait for it; -1 = for ever.
+
+    Raises:
+        Timeout: another process holds it.
+    """
+    lock = FileLock(path)
+    with warnings.catch_warnings(action="ignore"):  # filelock says it in words of its own
+        held = lock.acquire(timeout=timeout)
+    if isinstance(lock, SoftFileLock):
+        note(
+            f"this file system has no flock: if the process is killed, delete {path} before one on "
+            "another machine goes on"
+        )
+    return held
