@@ -1,7 +1,8 @@
-"""Values that environment variables give: they may be secrets, so no record repeats them."""
+"""Secrets: no record repeats what an environment variable gives, nor a token in a URL."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +11,23 @@ from omegaconf.resolvers import oc
 
 from prunebench.errors import require
 from prunebench.records.identity import NOT_DECIDING, dotted
+
+INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
+#: in a URL: a password (of https, any name) before the host, and what opens doors in the query
+TOKEN = re.compile(
+    r"https?://[^/?#\s@:]+@|://[^/?#\s@]*:[^/?#\s@]+@"
+    r"|[?&][\w-]*(?:token|secret|password|signature|api_?key)=[^&#\s]+",
+    re.IGNORECASE,
+)
+
+
+def require_no_token(key: str, value: object) -> None:
+    """Raises ConfigError where `value`, as it was written for `key`, has a token in a URL."""
+    require(
+        not TOKEN.search(INTERPOLATION.sub("", str(value))),
+        f"{key} has a token in its URL, which records would repeat; put it into an environment "
+        "variable and type '${oc.env:NAME}' in its place",
+    )
 
 
 def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
@@ -20,9 +38,14 @@ def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
         files: dotted keys of those that name files, which are on record by what they hold.
 
     Raises:
-        ConfigError: such a value decides the result, which nobody could then read off the record.
+        ConfigError: such a value decides the result, which nobody could then read off the record;
+            or a URL has a token in it.
     """
-    if "oc.env" not in str(OmegaConf.to_container(cfg, resolve=False)):
+    typed = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(typed, dict)
+    for key, value in dotted({str(key): value for key, value in typed.items()}):
+        require_no_token(key, value)
+    if "oc.env" not in str(typed):
         return {}
     given = dict(dotted(_resolved(cfg)))
     try:
@@ -34,7 +57,7 @@ def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
     for key in found:
         decides = not any(f"{key}.".startswith(f"{place}.") for place in NOT_DECIDING)
         require(
-            not decides or key in files,
+            not decides or key in files or "oc.env" not in TOKEN.sub("", str(found[key])),
             f"{key}={found[key]} decides the result and must be on record; type its value",
         )
     return found

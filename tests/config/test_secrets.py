@@ -5,6 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
+from prunebench.cli.arguments import parsed
 from prunebench.config.secrets import hidden, overlaid
 from prunebench.errors import ConfigError
 
@@ -45,6 +46,40 @@ def test_a_file_is_on_record_by_what_it_holds(secret):
     assert hidden(cfg, {"dataset.path": "abc"}) == {"dataset.path": "${oc.env:MY_SECRET}"}
     with pytest.raises(ConfigError, match="decides"):
         hidden(cfg, {})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hunter2@host/a.npz", "https://hunter2@host/a", "postgresql://me:hunter2@host/db",
+        "https://host/a?token=hunter2", "https://host/a?x=1&access_token=hunter2",
+        "s3://host/a?X-Amz-Signature=hunter2&b=1", "https://me:hunter2@${oc.env:HOST,host}/a",
+    ],
+)  # fmt: skip
+def test_a_token_in_a_url_is_refused_and_not_repeated(url):
+    cfg = OmegaConf.create({"dataset": {"path": url}})
+    with pytest.raises(ConfigError, match=r"dataset.path has a token in its URL") as refused:
+        hidden(cfg, {})
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(ConfigError, match=r"^hydra.sweeper.storage has a token"):
+        parsed(["-m", f"hydra.sweeper.storage={url}"])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:${oc.env:MY_SECRET}@host/a", "https://${oc.env:MY_SECRET}@host/a",
+        "https://host/a?token=${oc.env:MY_SECRET}&b=1",
+    ],
+)  # fmt: skip
+def test_a_token_of_the_environment_may_be_in_a_url_that_decides(secret, url):
+    cfg = OmegaConf.create({"model": {"url": url}})
+    assert hidden(cfg, {}) == {"model.url": url}
+
+
+def test_a_url_without_a_token_is_no_secret():
+    urls = ["https://host:80/a?b=token", "ssh://git@host/a", "git@host:a", "/data/a:b@c", "a?b=1"]
+    assert hidden(OmegaConf.create({"model": dict(enumerate(urls))}), {}) == {}
 
 
 def test_no_file_of_a_run_holds_it(prunebench, tmp_path, monkeypatch):
