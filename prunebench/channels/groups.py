@@ -13,7 +13,7 @@ from torch import nn
 from prunebench.channels.labels.tape import Call, Tape
 from prunebench.channels.labels.weights import owner
 from prunebench.channels.map import ChannelMap, Ids, as_array
-from prunebench.channels.members import named_modules, named_tensors
+from prunebench.channels.members import named_modules, named_parameters, named_tensors
 from prunebench.channels.sites import Sites
 
 TIED = "tied to channels that cannot be cut"
@@ -39,8 +39,7 @@ def build_map(
     producers = _Producers(tape, class_of, reasons)
     groups, locate = producers.groups(int(class_of.max()) + 1)
     groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
-    tensors = named_tensors(model)
-    shapes = {name: tuple(t.shape) for name, t in tensors}
+    shapes = {name: tuple(t.shape) for name, t in named_tensors(model)}
     frozen = dict(tape.refused)
     for call in producers.calls:
         found = class_of[as_array(call.outputs)]
@@ -57,7 +56,8 @@ def build_map(
         class_of=class_of,
         locate=locate,
         shapes=shapes,
-        parameters=tuple(name for name, t in tensors if isinstance(t, nn.Parameter)),
+        # a copy of TorchScript holds its parameters as tensors of no class of their own
+        parameters=tuple(name for name, _ in named_parameters(model)),
         tape=tape,
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import prunebench
-from prunebench.channels import Plan, slim, trace, verify
+from prunebench.channels import Plan, require_as_planned, slim, trace, verify
 from prunebench.errors import PruningError
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -92,3 +94,16 @@ def test_scripted_parts_are_frozen_and_said_to_be_so() -> None:
     assert verify(network, slim(network, cmap, plan), cmap, plan, IMAGES) < 1e-6
     assert torch.equal(halved(torch.tensor([2.0])), torch.tensor([1.0]))  # and called as before
     assert "__call__" not in vars(torch.jit.ScriptModule)
+
+
+@pytest.mark.parametrize("cut_before", [False, True])
+def test_parameters_of_copied_scripted_parts_are_counted(cut_before: bool) -> None:
+    """Copies of TorchScript hold tensors that are no instances of nn.Parameter."""
+    network = copy.deepcopy(Parts().eval())
+    if cut_before:
+        network = slim(network, trace(network, IMAGES), Plan({"d": range(6)}))
+    cmap, plan = trace(network, IMAGES), Plan({"d": [0, 5]})
+    assert cmap.params(Plan({})) == sum(p.numel() for p in network.parameters())
+    small = slim(network, cmap, plan)
+    assert cmap.params(plan) == sum(p.numel() for p in small.parameters())
+    require_as_planned(network, small, cmap, plan)
