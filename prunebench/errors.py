@@ -14,6 +14,8 @@ WORDS: dict[type, tuple[str, str, object]] = {
     float: ("a number", "numbers", 0.5),
     str: ("a text", "texts", "conv1"),
 }
+#: characters of a value that a message repeats
+LONG = 200
 #: in a name
 NUMBER = re.compile(r"\d+")
 
@@ -84,6 +86,7 @@ def wrong_type(key: str, value: object, hint: Any) -> str:
     if NoneType in get_args(hint):
         return f"{wrong_type(key, value, inner[0])}; null is allowed too"
     got = "null" if value is None else repr(value)
+    got = got if len(got) <= LONG else f"{got[:LONG]} ..."
     kind = inner[-1] if inner else hint
     one, several, example = WORDS.get(kind, (str(kind), str(kind), "..."))
     if type(value) is kind:  # only its brackets are missing

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from prunebench.aliases import require_short
 from prunebench.errors import ConfigError, require, unknown, wrong_type
 
 Part = TypeVar("Part")
@@ -64,6 +65,7 @@ def read_option(path: Path) -> dict[str, Any]:
 @cache
 def _read_option(path: Path, _changed: int) -> dict[str, Any]:
     """The same, read once for as long as the file, last changed then, stays as it is."""
+    require_short(path, path.read_text(encoding="utf-8"))
     values = OmegaConf.to_container(OmegaConf.load(path))
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}
 

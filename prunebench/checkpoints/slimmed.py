@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -13,8 +13,9 @@ from torch import nn
 
 from prunebench import checkpoints
 from prunebench.channels import Example, Plan, add_position_biases_as_in, slim, trace
+from prunebench.checkpoints.foreign import fit_weights
 from prunebench.errors import CheckpointError
-from prunebench.models import as_recorded
+from prunebench.models import as_recorded, rationed
 from prunebench.records import FAILURE, REPORT
 
 #: version of the file's layout
@@ -127,6 +128,32 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def dense(
+    described: Mapping[str, Any], path: str | Path, weights: Mapping[str, torch.Tensor]
+) -> nn.Module:
+    """Returns the dense network, in eval mode and with weights drawn at random, of a slimmed one.
+
+    Args:
+        described: what the file says of it: model, shape and classes.
+        path: of the file.
+        weights: of the slimmed network, in the file.
+
+    Raises:
+        CheckpointError: the file does not describe a network.
+        ConfigError: it describes one that is out of all proportion, or not to be trusted.
+    """
+    try:
+        model, shape = dict(described["model"]), tuple(map(int, described["shape"]))
+        classes, held = int(described["classes"]), sum(value.nbytes for value in weights.values())
+        sound = len(shape) == 3 and min(*shape, classes) > 0
+    except (KeyError, TypeError, ValueError, AttributeError):
+        sound = False
+    if not sound:
+        raise CheckpointError(f"{path} does not say what network its weights are of")
+    spec = as_recorded({**model, **({"weights": None} if "weights" in model else {})}, str(path))
+    return rationed.build(spec, shape, classes, source=str(path), held=held).eval()
+
+
 def load(path: str | Path) -> nn.Module:
     """Returns the slimmed network that a run saved, in eval mode on the CPU.
 
@@ -138,16 +165,19 @@ def load(path: str | Path) -> nn.Module:
     content = read(Path(path))
     if "model" not in content:
         raise CheckpointError(f"{path} holds no network of a run")
-    values = {**content["model"], **({"weights": None} if "weights" in content["model"] else {})}
-    dense = as_recorded(values, str(path)).build(tuple(content["shape"]), content["classes"])
-    plans = [Plan.from_json(text) for text in content["plans"]]
-    network = regrow(dense.eval(), plans, tracing_image(content["shape"]))
-    add_position_biases_as_in(network, content["network"])
-    network.load_state_dict(content["network"])
+    try:
+        weights = content["network"]
+        plans = [Plan.from_json(text) for text in content["plans"]]
+        normalisation = Normalisation(tuple(content["mean"]), tuple(content["std"]))
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} does not say what network its weights are of") from None
+    network = regrow(dense(content, path, weights), plans, tracing_image(content["shape"]))
+    add_position_biases_as_in(network, weights)
+    fit_weights(network, weights, Path(path))
     found = {
         "plan": reduce(Plan.compose, plans, Plan({})),
         "report": None,
-        "normalisation": Normalisation(tuple(content["mean"]), tuple(content["std"])),
+        "normalisation": normalisation,
     }
     for name, value in found.items():
         setattr(network, name, value)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +35,7 @@ from prunebench.cli.mistakes import (
     say,
 )
 from prunebench.cli.option_help import option_help
+from prunebench.cli.sources import read_with_care
 from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from prunebench.config import Run
     from prunebench.records import Report
 
+Found = TypeVar("Found")
 #: what else than a run there is: given the words behind it, each returns the exit code
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "check": export.check,
@@ -164,15 +166,13 @@ def answer(words: list[str]) -> None:
         raise SystemExit(explained(lambda: VERBS[first](words[1:])))
     if first.isalpha() and (near := get_close_matches(first, VERBS, n=1, cutoff=0.75)):
         fail(f"'{first}' is not known; did you mean prunebench {near[0]}?")
-    try:
-        args = parsed(words)
-        told = option_help(args.overrides, folders(args)) if args.help else ""
-    except PrunebenchError as error:
-        fail(str(error))
+    args = explained(lambda: parsed(words))
+    told = explained(lambda: option_help(args.overrides, folders(args))) if args.help else ""
     if told:
         sys.stdout.write(f"{told}\n")
         return
     sys.argv[1:] = flags_first(words, args)
+    read_with_care()
     run_jobs()
 
 
@@ -193,7 +193,7 @@ def run_jobs() -> None:
         raise SystemExit(2)
 
 
-def explained(work: Callable[[], int | None]) -> int | None:
+def explained(work: Callable[[], Found]) -> Found:
     """Returns what `work` returns; what stops it is told in one line."""
     try:
         return work()

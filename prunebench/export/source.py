@@ -18,8 +18,6 @@ from prunebench.checkpoints.own import OWN, restored
 from prunebench.errors import CheckpointError
 from prunebench.export import certificate as certificates
 from prunebench.export.own import Own
-from prunebench.models import ModelSpec
-from prunebench.options import component
 from prunebench.records import REPORT, Measurement, Report, from_json
 
 #: name of the slim network that did best on validation images in a run's folder
@@ -77,12 +75,8 @@ class Source:
         """Returns the network as it was before it was cut, with weights drawn at random."""
         if self.built is not None:
             return copy.deepcopy(self.built)
-        values = {k: v for k, v in self.content["model"].items() if k != "weights"}
-        if "weights" in self.content["model"]:
-            values["weights"] = None
         torch.manual_seed(0)
-        spec: ModelSpec = component("model", values, ModelSpec, source=str(self.file))  # type: ignore[type-abstract]
-        return spec.build(self.shape, self.content["classes"]).eval()
+        return slimmed.dense(self.content, self.file, self.content["network"])
 
     def measured(self, stage: str) -> Measurement | None:
         """Returns what the report says of the ``dense`` or the ``slim`` network."""

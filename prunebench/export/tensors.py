@@ -16,7 +16,6 @@ from prunebench.checkpoints.foreign import fit_weights
 from prunebench.errors import CheckpointError
 from prunebench.export.formats import Opened, plain_tensors
 from prunebench.measure import macs, params
-from prunebench.models import as_recorded
 
 #: keys of the metadata
 STRUCTURE, INPUT, CERTIFICATE = "prunebench.structure", "prunebench.input", "prunebench.certificate"
@@ -44,13 +43,10 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
     try:
         held = json.loads(metadata[STRUCTURE])
         plans = [Plan.from_json(text) for text in held["plans"]]
-        values = {**held["model"], **({"weights": None} if "weights" in held["model"] else {})}
-        image = slimmed.tracing_image(held["shape"])
-        classes = int(held["classes"])
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not say what network its weights are of") from None
-    dense = as_recorded(values, str(path)).build(tuple(held["shape"]), classes)
-    network = slimmed.regrow(dense.eval(), plans, image)
+    dense, image = slimmed.dense(held, path, tensors), slimmed.tracing_image(held["shape"])
+    network = slimmed.regrow(dense, plans, image)
     add_position_biases_as_in(network, tensors)
     fit_weights(network, tensors, path)
     counts = {"params": params(network), "macs": macs(network, torch.zeros_like(image))}

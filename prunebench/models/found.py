@@ -181,7 +181,10 @@ def _build(
         raise ConfigError(
             f"model.macs: {values.get('_target_')} has no width to scale; use model.macs=null"
         )
-    return as_recorded(values, "model.report").build(shape, classes)
+    from prunebench.models import rationed
+
+    spec = as_recorded(values, "model.report")
+    return rationed.build(spec, shape, classes, source="model.report")
 
 
 def _plan(widths: Mapping[str, int]) -> Plan:

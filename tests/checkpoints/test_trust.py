@@ -30,6 +30,38 @@ def test_a_slim_file_imports_no_module(tmp_path, monkeypatch):
         slimmed.load(tmp_path / "slim.pt")
 
 
+def test_an_archive_of_too_many_members_is_not_unfolded(tmp_path, monkeypatch):
+    monkeypatch.setattr("prunebench.archives.MANY", 20)
+    checkpoints.save(tmp_path / "many.pt", {f"k{i}": torch.zeros(1) for i in range(20)})
+    with pytest.raises(CheckpointError, match=r"many.pt unfolds to \d\d members, which no checkp"):
+        checkpoints.load(tmp_path / "many.pt")
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "classes", "told"),
+    [
+        ({"widths": [10**15, 10**15]}, (3, 8, 8), 2, "a network of more than 1.0 GB"),
+        ({"widths": [10]}, (3, 8, 8), 10**12, "a network of more than 1.0 GB"),
+        ({"widths": [1] * 60}, (3, 8, 8), 2, "a network of more than 50 tensors"),
+        ({"widths": [10]}, (3, 10**6, 10**6), 2, r"images of \[3, 1000000, 1000000\]"),
+        ({"widths": [10]}, (3, 8), 2, "does not say what network"),
+        ({"widths": [10]}, (3, 8, 8), -2, "does not say what network"),
+    ],
+)
+def test_sizes_are_checked_before_memory_is_taken(
+    tmp_path, monkeypatch, model, shape, classes, told
+):
+    monkeypatch.setattr("prunebench.models.rationed.MOST_TENSORS", 50)
+    content = {
+        "format": slimmed.FORMAT, "model": {"_target_": "prunebench.models.mlp.Mlp", **model},
+        "shape": list(shape), "classes": classes, "plans": [], "mean": [0.0], "std": [1.0],
+        "network": {"w": torch.zeros(1)},
+    }  # fmt: skip
+    checkpoints.save(tmp_path / "slim.pt", content)
+    with pytest.raises((ConfigError, CheckpointError), match=rf"slim.pt .*{told}"):
+        slimmed.load(tmp_path / "slim.pt")
+
+
 def test_who_is_trusted(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert trusted("prunebench.models.vgg")

@@ -120,3 +120,9 @@ def test_only_a_found_structure_has_an_origin(tmp_path):
     origin = Found(report=path, macs=None).origin()
     assert origin == as_origin(records.from_json(records.Report, Path(path).read_text(), path))
     assert component("model", dict(VGG), ModelSpec).origin() is None
+
+
+def test_a_report_cannot_ask_for_more_than_the_machine_has(tmp_path):
+    path = report(tmp_path, {**VGG, "width": 1e9}, {"features.conv1_1": 3})
+    with pytest.raises(ConfigError, match=r"model.report describes a network of more than .* GB"):
+        Found(report=path, macs=None).build(SHAPE, 5)

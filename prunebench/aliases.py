@@ -1,0 +1,50 @@
+"""YAML of strangers: how far its aliases unfold is asked before Hydra or OmegaConf unfolds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from prunebench.errors import ConfigError
+
+#: characters of an option's YAML; keys and values in it, those that aliases repeat included; how
+#: deep they lie in each other
+MOST_CHARACTERS, MOST_NODES, DEEPEST = 1_000_000, 10_000, 50
+
+
+def require_short(path: Path, text: str) -> None:
+    """Raises ConfigError where the YAML `text` of `path` unfolds to more than an option ever holds.
+
+    What is no YAML is left to whoever reads it.
+    """
+    try:
+        unfolds = len(text) > MOST_CHARACTERS or _unfolds(text)
+    except yaml.YAMLError:
+        return
+    if unfolds:
+        raise ConfigError(
+            f"{path} unfolds to more than any option holds, {MOST_NODES:,} keys and values "
+            f"{DEEPEST} deep: it is not read"
+        )
+
+
+def _unfolds(text: str) -> bool:
+    """Whether `text` unfolds to more than `MOST_NODES`, or holds some that lie too deep."""
+    sizes: dict[str, int] = {}  # of what an anchor stands at
+    under_way: list[tuple[str, int]] = []  # anchor of each collection, and nodes before it
+    total = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            within_itself = any(anchor == event.anchor for anchor, _ in under_way)
+            total += MOST_NODES if within_itself else sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            under_way.append((event.anchor, total))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = under_way.pop()
+            sizes[anchor] = total - before
+        if isinstance(event, yaml.NodeEvent):
+            total += 1
+        if total > MOST_NODES or len(under_way) > DEEPEST:
+            return True
+    return False

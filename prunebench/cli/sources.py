@@ -1,0 +1,32 @@
+"""Where Hydra reads YAML from: the files of before, of which none may unfold without end."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult
+
+from prunebench.aliases import require_short
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Hydra's own, of whose name it must be: Hydra keeps the first of a name that it is given."""
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Returns the file's content.
+
+        Raises:
+            ConfigError: it unfolds to more than any option holds.
+        """
+        path = Path(os.path.realpath(Path(self.path) / self._normalize_file_name(config_path)))
+        if path.is_file():
+            require_short(path, path.read_text(encoding="utf-8"))
+        return super().load_config(config_path)
+
+
+def read_with_care() -> None:
+    """Has Hydra read files through the class above, from its first on."""
+    SourcesRegistry.instance().register(FileConfigSource)
