@@ -13,7 +13,7 @@ from prunebench.aliases import require_short
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's own, of whose name it must be: Hydra keeps the first of a name that it is given."""
+    """Hydra's own, whose name it must have: Hydra then leaves it in its place."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Returns the file's content.
@@ -28,5 +28,5 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 def read_with_care() -> None:
-    """Has Hydra read files through the class above, from its first on."""
-    SourcesRegistry.instance().register(FileConfigSource)
+    """Has Hydra read files through the class above."""
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
