@@ -75,6 +75,7 @@ def job(cfg: DictConfig) -> tuple[float, int] | None:
     try:
         return sweep.objectives(hand_over(cfg))
     except PrunebenchError as error:
+        sweep.note_refused(error)
         if not sweep.in_this_process():
             raise  # a launcher on a cluster learns of the failure by the exception alone
         sweep.give_up(error)
@@ -188,6 +189,7 @@ def run_jobs() -> None:
             explained(job)
     finally:
         for folder in sweep.FOLDERS:
+            sweep.forget_if_all_refused(folder)
             remove_unused(folder, "multirun.yaml")
     if sweep.MISTAKES:
         raise SystemExit(2)

@@ -20,9 +20,10 @@ from prunebench.errors import ConfigError, DataError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
+from prunebench.records.waiting import REFUSED, refuse
 from prunebench.reports import table
 from prunebench.reports.table import print_table
-from prunebench.sweeps.plans import SWEEP, folders, sweep_in
+from prunebench.sweeps.plans import SWEEP, folders, sweep_in, typed
 from prunebench.sweeps.status import not_begun
 
 #: how the settings begin that say how a run is carried out, and who is told
@@ -109,6 +110,21 @@ def begin() -> None:
     BEGUN.append(Path(str(HydraConfig.get().runtime.output_dir)))
     if job_name():
         say(f"{job_name()} begins")
+
+
+def note_refused(error: PrunebenchError) -> None:
+    """Leaves in the sweep's folder why a job of it was refused that has no folder of its own."""
+    hydra = HydraConfig.get()
+    if sweep_name() and not (Path(str(hydra.runtime.output_dir)) / IDENTITY).exists():
+        words = [str(word) for word in hydra.overrides.task]
+        refuse(Path(str(hydra.sweep.dir)), int(hydra.job.num), typed(words), str(error))
+
+
+def forget_if_all_refused(sweep: Path) -> None:
+    """Removes what `note_refused` left where no job of the sweep has begun."""
+    if not below(sweep, IDENTITY):
+        for path in sweep.glob(REFUSED):
+            path.unlink(missing_ok=True)
 
 
 def give_up(error: PrunebenchError) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -27,9 +27,13 @@ from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, remove_temporaries
 from prunebench.records.locks import locked
 from prunebench.records.unfinished import LOCK
+from prunebench.records.waiting import waiting
 from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
+
+#: seconds after which a job that waits gives a sign of life
+SIGN_SECONDS = 60.0
 
 
 class Weights(NamedTuple):
@@ -120,7 +124,7 @@ def obtain(
         network.load_state_dict(result["network"])
         return Weights("trained in this run", result.get("head"))
     folder = entry(run, network)
-    with waiting_lock(folder, note):
+    with waiting_lock(folder, note, ledger.folder.parent):
         found = from_store(run, network)  # the job we waited for may have trained it
         if found is not None:
             return found
@@ -202,8 +206,16 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
     }
 
 
-def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextManager[object]:
-    """Returns the entry's lock, held: the first job trains, the others wait for it."""
+def waiting_lock(
+    folder: Path, note: Callable[[str], None], own: Path
+) -> AbstractContextManager[object]:
+    """Returns the entry's lock, held: the first job trains, the others wait for it.
+
+    Args:
+        folder: of the entry.
+        note: tells the user a line.
+        own: the folder of the run that waits, where it says so.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK
     try:
@@ -211,5 +223,10 @@ def waiting_lock(folder: Path, note: Callable[[str], None]) -> AbstractContextMa
     except Timeout:
         last = next(reversed(read_attempts(folder)), None)
         who = f"process {last.get('pid')} on {last.get('host')}" if last else "another job"
-        note(f"waiting for {who}, which trains this baseline ({folder})")
-        return locked(lock, note)
+        whom = f"{who}, which trains this baseline ({folder})"
+        note(f"waiting for {whom}")
+        with waiting(own, whom) as sign:
+            while True:
+                with suppress(Timeout):
+                    return locked(lock, note, timeout=SIGN_SECONDS)
+                sign.touch()

@@ -26,6 +26,7 @@ from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import remove_temporaries, write_bytes
 from prunebench.records.locks import locked
 from prunebench.records.unfinished import IDENTITY, LOCK, METRICS
+from prunebench.records.waiting import WAITING
 from prunebench.run.ledger import Ledger
 
 
@@ -75,7 +76,8 @@ def claim(
         begun = (path / IDENTITY).exists()
         if begun:
             require_same(run, path)
-            (path / records.FAILURE).unlink(missing_ok=True)  # it is under way again
+            for stale in (records.FAILURE, WAITING):  # it is under way again
+                (path / stale).unlink(missing_ok=True)
         else:
             require_empty(path, ledger)
             describe(run, path, notes)

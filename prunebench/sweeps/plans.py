@@ -46,7 +46,7 @@ def sweep_in(folder: Path) -> Asked:
         DataError: what Hydra wrote down cannot be read.
     """
     hydra = _hydra(folder / SWEEP)
-    task = _typed(hydra["overrides"]["task"])
+    task = typed(hydra["overrides"]["task"])
     words = ["-m", *_words(hydra, task), f"hydra.sweep.dir={folder.resolve()}"]
     params = hydra["sweeper"].get("params") or {}
     swept = [*(f"{key}={value}" for key, value in params.items()), *task]
@@ -66,7 +66,7 @@ def run_in(folder: Path) -> Asked:
         DataError: what Hydra wrote down cannot be read.
     """
     hydra = _hydra(folder / ".hydra" / "hydra.yaml")
-    task = _typed(hydra["overrides"]["task"])
+    task = typed(hydra["overrides"]["task"])
     words = [*_words(hydra, task), f"hydra.run.dir={folder.resolve()}", "run.resume=true"]
     return Asked(folder=folder, cwd=Path(hydra["runtime"]["cwd"]), words=words, jobs=[task])
 
@@ -75,7 +75,7 @@ def job_words(folder: Path) -> list[str]:
     """Returns what was typed for the job that a run's folder belongs to; [] where it is unknown."""
     try:
         text = (folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")
-        return _typed(yaml.load(text, yaml.CSafeLoader) or [])
+        return typed(yaml.load(text, yaml.CSafeLoader) or [])
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return []
 
@@ -98,14 +98,14 @@ def folders(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _words(hydra: Any, task: Sequence[str]) -> list[str]:
-    """Returns the flags and words of the command, without those that `_typed` leaves out."""
+    """Returns the flags and words of the command, without those that `typed` leaves out."""
     sources = hydra["runtime"]["config_sources"]
     own = [source["path"] for source in sources if source["provider"] == "command-line"]
     flags = [word for path in own for word in ("--config-dir", str(path))]
-    return [*flags, *task, *_typed(hydra["overrides"]["hydra"])]
+    return [*flags, *task, *typed(hydra["overrides"]["hydra"])]
 
 
-def _typed(words: Iterable[object]) -> list[str]:
+def typed(words: Iterable[object]) -> list[str]:
     """Returns the words but for those that a command which goes on adds."""
     return [word for word in map(str, words) if not word.lstrip("+").startswith(PLACES)]
 

@@ -13,9 +13,10 @@ from prunebench.records import FAILURE, REPORT
 from prunebench.records.attempts import read_attempts
 from prunebench.records.metrics import read_metrics
 from prunebench.records.unfinished import METRICS, in_use, was_interrupted
+from prunebench.records.waiting import whom_for
 
 #: every state a job can be in
-STATES = ("done", "running", "failed", "interrupted", "lost", "not begun")
+STATES = ("done", "running", "waiting", "failed", "interrupted", "lost", "not begun")
 #: seconds without a sign of life after which a job of another machine counts as lost
 SILENCE = 900.0
 
@@ -32,7 +33,7 @@ class Progress:
         eta: seconds that the stage still takes at the pace of its epochs; None if unknown.
         silent: seconds since the last sign of life; None where there was none.
         host: of the last attempt; "" if unknown.
-        why: it failed, in one line.
+        why: it failed, or for whom it waits, in one line.
     """
 
     name: str
@@ -57,6 +58,8 @@ def progress_in(folder: Path) -> Progress:
     state, why = _state(folder, host, silent), ""
     if state == "failed":
         why = failure_in(folder)
+    elif state == "running" and (whom := whom_for(folder)):
+        state, why = "waiting", f"for {whom}"
     return Progress(
         name=name,
         state=state,

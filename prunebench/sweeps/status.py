@@ -18,6 +18,7 @@ from pathlib import Path
 from prunebench.errors import DataError, Parser
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
+from prunebench.records.waiting import refused
 from prunebench.sweeps.plans import Asked, folders, job_words, run_in, sweep_in
 from prunebench.sweeps.progress import STATES, Progress, progress_in
 
@@ -93,9 +94,12 @@ def _of_sweep(folder: Path) -> Status:
     status = Status(folder=folder, jobs=[progress_in(run) for run in begun])
     _add(status, sweep_in, folder)
     jobs = [job for asked in status.commands for job in asked.jobs]
+    why = refused(folder)
     for number, words in not_begun(jobs, begun).items():
-        told = " ".join(_telling(words, jobs))
-        status.jobs.append(Progress(name=f"{number} ({told})", state="not begun"))
+        name = f"{number} ({' '.join(_telling(words, jobs))})"
+        told = why.get(frozenset(words), "")
+        state = "failed" if told else "not begun"
+        status.jobs.append(Progress(name=name, state=state, why=told))
     if not any(job.state in OPEN for job in status.jobs):
         status.commands.clear()
     return status
@@ -170,7 +174,7 @@ def drawn(found: Sequence[Status]) -> str:
 
 def about(job: Progress) -> str:
     """Says in one line where a job is, or why it is there no longer."""
-    if job.state == "failed":
+    if job.why:
         return job.why
     place = " ".join(filter(None, [job.stage, job.epoch and f"epoch {job.epoch}"]))
     eta = f"stage ends in {span(job.eta)}" if job.eta is not None else ""

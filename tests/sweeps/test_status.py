@@ -12,9 +12,10 @@ import pytest
 from prunebench.records import INTERRUPTED, finish
 from prunebench.records.attempts import ATTEMPTS, begin, changes, read_attempts
 from prunebench.records.unfinished import IDENTITY, METRICS
+from prunebench.records.waiting import WAITING, refuse
 from prunebench.sweeps.plans import jobs_of
 from prunebench.sweeps.progress import SILENCE, progress_in
-from prunebench.sweeps.status import drawn, span, statuses
+from prunebench.sweeps.status import about, drawn, span, statuses
 
 TINY = [
     "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
@@ -51,6 +52,18 @@ def test_a_run_whose_folder_is_held_is_running(folder):
     with FileLock(folder / ".lock"):
         job = progress_in(folder)
     assert (job.state, job.eta) == ("running", 12.0)
+
+
+def test_a_run_that_waits_says_for_whom(folder):
+    from filelock import FileLock
+
+    (folder / WAITING).write_text("process 7 on node7, which trains this baseline (x)")
+    assert progress_in(folder).state == "lost"  # its process is gone
+    with FileLock(folder / ".lock"):
+        job = progress_in(folder)
+    assert (job.state, about(job)) == (
+        "waiting", "for process 7 on node7, which trains this baseline (x)",
+    )  # fmt: skip
 
 
 def test_of_another_machine_the_last_sign_of_life_tells(folder):
@@ -136,6 +149,8 @@ def test_a_sweep_is_completed_by_the_command_that_is_printed(prunebench, tmp_pat
         "--resume prints what completes it\n"
     )
     assert "unfinished" in table.stdout
+    refuse(sweep, 0, [*TINY, "criterion=l1"], "because")
+    assert "0 (criterion=l1)  failed  because" in prunebench("status").stdout
     [line] = prunebench("status", "--resume").stdout.splitlines()
     program, *words = shlex.split(line)
     assert program == "prunebench"
