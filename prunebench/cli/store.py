@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prunebench.errors import CheckpointError, ConfigError, DataError, Parser
+from prunebench.locks import Timeout, locked
 from prunebench.records import REPORT
 from prunebench.records.below import below
 from prunebench.records.jsonfile import digest
@@ -162,7 +161,7 @@ def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
         return 1
     for entry in going:
         try:
-            with FileLock(entry.folder / LOCK, timeout=0):
+            with locked(entry.folder / LOCK, timeout=0):
                 shutil.rmtree(entry.folder, ignore_errors=True)
         except Timeout:
             sys.stdout.write(f"{entry.folder.name} is in use by now, and stays\n")

@@ -13,6 +13,7 @@ from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory
 from prunebench.datasets.npz import KEYS, read_arrays, to_split
 from prunebench.errors import DataError, require_choice
+from prunebench.locks import locked
 
 if TYPE_CHECKING:
     from prunebench.datasets.npz import Array
@@ -106,13 +107,12 @@ def _fetch(variant: str, root: Path) -> None:
     folder = _published(variant, root)
     if folder.is_dir():
         return
-    from filelock import FileLock
     from torchvision.datasets.utils import download_and_extract_archive
 
     reader = _reader(variant)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{variant}.lock"):  # the jobs of a sweep start together
+        with locked(root / f".{variant}.lock"):  # the jobs of a sweep start together
             if not folder.is_dir():
                 download_and_extract_archive(
                     reader.url, str(root), filename=reader.filename, md5=reader.tgz_md5

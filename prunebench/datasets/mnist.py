@@ -12,6 +12,7 @@ from typing import Any
 from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory
 from prunebench.errors import DataError, require_choice
+from prunebench.locks import locked
 
 _SIDE = 28
 _FILES = {
@@ -118,12 +119,11 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _download(variant: str, root: Path) -> None:
-    from filelock import FileLock
     from torchvision import datasets
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{variant}.lock"):  # the jobs of a sweep start together
+        with locked(root / f".{variant}.lock"):  # the jobs of a sweep start together
             getattr(datasets, _READERS[variant])(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from prunebench.locks import Timeout, locked
 
 #: how the name of such a folder begins, and the file in it that is locked while somebody writes
 PREFIX, LOCK = ".export-", "lock"
@@ -19,7 +19,7 @@ def draft_folder(home: Path) -> Iterator[Path]:
     """Yields an empty folder in `home` that is removed in the end; those of killed exports, too."""
     _sweep(home)
     made = tempfile.TemporaryDirectory(dir=home, prefix=PREFIX)
-    with made as name, FileLock(Path(name) / LOCK):
+    with made as name, locked(Path(name) / LOCK):
         yield Path(name)
 
 
@@ -27,5 +27,5 @@ def _sweep(home: Path) -> None:
     """Removes the folders in `home` that nobody writes to: a lock ends with its process."""
     for folder in home.glob(f"{PREFIX}*"):
         if (folder / LOCK).is_file():
-            with suppress(Timeout, OSError), FileLock(folder / LOCK, timeout=0):
+            with suppress(Timeout, OSError), locked(folder / LOCK, timeout=0):
                 shutil.rmtree(folder)

@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prunebench.errors import DataError
+from prunebench.locks import is_held
 from prunebench.records import FAILURE, INTERRUPTED
 from prunebench.records.metrics import read_metrics
 
@@ -84,13 +83,4 @@ def was_interrupted(folder: Path) -> bool:
 
 def in_use(folder: Path) -> bool:
     """Whether a process works in the run's folder, as far as this machine can tell."""
-    lock = folder / LOCK
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # somebody else's folder, where nothing may be locked
-        return False
+    return is_held(folder / LOCK)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from filelock import Timeout
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -21,11 +20,11 @@ from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
+from prunebench.locks import Timeout, locked
 from prunebench.records import write_json
 from prunebench.records.attempts import begin, read_attempts
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, remove_temporaries
-from prunebench.records.locks import locked
 from prunebench.records.unfinished import LOCK
 from prunebench.records.waiting import waiting
 from prunebench.reproducibility import seed_for

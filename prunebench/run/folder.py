@@ -14,17 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from prunebench import records
 from prunebench.config import Run
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError, require
+from prunebench.locks import Timeout, locked
 from prunebench.records.attempts import ATTEMPTS
 from prunebench.records.below import below
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import remove_temporaries, write_bytes
-from prunebench.records.locks import locked
 from prunebench.records.unfinished import IDENTITY, LOCK, METRICS
 from prunebench.records.waiting import WAITING
 from prunebench.run.ledger import Ledger

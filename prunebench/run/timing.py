@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from prunebench.budgets import Budget
@@ -19,6 +18,7 @@ from prunebench.budgets.layer_times import Dim, Grid, Layer, LayerTimes, costly_
 from prunebench.channels import ChannelMap, Example, Plan, slim
 from prunebench.contracts import GroupRank
 from prunebench.errors import PruningError
+from prunebench.locks import locked
 from prunebench.measure import layers as timing
 from prunebench.records import LatencyTarget
 from prunebench.records.jsonfile import digest
@@ -64,7 +64,9 @@ def timed(
     path = None if store is None else store / f"{digest(here)[:16]}.json"
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock") if path else nullcontext():  # two that time disturb each other
+    with (
+        locked(path.with_name(f"{path.name}.lock"), note) if path else nullcontext()
+    ):  # two that time disturb each other
         clock = Clock(budget.on, budget.batch, path)
         before = len(clock.known)
         if not before:

@@ -6,7 +6,7 @@ import fcntl
 import pytest
 from filelock import Timeout
 
-from prunebench.records.locks import locked
+from prunebench.locks import is_held, locked
 
 
 def test_a_lock_where_there_is_flock_says_nothing(tmp_path):
@@ -26,4 +26,5 @@ def test_a_lock_without_flock_says_what_a_kill_leaves(tmp_path, monkeypatch):
     with locked(path, said.append), pytest.raises(Timeout):
         locked(path, said.append, timeout=0)
     assert len(said) == 1 and f"delete {path} before one on another machine" in said[0]
+    assert not is_held(path)
     assert not path.exists()  # a marker that stays would be held for ever

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from filelock import FileLock, SoftFileLock
+from filelock import Timeout as Timeout
+
+log = logging.getLogger(__name__)
 
 
 def locked(
-    path: Path, note: Callable[[str], None], *, timeout: float = -1
+    path: Path, note: Callable[[str], None] = log.warning, *, timeout: float = -1
 ) -> AbstractContextManager[object]:
     """Returns the lock at `path`, held; says where it is a marker file that a kill leaves behind.
 
@@ -32,3 +36,16 @@ def locked(
             "another machine goes on"
         )
     return held
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock at `path`, as far as this machine can tell."""
+    if not path.exists():
+        return False
+    try:
+        with locked(path, lambda line: None, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # in somebody else's folder, where nothing may be locked
+        return False
