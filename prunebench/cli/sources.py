@@ -10,6 +10,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
 from prunebench.aliases import require_short
+from prunebench.config.secrets import require_no_secret
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
@@ -19,11 +20,13 @@ class FileConfigSource(file_config_source.FileConfigSource):
         """Returns the file's content.
 
         Raises:
-            ConfigError: it unfolds to more than any option holds.
+            ConfigError: it unfolds to more than any option holds, or has a secret in it.
         """
         path = Path(os.path.realpath(Path(self.path) / self._normalize_file_name(config_path)))
         if path.is_file():
-            require_short(path, path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            require_short(path, text)
+            require_no_secret(path, text)
         return super().load_config(config_path)
 
 

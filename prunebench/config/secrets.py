@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,6 +21,14 @@ TOKEN = re.compile(
     r"|[?&][\w-]*(?:token|secret|password|signature|api_?key)=[^&#\s]+",
     re.IGNORECASE,
 )
+#: in YAML: a variable of the environment, such as hydra.job.env_set gives jobs, that is a secret
+SECRET = re.compile(
+    r"""^\s*['"]?([A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD))['"]?[ \t]*:[ \t]*(?=\S)""",
+    re.MULTILINE,
+)
+VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
+#: a value of the environment with fewer characters is no secret, but part of many words
+SHORTEST = 6
 
 
 def require_no_token(key: str, value: object) -> None:
@@ -28,6 +38,32 @@ def require_no_token(key: str, value: object) -> None:
         f"{key} has a token in its URL, which records would repeat; put it into an environment "
         "variable and type '${oc.env:NAME}' in its place",
     )
+
+
+def require_no_secret(path: Path, text: str) -> None:
+    """Raises ConfigError where `text`, the YAML of `path`, holds what no record may repeat."""
+    plain = INTERPOLATION.sub("", text)
+    require_no_token(str(path), plain)
+    found = SECRET.search("\n".join(line.partition("#")[0] for line in plain.splitlines()))
+    require(
+        not found,
+        f"{path} sets {found[1] if found else ''}, which records would repeat; set it in the "
+        "environment, where jobs find it",
+    )
+
+
+def unsaid(text: str, hidden: Mapping[str, Any]) -> str:
+    """Returns `text`, an error's say, without tokens in URLs and values of the environment.
+
+    Args:
+        text: of whatever library.
+        hidden: dotted key -> how a value was written that an environment variable gave.
+    """
+    for name in VARIABLE.findall(str(list(hidden.values()))):
+        value = os.environ.get(name, "")
+        if len(value) >= SHORTEST:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return TOKEN.sub("***", text)
 
 
 def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:

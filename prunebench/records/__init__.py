@@ -158,6 +158,7 @@ class Report:
             from before.
         latency_target: of a budget in milliseconds; None of others.
         damaged: images that could not be read and were left out, and why; None if there were none.
+        untracked: which program did not take all of the run's curves, and why; None where one did.
         sensitivity: what each group alone bears (``run.sensitivity``); None where nobody asked.
     """
 
@@ -182,6 +183,7 @@ class Report:
     damaged: dict[str, str] | None = None
     latency_target: LatencyTarget | None = None
     sensitivity: list[SensitivityPoint] | None = None
+    untracked: str | None = None
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:

@@ -70,6 +70,12 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     notes += _verified(runs)
     notes += _timed(runs)
     notes += [
+        f"Curves are not whole of {label(row, {})}, seed {report.seed}: {report.untracked}"
+        for row in runs
+        for _, report in row.runs
+        if report.untracked
+    ]
+    notes += [
         f"Run more than once, the last one counts: {label(row, {})}, seed {seed} ({times} runs)"
         for row in runs
         for seed, times in row.repeated.items()

@@ -16,6 +16,7 @@ from typing import Any
 
 from prunebench import records
 from prunebench.config import Run
+from prunebench.config.secrets import unsaid
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError, require
 from prunebench.locks import Timeout, locked
 from prunebench.records.attempts import ATTEMPTS
@@ -194,8 +195,8 @@ def failure_recorded(run: Run, folder: RunFolder, *, refusals: bool) -> Iterator
             seconds=folder.ledger.seconds,
             stage=folder.ledger.under_way,
             kind=records.INTERRUPTED if stopped else type(error).__name__,
-            message=str(error),
-            traceback="" if mistake or stopped else traceback.format_exc(),
+            message=unsaid(str(error), run.hidden),
+            traceback="" if mistake or stopped else unsaid(traceback.format_exc(), run.hidden),
             contents=run.contents,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

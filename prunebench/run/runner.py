@@ -15,6 +15,7 @@ from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
 from prunebench.config.launched import launched
+from prunebench.config.secrets import unsaid
 from prunebench.interruption import listening
 from prunebench.records.attempts import begin, changes
 from prunebench.records.environment import environment
@@ -131,7 +132,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             baseline=baseline.stored_as(run, dense, data),
         )
         tracker.conclude(outcome(context, report))
-    return report
+    return replace(report, untracked=unsaid(tracker.lost, run.hidden) or None)
 
 
 def subject(run: Run, folder: Path, label: Label, progress: Progress) -> Subject:

@@ -53,7 +53,13 @@ class Outcome:
 
 
 class TrackedRun(ABC):
-    """A run as its tracker sees it, to be used in a ``with`` statement."""
+    """A run as its tracker sees it, to be used in a ``with`` statement.
+
+    Attributes:
+        lost: which program did not take all, and why; "" where it did.
+    """
+
+    lost: str = ""
 
     @abstractmethod
     def log(self, row: Mapping[str, Any]) -> None:

@@ -106,6 +106,7 @@ class Mirror(TrackedRun):
     def _give_up(self, reason: str) -> None:
         if self._on:
             log.warning("%s: tracking is off for the rest of this run (%s)", self._program, reason)
+            self.lost = f"{self._program} ({reason})"
         self._on = False
 
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from prunebench.cli.arguments import parsed
-from prunebench.config.secrets import hidden, overlaid
+from prunebench.config.secrets import hidden, overlaid, require_no_secret, unsaid
 from prunebench.errors import ConfigError
 
 
@@ -96,3 +96,28 @@ def test_no_file_of_a_run_holds_it(prunebench, tmp_path, monkeypatch):
         "x-${oc.env:MY_SECRET}"
     )
     assert [path for path in files if b"hunter2" in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("hydra:\n  help:\n    header: https://me:pass@host/x\n", "has a token in its URL"),
+        ("hydra:\n  job:\n    env_set:\n      WANDB_API_KEY: 1234\n", "sets WANDB_API_KEY"),
+    ],
+)
+def test_a_yaml_with_a_secret_is_not_read(tmp_path, text, told):
+    with pytest.raises(ConfigError, match=f"x.yaml {told}"):
+        require_no_secret(tmp_path / "x.yaml", text)
+
+
+def test_a_yaml_without_a_secret_is_read(tmp_path):
+    text = "class_token: 3\nWANDB_API_KEY: ${oc.env:KEY}\nurl: https://${oc.env:T}@host\n# KEY: 1\n"
+    require_no_secret(tmp_path / "x.yaml", text)
+
+
+def test_what_an_error_says_of_the_environment_stays_unsaid(monkeypatch):
+    monkeypatch.setenv("PB_TEST", "hunter22")
+    written = {"dataset.path": "https://${oc.env:PB_TEST}@host"}
+    said = unsaid("no answer from https://hunter22@host: hunter22?", written)
+    assert "hunter" not in said and "${oc.env:PB_TEST}?" in said
+    assert unsaid("GET https://a:b@host/x?token=c failed", {}) == "GET https***host/x*** failed"

@@ -138,7 +138,7 @@ def test_wrong_fields_are_named(change: dict[str, object], message: str) -> None
 
 LATER = (
     *("schema", "origin", "contents", "damaged", "attempts", "baseline", "unscored"),
-    *("sensitivity", "latency_target"),
+    *("sensitivity", "untracked", "latency_target"),
 )
 
 

@@ -59,6 +59,13 @@ def test_repeated_seed_is_not_another_sample(make_report: Maker) -> None:
         assert said in notes_of([row])
 
 
+def test_a_tracker_that_gave_up_is_told(make_report: Maker) -> None:
+    (row,) = rows(make_report(0), replace(make_report(1), untracked="wandb (no answer)"))
+    assert [note for note in notes_of([row]) if "Curves" in note] == [
+        "Curves are not whole of foad, own, recipe quick, seed 1: wandb (no answer)"
+    ]
+
+
 def test_settings_that_names_hide_split_rows_and_are_named(make_report: Maker) -> None:
     found = rows(
         make_report(config={"criterion": {"t": 1, "s": 0.0}, "model": {"width": 1.0}}),

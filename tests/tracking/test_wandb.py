@@ -269,6 +269,7 @@ def test_broken_wandb_is_reported_once(
         run.conclude(Outcome(figures={"x": 1}))
     assert calls.count("log 2" if breaks == "log" else breaks) == 1
     assert calls[-1] == ("init" if breaks == "init" else "finish")
+    assert run.lost == "wandb (SystemExit: wandb)"
     (record,) = caplog.records
     assert record.getMessage() == (
         "wandb: tracking is off for the rest of this run (SystemExit: wandb)"
