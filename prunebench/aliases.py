@@ -31,8 +31,8 @@ def require_short(path: Path, text: str) -> None:
 
 def _unfolds(text: str) -> bool:
     """Whether `text` unfolds to more than `MOST_NODES`, or holds some that lie too deep."""
-    sizes: dict[str, int] = {}  # of what an anchor stands at
-    under_way: list[tuple[str, int]] = []  # anchor of each collection, and nodes before it
+    sizes: dict[str | None, int] = {}  # of what an anchor stands at
+    under_way: list[tuple[str | None, int]] = []  # anchor of each collection, and nodes before it
     total = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
