@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 
 from prunebench.records import Failure, Latency, Measurement, Report, Score, finish
+from tests.composed_once import hasten
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch, which xdist's first process never needs
 
@@ -30,8 +31,9 @@ OF_A_RUN = [
 
 
 def pytest_collection_finish() -> None:
-    """Lets the collector look rarely through all that was imported and collected."""
+    """Lets the collector look rarely through all that was imported, and Hydra read YAMLs once."""
     gc.set_threshold(700, 10, 500)
+    hasten()
 
 
 class Forked:
