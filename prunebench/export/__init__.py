@@ -22,7 +22,7 @@ from prunebench.export import certificate as certificates
 from prunebench.export.base import dense_of, surgery
 from prunebench.export.certificate import Certificate, Code, Difference
 from prunebench.export.draft import draft_folder
-from prunebench.export.formats import random_images
+from prunebench.export.formats import Opened, random_images
 from prunebench.export.images import Images, images_of
 from prunebench.export.named import format_of
 from prunebench.export.normalised import Normalised, expected
@@ -95,7 +95,7 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
         opened = kind.opened(draft, source.shape)
         difference = compared(network, opened.run, images, source, wanted)
         say(f"{difference.relative:.1e} relative difference to PyTorch, on {difference.images}")
-        made = recounted(certified(source, wanted, difference, network), opened.counts)
+        made = recounted(certified(source, wanted, difference, network, opened), opened.counts)
         kind.carry(draft, certificates.written(certificates.sealed(made)))
         files = {path.name: certificates.file_digest(path) for path in kind.files(draft)}
         made = certificates.sealed(made, files)
@@ -138,11 +138,13 @@ def denormalised(values: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def certified(
-    source: Source, wanted: Wanted, difference: Difference, network: nn.Module
+    source: Source, wanted: Wanted, difference: Difference, network: nn.Module, opened: Opened
 ) -> Certificate:
-    """Returns the certificate of what was written, which names no files yet."""
+    """Returns the certificate of what was written and `opened`, which names no files yet."""
     dense, base = dense_of(source)
     report, networks = source.report, {"dense": dense, "slim": source.network}
+    whole = wanted.format == "onnx" and network is source.network
+    ready = {("slim", "onnxruntime"): opened.run} if whole else {}
     scores = {name: source.measured(name) for name in networks}
     machine = environment()
     with torch.no_grad():
@@ -168,7 +170,7 @@ def certified(
         surgery=surgery(source, dense, base),
         counts={name: conventions(each, source.example) for name, each in networks.items()},
         accuracy={name: m.test for name, m in scores.items() if m and m.test},
-        latency=timings(networks, wanted.engines, wanted.batches, source.shape),
+        latency=timings(networks, wanted.engines, wanted.batches, source.shape, ready),
         machine=machine,
         difference=difference,
         outputs=outputs.tolist(),

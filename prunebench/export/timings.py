@@ -11,7 +11,7 @@ from prunebench.errors import ConfigError
 from prunebench.export.certificate import Timing
 from prunebench.export.formats import random_images
 from prunebench.measure.accuracy import evaluating
-from prunebench.measure.engines import runner
+from prunebench.measure.engines import Runner, runner
 from prunebench.measure.latency import noise, timed
 
 
@@ -20,21 +20,35 @@ def timings(
     engines: Sequence[str],
     batches: Sequence[int],
     shape: tuple[int, ...],
+    ready: Mapping[tuple[str, str], Runner],
 ) -> list[Timing]:
-    """Returns how long each of `networks` takes in each engine at each batch size."""
+    """Returns how long each of `networks` takes in each engine at each batch size.
+
+    Args:
+        networks: by name, in eval mode.
+        engines: to time in.
+        batches: images per pass.
+        shape: of one image.
+        ready: (name, engine) -> what runs a network there, where it is made already.
+    """
     return [
         found
         for engine in engines
         for name, network in networks.items()
-        for found in _timed(name, network, engine, batches, shape)
+        for found in _timed(name, network, engine, batches, shape, ready.get((name, engine)))
     ]
 
 
 def _timed(
-    name: str, network: nn.Module, engine: str, batches: Sequence[int], shape: tuple[int, ...]
+    name: str,
+    network: nn.Module,
+    engine: str,
+    batches: Sequence[int],
+    shape: tuple[int, ...],
+    ready: Runner | None,
 ) -> Iterator[Timing]:
     try:
-        run = runner(engine, network, random_images(shape))
+        run = ready or runner(engine, network, random_images(shape))
     except ConfigError as error:
         yield Timing(network=name, engine=engine, latency=None, why=str(error))
         return
