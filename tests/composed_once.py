@@ -33,7 +33,7 @@ def read_once(load, shipped):
 
 
 def where_asked(create):
-    """What makes the map that interpolations in a defaults list are looked up in, if there are any."""
+    """What makes the map that interpolations in a defaults list look into, where there are any."""
 
     def create_map(overrides, defaults, self_added):
         asked = any(default.is_interpolation() for default in defaults if not default.is_self())

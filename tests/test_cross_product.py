@@ -218,9 +218,15 @@ def tiny():
     return lively(Tiny()), Sample(torch.randn(4, 3, 6, 6), torch.arange(4), 0)
 
 
+@cache
+def tiny_map():
+    """The channel map of every tiny network, which goes by names and shapes."""
+    return trace(Tiny().eval(), torch.zeros(1, 3, 6, 6))
+
+
 def carried_out(network, sample, criterion, budget, schedule):
     """Prunes as the runner does, without any training; returns plan and the worst error."""
-    cmap = trace(network, sample.images[:1])
+    cmap = tiny_map()
     dense = dense_counts(cmap)
     groups = budget.select(cmap)
     if schedule.trains:
@@ -287,7 +293,7 @@ def walk(tiny, criterion, budget, schedule):
         network, sample, criterion_of(criterion), chosen, schedule_of(schedule)
     )
     assert error <= 1e-5
-    cmap = trace(network, sample.images[:1])
+    cmap = tiny_map()
     if schedule == "never":
         assert cmap.params(plan) == cmap.params(Plan({}))
     elif plan is not None and budget != "own":
@@ -365,13 +371,14 @@ def with_all_criteria(model, network, shape):
     cmap = trace(network, sample.images[:1])
     budget = budget_of("uniform")
     facts = Evidence(network, cmap, budget.select(cmap), sample.images, sample.labels, sample.seed)
+    dense = dense_counts(cmap)
     for name in sorted({*CRITERIA} - WATCHES_TRAINING):
         why = REFUSED_ON.get((name, model))
         few = sorted(facts.groups, key=lambda group: group.size)[:1]
         looked_at = replace(facts, groups=tuple(few)) if name == "oracle" else facts
         try:
             ranks = criterion_of(name).rank(looked_at)
-            plan = budget.choose(cmap, ranks, dense_counts(cmap), share=1.0)
+            plan = budget.choose(cmap, ranks, dense, share=1.0)
             repair = option("repair", "none", Repair)
             [step] = OneShot().steps(list(ranks))
             made = cut_as(plan, looked_at, repair, step, example=sample.images[:2])
