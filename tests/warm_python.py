@@ -85,12 +85,13 @@ def compose_once():
 
 
 def import_all():
-    """Imports all of prunebench, whose options are imported once they are chosen."""
+    """Imports all of prunebench, whose options are imported once chosen, and reads the digits."""
     import prunebench
 
     for module in pkgutil.walk_packages(prunebench.__path__, "prunebench."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    prunebench.datasets.digits.shipped()
 
 
 def cheapen():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from prunebench.errors import DataError, require
 _PIXEL_MAX = 16
 
 
+@cache
 def shipped() -> NDArray[np.float64]:
     """Returns a row for each image, 64 pixels and the digit, from the file of scikit-learn.
 
