@@ -26,7 +26,7 @@ Completed = subprocess.CompletedProcess[str]
 #: what every run imports, sooner or later
 OF_A_RUN = [
     "prunebench.cli", "prunebench.run.runner", "prunebench.run.dry_run", "torch.utils.benchmark",
-    "fvcore.nn",
+    "fvcore.nn", "onnxscript",
 ]  # fmt: skip
 
 
