@@ -3,11 +3,14 @@
 No ``from __future__ import annotations`` here: TorchScript reads the annotations as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from prunebench.errors import PruningError
 
 
 def gather_channels(x: Tensor, index: Tensor, dim: int) -> Tensor:
@@ -22,6 +25,28 @@ def gather_channels(x: Tensor, index: Tensor, dim: int) -> Tensor:
     shape[dim] = -1
     # where, not a product: a missing channel stays zero even if channel 0 holds inf or nan
     return torch.where((index >= 0).view(shape), picked, picked.new_zeros(()))
+
+
+def wiring_of(network: nn.Module) -> dict[str, list[int]]:
+    """Returns the index of every `GatherChannels` of `network`."""
+    return {
+        name: list(module.positions)
+        for name, module in network.named_modules()
+        if isinstance(module, GatherChannels)
+    }
+
+
+def rewire(network: nn.Module, wiring: Mapping[str, Sequence[int]]) -> None:
+    """Gives every `GatherChannels` of `network` named in `wiring` its index, in place.
+
+    Raises:
+        PruningError: there is none of this name, or the index is no other order of its own.
+    """
+    own = wiring_of(network)
+    for name, positions in wiring.items():
+        if sorted(positions) != sorted(own.get(name, [])):
+            raise PruningError(f"the order of channels given for '{name}' is none that it can have")
+        network.get_submodule(name).set_positions(positions)
 
 
 class GatherChannels(nn.Module):
@@ -58,6 +83,12 @@ class GatherChannels(nn.Module):
         """Replaces the index; the device stays the same."""
         self.positions = tuple(positions)
         self.index = torch.tensor(self.positions, dtype=torch.int64).to(self.index.device)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        """Loads the index, and keeps what is known of it in step."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if f"{prefix}index" in state_dict and self.index.device.type != "meta":
+            self.positions = tuple(self.index.tolist())
 
     def extra_repr(self) -> str:
         """Says how many channels come out, and of which dimension."""

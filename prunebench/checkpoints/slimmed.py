@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from prunebench import checkpoints
-from prunebench.channels import Example, Plan, add_position_biases_as_in, slim, trace
+from prunebench.channels import Example, Plan, add_position_biases_as_in, rewire, slim, trace
 from prunebench.checkpoints.foreign import fit_weights
 from prunebench.errors import CheckpointError
 from prunebench.models import as_recorded, rationed
@@ -33,6 +34,7 @@ class Provenance:
         shape: (C, H, W) of an image.
         classes: number of classes.
         plans: one per pruning step, each in the numbering of the network it was applied to.
+        wiring: index of each `GatherChannels` of the network that the first was applied to.
         mean, std: per channel; the network expects (pixel / 255 - mean) / std.
     """
 
@@ -42,6 +44,7 @@ class Provenance:
     plans: tuple[Plan, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    wiring: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,17 @@ def tracing_image(shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def regrow(network: nn.Module, plans: Sequence[Plan], example: Example) -> nn.Module:
-    """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded."""
+def regrow(
+    network: nn.Module,
+    plans: Sequence[Plan],
+    example: Example,
+    wiring: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> nn.Module:
+    """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded.
+
+    Its `GatherChannels` get their index from `wiring` before.
+    """
+    rewire(network, wiring)
     for plan in plans:
         network = slim(network, trace(network, example), plan)
     return network
@@ -86,6 +98,7 @@ def save(path: Path, network: nn.Module, provenance: Provenance) -> None:
             "plans": [plan.to_json() for plan in provenance.plans],
             "mean": list(provenance.mean),
             "std": list(provenance.std),
+            "wiring": {name: list(index) for name, index in provenance.wiring.items()},
             "network": network.state_dict(),
         },
     )
@@ -171,7 +184,8 @@ def load(path: str | Path) -> nn.Module:
         normalisation = Normalisation(tuple(content["mean"]), tuple(content["std"]))
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not say what network its weights are of") from None
-    network = regrow(dense(content, path, weights), plans, tracing_image(content["shape"]))
+    image = tracing_image(content["shape"])
+    network = regrow(dense(content, path, weights), plans, image, content.get("wiring", {}))
     add_position_biases_as_in(network, weights)
     fit_weights(network, weights, Path(path))
     found = {

@@ -14,7 +14,7 @@ from prunebench.errors import PruningError
 if TYPE_CHECKING:
     from torch import nn
 
-    from prunebench.channels import ChannelGroup, ChannelMap
+    from prunebench.channels import ChannelGroup, ChannelMap, Example
     from prunebench.contracts import Assignment, PruningObserver
     from prunebench.recipes import Phase
 
@@ -61,6 +61,20 @@ class Criterion(ABC):
             groups: those that the budget may prune.
         """
         return {}
+
+    def arranged(self, network: nn.Module, example: Example) -> nn.Module:
+        """Returns a network that computes the same and suits the criterion better; else `network`.
+
+        Asked once, before any cut; a schedule that trains prunes `network` itself.
+
+        Args:
+            network: in eval mode.
+            example: input to trace and compare with.
+
+        Raises:
+            PruningError: no such network can be made.
+        """
+        return network
 
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError where ``recipe.pruning`` does not suit."""

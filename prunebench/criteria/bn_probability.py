@@ -14,7 +14,7 @@ into one of four cases by whether it is dead in front of it and behind it:
 
 The assignment of cases, rho and all defaults are ours. The score is -z of the pair; a class of
 several channels (grouped convolutions) is as important as its most important one, so that all
-groups stay equally wide.
+groups stay equally wide. Which channels these are is chosen before (`regroup`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.analysis.clipped_normal import z_score as z_score
 from prunebench.analysis.constants import Held, hold_group, uneven
-from prunebench.analysis.dead_channels import Standing, misfits, standing
+from prunebench.analysis.dead_channels import Standing, misfit, misfits, standing
 from prunebench.analysis.norm_wiring import Norm, empty_image, wiring
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
@@ -34,7 +34,7 @@ from prunebench.errors import PruningError, require, require_choice
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from prunebench.channels import ChannelGroup, ChannelMap
+    from prunebench.channels import ChannelGroup, ChannelMap, Example, Shuffle
 
 LINEAR = ("refuse", "keep")
 UNEVEN = ("keep", "cut")
@@ -60,6 +60,8 @@ class BnProbability(Criterion):
         also_constant: whether channels go too whose output is a constant above zero. With
             ``repair.border=map`` nothing is lost of them, also where zero padding makes uneven
             what they leave (``uneven=cut``).
+        regroup: whether channels of grouped convolutions with a shuffle between go with those that
+            are as dead, in equal counts of each group; else the k-th of all groups together.
     """
 
     tau: float = 0.97725
@@ -67,6 +69,7 @@ class BnProbability(Criterion):
     linear: str = "refuse"
     uneven: str = "keep"
     also_constant: bool = False
+    regroup: bool = True
 
     decides = True
 
@@ -84,6 +87,32 @@ class BnProbability(Criterion):
         if self.linear == "refuse":
             return {}
         return misfits(groups, wiring(network, empty_image(network, cmap)))
+
+    def arranged(self, network: nn.Module, example: Example) -> nn.Module:
+        """Returns `network` with channels as dead at one place of all groups before a shuffle.
+
+        Raises:
+            PruningError: that changes what it computes.
+        """
+        from prunebench.channels import regroup, trace
+
+        if not self.regroup:
+            return network
+        cmap = trace(network, example)
+        if not any(call.kind == "gather" for call in cmap.tape.calls):
+            return network
+        norms = wiring(network, empty_image(network, cmap))
+
+        def dead(shuffle: Shuffle) -> Tensor | None:
+            if misfit(shuffle.alone, norms) is not None:
+                return None
+            group = shuffle.alone
+            own = standing(
+                network, group, norms, rho_max=self.rho_max, also_constant=self.also_constant
+            )
+            return own.z.clamp(-LIMIT, LIMIT)
+
+        return regroup(network, cmap, example, dead)
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Ranks by the norms' parameters and buffers alone.

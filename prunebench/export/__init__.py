@@ -34,6 +34,9 @@ from prunebench.records.environment import environment
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, write_bytes
 
+#: what of a slim network's file says how it is built
+_STRUCTURE = ("model", "shape", "classes", "plans", "wiring")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -209,5 +212,5 @@ def _about(source: Source, wanted: Wanted) -> dict[str, Any]:
         "title": f"{name.rpartition('.')[2]}, slimmed and exported by prunebench {__version__}",
         "name": wanted.file.stem,
         "input": expected(source.normalisation, inside=wanted.normalise),
-        "structure": {key: source.content[key] for key in ("model", "shape", "classes", "plans")},
+        "structure": {key: source.content[key] for key in _STRUCTURE if key in source.content},
     }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench import checkpoints
-from prunebench.channels import Plan, in_mode, slim, trace, verify
+from prunebench.channels import Plan, in_mode, rewire, slim, trace, verify
 from prunebench.checkpoints.foreign import load_weights
 from prunebench.errors import PrunebenchError
 from prunebench.export.certificate import Base, Surgery, weights_digest
@@ -58,6 +58,7 @@ def surgery(source: Source, dense: nn.Module, base: Base) -> Surgery:
     found = {}
     for dtype in (torch.float32, torch.float64):
         network = copy.deepcopy(dense).to(dtype).eval()
+        rewire(network, source.content.get("wiring", {}))
         found[dtype] = _error(network, source.plan, source.example.to(dtype))
     report = source.report
     return Surgery(

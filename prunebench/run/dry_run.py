@@ -41,6 +41,8 @@ def dry_run(run: Run) -> None:
     at_hand = baseline.given(run, network, data) or baseline.from_store(run, network)
     origin = at_hand.origin if at_hand else "initial ones; a trained net's plan may differ"
     example = tracing_image(data.shape).to(device)
+    if not run.schedule.trains:
+        network = run.criterion.arranged(network, example)
     cmap = trace(network, example)
     budget, unscored = scored_only(run.criterion, run.budget, network, cmap)
     if unscored:

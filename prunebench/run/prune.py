@@ -12,7 +12,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunebench import measure
-from prunebench.channels import ChannelMap, Plan, add_position_biases_as_in, slim, trace
+from prunebench.channels import (
+    ChannelMap,
+    Plan,
+    add_position_biases_as_in,
+    rewire,
+    slim,
+    trace,
+    wiring_of,
+)
 from prunebench.contracts import Dense
 from prunebench.models.found import keep_variance
 from prunebench.records import LatencyTarget, StepRecord, from_json, to_json
@@ -39,6 +47,7 @@ class Pruned:
         plans: one per step, each in the numbering of the network it was applied to.
         steps: their records.
         unscored: group that stayed whole for want of a score -> why.
+        wiring: index of each `GatherChannels` of the network that the first plan was applied to.
         latency_target: what came of a budget in milliseconds.
     """
 
@@ -48,6 +57,7 @@ class Pruned:
     plans: tuple[Plan, ...]
     steps: tuple[StepRecord, ...]
     unscored: Mapping[str, str]
+    wiring: Mapping[str, list[int]]
     latency_target: LatencyTarget | None = None
 
     @property
@@ -62,6 +72,8 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     Raises:
         PruningError: criterion or budget cannot serve this network, or surgery went wrong.
     """
+    if not context.run.schedule.trains:
+        dense = context.run.criterion.arranged(dense, context.example)
     cmap = trace(dense, context.example)
     budget, unscored = scored_only(context.run.criterion, context.run.budget, dense, cmap)
     if unscored:
@@ -87,13 +99,13 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     plans = tuple(made.plan for made in cuts)
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
     if run.schedule.redraws:
-        network = redrawn(context, plans)
+        network = redrawn(context, plans, wiring_of(dense))
     records = tuple(made.record for made in cuts)
     plan = reduce(Plan.compose, plans, Plan({}))
     target = outcome(budget, asked, repaired, cmap, plan, context.example)
     if target is not None:
         note(f"{target}{target.advice and f'; {target.advice}'}")
-    return Pruned(network, bare, repaired, plans, records, unscored, target)
+    return Pruned(network, bare, repaired, plans, records, unscored, wiring_of(dense), target)
 
 
 def take(
@@ -168,9 +180,12 @@ def train_between(context: RunContext, step: Step, network: nn.Module) -> nn.Mod
     return network.eval()
 
 
-def redrawn(context: RunContext, plans: tuple[Plan, ...]) -> nn.Module:
+def redrawn(
+    context: RunContext, plans: tuple[Plan, ...], wiring: Mapping[str, list[int]]
+) -> nn.Module:
     """Returns the structure that `plans` leave, with fresh weights trained as the baseline is."""
     dense = baseline.build(context.run, context.data, "redrawn weights").to(context.device)
+    rewire(dense, wiring)
     network = slim_by(plans, dense.eval(), context.example)
     keep_variance(network, dense)
     context.head = None

@@ -39,6 +39,8 @@ def rehearse(
             matches no group, a budget is out of reach, a layer lacks the norm that is asked for.
     """
     with in_mode(network):
+        if not run.schedule.trains:
+            network = run.criterion.arranged(network, example)
         cmap = trace(network, example)
         budget, _ = scored_only(run.criterion, run.budget, network, cmap)
         store = Path(run.settings.outputs) / LATENCY

@@ -193,6 +193,7 @@ def finetune(
         shape=data.shape,
         classes=data.classes,
         plans=pruned.plans,
+        wiring=pruned.wiring,
         mean=data.mean,
         std=data.std,
     )

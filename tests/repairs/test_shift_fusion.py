@@ -9,7 +9,8 @@ from torch import nn
 
 from prunebench.analysis.norm_wiring import wiring
 from prunebench.budgets import Budget
-from prunebench.channels import Plan, slim, trace, verify
+from prunebench.channels import Plan, slim, trace, verify, wiring_of
+from prunebench.checkpoints import slimmed
 from prunebench.criteria import Criterion, Evidence
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.ghostnet import Ghostnet
@@ -570,3 +571,48 @@ def test_a_step_of_a_run_measures_with_and_without_fusion_and_records_the_cases(
 def test_ranges(changes, message):
     with pytest.raises(ConfigError, match=message):
         fusion(**changes)
+
+
+@pytest.mark.parametrize("shuffle", ["rotate", "transpose"])
+def test_dead_channels_of_shuffled_groups_go_in_equal_counts_without_a_loss(shuffle, tmp_path):
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    spec = ShufflenetV1(groups=3, stem="cifar", shuffle=shuffle)
+    network = lively(spec, images)
+    for name, module in network.named_modules():
+        if name.endswith(".bn1"):
+            kill(module, torch.rand(module.num_features) < 0.4)
+    criteria = [
+        option("criterion", "bn_probability", Criterion, linear="keep", rho_max=1.0, regroup=on)
+        for on in (False, True)
+    ]
+    gone = []
+    for criterion in criteria:
+        made = criterion.arranged(network, images)
+        facts = facts_of(made, images)
+        unscored = criterion.unscored(made, facts.cmap, facts.groups)
+        inner = tuple(g for g in facts.groups if g.name not in unscored and g.name != "conv1")
+        ranks = criterion.rank(replace(facts, groups=inner))
+        cut_away = sum(1 - len(ranks[g.name].kept) / g.size for g in inner) / len(inner)
+        gone.append(cut_away)
+    assert gone[0] < 0.1 < 0.25 < gone[1]
+    plan = Plan({key: rank.kept for key, rank in ranks.items()})
+    facts = facts_of(made, images)
+    small = slim(fusion().fold(facts, plan), facts.cmap, plan).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), network(images), rtol=1e-9, atol=1e-9)
+    wiring = {name: list(index) for name, index in wiring_of(made).items()}
+    section = {
+        "_target_": "prunebench.models.shufflenet.ShufflenetV1",
+        "groups": 3,
+        "stem": "cifar",
+        "shuffle": shuffle,
+    }
+    origin = slimmed.Provenance(
+        section, (3, 8, 8), 10, (plan,), (0.5,) * 3, (0.5,) * 3, wiring=wiring
+    )
+    slimmed.save(tmp_path / "slim.pt", small.float(), origin)
+    loaded = slimmed.load(tmp_path / "slim.pt")
+    assert wiring_of(loaded) == wiring_of(small)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images.float()), small(images.float()))
