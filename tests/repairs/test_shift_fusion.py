@@ -573,11 +573,10 @@ def test_ranges(changes, message):
         fusion(**changes)
 
 
-@pytest.mark.parametrize("shuffle", ["rotate", "transpose"])
-def test_dead_channels_of_shuffled_groups_go_in_equal_counts_without_a_loss(shuffle, tmp_path):
+def test_dead_channels_of_shuffled_groups_go_in_equal_counts_without_a_loss(tmp_path):
     torch.manual_seed(0)
-    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    spec = ShufflenetV1(groups=3, stem="cifar", shuffle=shuffle)
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    spec = ShufflenetV1(groups=3, stem="cifar", shuffle="transpose")
     network = lively(spec, images)
     for name, module in network.named_modules():
         if name.endswith(".bn1"):
@@ -601,15 +600,15 @@ def test_dead_channels_of_shuffled_groups_go_in_equal_counts_without_a_loss(shuf
     small = slim(fusion().fold(facts, plan), facts.cmap, plan).eval()
     with torch.no_grad():
         torch.testing.assert_close(small(images), network(images), rtol=1e-9, atol=1e-9)
-    wiring = {name: list(index) for name, index in wiring_of(made).items()}
+    wiring = wiring_of(made)
     section = {
         "_target_": "prunebench.models.shufflenet.ShufflenetV1",
         "groups": 3,
         "stem": "cifar",
-        "shuffle": shuffle,
+        "shuffle": "transpose",
     }
     origin = slimmed.Provenance(
-        section, (3, 8, 8), 10, (plan,), (0.5,) * 3, (0.5,) * 3, wiring=wiring
+        section, (3, 16, 16), 10, (plan,), (0.5,) * 3, (0.5,) * 3, wiring=wiring
     )
     slimmed.save(tmp_path / "slim.pt", small.float(), origin)
     loaded = slimmed.load(tmp_path / "slim.pt")
