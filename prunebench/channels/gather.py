@@ -42,11 +42,12 @@ def rewire(network: nn.Module, wiring: Mapping[str, Sequence[int]]) -> None:
     Raises:
         PruningError: there is none of this name, or the index is no other order of its own.
     """
-    own = wiring_of(network)
+    modules = dict(network.named_modules())
     for name, positions in wiring.items():
-        if sorted(positions) != sorted(own.get(name, [])):
+        gather = modules.get(name)
+        if not isinstance(gather, GatherChannels) or sorted(positions) != sorted(gather.positions):
             raise PruningError(f"the order of channels given for '{name}' is none that it can have")
-        network.get_submodule(name).set_positions(positions)
+        gather.set_positions(positions)
 
 
 class GatherChannels(nn.Module):

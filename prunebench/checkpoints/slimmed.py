@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 from prunebench import checkpoints
 from prunebench.channels import Example, Plan, add_position_biases_as_in, rewire, slim, trace
 from prunebench.checkpoints.foreign import fit_weights
-from prunebench.errors import CheckpointError
+from prunebench.errors import CheckpointError, PruningError
 from prunebench.models import as_recorded, rationed
 from prunebench.records import FAILURE, REPORT
 
@@ -70,17 +69,8 @@ def tracing_image(shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def regrow(
-    network: nn.Module,
-    plans: Sequence[Plan],
-    example: Example,
-    wiring: Mapping[str, Sequence[int]] = MappingProxyType({}),
-) -> nn.Module:
-    """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded.
-
-    Its `GatherChannels` get their index from `wiring` before.
-    """
-    rewire(network, wiring)
+def regrow(network: nn.Module, plans: Sequence[Plan], example: Example) -> nn.Module:
+    """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded."""
     for plan in plans:
         network = slim(network, trace(network, example), plan)
     return network
@@ -147,7 +137,7 @@ def dense(
     """Returns the dense network, in eval mode and with weights drawn at random, of a slimmed one.
 
     Args:
-        described: what the file says of it: model, shape and classes.
+        described: what the file says of it: model, shape, classes and wiring.
         path: of the file.
         weights: of the slimmed network, in the file.
 
@@ -164,7 +154,14 @@ def dense(
     if not sound:
         raise CheckpointError(f"{path} does not say what network its weights are of")
     spec = as_recorded({**model, **({"weights": None} if "weights" in model else {})}, str(path))
-    return rationed.build(spec, shape, classes, source=str(path), held=held).eval()
+    network = rationed.build(spec, shape, classes, source=str(path), held=held).eval()
+    try:
+        rewire(network, described.get("wiring", {}))
+    except (PruningError, TypeError, AttributeError):
+        raise CheckpointError(
+            f"{path} gives an order of channels that its network cannot have"
+        ) from None
+    return network
 
 
 def load(path: str | Path) -> nn.Module:
@@ -184,8 +181,8 @@ def load(path: str | Path) -> nn.Module:
         normalisation = Normalisation(tuple(content["mean"]), tuple(content["std"]))
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not say what network its weights are of") from None
-    image = tracing_image(content["shape"])
-    network = regrow(dense(content, path, weights), plans, image, content.get("wiring", {}))
+    whole = dense(content, path, weights)
+    network = regrow(whole, plans, tracing_image(content["shape"]))
     add_position_biases_as_in(network, weights)
     fit_weights(network, weights, Path(path))
     found = {

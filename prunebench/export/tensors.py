@@ -46,7 +46,7 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} does not say what network its weights are of") from None
     dense, image = slimmed.dense(held, path, tensors), slimmed.tracing_image(held["shape"])
-    network = slimmed.regrow(dense, plans, image, held.get("wiring", {}))
+    network = slimmed.regrow(dense, plans, image)
     add_position_biases_as_in(network, tensors)
     fit_weights(network, tensors, path)
     counts = {"params": params(network), "macs": macs(network, torch.zeros_like(image))}

@@ -62,6 +62,20 @@ def test_sizes_are_checked_before_memory_is_taken(
         slimmed.load(tmp_path / "slim.pt")
 
 
+@pytest.mark.parametrize("wiring", [{"no.such": [0]}, {"": [0, 0, 1]}, {"": 3}, 7])
+def test_an_order_of_channels_that_cannot_be_is_told(tmp_path, wiring):
+    content = {
+        "format": slimmed.FORMAT, "model": {"_target_": "prunebench.models.mlp.Mlp", "widths": [4]},
+        "shape": [1, 4, 4], "classes": 2, "plans": [], "mean": [0.0], "std": [1.0],
+        "network": {"w": torch.zeros(1)}, "wiring": wiring,
+    }  # fmt: skip
+    checkpoints.save(tmp_path / "slim.pt", content)
+    with pytest.raises(
+        CheckpointError, match="slim.pt gives an order of channels that its network"
+    ):
+        slimmed.load(tmp_path / "slim.pt")
+
+
 def test_who_is_trusted(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert trusted("prunebench.models.vgg")
