@@ -1,19 +1,18 @@
 """HRank and Taylor against the plain passes they cannot do without, in one process, on one thread.
 
 HRank: one forward pass over the same batches, plus singular values of the same maps. Taylor: one
-forward and backward pass over the same batches, all weights' gradients included. Prints CPU seconds
-(process time), the least of several runs taken in turns, and the ratio.
+forward and backward pass over the same batches, all weights' gradients included. CPU seconds
+(process time), the least of several runs taken in turns.
 
     python scripts/bench/criteria.py [--model resnet20] [--images 256] [--repeats 5]
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from time import process_time
 
 import torch
+from result import Row, arguments, by_turns, publish
 from torch import Tensor, nn
 
 from prunebench.channels import ChannelGroup, ChannelMap, capture, trace
@@ -21,6 +20,10 @@ from prunebench.criteria import Criterion, Evidence
 from prunebench.models import ModelSpec
 from prunebench.options import option
 
+ABOUT = """Against the plain passes over the same batches that a criterion cannot do without: for
+HRank a forward and the singular values of its maps, for Taylor a forward and backward with the
+gradients of all weights. Seconds of one thread's CPU time, the least of several rounds taken by
+turns; 1 is the floor, and Taylor is below it as it asks for fewer gradients."""
 CHUNK = 64
 BATCH = 32
 
@@ -48,20 +51,9 @@ def feature_maps(
     return [maps for part in found for maps in part.values()]
 
 
-def least(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """CPU seconds of each, the least of several runs in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = process_time()
-            run()
-            seconds[name].append(process_time() - start)
-    return {name: min(found) for name, found in seconds.items()}
-
-
 def main() -> None:
-    """Runs all in turns and prints the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Runs all in turns."""
+    parser = arguments(__doc__)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
@@ -80,7 +72,7 @@ def main() -> None:
         made = option("criterion", name, Criterion, num_samples=options.images, **changes)
         return lambda: made.rank(facts)
 
-    found = least(
+    runs = by_turns(
         {
             "forward": lambda: forward(network, images),
             "singular values": lambda: [torch.linalg.svdvals(some) for some in maps],
@@ -92,13 +84,21 @@ def main() -> None:
         },
         options.repeats,
     )
-    for name, seconds in found.items():
-        print(f"{name:<22}{seconds:8.3f} s")
-    floor = found["forward"] + found["singular values"]
-    print(f"hrank / (forward + singular values): {found['hrank'] / floor:.2f}")
-    for form in ("gate", "weight", "activation"):
-        ratio = found[f"taylor {form}"] / found["forward and backward"]
-        print(f"taylor {form} / forward and backward: {ratio:.2f}")
+    found = {name: min(seconds) for name, seconds in runs.items()}
+    floor = {name: "forward and backward" for name in found if name.startswith("taylor")}
+    found["forward and singular values"] = found["forward"] + found["singular values"]
+    rows: list[Row] = [
+        {
+            "criterion": name,
+            "what it cannot do without": least,
+            "that, s": found[least],
+            "prunebench, s": found[name],
+            "times the time": found[name] / found[least],
+        }
+        for name, least in {"hrank": "forward and singular values", **floor}.items()
+    ]
+    title = f"Criteria on {options.model}, {options.images} images"
+    publish(options, title, ABOUT, rows)
 
 
 if __name__ == "__main__":

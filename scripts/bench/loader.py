@@ -3,13 +3,12 @@
     python scripts/bench/loader.py TREE [--workers 2] [--rounds 5] [--images 1000]
 
 TREE holds a folder of images for each class. Both make augmented, shuffled, normalised batches of
-128 x 3 x 224 x 224 floats on the CPU. They take turns; printed are images per second and the median
-of the rounds' ratios, then the peak memory of all processes together in two epochs of ours.
+128 x 3 x 224 x 224 floats on the CPU. They take turns: images per second, the median of the rounds'
+ratios, and the peak memory of all processes together in two epochs of ours.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from result import Row, arguments, publish
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets
 from torchvision.transforms import v2
@@ -29,6 +29,10 @@ from prunebench.training.batches import split_on
 from prunebench.training.split import Split
 
 BATCH = 128
+ABOUT = """`dataset=folder` against `ImageFolder` with v2 transforms behind a DataLoader:
+augmented, shuffled, normalised batches of 128 x 3 x 224 x 224. Images per second of wall time,
+so the machine's other work counts; both take turns, the ratio is the median of the rounds'.
+Memory is that of all processes together, ours."""
 
 
 def ours(data: Data, workers: int) -> Split:
@@ -101,7 +105,7 @@ def compare(
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("tree")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -116,15 +120,21 @@ def main() -> None:
         return split.training_batches(BATCH, seed=0, stage="bench", epoch=number)
 
     found = compare({"ours": epoch, "torchvision": lambda _: loader}, asked.rounds)
-    for name, speeds in found.items():
-        print(f"{name:12} {median(speeds):7.1f} images/s ({min(speeds):.1f} to {max(speeds):.1f})")  # noqa: T201
     ratios = [a / b for a, b in zip(found["ours"], found["torchvision"], strict=True)]
-    print(f"ratio        {median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f})")  # noqa: T201
     fresh = ours(data, asked.workers)
     first, second = (
         peak(fresh.training_batches(BATCH, seed=0, stage="memory", epoch=epoch)) for epoch in (0, 1)
     )
-    print(f"peak memory  {first:7.0f} MiB in the first epoch, {second:.0f} MiB in the second")  # noqa: T201
+    row: Row = {
+        "workers": asked.workers,
+        "torchvision, images/s": median(found["torchvision"]),
+        "prunebench, images/s": median(found["ours"]),
+        "times as fast": median(ratios),
+        "from, to": f"{min(ratios):.2f}, {max(ratios):.2f}",
+        "memory, MiB": first,
+        "second epoch": second,
+    }
+    publish(asked, f"Reading {len(data.train)} JPEG files as they are needed", ABOUT, [row])
 
 
 if __name__ == "__main__":

@@ -9,12 +9,15 @@ in the same chunks, stands beside the seconds.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import resource
 import time
 from typing import Any
 
+from result import Row, arguments, publish
+
+ABOUT = """Memory of a process of its own, libraries and weights included, before and at most;
+seconds of one thread's CPU time beside those of a forward of as many images in the same chunks."""
 CRITERIA: dict[str, dict[str, Any]] = {
     "foad": {},
     "thinet": {},
@@ -68,12 +71,13 @@ def measure(tree: str, name: str, count: int, answer: Any) -> None:
 
 
 def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measures all."""
+    parser = arguments(__doc__)
     parser.add_argument("tree")
     parser.add_argument("--images", type=int, nargs="+", default=[32, 64])
     parser.add_argument("--criteria", nargs="+", default=list(CRITERIA))
     asked = parser.parse_args()
+    rows: list[Row] = []
     context = multiprocessing.get_context("spawn")
     for name in asked.criteria:
         for count in asked.images:
@@ -83,11 +87,18 @@ def main() -> None:
             theirs.close()  # so that a process that fails is heard of
             before, most, seconds, forward = mine.recv()
             process.join()
-            print(  # noqa: T201
-                f"{name:16} {count:4} images: {most:6.0f} MiB at most ({before:.0f} before), "
-                f"{seconds:6.1f} CPU s = {seconds / forward:.1f} forwards of {forward:.1f} s",
-                flush=True,
+            rows.append(
+                {
+                    "criterion": name,
+                    "images": count,
+                    "memory before, MiB": before,
+                    "most": most,
+                    "forward, s": forward,
+                    "criterion, s": seconds,
+                    "times the time": seconds / forward,
+                }
             )
+    publish(asked, "Criteria on VGG-16 at 224 x 224: memory and time", ABOUT, rows)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,17 @@
 
 AOFP is averaged over a failing move of its widest layer: every half from all channels down to two,
 one draw per step, a few draws per half. CAC draws its gates and adds to its estimates at every
-step. The three variants take their steps in turn in one run; each figure is the median over the
-rounds, in CPU time (wall time on CUDA), with the least in brackets.
+step. All variants take their steps in turn in one run; each figure is the median over the rounds,
+in CPU time (wall time on CUDA). `aofp_half_batch.py`: what half of the batch does to the scores.
 """
 
-import argparse
-import statistics
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from statistics import median
 
 import torch
+from result import Row, arguments, publish
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,9 +24,12 @@ from prunebench.contracts import Assignment, Moment, PruningObserver
 from prunebench.criteria import TrainingCriterion
 from prunebench.models import ModelSpec
 from prunebench.options import option
-from prunebench.records.environment import device_name
 from prunebench.run.step import dense_counts
 
+ABOUT = """A training step with the criterion looking on, against the same step of plain PyTorch
+(forward, loss, backward, SGD). AOFP scores every layer at every step, averaged over a search
+from all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
+rounds taken by turns."""
 #: halves of a failing move over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
 #: per half; the authors take 1000, so deciding costs more here than it does there
@@ -35,14 +38,14 @@ DRAWS = 5
 STEPS = 10_000
 
 
-def observer(criterion: str, network: nn.Module, batch: int) -> PruningObserver:
-    """The criterion's observer, which never prunes here."""
+def observer(criterion: str, network: nn.Module, batch: int, **settings: object) -> PruningObserver:
+    """The criterion's observer, which never prunes here; `settings` are changed."""
     cmap = trace(network, torch.zeros(1, 3, 32, 32))
     budget = option("budget", "macs", Budget, keep=0.5)
     changes = {
         "aofp": {"theta": 0.0, "draws_per_half": DRAWS, "warmup_steps": 0, "stagger": False},
         "cac": {"start": 0.9, "end": 1.0},
-    }[criterion]
+    }[criterion] | settings
     return option("criterion", criterion, TrainingCriterion, **changes).observer(
         Assignment(
             cmap=cmap,
@@ -96,41 +99,51 @@ def seconds(step: Callable[[], None], count: int, device: torch.device) -> float
 
 
 def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Times all variants on each model."""
+    parser = arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=list(HALVES), choices=list(HALVES))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     device = torch.device(options.device)
-    print(f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     torch.manual_seed(0)
     images = torch.randn(options.batch, 3, 32, 32, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (options.batch,), device=device)
+    rows: list[Row] = []
     for model in options.models:
-        halves = HALVES[model]
         network = option("model", model, ModelSpec).build((3, 32, 32), 10)
-        watchers = {"plain": None}
-        watchers |= {name: observer(name, network, options.batch) for name in ("aofp", "cac")}
+        watchers: dict[str, PruningObserver | None] = {
+            "plain step": None,
+            "aofp": observer("aofp", network, options.batch),
+            "aofp, half of the batch": observer(
+                "aofp", network, options.batch, score_samples=options.batch // 2
+            ),
+            "cac": observer("cac", network, options.batch),
+        }
         steps = {}
         for name, watching in watchers.items():
             own = deepcopy(network).to(device).to(memory_format=torch.channels_last)
             steps[name] = stepper(own, watching, images, labels)
+            steps[name]()  # warm up
         taken: dict[str, list[float]] = {name: [] for name in steps}
-        for step in steps.values():
-            step()  # warm up
         for _ in range(options.rounds):
             for name, step in steps.items():
-                taken[name].append(seconds(step, DRAWS * halves, device))
+                taken[name].append(seconds(step, DRAWS * HALVES[model], device))
+        plain = taken.pop("plain step")
         for name, times in taken.items():
-            middle, least = statistics.median(times), min(times)
-            ratios = [t / plain for t, plain in zip(times, taken["plain"], strict=True)]
-            print(
-                f"{model:9s} {name:6s} {1e3 * middle:9.1f} ms/step ({1e3 * least:.1f})  "
-                f"{statistics.median(ratios):.3f}x ({least / min(taken['plain']):.3f}x)"
+            ratios = [t / bare for t, bare in zip(times, plain, strict=True)]
+            rows.append(
+                {
+                    "model": model,
+                    "criterion": name,
+                    "plain step, ms": 1e3 * median(plain),
+                    "with it, ms": 1e3 * median(times),
+                    "times the time": median(ratios),
+                }
             )
+    publish(options, f"Steps that prune, batch {options.batch}", ABOUT, rows)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """Times tracing plus slimming against torch-pruning.
 
-    python scripts/bench/surgery.py
+    python scripts/bench/surgery.py [--repeats 5] [--only resnet50 ...]
 
 CPU time of this process (`time.process_time`), one thread, by turns, garbage collected before
-each, medians; both tools cut 40 % of the channels of the same, freshly copied network by L1 norm.
-Needs the ``bench`` extra. `surgery_table.py` compares what comes out.
+each, medians; both tools cut 40 % of the channels of the same, freshly copied network by L1 norm,
+ours as `criterion=l1` measures it. Memory is what a fork's peak adds to what it begins with. Needs
+the ``bench`` extra. `surgery_table.py` compares what comes out.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
+import ctypes
 import gc
-import json
+import multiprocessing
+import resource
 import sys
 import time
 import warnings
@@ -23,13 +25,27 @@ from typing import Any
 
 import torch
 import torchvision
+from result import Row, arguments, publish
 from torch import Tensor, nn
 
+from prunebench.budgets.counts import best
 from prunebench.channels import ChannelMap, Plan, slim, trace
+from prunebench.contracts import Evidence
+from prunebench.criteria import Criterion
+from prunebench.options import option
 
 RATIO = 0.4
 HEADS = ("fc", "out", "aux")
-TIMED = {"resnet50": (224, 5.0), "vgg16_bn": (224, 5.0), "densenet201": (224, 20.0)}
+TIMED = """
+resnet18 resnet50 vgg16_bn densenet121 densenet201 mobilenet_v2 efficientnet_b0 regnet_y_400mf
+convnext_tiny inception_v3 ours:resnet20 ours:resnet56 ours:resnet110
+""".split()  # noqa: SIM905
+ABOUT = """Following the channels of a random network and making it smaller by 40 % of them,
+against Torch-Pruning 1.6.1 doing the same with its own L1 importance, ours with `criterion=l1`.
+`ours:` is our ResNet for CIFAR with option A's padding as most code writes it. One thread's CPU
+time, by turns, garbage collected before each, medians (what takes the peer over five seconds it
+does once). Memory is what a fresh process adds at most to the network it begins with. What comes
+out is compared in [surgery, net by net](../outputs/reference/surgery/table.md)."""
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "channels"))  # for `drawn`
 
 
@@ -103,43 +119,93 @@ def peer(model: nn.Module, example: Any) -> nn.Module:
     return model
 
 
-def cpu_seconds(tool: Callable[[nn.Module, Tensor], nn.Module], dense: nn.Module, size: int) -> Any:
-    """Returns the CPU time of `tool` on a copy of `dense`, and the parameters that it leaves."""
-    model, example = copy.deepcopy(dense), torch.randn(1, 3, size, size)
+def product(model: nn.Module, example: Tensor) -> nn.Module:
+    """Traces, ranks by the criterion l1 and slims."""
+    cmap = trace(model, example)
+    facts = Evidence(model, cmap, cmap.groups, example, torch.zeros(1, dtype=torch.int64), 0)
+    ranks = option("criterion", "l1", Criterion).rank(facts)
+    kept = {
+        group.name: best(ranks[group.name].scores, max(1, group.size - int(RATIO * group.size)))
+        for group in cmap.groups
+    }
+    return slim(model, cmap, Plan(kept))
+
+
+Tool = Callable[[nn.Module, Tensor], nn.Module]
+
+
+def cpu_seconds(tool: Tool, dense: nn.Module, example: Tensor) -> float:
+    """Returns the CPU time of `tool` on a copy of `dense`."""
+    model = copy.deepcopy(dense)
     gc.collect()
     start = time.process_time()
-    slimmed = tool(model, example)
-    return time.process_time() - start, sum(p.numel() for p in slimmed.parameters())
+    tool(model, example)
+    return time.process_time() - start
 
 
-def timing(repeats: int) -> None:
-    """Times both tools on each network by turns and prints their medians."""
-    for name, (size, goal) in TIMED.items():
-        dense = build(name).eval()
-        few = repeats if name != "densenet201" else 1  # over a minute each
-        cpu_seconds(ours, dense, size)  # torch sets itself up
-        runs: tuple[list[Any], list[Any]] = ([], [])
-        for turn in range(repeats):
-            runs[0].append(cpu_seconds(ours, dense, size))
-            if turn < few:
-                runs[1].append(cpu_seconds(peer, dense, size))
-        mine, theirs = (median(seconds for seconds, _ in run) for run in runs)
-        row = {
-            "network": name, "prunebench_s": round(mine, 3), "torch_pruning_s": round(theirs, 3),
-            "ratio": round(theirs / mine, 1), "goal": goal, "met": theirs / mine >= goal,
-            "prunebench_params": runs[0][0][1], "torch_pruning_params": runs[1][0][1],
-        }  # fmt: skip
-        print(json.dumps(row), flush=True)
+def mebibytes(tool: Tool, dense: nn.Module, example: Tensor) -> float:
+    """Returns what `tool` adds at most to the memory of a process that holds `dense`."""
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+
+    def work() -> None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # or memory that was freed before would be used first
+        before = _resident()
+        tool(dense, example)
+        theirs.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
+
+    process = context.Process(target=work)
+    process.start()
+    theirs.close()
+    found: float = mine.recv()
+    process.join()
+    return found
+
+
+def _resident() -> float:
+    """Returns the memory of this process now, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def compared(name: str, repeats: int) -> Row:
+    """Returns what both tools take on a network."""
+    dense = build(name).eval()
+    layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in dense.modules())
+    side = 32 if name.startswith("ours:") else 299 if name == "inception_v3" else 224
+    example = torch.randn(1, 3, side, side)
+    cpu_seconds(product, dense, example)  # torch sets itself up
+    mine, theirs = list[float](), list[float]()
+    for _ in range(repeats):
+        mine.append(cpu_seconds(product, dense, example))
+        if not theirs or theirs[0] < 5:
+            theirs.append(cpu_seconds(peer, dense, example))
+    return {
+        "network": name,
+        "layers": layers,
+        "torch-pruning, s": median(theirs),
+        "prunebench, s": median(mine),
+        "times as fast": median(theirs) / median(mine),
+        "ms a layer": 1e3 * median(mine) / layers,
+        "torch-pruning, MiB": mebibytes(peer, dense, example),
+        "prunebench, MiB": mebibytes(product, dense, example),
+    }
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=9)
+    """Compares both tools on each network."""
+    parser = arguments(__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=TIMED)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    timing(options.repeats)
+    rows = []
+    for name in options.only:
+        rows.append(compared(name, options.repeats))
+        print(*rows[-1].values(), file=sys.stderr)
+    publish(options, "Tracing and slimming", ABOUT, rows)
 
 
 if __name__ == "__main__":

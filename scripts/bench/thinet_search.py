@@ -5,24 +5,37 @@ of the channels are removed. The loops do what the authors' scripts do: for `rem
 of the removed channels and one norm per candidate and step; for `omp` one coefficient and one norm
 per candidate, then a fit of all kept channels by the pseudo-inverse of their normal matrix. Their
 samples are row-major; column-major is the kindest case for a loop over columns. Both must pick the
-same channels in the same order. Prints CPU seconds (process time): of ours the least of several
-runs, the Gram matrix included.
+same channels in the same order. CPU seconds (process time): of ours the median of several runs, the
+Gram matrix included. numpy's BLAS takes the kernel of the processor, and then one of a slower
+machine (`OPENBLAS_CORETYPE`), each in a process of its own.
 
     python scripts/bench/thinet_search.py [--channels 512] [--samples 10000] [--repeats 5]
 """
 
 from __future__ import annotations
 
-import argparse
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
 from collections.abc import Callable
-from time import process_time
+from statistics import median
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from result import Row, arguments, by_turns, publish
+from threadpoolctl import threadpool_info
 
 from prunebench.analysis.consumer_gram import squared
 from prunebench.criteria.thinet import removal_order
+
+ABOUT = """The loops over samples that the authors' scripts run, against the search on the Gram
+matrix (which is counted, too); both pick the same channels. `remove` is the first paper's greedy
+removal, `omp` the later one's orthogonal matching pursuit. The authors' samples lie in memory
+row by row; column by column favours their loops. Seconds of one thread's CPU time, once for the
+loops, the median of several for ours."""
 
 Samples = NDArray[np.float64]
 
@@ -75,37 +88,63 @@ def ours(x: Samples, search: str) -> list[int]:
     return order if search == "remove" else order[::-1]
 
 
-def seconds(work: Callable[[], list[int]]) -> tuple[float, list[int]]:
-    """Returns the CPU seconds that `work` takes, and its result."""
-    start = process_time()
-    found = work()
-    return process_time() - start, found
+def rows(asked: Namespace) -> list[Row]:
+    """Times each loop once and ours several times, with the kernel that this process has."""
+    x = samples(asked.samples, asked.channels)
+    columns = np.asfortranarray(x)
+    count, found = asked.channels // 2, list[Row]()
+    [kernel] = {
+        one["architecture"] for one in threadpool_info() if one["prefix"] == "libscipy_openblas"
+    }
+    loops: list[tuple[str, str, Callable[[], list[int]]]] = [
+        ("remove", "row-major", lambda: remove_loop(x, count)),
+        ("remove", "column-major", lambda: remove_loop(columns, count)),
+        ("omp", "row-major", lambda: omp_loop(x, count)),
+        ("omp", "column-major", lambda: omp_loop(columns, count)),
+    ]
+    for search, layout, loop in loops:
+        picked: list[list[int]] = []
+        [theirs] = by_turns({"": lambda: picked.append(loop())}, 1)[""]  # noqa: B023
+        mine = median(by_turns({"": lambda: ours(x, search)}, asked.repeats)[""])  # noqa: B023
+        assert ours(x, search)[:count] == picked[0], "they pick different channels"
+        found.append(
+            {
+                "search": search,
+                "samples": layout,
+                "BLAS kernel of numpy": kernel,
+                "loop, s": theirs,
+                "prunebench, s": mine,
+                "times as fast": theirs / mine,
+            }
+        )
+    return found
+
+
+def in_process(kernel: str) -> list[Row]:
+    """Returns the rows of a process of its own with a kernel; an empty one is the processor's."""
+    done = subprocess.run(
+        [sys.executable, *sys.argv, "--rows"],
+        env={**os.environ, "OPENBLAS_CORETYPE": kernel}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found: list[Row] = json.loads(done.stdout)
+    return found
 
 
 def main() -> None:
-    """Times each loop once and ours several times; prints the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Times all with both kernels."""
+    parser = arguments(__doc__)
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument("--rows", action="store_true", help="with the kernel of this process alone")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    x = samples(options.samples, options.channels)
-    columns = np.asfortranarray(x)
-    count = options.channels // 2
-    print(f"{options.samples} samples x {options.channels} channels, half removed; CPU seconds")
-    loops: list[tuple[str, str, Callable[[], list[int]]]] = [
-        ("remove", "running sum, row-major", lambda: remove_loop(x, count)),
-        ("remove", "running sum, column-major", lambda: remove_loop(columns, count)),
-        ("omp", "all fitted anew, row-major", lambda: omp_loop(x, count)),
-        ("omp", "all fitted anew, column-major", lambda: omp_loop(columns, count)),
-    ]
-    for search, name, loop in loops:
-        runs = [seconds(lambda search=search: ours(x, search)) for _ in range(options.repeats)]  # type: ignore[misc]
-        least = min(took for took, _ in runs)
-        took, expected = seconds(loop)
-        assert runs[0][1][:count] == expected, "they pick different channels"
-        print(f"{search:7}{name:33}{took:9.2f}   prunebench {least:7.4f}   {took / least:7.0f}x")
+    if asked.rows:
+        print(json.dumps(rows(asked)))
+        return
+    found = [row for kernel in ("", "Haswell") for row in in_process(kernel)]
+    size = f"{asked.samples:,} samples, {asked.channels} channels, half of them removed"
+    publish(asked, f"ThiNet's searches: {size}", ABOUT, found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""Writes docs/benchmarks.md from outputs/reference/benchmarks; ``--check`` only compares."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from result import markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
+FOUND = ROOT / "outputs" / "reference" / "benchmarks"
+HEAD = """# Benchmarks
+
+How fast prunebench is, against what you would use or write otherwise: the authors' code where there
+is some, other tools, plain PyTorch. Every ratio is of two figures of one run on one machine: compare
+ratios, not seconds, between tables and machines. Each table is made by its command (`--out FILE`
+writes the figures as JSON), and this page by `python scripts/bench/page.py` from
+[the committed ones](../outputs/reference/benchmarks). Nothing here is said of GPUs.
+"""
+
+
+def section(told: dict[str, Any]) -> str:
+    """Returns a table with what it shows, and where it comes from."""
+    of = told["environment"]
+    words = "thread" if of["threads"] == 1 else "threads"
+    changed = " with changes" if of["dirty"] else ""
+    place = f"{of['device']}, {of['threads']} {words}, torch {of['torch']}, Python {of['python']}"
+    source = f"`{told['command']}`; {place}; commit {of['commit'][:7]}{changed}."
+    return f"\n## {told['title']}\n\n{told['about']}\n\n{markdown(told['rows'])}\n\n{source}\n"
+
+
+def main() -> int:
+    """Returns 1 if ``--check`` finds that the page is not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    tables = [section(json.loads(path.read_text())) for path in sorted(FOUND.glob("*.json"))]
+    text = HEAD + "".join(tables)
+    if check:
+        return int(not PAGE.is_file() or PAGE.read_text() != text)
+    PAGE.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The one form of what the benchmarks measure: rows of figures, and where they come from.
+
+`--out FILE` writes it as JSON; `page.py` makes docs/benchmarks.md of the files that are committed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import re
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+from prunebench.records.environment import environment
+
+#: what a column is called -> what stands there
+Row = dict[str, str | int | float | None]
+
+
+def arguments(doc: str) -> ArgumentParser:
+    """Returns a parser whose `--out` is what `publish` writes."""
+    parser = ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    return parser
+
+
+def by_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Returns CPU seconds of each round of each work; all take turns, without others' garbage."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            gc.collect()
+            start = process_time()
+            work()
+            found[name].append(process_time() - start)
+    return found
+
+
+def publish(asked: Namespace, title: str, about: str, rows: Sequence[Row]) -> None:
+    """Prints the rows as a table, and writes them if `--out` says where.
+
+    Args:
+        asked: what `arguments` has parsed.
+        title: of the table.
+        about: what was measured against what, and what a ratio is.
+        rows: one per case; a column whose name begins with "times" is a ratio.
+    """
+    print(f"{title}\n\n{markdown(rows)}")
+    if asked.out:
+        # folders of this machine are nobody's business
+        words = [re.sub(r"[^\s='\"]*/", "", word) for word in sys.argv]
+        if "--out" in words:
+            del words[(place := words.index("--out")) : place + 2]
+        told = {
+            "title": title,
+            "about": " ".join(about.split()),
+            "command": f"python scripts/bench/{' '.join(words)}",
+            "environment": environment(),
+            "rows": [{name: _rounded(value) for name, value in row.items()} for row in rows],
+        }
+        asked.out.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Returns the rows as a table."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    marks = [
+        "---:" if any(isinstance(row.get(name), int | float) for row in rows) else "---"
+        for name in names
+    ]
+    lines = [names, marks, *([_cell(name, row.get(name)) for name in names] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rounded(value: Any) -> Any:
+    """Four digits of a float; nothing measured here has more."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _cell(name: str, value: str | int | float | None) -> str:
+    """What a cell shows: three digits of a float, and that a ratio is one."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
+        return f"{text}x" if name.startswith("times") else text
+    return str(value)
