@@ -18,10 +18,18 @@ from tests.reports.browser import Browser, missing
 
 ROOT = Path(__file__).resolve().parents[1]
 MENU = (ROOT / "mkdocs.yml").read_text()
+BENCH = ROOT / "scripts" / "bench"
+FIGURES = ROOT / "outputs" / "reference" / "benchmarks"
+#: columns of which each row of a benchmark has one
+RATIO = {"times as fast", "times the time", "correlation"}
 
 
 def pages():
     return {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+
+
+def page(name):
+    return (ROOT / "docs" / f"{name}.md").read_text()
 
 
 @pytest.fixture
@@ -75,6 +83,24 @@ def test_the_python_for_those_from_torch_pruning_runs(tmp_path, monkeypatch):
     for block in blocks:
         exec(block, names)
     assert params(names["again"]) == params(names["small"]) < params(model)
+
+
+def test_the_benchmarks_are_the_committed_figures(torch_free, tmp_path):
+    done = torch_free.run(str(BENCH / "page.py"), "--check", cwd=tmp_path)
+    assert done.returncode == 0, f"python scripts/bench/page.py is due: {done.stderr}"
+    commands = re.findall(r"^`python (scripts/bench/\w+\.py)", page("benchmarks"), re.MULTILINE)
+    assert {f"scripts/bench/{path.name}" for path in BENCH.glob("*.py")} > {*commands}
+    assert len(commands) == page("benchmarks").count("\n## ") > 5
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.json")), ids=lambda path: path.stem)
+def test_each_benchmark_has_ratios_and_says_where_it_was_measured(path):
+    told = json.loads(path.read_text())
+    assert {"title", "about", "command", "environment", "rows"} == told.keys()
+    assert told["environment"].keys() >= {"device", "threads", "torch", "commit"}
+    assert "/tmp" not in path.read_text()
+    for row in told["rows"]:
+        assert RATIO & {name.partition(",")[0] for name in row}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,14 @@ RIVALS = ("l1", "apoz", "sfp", "fpgm", "hrank", "taylor", "slimming")
 PAGES = ("tables", "options", "your_own", "tracking", "surgery", "clusters", "export")
 METHODS = ("foad", "thinet", "probability", "cac", "aofp", *RIVALS)
 #: whose commands run with the slow tests
-FURTHER_PAGES = ("index", "concepts", "pictures", "faq", *(f"methods/{one}" for one in METHODS))
+FURTHER_PAGES = (
+    "index",
+    "benchmarks",
+    "concepts",
+    "pictures",
+    "faq",
+    *(f"methods/{one}" for one in METHODS),
+)
 
 
 def joined(pages):

@@ -50,19 +50,27 @@ def publish(asked: Namespace, title: str, about: str, rows: Sequence[Row]) -> No
         rows: one per case; a column whose name begins with "times" is a ratio.
     """
     print(f"{title}\n\n{markdown(rows)}")
-    if asked.out:
-        # folders of this machine are nobody's business
-        words = [re.sub(r"[^\s='\"]*/", "", word) for word in sys.argv]
-        if "--out" in words:
-            del words[(place := words.index("--out")) : place + 2]
-        told = {
-            "title": title,
-            "about": " ".join(about.split()),
-            "command": f"python scripts/bench/{' '.join(words)}",
-            "environment": environment(),
-            "rows": [{name: _rounded(value) for name, value in row.items()} for row in rows],
-        }
-        asked.out.write_text(json.dumps(told, indent=1) + "\n")
+    write(asked, title, about, rows)
+
+
+def write(
+    asked: Namespace, title: str, about: str, rows: Sequence[Row], device: str = "cpu"
+) -> None:
+    """Writes what `publish` does, and prints nothing."""
+    if not asked.out:
+        return
+    # folders of this machine are nobody's business
+    words = [re.sub(r"[^\s='\"]*/", "", word) for word in sys.argv]
+    if "--out" in words:
+        del words[(place := words.index("--out")) : place + 2]
+    told = {
+        "title": title,
+        "about": " ".join(about.split()),
+        "command": f"python scripts/bench/{' '.join(words)}",
+        "environment": environment(device),
+        "rows": [{name: _rounded(value) for name, value in row.items()} for row in rows],
+    }
+    asked.out.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def markdown(rows: Sequence[Row]) -> str:
