@@ -36,6 +36,29 @@ def pytest_collection_finish() -> None:
     hasten()
 
 
+@pytest.fixture(autouse=True)
+def _leaves_torch_as_it_was() -> Iterator[None]:
+    """Fails the test after which torch computes otherwise: all that follow would feel it."""
+    before = how_torch_computes()
+    yield
+    assert not before or how_torch_computes() == before
+
+
+def how_torch_computes() -> dict[str, object]:
+    """What holds for the whole process; nothing where torch is not imported."""
+    if (torch := sys.modules.get("torch")) is None:
+        return {}
+    return {
+        "gradients": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "dtype": torch.get_default_dtype(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "products": torch.get_float32_matmul_precision(),
+    }
+
+
 class Forked:
     """A process of the warm python: a `subprocess.Popen` whose output can be read at any time."""
 
