@@ -1,23 +1,27 @@
 """Oracle: by how much the loss changes when a channel alone is gone; higher = keep.
 
 The yardstick that first-order criteria estimate: Molchanov et al., ICLR 2017, section 2.2. Every
-channel is masked in turn and all images run through the network, so the cost is one forward sweep
-per channel; few images make it bearable.
+channel is masked in turn and all images run through the network from the channel's layer on, so the
+cost is up to one forward sweep per channel; few images make it bearable.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from prunebench.contracts import rows_in
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import require, require_choice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor, nn
 
-    from prunebench.channels import ChannelGroup
+    from prunebench.channels import ChannelGroup, ChannelMap
+    from prunebench.contracts import Task
 
 CHANGES = ("rise", "absolute")
 
@@ -55,35 +59,80 @@ class Oracle(Criterion):
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Masks every channel in turn, in eval mode. A group's only channel scores 0."""
-        whole = self._loss(evidence, evidence.network)
-        return {group.name: self._ablated(evidence, group, whole) for group in evidence.groups}
+        import torch
+
+        with torch.no_grad():
+            whole = self._loss(evidence)
+            return {group.name: self._ablated(evidence, group, whole) for group in evidence.groups}
 
     def _ablated(self, evidence: Evidence, group: ChannelGroup, whole: float) -> GroupRank:
-        """Returns the change of the loss for every class of `group`."""
+        """Returns the change of the loss for every class of `group`.
+
+        What lies before the group's first layer is computed once for all of them.
+        """
         import torch
 
+        from prunebench.analysis.beginning import resumed, serves, shared
         from prunebench.channels import Plan, mask
+        from prunebench.channels.followable import plain
 
-        scores = torch.zeros(group.size, dtype=torch.float64)
-        for gone in range(group.size if group.size > 1 else 0):
+        if group.size == 1:
+            return GroupRank(torch.zeros(1, dtype=torch.float64))
+
+        def without(gone: int) -> nn.Module:
             rest = [number for number in range(group.size) if number != gone]
-            masked = mask(evidence.network, evidence.cmap, Plan({group.name: rest}))
-            scores[gone] = self._loss(evidence, masked) - whole
+            return mask(evidence.network, evidence.cmap, Plan({group.name: rest}))
+
+        network = plain(evidence.network)
+        own = _own(network, evidence.cmap, group)
+        total: list[Any] = [0.0] * group.size
+        for some, targets in self._batches(evidence):
+            run = partial(evidence.task.run, inputs=some)
+            outputs = shared(run, network, own)
+            if outputs and not serves(run, outputs, partial(without, 0)):
+                outputs = {}
+            for gone in range(group.size):
+                made = resumed(run, without(gone), outputs)
+                total[gone] += _summed(evidence.task, made, some, targets)
+        losses = torch.tensor([float(loss) for loss in total], dtype=torch.float64)
+        scores = losses / self._images(evidence) - whole
         return GroupRank(scores.abs() if self.change == "absolute" else scores)
 
-    def _loss(self, evidence: Evidence, network: nn.Module) -> float:
-        """Returns the mean loss over the images, summed up in float64."""
-        import torch
+    def _loss(self, evidence: Evidence) -> float:
+        """Returns the mean loss of the whole network."""
+        task, total = evidence.task, 0.0
+        for some, targets in self._batches(evidence):
+            total += _summed(task, task.run(evidence.network, some), some, targets)
+        return float(total) / self._images(evidence)
 
+    def _images(self, evidence: Evidence) -> int:
+        """Returns the number of images that are looked at."""
+        return min(self.num_samples, evidence.size)
+
+    def _batches(self, evidence: Evidence) -> Iterator[tuple[Any, Any]]:
+        """Yields their inputs and targets."""
         from prunebench.analysis.chunks import images_at_once
 
-        task, images = evidence.task, min(self.num_samples, evidence.size)
-        size = images_at_once(evidence, self.chunk)
-        total: Tensor | float = 0.0
-        with torch.inference_mode():
-            for some, targets in evidence.batches(images, size):
-                outputs = task.run(network, some)
-                if isinstance(outputs, torch.Tensor) and task.loss is None:
-                    outputs = outputs.double()
-                total += task.summed_loss(outputs, targets, rows_in(some)).double()
-        return float(total) / images
+        return evidence.batches(self._images(evidence), images_at_once(evidence, self.chunk))
+
+
+def _summed(task: Task, outputs: Any, some: Any, targets: Any) -> Any:
+    """Returns the loss of one batch, summed over its images, float64 []."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor) and task.loss is None:
+        outputs = outputs.double()
+    return task.summed_loss(outputs, targets, rows_in(some)).double()
+
+
+def _own(network: nn.Module, cmap: ChannelMap, group: ChannelGroup) -> list[Tensor]:
+    """Returns the parameters and buffers that hold channels of `group`: what masks of it change."""
+    from prunebench.channels.members import named_tensors
+
+    number = cmap.groups.index(group)
+    names = {
+        name
+        for (name, _), classes in cmap.dims.items()
+        if (cmap.locate[0][classes] == number).any()
+    }
+    return [tensor for name, tensor in named_tensors(network) if name in names]

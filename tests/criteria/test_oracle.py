@@ -1,13 +1,17 @@
 """The oracle against networks that are really slimmed, one channel at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from prunebench.channels import Plan, slim, trace
+from prunebench.channels import Plan, mask, slim, trace
 from prunebench.contracts import Evidence
 from prunebench.criteria.oracle import Oracle
 from prunebench.errors import ConfigError
+from prunebench.models import ModelSpec
+from prunebench.options import option
 
 
 class Net(nn.Module):
@@ -58,6 +62,31 @@ def test_it_is_the_loss_of_the_slimmed_network_less_that_of_the_whole(evidence, 
             assert ranks[group.name].scores[gone].item() == pytest.approx(expected, abs=2e-6)
             assert sizes[group.name].scores[gone].item() == abs(ranks[group.name].scores[gone])
     assert min(ranks["first"].scores.min(), ranks["stem"].scores.min()) < 0  # some do harm
+
+
+def test_scores_are_those_of_whole_forwards_to_the_last_bit():
+    torch.manual_seed(0)
+    network = option("model", "resnet20", ModelSpec, width=0.125).build((3, 32, 32), 4).eval()
+    images, labels = torch.randn(3, 3, 32, 32), torch.tensor([0, 3, 1])
+    facts = evidence_for(network, images, labels)
+    small = [group for group in facts.groups if group.size <= 8]
+    some = (small[0], small[-1])
+    ranks = Oracle(change="rise", num_samples=3, chunk=2).rank(replace(facts, groups=some))
+
+    def loss(model):
+        losses = [
+            nn.functional.cross_entropy(model(x).double(), y, reduction="sum").item()
+            for x, y in zip(images.split(2), labels.split(2), strict=True)
+        ]
+        return sum(losses) / 3
+
+    with torch.no_grad():
+        whole = loss(network)
+        for group in some:
+            for gone in (0, group.size - 1):
+                rest = [c for c in range(group.size) if c != gone]
+                masked = mask(network, facts.cmap, Plan({group.name: rest}))
+                assert ranks[group.name].scores[gone].item() == loss(masked) - whole
 
 
 def test_by_hand():
