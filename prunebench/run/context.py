@@ -37,6 +37,9 @@ from prunebench.training.loop import train
 from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import Stage
 
+#: the stages in which an observer looks on
+PRUNING, FINETUNE = "pruning", "finetune"
+
 
 @dataclass
 class RunContext:
@@ -104,7 +107,7 @@ class RunContext:
             observers.append(Sparsity(phase, self.data.shape, stage=name, log=self.log))
         if observer is not None:
             observers.append(observer)
-        distributed.invite(distributed.JointTraining(whole, phase, name, observer is not None))
+        distributed.invite(distributed.JointTraining(whole, phase, name))
         done = train(
             whole,
             self.data,
@@ -140,9 +143,15 @@ class RunContext:
             self.head = initial_weight(self.data.classes, width, seed)
         return headed(network, self.head, phase)
 
-    def trained(self, network: nn.Module, phase: Phase, name: str) -> Trained:
+    def trained(
+        self, network: nn.Module, phase: Phase, name: str, observer: Observer | None = None
+    ) -> Trained:
         """Returns what stage `name`, a training of `network`, comes to; `network` is used up."""
-        done = self.ledger.do(name, lambda at: self.train(network, phase, name, at).pack())
+
+        def compute(checkpoint: Checkpoint) -> dict[str, Any]:
+            return self.train(network, phase, name, checkpoint, observer).pack()
+
+        done = self.ledger.do(name, compute)
         self.head = Trained.unpack(done).head
         return Trained.unpack(done)
 

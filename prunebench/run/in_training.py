@@ -18,7 +18,7 @@ from prunebench.datasets import Data, Images
 from prunebench.datasets.holdout import hold_out
 from prunebench.reproducibility import seed_for
 from prunebench.run import baseline
-from prunebench.run.context import RunContext
+from prunebench.run.context import PRUNING, RunContext
 from prunebench.run.step import dense_counts
 from prunebench.schedules import TrainingSchedule
 from prunebench.training.batches import split_on
@@ -60,10 +60,10 @@ def prune_while_training(
 
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
         lesser = replace(context, data=data)
-        done = lesser.train(network, run.recipe.pruning, "pruning", checkpoint, observer)
+        done = lesser.train(network, run.recipe.pruning, PRUNING, checkpoint, observer)
         return {**done.pack(), "plan": observer.plan().to_json(), "counts": observer.counts()}
 
-    done = context.ledger.do("pruning", compute)
+    done = context.ledger.do(PRUNING, compute)
     network.load_state_dict(done["network"])
     context.head = done.get("head")
     plan = Plan.from_json(done["plan"])

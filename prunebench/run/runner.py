@@ -23,7 +23,7 @@ from prunebench.records.metrics import MetricsLog
 from prunebench.records.unfinished import METRICS
 from prunebench.reports.table import print_table
 from prunebench.run import baseline, kept
-from prunebench.run.context import RunContext, pick_device
+from prunebench.run.context import FINETUNE, RunContext, pick_device
 from prunebench.run.damage import watch
 from prunebench.run.folder import RunFolder, claim, failure_recorded
 from prunebench.run.prune import Pruned, prune
@@ -186,8 +186,8 @@ def finetune(
         pruned: has the network.
         before: what was measured last. Without epochs, and trainings before, that is still so.
     """
-    network, data = pruned.network, context.data
-    done = context.trained(network, context.run.recipe.finetune, "finetune")
+    run, network, data = context.run, pruned.network, context.data
+    done = context.trained(network, run.recipe.finetune, FINETUNE, run.schedule.tail())
     origin = slimmed.Provenance(
         model=context.run.config["model"],
         shape=data.shape,

@@ -27,7 +27,7 @@ from prunebench.datasets import Data
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError
 from prunebench.interruption import SIGNALS, stop_if_asked
 from prunebench.recipes.sparsity import Sparsity
-from prunebench.run.context import pick_device
+from prunebench.run.context import FINETUNE, PRUNING, pick_device
 from prunebench.run.in_training import observer_of
 from prunebench.training import distributed
 from prunebench.training.heads import bare
@@ -120,7 +120,9 @@ def train_along(run: Run, device: torch.device, data: Data | None = None) -> Non
         observers: list[Observer] = []
         if asked.phase.penalised:
             observers.append(Sparsity(asked.phase, data.shape))
-        if asked.prunes:
+        if asked.name == FINETUNE and (tail := run.schedule.tail()) is not None:
+            observers.append(tail)
+        if asked.name == PRUNING:
             cmap = trace(bare(asked.network), tracing_image(data.shape))
             observer, images = observer_of(run, cmap, data, device, _ignore)
             observers.append(observer)

@@ -11,7 +11,7 @@ from prunebench.errors import require, require_choice
 
 if TYPE_CHECKING:
     from prunebench.budgets import Budget
-    from prunebench.contracts import Assignment, Dense, PruningObserver
+    from prunebench.contracts import Assignment, Dense, Observer, PruningObserver
     from prunebench.criteria import Criterion
     from prunebench.recipes import Phase
 
@@ -64,6 +64,10 @@ class Schedule(ABC):
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError where ``recipe.pruning`` does not suit."""
         return
+
+    def tail(self) -> Observer | None:
+        """Returns what looks on while the slim network is fine-tuned, if anything does."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,13 +39,11 @@ class JointTraining:
         network: with its weights.
         phase: how it is trained.
         name: of the stage.
-        prunes: whether the run's criterion watches.
     """
 
     network: nn.Module
     phase: Phase
     name: str
-    prunes: bool
 
 
 @contextmanager

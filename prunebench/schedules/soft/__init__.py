@@ -11,7 +11,7 @@ from prunebench.schedules import TrainingSchedule
 
 if TYPE_CHECKING:
     from prunebench.budgets import Budget
-    from prunebench.contracts import Assignment, Dense, PruningObserver
+    from prunebench.contracts import Assignment, Dense, Observer, PruningObserver
     from prunebench.criteria import Criterion
     from prunebench.recipes import Phase
 
@@ -28,7 +28,8 @@ class Soft(TrainingSchedule):
         mask_gradients: whether zeroed filters get no gradient until the next selection (FPGM).
         zero_first: whether a selection is made and zeroed before the first epoch, too.
         tied: whether filters on a residual stream, which cannot go alone, are zeroed as well, each
-            layer by itself and as large a share as the budget takes; they stay in the slim network.
+            layer by itself and as large a share as the budget takes; they stay in the slim network,
+            as zeros: fine-tuning leaves them alone.
     """
 
     every: int
@@ -71,3 +72,9 @@ class Soft(TrainingSchedule):
             zero_first=self.zero_first,
             tied=self.tied,
         )
+
+    def tail(self) -> Observer | None:
+        """Returns what keeps the zeros of tied layers, which fine-tuning would bring to life."""
+        from prunebench.schedules.soft.zeros import ZerosStay
+
+        return ZerosStay() if self.tied else None

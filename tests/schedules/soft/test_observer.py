@@ -1,5 +1,6 @@
 """Soft pruning in the training loop: who is zeroed, who comes back, what it resumes to."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -19,6 +20,7 @@ from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
 from prunebench.schedules.soft import Soft
 from prunebench.schedules.soft.observer import SoftObserver
+from prunebench.schedules.soft.zeros import ZerosStay
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
@@ -46,6 +48,13 @@ class Net(nn.Module):
         x = self.stem_norm(self.stem(x)).relu()
         x = (x + self.second(self.norm(self.first(x)).relu())).relu()
         return self.fc(x.mean((2, 3)))
+
+
+class Untouched(ZerosStay):
+    """Takes no gradient away."""
+
+    def after_backward(self, moment):
+        pass
 
 
 def fresh():
@@ -194,6 +203,20 @@ def test_tied_layers_are_zeroed_each_by_itself_and_stay():
     again.after_step(Moment(0, 4, 5, torch.empty(0), 8.0))
     assert len(again.plan().kept["first"]) == 5
     assert ((network.stem.weight.flatten(1) == 0).all(1)).sum() == 2  # half of 4
+
+
+def test_what_stays_as_zeros_is_still_zero_after_fine_tuning():
+    network = fresh()
+    with torch.no_grad():
+        network.second.weight[1:3] = 0
+    before = network.second.weight.detach().clone()
+    _, after = trained(deepcopy(network), Soft(start="scratch", every=1, tied=True).tail())
+    moved = (after["second.weight"] != before).flatten(1)
+    assert moved.all(1).tolist() == [True, False, False, True]
+    assert not moved[1:3].any()
+    _, alone = trained(deepcopy(network), Untouched())
+    assert (alone["second.weight"][1:3] != 0).all()  # so that somebody has to
+    assert Soft(start="scratch", every=1).tail() is None
 
 
 def test_filters_come_back():
