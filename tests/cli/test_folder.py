@@ -87,7 +87,7 @@ def test_a_sweep_keeps_what_says_so(prunebench, tmp_path):
     assert done.returncode == 2
     [sweep] = (tmp_path / "outputs" / "sweeps").iterdir()
     assert {path.name for path in sweep.iterdir()} == {
-        "multirun.yaml", "1-mlp_512_512-digits-l1",
+        "multirun.yaml", "1-mlp_512_512-digits-l1", ".refused-0.json",
     }  # fmt: skip
     notes = sweep / "1-mlp_512_512-digits-l1" / ".hydra"
     assert "budget.keep=0.5" in yaml.safe_load((notes / "overrides.yaml").read_text())
