@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
+from prunebench.config.secrets import unsaid
 from prunebench.errors import ConfigError, DataError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
 from prunebench.records.below import below
@@ -117,7 +118,8 @@ def note_refused(error: PrunebenchError) -> None:
     hydra = HydraConfig.get()
     if sweep_name() and not (Path(str(hydra.runtime.output_dir)) / IDENTITY).exists():
         words = [str(word) for word in hydra.overrides.task]
-        refuse(Path(str(hydra.sweep.dir)), int(hydra.job.num), typed(words), str(error))
+        why = unsaid(str(error), {"typed": words})
+        refuse(Path(str(hydra.sweep.dir)), int(hydra.job.num), typed(words), why)
 
 
 def forget_if_all_refused(sweep: Path) -> None:
