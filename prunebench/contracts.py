@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from prunebench.tasks import Task as Task
 
@@ -29,6 +29,14 @@ class Rows(Protocol):
 
     def __getitem__(self, rows: slice, /) -> Tensor:
         """Returns some of the images, [k, C, H, W]."""
+
+
+@runtime_checkable
+class Sampled(Rows, Protocol):
+    """Training images of a data set, unaugmented."""
+
+    def augmented(self, seed: int) -> Rows:
+        """Returns them as a training shows them, with what `seed` draws."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,11 @@ class Evidence:
     def size(self) -> int:
         """Number of images."""
         return rows_in(self.images)
+
+    @property
+    def augmented(self) -> Any:
+        """The same images as a training shows them; a user's own are as they were given."""
+        return self.images.augmented(self.seed) if isinstance(self.images, Sampled) else self.images
 
     def batches(self, count: int, size: int) -> Iterator[tuple[Any, Any]]:
         """Yields inputs and targets of the first `count` images, `size` at a time."""
@@ -175,8 +188,8 @@ class Assignment:
         steps: per epoch.
         images: per epoch.
         log: receives a row whenever channels go.
-        plain: training images, unaugmented, in a seeded random order; as many as the criterion
-            needs, None for none.
+        shown: training images as the training shows them, augmented, in a seeded random order; as
+            many as the criterion needs, None for none.
         held: images and labels int64 [n] that the training leaves out, in a seeded random order;
             None where the criterion holds none.
     """
@@ -190,7 +203,7 @@ class Assignment:
     steps: int
     images: int
     log: Callable[[Mapping[str, Any]], None]
-    plain: Rows | None = None
+    shown: Rows | None = None
     held: tuple[Rows, Tensor] | None = None
 
 

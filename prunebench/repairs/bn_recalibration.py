@@ -2,7 +2,8 @@
 
 Removing channels shifts what every later batch norm sees. Its running mean and variance are
 estimated anew from training images, without labels or gradients, as in Li et al., "EagleEye",
-ECCV 2020 (adaptive batch norm).
+ECCV 2020 (adaptive batch norm). The images are shown as in training: the black borders of its crops
+are in the statistics that the weights have learned with.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BnRecalibration(Repair):
-    """Replaces running statistics by their plain average over batches of training images.
+    """Replaces running statistics by their plain average over batches of augmented training images.
 
     Attributes:
         images: training images shown.
@@ -53,7 +54,7 @@ class BnRecalibration(Repair):
         relearn_statistics(
             slimmed,
             lambda some: evidence.task.run(slimmed, some),
-            evidence.images,
+            evidence.augmented,
             count=min(self.images, evidence.size),
             batch=self.batch,
         )

@@ -13,7 +13,7 @@ from torch import nn
 from prunebench.channels import ChannelMap, Plan
 from prunebench.checkpoints import Checkpoint
 from prunebench.config import Run
-from prunebench.contracts import Assignment, PruningObserver, Rows
+from prunebench.contracts import Assignment, PruningObserver, Sampled
 from prunebench.datasets import Data, Images
 from prunebench.datasets.holdout import hold_out
 from prunebench.reproducibility import seed_for
@@ -109,10 +109,10 @@ def observer_of(
     seed = seed_for(run.settings.seed, "selection")
     trained, held = hold_out(data, run.criterion.holdout, seed % 2**32)
 
-    def shown(images: Images | None, count: int) -> tuple[Rows, torch.Tensor] | None:
+    def drawn(images: Images | None, count: int) -> tuple[Sampled, torch.Tensor] | None:
         return split_on(device, data, images).sample(count, seed=seed) if images and count else None
 
-    plain = shown(trained.train, run.criterion.images_needed)
+    sample = drawn(trained.train, run.criterion.images_needed)
     work = Assignment(
         cmap=cmap,
         groups=run.budget.select(cmap),
@@ -123,8 +123,8 @@ def observer_of(
         steps=-(-len(trained.train) // run.recipe.pruning.batch_size),
         images=len(trained.train),
         log=log,
-        plain=None if plain is None else plain[0],
-        held=shown(held, 0 if held is None else len(held)),
+        shown=None if sample is None else sample[0].augmented(seed),
+        held=drawn(held, 0 if held is None else len(held)),
     )
     assert isinstance(run.schedule, TrainingSchedule)
     return run.schedule.observer(run.criterion, run.budget, dense, work), trained

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,14 @@ class Draws:
     rows: Tensor
     columns: Tensor
     mirrored: Tensor
+
+    def part(self, images: slice) -> Draws:
+        """Returns what was drawn for some of the images."""
+        return Draws(*(drawn[images] for drawn in vars(self).values()))
+
+    def to(self, device: torch.device) -> Draws:
+        """Returns the draws on `device`."""
+        return Draws(*(drawn.to(device) for drawn in vars(self).values()))
 
 
 def draw_epoch(n: int, data: Data, *, seed: int, stage: str, epoch: int) -> Draws:
@@ -83,10 +91,9 @@ class ResidentSplit(Split):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split`. Nothing in here waits for the device after the first batch."""
         drawn = draw_epoch(len(self), self.data, seed=seed, stage=stage, epoch=epoch)
-        drawn = Draws(*(part.to(self.device) for part in vars(drawn).values()))
+        drawn = drawn.to(self.device)
         for step in range(start, steps(len(self), batch_size)):
-            own = own_part(step, len(self), batch_size)
-            yield self.drawn(Draws(*(drawn[own] for drawn in vars(drawn).values())))
+            yield self.drawn(drawn.part(own_part(step, len(self), batch_size)))
 
     def drawn(self, part: Draws) -> tuple[Tensor, Tensor]:
         """Returns the batch that chance decided on, augmented and normalised, and its labels."""
@@ -141,3 +148,32 @@ class ResidentRows:
     def __getitem__(self, rows: slice) -> Tensor:
         """Returns images normalised, float32 [k, C, H, W] on the split's device."""
         return self.split.floats(self.places[rows])
+
+    def augmented(self, seed: int) -> AugmentedRows:
+        """Returns the images as a training shows them."""
+        data = self.split.data
+        drawn = draw_epoch(len(self), data, seed=seed, stage="sample", epoch=0).to(
+            self.places.device
+        )
+        return AugmentedRows(self.split, replace(drawn, order=self.places))
+
+
+@dataclass(frozen=True)
+class AugmentedRows:
+    """The images of a sample as a training shows them, made as they are sliced.
+
+    Attributes:
+        split: which has the images.
+        draws: of these images.
+    """
+
+    split: ResidentSplit
+    draws: Draws
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.draws.order)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Returns images augmented and normalised, float32 [k, C, H, W] on the split's device."""
+        return self.split.drawn(self.draws.part(rows))[0]

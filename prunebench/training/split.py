@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from prunebench.contracts import Rows
+from prunebench.contracts import Sampled
 from prunebench.datasets import Data, Images
 from prunebench.datasets.in_memory import balanced_order
 from prunebench.reproducibility import generator, seed_for
@@ -72,7 +72,7 @@ class Split(ABC):
         """
 
     @abstractmethod
-    def sample(self, count: int, *, seed: int, balanced: bool = False) -> tuple[Rows, Tensor]:
+    def sample(self, count: int, *, seed: int, balanced: bool = False) -> tuple[Sampled, Tensor]:
         """Returns `count` (at most all) normalised, unaugmented images in a seeded random order.
 
         Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -113,13 +114,17 @@ class StreamedSplit(Split):
                 rows.add(part)
         return rows, self.labels[rows.places].to(self.device)
 
-    def read(self, places: Tensor) -> Tensor:
-        """Returns the plain images at `places`, uint8 [k, C, H, W].
+    def read(self, places: Tensor, draw: tuple[int, str, int] | None = None) -> Tensor:
+        """Returns the images at `places`, uint8 [k, C, H, W].
+
+        Args:
+            places: int64 [k].
+            draw: as in `Batch`.
 
         Raises:
             DataError: one of them could be read before, and now cannot.
         """
-        parts = list(self._loaded(Batch(some) for some in torch.split(places, SAMPLE_BATCH)))
+        parts = list(self._loaded(Batch(some, draw) for some in torch.split(places, SAMPLE_BATCH)))
         gone = [name for part in parts for name, _ in part.damaged]
         if gone:
             raise DataError(f"dataset {self.data.name}: {gone[0]} cannot be read any more")
@@ -231,3 +236,30 @@ class StreamedRows:
         else:
             images = self.split.read(places)
         return self.split.floats(images)
+
+    def augmented(self, seed: int) -> AugmentedRows:
+        """Returns the images as a training shows them."""
+        return AugmentedRows(self.split, self.places, seed)
+
+
+@dataclass(frozen=True)
+class AugmentedRows:
+    """The images of a sample as a training shows them, read again as they are sliced.
+
+    Attributes:
+        split: which reads the images.
+        places: int64 [n], in the split.
+        seed: of what chance decides.
+    """
+
+    split: StreamedSplit
+    places: Tensor
+    seed: int
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.places)
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Returns images augmented and normalised, float32 [k, C, H, W] on the split's device."""
+        return self.split.floats(self.split.read(self.places[rows], (self.seed, "sample", 0)))

@@ -55,6 +55,22 @@ def test_statistics_are_the_plain_average_over_equal_batches():
         torch.testing.assert_close(norm.running_var, variances, atol=1e-6, rtol=1e-5)
 
 
+class Shown(list):
+    """Images whose augmented form is their own noise."""
+
+    def augmented(self, seed):
+        return torch.randn(len(self), 2, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_images_of_a_data_set_are_shown_as_in_training():
+    labels = torch.zeros(8, dtype=torch.int64)
+    found = settled(build(), Evidence(None, None, (), Shown([0] * 8), labels, 5), images=8, batch=4)
+    images = Shown([0] * 8).augmented(5)
+    wanted = settled(build(), Evidence(None, None, (), images, labels, 5), images=8, batch=4)
+    pairs = zip(found.buffers(), wanted.buffers(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
 def test_weights_modes_and_momenta_stay():
     network = build()
     network[4].train()

@@ -170,6 +170,25 @@ def test_a_sample_is_seeded_and_unaugmented() -> None:
         assert whole.train.labels[found[0]] == label
 
 
+def test_an_augmented_sample_is_of_the_same_images_cropped_and_mirrored() -> None:
+    whole = data()
+    train = ResidentSplit(whole, whole.train, device=CPU)
+    rows, _ = train.sample(8, seed=3)
+    shown = rows.augmented(3)
+    images, places = shown[:], rows.places
+    assert len(shown) == 8
+    assert torch.equal(torch.cat([shown[:3], shown[3:]]), images)
+    assert torch.equal(rows.augmented(3)[:], images)
+    assert not torch.equal(rows.augmented(4)[:], images)
+    padded = torch.zeros(8, 3, 6 + 4, 8 + 4, dtype=torch.uint8)
+    padded[:, :, 2:8, 2:10] = whole.train.images[places]
+    for image, source in zip(images, padded, strict=True):
+        crops = [source[:, y : y + 6, x : x + 8] for y in range(5) for x in range(5)]
+        every = torch.stack([*crops, *[crop.flip(-1) for crop in crops]])
+        assert any(torch.equal(crop, image) for crop in normalised(every, whole))
+    assert not torch.equal(images, rows[:])
+
+
 def test_a_balanced_sample_holds_the_classes_as_all_images_do() -> None:
     whole = data()
     train = ResidentSplit(whole, whole.train, device=CPU)

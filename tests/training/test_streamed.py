@@ -123,6 +123,19 @@ def test_a_sample_reads_the_images_it_needs_and_no_others(tree, monkeypatch):
     assert len(streamed(data).sample(99, seed=3)[0]) == 15
 
 
+def test_an_augmented_sample_is_drawn_as_in_training(tree):
+    data = folder(tree).load()
+    rows, labels = streamed(data).sample(6, seed=3)
+    shown = rows.augmented(3)
+    images = shown[:]
+    epoch = streamed(data).training_batches(4, seed=3, stage="sample", epoch=0)
+    every = torch.cat([images for images, _ in epoch])
+    assert len(shown) == 6
+    assert all(any(torch.equal(image, other) for other in every) for image in images)
+    assert torch.equal(torch.cat([shown[:4], shown[4:]]), images)
+    assert not torch.equal(images, rows[:])
+
+
 def pixels(split):
     """All images of an epoch as they are seen, in no order."""
     return {x.numpy().tobytes() for images, _ in split.training_batches(4, **EPOCH) for x in images}

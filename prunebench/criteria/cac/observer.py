@@ -104,11 +104,11 @@ class CacObserver:
 
         Running statistics are those of disturbed channels until then.
         """
-        if not self.gating or self.work.plain is None:
+        if not self.gating or self.work.shown is None:
             yield
             return
         buffers = {name: value.clone() for name, value in self.network.named_buffers()}
-        images, network = self.work.plain, self.network
+        images, network = self.work.shown, self.network
         relearn_statistics(network, network, images, count=len(images), batch=RELEARN_BATCH)
         yield
         for name, value in self.network.named_buffers():

@@ -41,8 +41,9 @@ class CacSettings(TrainingCriterion):
             (our reading; the spec names a threshold and defines none). null = the order alone.
         holdout: fraction of the training images that are kept out of the training, which the
             estimates are then made on: one more forward a step, in eval mode.
-        recalibrate: training images on which batch norms learn the statistics of the undisturbed
-            network before each validation while the gates are on; 0 validates with those they have.
+        recalibrate: training images, augmented, on which batch norms learn the statistics of the
+            undisturbed network before each validation while the gates are on; 0 validates with
+            those they have.
     """
 
     estimator: str

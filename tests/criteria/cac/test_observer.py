@@ -130,7 +130,7 @@ def apart(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     "changes", [{}, {"scope": "batch"}, {"evidence": 1.64, "holdout": 0.3, "recalibrate": 40}]
 )
 def test_a_killed_pruning_goes_on_bit_for_bit(tmp_path: Path, changes):
-    looks = {"held": apart(30), "plain": apart(40)[0]} if "holdout" in changes else {}
+    looks = {"held": apart(30), "shown": apart(40)[0]} if "holdout" in changes else {}
 
     def observer(network: nn.Module, after: int | None = None) -> Any:
         found = cac(**changes).observer(work(network, both(), [], **looks))
@@ -304,8 +304,8 @@ def test_estimates_come_from_held_images_one_by_one(estimator):
 
 def test_validation_sees_undisturbed_statistics_and_training_its_own():
     network = resnet()
-    plain = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    observer = cac(recalibrate=300).observer(work(network, both(), [], plain=plain))
+    shown = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    observer = cac(recalibrate=300).observer(work(network, both(), [], shown=shown))
     observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
     observer.factors.alive[0][1] = False  # a channel that is gone stays gone
     observer._refresh()
@@ -320,7 +320,7 @@ def test_validation_sees_undisturbed_statistics_and_training_its_own():
         found = last.running_mean.clone(), last.running_var.clone()
         network.train()
         observer.gating = False  # the undisturbed network in batches of 100, for the oracle
-        for part in plain.split(100):
+        for part in shown.split(100):
             network(part)
         observer.gating = True
         handle.remove()
