@@ -27,4 +27,5 @@ for model in $models; do
 done
 [ -n "$REHEARSAL" ] || timed inductor 90 "$PYTHON" scripts/bench/training_step.py --model vgg16 $sizes \
   --inductor default --out "$OUT/inductor.json"
+[ -n "$REHEARSAL" ] || timed loader 30 "$PYTHON" scripts/bench/cifar_loader.py --model vgg16 $sizes --out "$OUT/loader.json"
 say "done"
