@@ -17,7 +17,7 @@ def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
     has zeros in their place.
 
     Returns:
-        float64 [group.size, weights per class] on the CPU.
+        float64 [group.size, weights per class] on the CPU. It may be the weight: do not write.
     """
     import torch
 
@@ -28,13 +28,44 @@ def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
             rows = weight.movedim(site.dim, 0).flatten(1).cpu().double()
             columns.append(_by_class(rows, site.classes.cpu(), group.size))
     assert columns, f"{group.name} has no producer with a weight matrix"
-    return torch.cat(columns, 1)
+    return torch.cat(columns, 1) if len(columns) > 1 else columns[0]
+
+
+def norms(network: nn.Module, group: ChannelGroup, order: int) -> Tensor:
+    """Returns the norm of each class's filters, of all producers of `group` together.
+
+    As ``filters(network, group).norm(order, 1)``, but that no table is made, and that sums are made
+    where the weights are.
+
+    Args:
+        network: with the weights.
+        group: of channels.
+        order: 1 or 2.
+
+    Returns:
+        float64 [group.size] on the CPU.
+    """
+    import torch
+
+    total = torch.zeros(group.size, dtype=torch.float64)
+    found = False
+    for site in group.producers:
+        weight = site.weight(network).detach()
+        if weight.dim() > 1:
+            rows = weight.movedim(site.dim, 0).flatten(1)
+            own = torch.linalg.vector_norm(rows, order, dim=1, dtype=torch.float64)
+            site.add_to(total, own.cpu().pow(order))
+            found = True
+    assert found, f"{group.name} has no producer with a weight matrix"
+    return total.pow(1 / order)
 
 
 def _by_class(rows: Tensor, classes: Tensor, size: int) -> Tensor:
     """Returns [size, rows of a class side by side]; rows of class -1 are left out."""
     import torch
 
+    if torch.equal(classes, torch.arange(size)):
+        return rows  # as nearly always: nothing to copy
     owners, order = torch.sort(classes, stable=True)
     inside = owners >= 0
     owners, order = owners[inside], order[inside]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prunebench.analysis.filters import NORMALIZE, filters, scaled
+from prunebench.analysis.filters import NORMALIZE, norms, scaled
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import require_choice
 
@@ -31,8 +31,6 @@ class L2(Criterion):
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Ranks by weights alone."""
         return {
-            group.name: GroupRank(
-                scaled(filters(evidence.network, group).norm(dim=1), self.normalize)
-            )
+            group.name: GroupRank(scaled(norms(evidence.network, group, 2), self.normalize))
             for group in evidence.groups
         }
