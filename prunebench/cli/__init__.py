@@ -1,6 +1,7 @@
 """The command line: hands the composed configuration over and explains mistakes in one line.
 
-torch is imported only once a job runs, so that --help, --cfg, Tab and mistakes answer at once.
+torch is imported only once a job runs, and what a verb needs only where it is typed, so that
+--help, --cfg, Tab and mistakes answer at once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, TypeVar
 
 import hydra
@@ -21,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from prunebench import __version__
-from prunebench.cli import export, page, plot, published, reproduce, rerun, store, sweep
+from prunebench.cli import sweep
 from prunebench.cli.arguments import flags_first, folders, parsed
 from prunebench.cli.leftovers import notes_on, remove_unused
 from prunebench.cli.mistakes import (
@@ -41,25 +43,24 @@ from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
 from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir, make_importable
-from prunebench.sweeps import status
 
 if TYPE_CHECKING:
     from prunebench.config import Run
     from prunebench.records import Report
 
 Found = TypeVar("Found")
-#: what else than a run there is: given the words behind it, each returns the exit code
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "check": export.check,
-    "export": export.main,
-    "page": page.main,
-    "plot": plot.main,
-    "published": published.main,
-    "reproduce": reproduce.main,
-    "rerun": rerun.main,
-    "status": status.main,
-    "store": store.main,
-    "table": sweep.table_of,
+#: what else than a run there is -> who is given the words behind it, and returns the exit code
+VERBS = {
+    "check": "prunebench.cli.export:check",
+    "export": "prunebench.cli.export:main",
+    "page": "prunebench.cli.page:main",
+    "plot": "prunebench.cli.plot:main",
+    "published": "prunebench.cli.published:main",
+    "reproduce": "prunebench.cli.reproduce:main",
+    "rerun": "prunebench.cli.rerun:main",
+    "status": "prunebench.sweeps.status:main",
+    "store": "prunebench.cli.store:main",
+    "table": "prunebench.cli.table:main",
 }
 #: a group for which something is typed that cannot be the name of an option
 NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
@@ -164,7 +165,7 @@ def answer(words: list[str]) -> None:
         return
     first = words[0] if words else ""
     if first in VERBS:
-        raise SystemExit(explained(lambda: VERBS[first](words[1:])))
+        raise SystemExit(explained(lambda: do(first, words[1:])))
     if first.isalpha() and (near := get_close_matches(first, VERBS, n=1, cutoff=0.75)):
         fail(f"'{first}' is not known; did you mean prunebench {near[0]}?")
     args = explained(lambda: parsed(words))
@@ -175,6 +176,12 @@ def answer(words: list[str]) -> None:
     sys.argv[1:] = flags_first(words, args)
     read_with_care()
     run_jobs()
+
+
+def do(verb: str, words: Sequence[str]) -> int:
+    """Does what `verb` and the `words` behind it ask for; returns the exit code."""
+    code: int = resolve_name(VERBS[verb])(words)
+    return code
 
 
 def run_jobs() -> None:

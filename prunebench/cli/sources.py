@@ -1,11 +1,12 @@
-"""Where Hydra reads YAML from: the files of before, of which none may unfold without end."""
+"""Where Hydra reads YAML from: as before, but no file may unfold without end."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Self
 
-from hydra._internal.core_plugins import file_config_source
+from hydra._internal.core_plugins import file_config_source, structured_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
@@ -30,6 +31,18 @@ class FileConfigSource(file_config_source.FileConfigSource):
         return super().load_config(config_path)
 
 
+class StructuredConfigSource(structured_config_source.StructuredConfigSource):
+    """Hydra's own, which it copies for each group that --help lists and Tab looks through.
+
+    Nothing changes one, and with it goes all that Hydra and its plugins ship: it is its own copy.
+    """
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        """Returns the very same."""
+        return self
+
+
 def read_with_care() -> None:
-    """Has Hydra read files through the class above."""
-    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+    """Has Hydra read through the classes above."""
+    for source in (FileConfigSource, StructuredConfigSource):
+        SourcesRegistry.instance().types[source.scheme()] = source

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
 from prunebench.config.secrets import unsaid
-from prunebench.errors import ConfigError, DataError, PrunebenchError
+from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 from prunebench.records.waiting import REFUSED, refuse
-from prunebench.reports import table
-from prunebench.reports.table import print_table
-from prunebench.sweeps.plans import SWEEP, folders, sweep_in, typed
-from prunebench.sweeps.status import not_begun
+from prunebench.sweeps.plans import SWEEP, typed
 
 #: how the settings begin that say how a run is carried out, and who is told
 CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
@@ -135,22 +130,6 @@ def give_up(error: PrunebenchError) -> None:
     say(": ".join(filter(None, [job_name(), str(error)])))
 
 
-def table_of(words: Sequence[str]) -> int:
-    """Prints the table of runs, and which jobs of sweeps among them are not begun."""
-    code = table.main(words)
-    places = [Path(word) for word in words if Path(word).is_dir()] or [Path("outputs")]
-    for sweep in (found for place in places for found in folders(place)[0]):
-        with suppress(DataError):  # damaged, which status tells
-            jobs = sweep_in(sweep).jobs
-            missing = len(not_begun(jobs, [path.parent for path in below(sweep, IDENTITY)]))
-            if missing:
-                say(
-                    f"{missing} of {len(jobs)} jobs of {sweep} are not begun: prunebench status "
-                    f"{sweep} --resume prints what completes it"
-                )
-    return code
-
-
 class SweepFolder(Callback):
     """Remembers the folder of a sweep; when it is over, shows what it holds."""
 
@@ -168,5 +147,7 @@ class SweepFolder(Callback):
         counted = f"{len(MISTAKES)} of {len(BEGUN)} jobs failed" if BEGUN else "the jobs are done"
         recorded = bool(below(folder, REPORT, FAILURE))
         if recorded:
+            from prunebench.reports.table import print_table
+
             print_table([folder])
         say(counted + (f"; their table again: prunebench table {folder}" if recorded else ""))

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from prunebench.datasets import Arrays, Data
 from prunebench.datasets.in_memory import InMemory, balanced_order, pick
 from prunebench.errors import DataError, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _PIXEL_MAX = 16
 
@@ -23,6 +25,8 @@ def shipped() -> NDArray[np.float64]:
 
     Its own ``load_digits`` reads the same file, once a second of other modules is imported.
     """
+    import numpy as np
+
     package = find_spec("sklearn")
     assert package is not None
     assert package.origin is not None

@@ -1,39 +1,35 @@
-"""What answers before a job runs answers without torch."""
+"""What answers before a job runs answers without torch, and imports no more than it needs."""
 
-import os
-import subprocess
-import sys
+import copy
+
+import pytest
+from hydra.core.config_store import ConfigStore
 
 import prunebench as package
 from prunebench.cli import VERBS
+from prunebench.cli.sources import StructuredConfigSource
 
-NO_TORCH = """
+#: what verbs need alone, and is dear to import
+OF_VERBS = ("rich", "numpy", "prunebench.reports", "prunebench.published")
+#: does what is typed, and prints what is imported by then
+IMPORTED = """
 import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "torchvision", "wandb", "matplotlib", "pandas"):
-            raise AssertionError("imported " + name)
-sys.meta_path.insert(0, Refuse())
-sys.argv = ["prunebench", *sys.argv[1:]]
 from prunebench.cli import main
-main()
+try:
+    main()
+finally:
+    print("IMPORTED", *sys.modules)
 """
 
 
-def torch_free(tmp_path, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", NO_TORCH, *arguments],
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def command(torch_free, tmp_path):
+    """``prunebench`` where torch cannot be imported."""
+    return lambda *words, **env: torch_free.run("-m", "prunebench", *words, cwd=tmp_path, **env)
 
 
-def test_help_names_groups_options_and_examples(tmp_path):
-    done = torch_free(tmp_path, "--help")
+def test_help_names_groups_options_and_examples(command, tmp_path):
+    done = command("--help")
     assert done.returncode == 0, done.stderr
     for part in ("criterion: ", "foad", "model: ", "resnet56", "experiment=quickstart", "seed: 0"):
         assert part in done.stdout
@@ -44,32 +40,58 @@ def test_help_names_groups_options_and_examples(tmp_path):
         assert f"  prunebench {verb} " in verbs
 
 
-def test_version_is_ours(tmp_path):
-    done = torch_free(tmp_path, "--version")
+def test_version_is_ours(command):
+    done = command("--version")
     assert (done.returncode, done.stdout) == (0, f"prunebench {package.__version__}\n")
 
 
-def test_cfg_job_prints_the_composed_configuration(tmp_path):
-    done = torch_free(tmp_path, "--cfg", "job", "method=foad", "model=resnet20")
+def test_cfg_job_prints_the_composed_configuration(command):
+    done = command("--cfg", "job", "method=foad", "model=resnet20")
     assert done.returncode == 0, done.stderr
     assert "_target_: prunebench.criteria.foad.Foad" in done.stdout
     assert "shortcut:" in done.stdout
 
 
-def test_tab_completes_options(tmp_path):
-    done = torch_free(
-        tmp_path, "-sc", "query=bash", COMP_LINE="prunebench criterion=fo", COMP_POINT="23"
-    )
+def test_tab_completes_options(command):
+    done = command("-sc", "query=bash", COMP_LINE="prunebench criterion=fo", COMP_POINT="23")
     assert done.returncode == 0, done.stderr
     assert "criterion=foad" in done.stdout
 
 
-def test_a_method_chooses_its_options_and_the_command_line_overrides_it(tmp_path):
-    done = torch_free(tmp_path, "--cfg", "job", "method=foad", "criterion=l1", "recipe=quick")
+def test_a_method_chooses_its_options_and_the_command_line_overrides_it(command):
+    done = command("--cfg", "job", "method=foad", "criterion=l1", "recipe=quick")
     assert "prunebench.criteria.l1.L1" in done.stdout
 
 
-def test_a_mistake_does_not_import_torch(tmp_path):
-    done = torch_free(tmp_path, "criterion.t=-1")  # many more in test_mistakes.py
+def test_a_mistake_does_not_import_torch(command):
+    done = command("criterion.t=-1")  # many more in test_mistakes.py
     assert done.returncode == 2, done.stderr
     assert "imported" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "answer"),
+    [
+        (["--help"], 0, "prunebench table outputs"),
+        (["criterion=foda"], 2, "did you mean 'foad'?"),
+        (["criterion=l1", "budget=uniform", "budget.keep=1.5"], 2, "budget: keep must"),
+        # the last that is read before a run begins
+        (["criterion=l1", "budget=uniform", "dataset=digits"], 2, "imported torch"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_nothing_is_imported_that_another_verb_needs(torch_free, tmp_path, typed, code, answer):
+    done = torch_free.run("-c", IMPORTED, *typed, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    said, _, names = done.stdout.partition("IMPORTED ")
+    assert answer in said + done.stderr
+    imported = set(names.split())
+    assert "prunebench.cli" in imported
+    of_verbs = {target.partition(":")[0] for target in VERBS.values()}
+    assert not {name for name in imported if name in of_verbs or name.startswith(OF_VERBS)}
+
+
+def test_hydra_copies_nothing_of_what_it_ships(monkeypatch):
+    source = StructuredConfigSource("schema", "structured://")
+    monkeypatch.setattr(ConfigStore, "__deepcopy__", None, raising=False)  # --help took two times
+    assert copy.deepcopy([source])[0].load_config("hydra/config").config

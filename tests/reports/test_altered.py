@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prunebench.cli import VERBS
+from prunebench.cli import do
 from prunebench.errors import PrunebenchError
 from prunebench.records import REPORT, finish
 from tests.conftest import report
@@ -37,7 +37,7 @@ def test_no_altered_report_ends_in_a_traceback(
         verb, *more = VIEWS[number % len(VIEWS)]
         out = ["-o", str(tmp_path / "page.html")] if verb == "page" else []
         try:
-            shown.append(VERBS[verb]([str(path), *more, *out]))
+            shown.append(do(verb, [str(path), *more, *out]))
         except PrunebenchError as error:
             assert "\n" not in str(error)
             shown.append(2)
@@ -52,5 +52,5 @@ def test_a_report_without_measurements_is_shown(
     finish(tmp_path, report())
     path = tmp_path / REPORT
     path.write_text(json.dumps({**json.loads(path.read_text()), "measurements": []}))
-    assert VERBS["table"]([str(path)]) == 0
+    assert do("table", [str(path)]) == 0
     assert "lenet5" in capsys.readouterr().out
