@@ -38,6 +38,16 @@ def label(row: Row, marks: Mapping[str, str]) -> str:
     return f"{name} {marks[_origin(row)]}" if _origin(row) in marks else name
 
 
+def called(row: Row, rows: Sequence[Row]) -> str:
+    """Returns what a row is called below `rows`: with model and data set where these differ."""
+    parts = []
+    if len({other.model for other in rows}) > 1:
+        parts.append(row.model)
+    if len({other.dataset for other in rows}) > 1:
+        parts.append(row.dataset)
+    return ", ".join([*parts, label(row, {})])
+
+
 def marks_of(rows: Sequence[Row]) -> dict[str, str]:
     """Returns source of published rows -> ``[1]``, ``[2]`` and so on."""
     origins = _unique(_origin(row) for row in rows if row.source)
@@ -62,7 +72,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
         for name, text in dict.fromkeys((row.dataset, row.note) for row in runs if row.note)
     ]
     notes += [
-        f"Channels by case, {label(row, {})}: "
+        f"Channels by case, {called(row, runs)}: "
         + ", ".join(f"{key} {channels(value)}" for key, value in row.counted.items())
         for row in runs
         if row.counted
@@ -70,13 +80,13 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     notes += _verified(runs)
     notes += _timed(runs)
     notes += [
-        f"Curves are not whole of {label(row, {})}, seed {report.seed}: {report.untracked}"
+        f"Curves are not whole of {called(row, runs)}, seed {report.seed}: {report.untracked}"
         for row in runs
         for _, report in row.runs
         if report.untracked
     ]
     notes += [
-        f"Run more than once, the last one counts: {label(row, {})}, seed {seed} ({times} runs)"
+        f"Run more than once, the last one counts: {called(row, runs)}, seed {seed} ({times} runs)"
         for row in runs
         for seed, times in row.repeated.items()
     ]
@@ -96,7 +106,7 @@ def _verified(runs: Sequence[Row]) -> list[str]:
             f"({found.protocol}), {100 * fmean(found.accepted):.2f} % accepted at FAR {found.far:g}"
             for name, found in measured[-1].verification.items()
         ]
-        lines.append(f"Faces, {label(row, {})}: {'; '.join(sets)}")
+        lines.append(f"Faces, {called(row, runs)}: {'; '.join(sets)}")
     return lines
 
 
@@ -104,7 +114,7 @@ def _timed(runs: Sequence[Row]) -> list[str]:
     """Returns what came of budgets in milliseconds, for the last run of each row."""
     targets = [(row, row.runs[-1][1].latency_target) for row in runs if row.runs]
     return [
-        f"Budget, {label(row, {})}: {'; '.join(filter(None, (str(target), target.advice)))}"
+        f"Budget, {called(row, runs)}: {'; '.join(filter(None, (str(target), target.advice)))}"
         for row, target in targets
         if target is not None
     ]
@@ -123,7 +133,7 @@ def latency_notes(rows: Sequence[Row]) -> list[str]:
 
 def _short_of_count(rows: Sequence[Row]) -> list[str]:
     """Returns in one line which rows, by their last runs, are not as fast as counted, if any."""
-    last = [(label(row, {}), row.runs[-1][1]) for row in rows if row.runs]
+    last = [(called(row, rows), row.runs[-1][1]) for row in rows if row.runs]
     short = {
         f"{name} ({'; '.join(lines)})": cut_widths(report)
         for name, report in last
@@ -170,7 +180,7 @@ def _latencies_left_out(runs: Sequence[Row]) -> list[str]:
         f"up to {widest:.0%} of the median on {hardware}), so there is nothing to compare."
         for (model, dataset, hardware), widest in busy(runs).items()
     ] + [
-        f"Latency of {label(row, {})} is left out, it was measured on different machines: "
+        f"Latency of {called(row, runs)} is left out, it was measured on different machines: "
         f"{row.hardware}"
         for row in runs
         if row.hardware and not row.latency

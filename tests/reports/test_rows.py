@@ -103,6 +103,12 @@ def test_cases_are_summed_over_groups_and_steps_and_averaged_over_seeds(
     text = notes_of(found)
     assert "Channels by case, foad, own, recipe quick: case1 5.0 ± 1.4, case2 2.0 ± 1.4" in text
     assert not any("by case" in note for note in notes_of(rows(make_report())))
+    other = replace(found[0], model="ghostnet")
+    text = notes_of([found[0], other])
+    assert [note.partition(":")[0] for note in text if "by case" in note] == [
+        f"Channels by case, {model}, foad, own, recipe quick"
+        for model in (found[0].model, "ghostnet")
+    ]
 
 
 def test_where_a_run_was_carried_out_is_no_setting(make_report: Maker) -> None:
