@@ -27,52 +27,46 @@ METHODS = (
     (r"fpgm.*pre-trained", ("method=fpgm", "schedule.start=baseline")),
     (r"fpgm-only", ("method=fpgm",)),
     (r"fpgm", ("criterion=fpgm", "recipe=cifar")),
+    (r"hrank(-\d)?$", ("method=hrank",)),
     (r"hrank", ("criterion=hrank", "recipe=cifar")),
-    (r"(network )?slimming|bnscale", ("criterion=slimming", "recipe=sparse")),
+    (r"(network )?slimming one-shot|bnscale", ("criterion=slimming", "recipe=slimming")),
+    (r"(network )?slimming", ("method=slimming", "budget.allocation=global")),
+    (r"l1( \(pfec\))?, (pruned|fine-tuned 40)", ("method=l1",)),
     (r"l1|magnitudel1|weight magnitude|group-l1", ("criterion=l1", "recipe=cifar")),
     (r"magnitudel2", ("criterion=l2", "recipe=cifar")),
     (r"apoz", ("criterion=apoz", "recipe=cifar")),
+    (r"taylor-fo-bn", ("method=taylor",)),
     (r"taylor", ("criterion=taylor", "recipe=cifar")),
     (r"random", ("criterion=random", "recipe=cifar")),
 )
+#: words that train as is done on CIFAR -> what to say for ImageNet
+ON_IMAGENET = {
+    "recipe=cifar": ("recipe=thinet_resnet50",),
+    **{f"method={name}": (f"method={name}", "recipe=thinet_resnet50") for name in ("hrank", "l1")},
+}
+#: networks whose authors penalise scales ten times less than those of VGG (Network Slimming)
+GENTLER = re.compile("resnet|densenet")
 #: how networks of torchvision want their images
 NORMALISED = ("dataset.mean=[0.485,0.456,0.406]", "dataset.std=[0.229,0.224,0.225]")
 #: in names of variants that none of our options is: regularisers on top, other people's schedules
 ELSE = re.compile(r" \+ |from scratch|scratch-|agp")
 #: whose scores of different layers do not compare
 LAYER_BY_LAYER = re.compile("ThiNet|HRank")
-#: rows whose source says which layers lose how much -> those widths
+#: rows whose source says which layers, or how many of all channels, go -> what cuts just that
 WIDTHS = {
-    "l1-a-vgg16-c10": (
-        "budget=per_layer",
-        "budget.keep={*conv1_1: 0.5, *conv4_*: 0.5, *conv5_*: 0.5}",
-        "budget.otherwise=1.0",
-    ),
-    "l1-a-r56-c10": (
-        "budget=per_layer",
-        "budget.keep={layer1.7.conv1: 1.0, layer2.0.conv1: 1.0, layer3.0.conv1: 1.0,"
-        " layer3.8.conv1: 1.0}",
-        "budget.otherwise=0.9",
-        "budget.exclude=[conv1]",
-    ),
-    "l1-b-r56-c10": (
-        "budget=per_layer",
-        "budget.keep={layer1.7.conv1: 1.0, layer1.8.conv1: 1.0, layer2.0.conv1: 1.0,"
-        " layer2.7.conv1: 1.0, layer3.0.conv1: 1.0, layer3.8.conv1: 1.0, layer1.*: 0.4,"
-        " layer2.*: 0.7, layer3.*: 0.9}",
-        "budget.exclude=[conv1]",
-    ),
-    "l1-a-r110-c10": (
-        "budget=per_layer",
-        "budget.keep={layer1.17.conv1: 1.0, layer1.*: 0.5}",
-        "budget.otherwise=1.0",
-        "budget.exclude=[conv1]",
-    ),
-    "l1-b-r110-c10": (
-        "budget=per_layer",
-        "budget.keep={layer1.17.conv1: 1.0, layer2.0.conv1: 1.0, layer3.0.conv1: 1.0,"
-        " layer1.*: 0.5, layer2.*: 0.6, layer3.*: 0.7}",
-        "budget.exclude=[conv1]",
+    "hrank-vgg16-c10": ("experiment=hrank_vgg16",),
+    "hrank-r56-c10": ("experiment=hrank_resnet56",),
+    "l1-a-vgg16-c10": ("experiment=l1_vgg16_a",),
+    "l1-a-r56-c10": ("experiment=l1_resnet56_a",),
+    "l1-b-r56-c10": ("experiment=l1_resnet56_b",),
+    "l1-a-r110-c10": ("experiment=l1_resnet110_a",),
+    "l1-b-r110-c10": ("experiment=l1_resnet110_b",),
+    "slimming-70-vgg19-c10": ("model=vgg19", "method=slimming"),
+    "slimming-50-vgg19-c100": (
+        "model=vgg19",
+        "dataset=cifar100",
+        "method=slimming",
+        "budget.keep=0.5",
     ),
     "thinet-conv-vgg16-in-1": ("experiment=thinet_conv",),
     "thinet-conv-vgg16-in-2": ("experiment=thinet_conv", "criterion=thinet_tpami"),
@@ -101,16 +95,15 @@ def command(row: Published) -> list[str]:
     """
     if row.id in EXPERIMENTS:
         return [EXPERIMENTS[row.id]]
-    widths = WIDTHS.get(row.id, ())
-    if any(word.startswith("experiment=") for word in widths):
-        return list(widths)
+    if row.id in WIDTHS:
+        return list(WIDTHS[row.id])
     nets = nets_of(row)
     if not nets:
         raise DataError(f"{row.id}: we have no network like {row.model} on {row.dataset}")
     data = [f"dataset={row.dataset}"]
     if row.dataset not in option_names("dataset", [conf_dir()]):
         data = ["dataset=npz", f"dataset.path={row.dataset}.npz", *NORMALISED]
-    return [*nets[0].run.split(), *data, *method(row), *(widths or budget(row))]
+    return [*nets[0].run.split(), *data, *method(row), *budget(row)]
 
 
 def method(row: Published) -> tuple[str, ...]:
@@ -124,8 +117,11 @@ def method(row: Published) -> tuple[str, ...]:
     if not found or ELSE.search(name):
         near = ", ".join(sorted(option_names("criterion", [conf_dir()])))
         raise DataError(f"{row.id}: nothing of ours comes near {row.method}; criteria: {near}")
-    recipes = {"recipe=cifar": "recipe=thinet_resnet50"} if row.dataset == "imagenet" else {}
-    return tuple(recipes.get(word, word) for word in found[0])
+    other = ON_IMAGENET if row.dataset == "imagenet" else {}
+    words = [word for chosen in found[0] for word in other.get(chosen, (chosen,))]
+    if "method=slimming" in words and GENTLER.match(row.model):
+        words.append("recipe.baseline.gamma_l1=1e-5")
+    return tuple(words)
 
 
 def budget(row: Published) -> list[str]:

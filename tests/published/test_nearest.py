@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
+from prunebench.config import Run
 from prunebench.config import load as build
 from prunebench.config.presets import leave_out
 from prunebench.errors import DataError
@@ -48,6 +49,30 @@ def test_a_command_makes_a_run(row_id: str) -> None:
     makes_a_run(row_id)
 
 
+@pytest.mark.parametrize(
+    ("row_id", "preset", "left"),
+    [
+        ("hrank-vgg16-c10", "experiment=hrank_vgg16", 0),
+        ("hrank-r110-c10", "method=hrank", 2),
+        ("hrankplus-r56-c10-1", "criterion=hrank", 3),  # another training
+        ("slimming-70-vgg19-c10", "method=slimming", 0),
+        ("slimming-60-r164-c10-2", "method=slimming", 4),
+        ("l1-b-r56-c10", "experiment=l1_resnet56_b", 0),
+        ("taylor-fo-bn-72-r50-in", "method=taylor", 2),
+    ],
+)
+def test_rivals_are_run_as_published(row_id: str, preset: str, left: int) -> None:
+    words = command(find(row_id))
+    assert preset in words
+    others = [word for word in words if not word.startswith(("model", "dataset"))]
+    assert len(others) == left + 1
+    run = makes_a_run(row_id)
+    assert run.recipe.baseline.gamma_hinge == 0  # which is our probability's
+    if "slimming" in row_id:
+        assert run.recipe.baseline.gamma_l1 == (1e-4 if "vgg" in row_id else 1e-5)
+        assert run.baseline.norm_scale == 0.5
+
+
 @pytest.mark.slow
 def test_all_kinds_of_commands_make_a_run() -> None:
     kinds = {}
@@ -59,7 +84,7 @@ def test_all_kinds_of_commands_make_a_run() -> None:
         makes_a_run(row_id)
 
 
-def makes_a_run(row_id: str) -> None:
+def makes_a_run(row_id: str) -> Run:
     """Composes the command and checks the run, as the command line does before it begins."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", ["name=x", *command(find(row_id))], return_hydra_config=True)
@@ -68,7 +93,7 @@ def makes_a_run(row_id: str) -> None:
     del config._content["hydra"]  # noqa: SLF001
     choices = {k: v for k, v in choices.items() if "/" not in k}
     list(leave_out(config, choices, [conf_dir()], []))
-    build(config, choices)
+    return build(config, choices)
 
 
 @pytest.fixture
