@@ -27,8 +27,8 @@ def mildest(
     """Returns the criterion's plan at the lowest level that reaches `target`, and its settings.
 
     The level is the lowest that can reach it at all, with the bar at 0; then the bar is raised as
-    far as bisection finds it to stay within the target. Where no level reaches it, the plan is the
-    smallest that there is.
+    far as bisection finds it to stay within the target, or left where it is if it changes nothing.
+    Where no level reaches it, the plan is the smallest that there is.
 
     Args:
         budget: for its floor and divisor, which add to each decision.
@@ -57,6 +57,8 @@ def mildest(
     else:
         level = next(t for t in range(most + 1) if amount(plan(t, 0)) <= target)
         bar = largest_within(target, BARS + 1, lambda count: amount(plan(level, count)))
+    if plan(level, BARS) == plan(level, 0):  # FOAD's older rule has no bar, and takes none but 0
+        bar = 0
     first, second = next(iter(degrees.values())).names
     return plan(level, bar), {first: level, second: bar / BARS}
 

@@ -70,6 +70,11 @@ WIDTHS = {
     ),
     "thinet-conv-vgg16-in-1": ("experiment=thinet_conv",),
     "thinet-conv-vgg16-in-2": ("experiment=thinet_conv", "criterion=thinet_tpami"),
+    "thinet-conv-smaller-vgg16-in": (
+        "experiment=thinet_conv",
+        "criterion=thinet_tpami",
+        "budget.keep=0.4",
+    ),
     "thinet-gap-vgg16-gap-in": ("experiment=thinet_gap",),
     "thinet-tiny-vgg16-gap-in": ("experiment=thinet_tiny",),
     "thinet-70-r50-in-1": ("experiment=thinet_resnet50", "budget.keep=0.7"),

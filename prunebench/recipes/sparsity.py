@@ -63,8 +63,10 @@ class Sparsity:
     the `hinge_share` of each channel group's classes that lie furthest below zero (or of all of
     them together, see `candidates`), in all norms of the group that have a ReLU behind them: so
     both sides of a depthwise convolution, and channels that grouped convolutions tie together, die
-    together. With a hinge each epoch ends with
-    a row of how many channels lie at least 1, 2 and 3 deviations below zero (`LEVELS`).
+    together.
+
+    With a hinge, and where L1 is on what the criterion reads alone, each epoch ends with a row of
+    how many channels lie at least 1, 2 and 3 deviations below zero (`LEVELS`).
     """
 
     def __init__(
@@ -85,18 +87,18 @@ class Sparsity:
         """
         self.phase, self.shape, self.stage, self.log = phase, shape, stage, log
         self.scales: list[Tensor] = []
-        self.hinges: list[Hinge] = []
+        self.read: list[Hinge] = []  # what the criterion reads; looked for where that is asked
+        self.hinges: list[Hinge] = []  # of these, what is pushed: all or none
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
         """Finds the norms."""
         read = self.phase.gamma_l1 > 0 and self.phase.l1_on == "read"
-        found: list[Hinge] = []
         if read or self.phase.gamma_hinge > 0:
             device = next(network.parameters()).device
-            found = hinges(network, torch.zeros((1, *self.shape), device=device))
-        self.hinges = found if self.phase.gamma_hinge > 0 else []
+            self.read = hinges(network, torch.zeros((1, *self.shape), device=device))
+        self.hinges = self.read if self.phase.gamma_hinge > 0 else []
         norms = {
-            norm: None for hinge in found for norm, _ in (*hinge.fronts, *hinge.behind)
+            norm: None for hinge in self.read for norm, _ in (*hinge.fronts, *hinge.behind)
         }  # each once
         if self.phase.gamma_l1 > 0:
             self.scales = [
@@ -120,8 +122,8 @@ class Sparsity:
 
     def after_step(self, moment: Moment) -> bool:
         """Leaves the weights alone, and counts at the end of an epoch; the training goes on."""
-        if self.log is not None and self.hinges and moment.step + 1 == moment.steps:
-            z = torch.cat([_lowest(hinge) for hinge in self.hinges])
+        if self.log is not None and self.read and moment.step + 1 == moment.steps:
+            z = torch.cat([_lowest(hinge) for hinge in self.read])
             counts = {f"z>={level}": int((z >= level).sum()) for level in LEVELS}
             row = {"stage": f"{self.stage}-sparsity", "epoch": moment.epoch + 1}
             self.log({**row, "channels": len(z), **counts})

@@ -271,17 +271,20 @@ def test_ranges(changes, message):
         replace(PHASE, **changes)
 
 
-def test_channels_below_zero_are_counted_at_the_end_of_an_epoch():
+@pytest.mark.parametrize(
+    "push", [{"gamma_hinge": 0.01, "hinge_share": 0.5}, {"gamma_l1": 0.01, "l1_on": "read"}]
+)
+def test_channels_below_zero_are_counted_at_the_end_of_an_epoch(push):
     """Of the first group, whose class is as alive as its liveliest norm in front of a ReLU."""
     rows, net = [], network()
-    phase = replace(PHASE, gamma_hinge=0.01, hinge_share=0.5)
+    phase = replace(PHASE, **push)
     penalties = Sparsity(phase, (3, 8, 8), stage="baseline", log=rows.append)
     penalties.start(net, torch.optim.SGD(net.parameters(), lr=1.0))
     penalties.after_step(Moment(3, 0, 2, torch.empty(0), 1.0))
     assert rows == []
     penalties.after_step(Moment(3, 1, 2, torch.empty(0), 1.0))
     z = []
-    for hinge in penalties.hinges:
+    for hinge in hinges(net, torch.zeros(1, 3, 8, 8)):
         for place in range(hinge.size):
             own = [
                 (-norm.bias[i] / norm.weight[i].abs()).item()
@@ -295,7 +298,7 @@ def test_channels_below_zero_are_counted_at_the_end_of_an_epoch():
     assert rows == [{"stage": "baseline-sparsity", "epoch": 4, "channels": len(z), **expected}]
 
 
-def test_without_a_hinge_nothing_is_counted():
+def test_where_nobody_looks_for_what_the_criterion_reads_nothing_is_counted():
     rows, net = [], network()
     penalties = Sparsity(replace(PHASE, gamma_l1=0.1), (3, 8, 8), log=rows.append)
     penalties.start(net, torch.optim.SGD(net.parameters(), lr=1.0))

@@ -33,7 +33,7 @@ class CacSettings(TrainingCriterion):
         start, end: where removal begins and has to be done, as fractions of recipe.pruning. The
             gates are on from the first step to the end of removal.
         prune_every: steps between two removals.
-        max_step: largest fraction of all channels that goes at once, but for the last time.
+        max_step: largest fraction of all channels that goes at once, the last time too.
         per_cost: rank by score per MACs (or whatever the budget limits) saved.
         least: fraction of every group that stays in any case, and no fewer than 2 channels.
         evidence: a channel goes only while its estimate less so many standard errors is no higher
