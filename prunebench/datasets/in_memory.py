@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def balanced_order(labels: Tensor, seed: int) -> Tensor:
+def balanced_order(labels: Tensor, seed: int, *, as_many: bool = False) -> Tensor:
     """Returns a seeded order of all images whose every beginning holds the classes evenly.
 
     Args:
         labels: int64 [n].
         seed: draws the order; the same on every machine and version.
+        as_many: whether that is as many of each class, as long as a class has any left; else the
+            share that each has of all images. The same order where classes are equally large.
 
     Returns:
         int64 [n], a permutation: the first k of it are a stratified sample of size k.
@@ -32,7 +34,7 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
     counts = np.bincount(classes)
     rank = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
     place = np.empty(len(classes))
-    place[by_class] = (rank + 0.5) / np.repeat(counts, counts)
+    place[by_class] = rank if as_many else (rank + 0.5) / np.repeat(counts, counts)
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 

@@ -78,7 +78,8 @@ class Split(ABC):
         Args:
             count: of images.
             seed: draws them.
-            balanced: whether every beginning of the order holds the classes as all images do.
+            balanced: whether every beginning of the order holds as many of each class, as long as they
+                last.
 
         Raises:
             DataError: too many images are damaged.
@@ -87,7 +88,8 @@ class Split(ABC):
     def _sample_order(self, seed: int, balanced: bool) -> Tensor:
         """Returns all places in the order in which they are drawn, int64 [len(self)] on the CPU."""
         if balanced:
-            return balanced_order(self.labels.cpu(), seed_for(seed, "sample") % 2**32)
+            labels, own = self.labels.cpu(), seed_for(seed, "sample") % 2**32
+            return balanced_order(labels, own, as_many=True)
         return torch.randperm(len(self), generator=generator(seed, "sample"))
 
     @abstractmethod

@@ -30,6 +30,15 @@ def test_every_beginning_of_the_order_is_balanced():
         assert LABELS[order[:size]].bincount().tolist() == [size // 6, size // 3, size // 2]
 
 
+def test_as_many_of_each_class_come_first_as_long_as_there_are():
+    order = balanced_order(LABELS, seed=4, as_many=True)
+    assert sorted(order.tolist()) == list(range(60))
+    for size, of_each in ((3, [1, 1, 1]), (30, [10, 10, 10]), (50, [10, 20, 20])):
+        assert LABELS[order[:size]].bincount().tolist() == of_each
+    equal = torch.arange(40) % 4
+    assert torch.equal(balanced_order(equal, 7), balanced_order(equal, 7, as_many=True))
+
+
 def test_the_order_is_that_of_its_seed():
     # the stream of numpy's RandomState is frozen, so these hold on every machine
     assert balanced_order(torch.zeros(6, dtype=torch.int64), seed=0).tolist() == [5, 2, 1, 3, 0, 4]
