@@ -191,15 +191,14 @@ def test_an_augmented_sample_is_of_the_same_images_cropped_and_mirrored() -> Non
 
 def test_a_balanced_sample_holds_as_many_of_each_class_as_long_as_they_last() -> None:
     whole = data()
+    classes = torch.tensor([0] * 2 + [1] * 4 + [2] * 6 + [3] * 9)
+    whole = replace(whole, train=replace(whole.train, labels=classes))
     train = ResidentSplit(whole, whole.train, device=CPU)
-    every = torch.bincount(train.labels)
-    for count in (6, 12, 18):
+    for count, of_each in ((4, [1, 1, 1, 1]), (8, [2, 2, 2, 2]), (18, [2, 4, 6, 6])):
         rows, labels = train.sample(count, seed=3, balanced=True)
         assert len(rows) == count
-        drawn = torch.bincount(labels, minlength=len(every))
-        left = every > drawn
-        assert (every < drawn).sum() == 0
-        assert drawn.max() - drawn[left].min() <= 1
+        assert torch.bincount(labels).tolist() == of_each
+    rows = train.sample(18, seed=3, balanced=True)[0]
     again = train.sample(18, seed=3, balanced=True)[0][:]
     assert torch.equal(rows[:], again)
     assert not torch.equal(train.sample(18, seed=4, balanced=True)[0][:], again)
