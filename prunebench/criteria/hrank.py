@@ -7,7 +7,7 @@ nearly all ranks tie; ties go to the lower index.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,10 +26,13 @@ class Hrank(Criterion):
 
     Attributes:
         num_samples: training images looked at.
+        augmented: whether they are as the training shows them, shifted and mirrored, as in the
+            authors' code; else as they are.
         chunk: most images per forward pass; fewer where they are large.
     """
 
     num_samples: int = 512
+    augmented: bool = False
     chunk: int = 64
 
     comparable = False  # a rank is at most the map's side, which differs from layer to layer
@@ -65,7 +68,8 @@ class Hrank(Criterion):
             total[name] += ranks(features).sum(0).cpu()
 
         takers = {name: partial(add, name) for name in total}
-        for some, _ in evidence.batches(images, images_at_once(evidence, self.chunk)):
+        shown = replace(evidence, images=evidence.augmented) if self.augmented else evidence
+        for some, _ in shown.batches(images, images_at_once(evidence, self.chunk)):
             look(takers, network, cmap, some, "activation", run=run)
         return {name: GroupRank(ranked / images) for name, ranked in total.items()}
 

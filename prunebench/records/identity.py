@@ -51,7 +51,7 @@ LATER: dict[str, Any] = {
     **{"rounding": "kept", "strict": False, "zero_first": False, "tied": False},
     **{"norm_scale": None, "above": 1.0, "shuffle": "rotate"},
     **{"evidence": None, "holdout": 0.0, "score_samples": None, "bias_rate": 1.0, "hidden": None},
-    **{"l1_on": "all", "hinge_over": "group"},
+    **{"l1_on": "all", "hinge_over": "group", "augmented": False},
 }
 #: criterion -> what its method has besides the ranking, and how a run without it is called
 WHOLE = {

@@ -55,6 +55,29 @@ def test_mean_over_the_first_images_equals_one_by_one(monkeypatch):
     assert scores.unique().numel() > 2
 
 
+class Shown(list):
+    """Images that a training shows turned into noise of rank 4."""
+
+    def augmented(self, seed):
+        return torch.randn(len(self), 7, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("augmented", "rank"), [(False, 0), (True, 4)])
+def test_ranks_of_augmented_images_are_those_of_what_the_training_shows(
+    monkeypatch, augmented, rank
+):
+    def look(takers, network, cmap, images, point, *, run):
+        for take in takers.values():
+            take(torch.stack(list(images)))
+
+    monkeypatch.setattr(prunebench.channels, "look", look)
+    group = SimpleNamespace(name="conv1", size=7, activation=None)
+    plain = Shown(torch.zeros(6, 7, 4, 4))
+    facts = Evidence(nn.Identity(), UNKNOWN, (group,), plain, torch.zeros(6).long(), 0)
+    scores = Hrank(num_samples=5, augmented=augmented, chunk=2).rank(facts)["conv1"].scores
+    assert scores.tolist() == [rank] * 7
+
+
 @pytest.mark.parametrize(("conv", "shape"), [(nn.Conv1d, (8,)), (nn.Conv3d, (2, 4, 4))])
 def test_maps_of_one_or_three_dimensions_are_refused(conv, shape):
     net = nn.Sequential(conv(3, 6, 1), nn.ReLU(), conv(6, 2, 1))
