@@ -26,7 +26,8 @@ class GlobalRanking(Budget):
         floor_share: least share of its dense channels that a group keeps, in [0, 1]; without it
             scores may empty a layer of all but one channel.
         strict: whether only what scores above the best of the int(total * (1 - keep)) + 1 lowest
-            stays, as in Network Slimming's code: one channel less, and none that ties with it.
+            stays, as in Network Slimming's code: one channel less, and none that ties with it. What
+            floors keep comes on top, where their code empties a layer.
     """
 
     keep: float
@@ -53,8 +54,6 @@ class GlobalRanking(Budget):
 
         total = sum(dense.sizes[name] for name in ranks)
         target = int(total * step_keep(self.keep, share) + 1e-9)
-        if self.strict:
-            target = above_threshold(ranks, int(total * share * (1 - self.keep) + 1e-9))
         order = global_order(ranks)
         sizes = {name: len(rank.scores) for name, rank in ranks.items()}
 
@@ -62,7 +61,9 @@ class GlobalRanking(Budget):
             return sum(leading(self, order, count, sizes, dense.sizes).values())
 
         found = largest_within(target, len(order) + 1, amount)
-        if found < 0:
+        if self.strict:
+            found = above_threshold(ranks, int(total * share * (1 - self.keep) + 1e-9))
+        elif found < 0:
             raise PruningError(
                 f"budget.keep={self.keep:g} asks for at most {target} of {total} channels, and "
                 f"budget.floor={self.floor} and budget.floor_share={self.floor_share:g} with "

@@ -110,6 +110,19 @@ def test_strict_keeps_what_is_above_the_threshold_of_network_slimming(cmap, dens
         assert list(plan.kept[name]) == above
 
 
+def test_a_layer_that_the_threshold_empties_keeps_one_and_the_others_what_is_above(cmap, dense):
+    ranks = ranked()
+    low, *others = ranks
+    ranks[low] = GroupRank(ranks[low].scores * 1e-6)
+    scores = torch.cat([rank.scores for rank in ranks.values()]).sort().values
+    threshold = scores[int(len(scores) * 0.7)]
+    plan = GlobalRanking(keep=0.3, strict=True).choose(cmap, ranks, dense, share=1)
+    assert list(plan.kept[low]) == [int(ranks[low].scores.argmax())]
+    for name in others:
+        above = (ranks[name].scores > threshold).nonzero()[:, 0].tolist()
+        assert list(plan.kept[name]) == above
+
+
 def test_best_is_ascending_and_ties_go_to_the_lower_index():
     scores = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.5]).double()
     assert best(scores, 2) == (1, 3)
