@@ -78,8 +78,8 @@ class Split(ABC):
         Args:
             count: of images.
             seed: draws them.
-            balanced: whether every beginning of the order holds as many of each class, as long as they
-                last.
+            balanced: whether every beginning of the order holds as many of each class, as long as
+                they last.
 
         Raises:
             DataError: too many images are damaged.
