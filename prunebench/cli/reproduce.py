@@ -66,7 +66,7 @@ def about(row: Published) -> list[str]:
         "params": cost(shown.params),
     }
     told = ", ".join(f"{name} {text}" for name, text in figures.items() if text)
-    how = "at the published widths" if row.id in WIDTHS else "at the printed share of its cost"
+    how = "cut as published" if row.id in WIDTHS else "at the printed share of its cost"
     return [
         f"# {row.method} of {row.model} on {row.dataset}: {told}",
         f"# {row.source}; {row.convention}",
