@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from prunebench.datasets.decoding import rgb
 from prunebench.datasets.stream import Files, Stream, Unreadable
@@ -178,6 +177,8 @@ def _one(file: Tensor, device: torch.device) -> Tensor | Unreadable:
 
 def _by_device(files: list[Tensor], device: torch.device) -> list[Tensor]:
     """Returns JPEG files decoded by `device`."""
+    from torchvision.io import ImageReadMode, decode_jpeg  # takes a second, and is rarely needed
+
     with warnings.catch_warnings():  # that it shall move to another package one day
         warnings.simplefilter("ignore", DeprecationWarning)
         decoded: list[Tensor] = decode_jpeg(files, ImageReadMode.RGB, device)
