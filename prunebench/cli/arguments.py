@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-from prunebench.config.secrets import require_no_token
+from prunebench.config.secrets import require_nothing_secret_typed
 from prunebench.errors import ConfigError, require
 from prunebench.options import conf_dir, option_groups, read_option
 
@@ -24,8 +24,8 @@ def parsed(words: Sequence[str]) -> Namespace:
     """Returns what `words` ask for, flags and ``key=value`` in whatever order.
 
     Raises:
-        ConfigError: a flag is not known, two do not go together, nothing is asked for, or a URL
-            has a token in it.
+        ConfigError: a flag is not known, two do not go together, nothing is asked for, or a secret
+            is typed.
     """
     told = io.StringIO()
     try:
@@ -46,8 +46,7 @@ def parsed(words: Sequence[str]) -> Namespace:
     asked = (args.cfg, args.info, args.shell_completion, args.help, args.hydra_help)
     require(any((*asked, args.overrides, args.config_name, args.config_path)), FIRST)
     for word in args.overrides:  # before Hydra writes down what was typed
-        key, _, value = str(word).partition("=")
-        require_no_token(key, value)
+        require_nothing_secret_typed(str(word))
     return args
 
 

@@ -21,10 +21,12 @@ TOKEN = re.compile(
     r"|[?&][\w-]*(?:token|secret|password|signature|api_?key)=[^&#\s]+",
     re.IGNORECASE,
 )
-#: in YAML: a variable of the environment, such as hydra.job.env_set gives jobs, that is a secret
+#: a variable of the environment that is a secret, such as hydra.job.env_set gives to jobs, or a
+#: line of the shell in hydra.launcher.setup, and the like in small letters; and its value, unless
+#: the shell finds that
 SECRET = re.compile(
-    r"""^\s*['"]?([A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD))['"]?[ \t]*:[ \t]*(?=\S)""",
-    re.MULTILINE,
+    r"""(?<![A-Za-z0-9_])([A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)|api_?key|password)"""
+    r"""['"]?[ \t]*[:=][ \t]*['"]*(?!null\b)[^\s'"$,\]}]"""
 )
 VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
 #: a value of the environment with fewer characters is no secret, but part of many words
@@ -42,12 +44,23 @@ def require_no_token(key: str, value: object) -> None:
 
 def require_no_secret(path: Path, text: str) -> None:
     """Raises ConfigError where `text`, the YAML of `path`, holds what no record may repeat."""
-    plain = INTERPOLATION.sub("", text)
-    require_no_token(str(path), plain)
-    found = SECRET.search("\n".join(line.partition("#")[0] for line in plain.splitlines()))
+    require_no_token(str(path), text)
+    _require_unset(f"{path} sets", "\n".join(line.partition("#")[0] for line in text.splitlines()))
+
+
+def require_nothing_secret_typed(word: str) -> None:
+    """Raises ConfigError where `word`, ``key=value``, holds what no record may repeat."""
+    key, _, value = word.partition("=")
+    require_no_token(key, value)
+    _require_unset("what is typed sets", word)
+
+
+def _require_unset(who: str, text: str) -> None:
+    """Raises ConfigError, which `who` begins, where `text` gives a secret its value."""
+    found = SECRET.search(INTERPOLATION.sub("", text))
     require(
         not found,
-        f"{path} sets {found[1] if found else ''}, which records would repeat; set it in the "
+        f"{who} {found[1] if found else ''}, which records would repeat; set it in the "
         "environment, where jobs find it",
     )
 

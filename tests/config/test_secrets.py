@@ -103,6 +103,8 @@ def test_no_file_of_a_run_holds_it(prunebench, tmp_path, monkeypatch):
     [
         ("hydra:\n  help:\n    header: https://me:pass@host/x\n", "has a token in its URL"),
         ("hydra:\n  job:\n    env_set:\n      WANDB_API_KEY: 1234\n", "sets WANDB_API_KEY"),
+        ("env_set: {A: 1, WANDB_API_KEY: '1234'}\n", "sets WANDB_API_KEY"),
+        ("setup: ['export HF_TOKEN=\"1234\"']\n", "sets HF_TOKEN"),
     ],
 )
 def test_a_yaml_with_a_secret_is_not_read(tmp_path, text, told):
@@ -111,8 +113,34 @@ def test_a_yaml_with_a_secret_is_not_read(tmp_path, text, told):
 
 
 def test_a_yaml_without_a_secret_is_read(tmp_path):
-    text = "class_token: 3\nWANDB_API_KEY: ${oc.env:KEY}\nurl: https://${oc.env:T}@host\n# KEY: 1\n"
+    text = (
+        "class_token: 3\nWANDB_API_KEY: ${oc.env:KEY}\nurl: https://${oc.env:T}@host\n# KEY: 1\n"
+        "setup: ['export A_KEY=$(cat key)']\nB_KEY: \"${oc.env:KEY}\"\nC_KEY: null\nD_KEY:\nx: 1\n"
+    )
     require_no_secret(tmp_path / "x.yaml", text)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "hydra.job.env_set.WANDB_API_KEY=hunter2", "+hydra.job.env_set.HF_TOKEN='hunter2'",
+        "+hydra.job.env_set={A: 1, PGPASSWORD: hunter2}", "++tracker.api_key=hunter2",
+        "+hydra.launcher.setup=['export AWS_SECRET_ACCESS_KEY=\"hunter2\"']",
+        "+hydra.launcher.ray.init.runtime_env.env_vars={WANDB_API_KEY:hunter2}",
+    ],
+)  # fmt: skip
+def test_a_secret_that_is_typed_is_refused_and_not_repeated(word):
+    with pytest.raises(ConfigError, match="set it in the environment") as refused:
+        parsed(["-m", word])
+    assert "hunter2" not in str(refused.value)
+
+
+def test_what_names_a_secret_without_its_value_may_be_typed():
+    words = [
+        "hydra.job.env_copy=[WANDB_API_KEY]", "hydra.job.env_set.A_KEY=${oc.env:KEY}",
+        "+hydra.launcher.setup=['export A_KEY=$(cat key)']", "+hydra.job.env_set.MONKEY_SIZE=3",
+    ]  # fmt: skip
+    assert parsed(["-m", *words]).overrides == words
 
 
 def test_what_an_error_says_of_the_environment_stays_unsaid(monkeypatch):
