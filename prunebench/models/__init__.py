@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.datasets.views import Preset
+from prunebench.errors import require
 from prunebench.options import component, require_trusted
 from prunebench.records import Origin
 
@@ -68,6 +69,9 @@ def as_recorded(values: Mapping[str, Any], source: str) -> ModelSpec:
     Raises:
         ConfigError: `values` do not fit, or a class that they name is not one to be trusted.
     """
+    require(
+        "${" not in str(values), f"{source} takes values of its network from elsewhere: ${{...}}"
+    )
     spec: ModelSpec = component("model", dict(values), ModelSpec, source=source)  # type: ignore[type-abstract]
     if spec.class_of_others:
         require_trusted(source, spec.class_of_others)

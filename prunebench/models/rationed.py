@@ -1,9 +1,11 @@
-"""Networks that a file describes: how much memory one takes is asked before any is taken for it."""
+"""Networks as they are described: how much memory one takes is asked before any is taken for it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -58,7 +60,7 @@ class _Ration(TorchFunctionMode):
 def build(
     spec: ModelSpec, shape: Sequence[int], classes: int, *, source: str, held: int | None = None
 ) -> nn.Module:
-    """Returns the network of `spec`, which the file `source`, perhaps a stranger's, describes.
+    """Returns the network of `spec`, which `source` describes: a stranger's file, or what is typed.
 
     Args:
         spec: of the dense network.
@@ -76,5 +78,19 @@ def build(
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most = memory if held is None else min(memory, max(MODEST, FOLD * held))
     channels, height, width = shape
+    build = partial(spec.build, (channels, height, width), classes)
+    if not (spec.class_of_others or spec.files or spec.pretrained(classes)):
+        _rehearse(build, _Ration(most, source))
     with _Ration(most, source):
-        return spec.build((channels, height, width), classes)
+        return build()
+
+
+def _rehearse(build: Callable[[], nn.Module], ration: _Ration) -> None:
+    """Builds a network of tensors that hold nothing: not even its first layer is filled in vain."""
+    with (
+        suppress(RuntimeError, TypeError),  # of one that looks at a number that is not there
+        torch.random.fork_rng(devices=[]),
+        ration,
+        torch.device("meta"),
+    ):
+        build()

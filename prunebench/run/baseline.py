@@ -21,6 +21,7 @@ from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.errors import ConfigError
 from prunebench.locks import Timeout, locked
+from prunebench.models import rationed
 from prunebench.records import write_json
 from prunebench.records.attempts import begin, read_attempts
 from prunebench.records.identity import deciding
@@ -50,7 +51,8 @@ class Weights(NamedTuple):
 def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
     """Returns the run's network with weights drawn from the run's seed for this `purpose`."""
     torch.manual_seed(seed_for(run.settings.seed, purpose))
-    network = run.model.build(data.shape, data.classes)
+    source = f"model={run.choices['model']}"
+    network = rationed.build(run.model, data.shape, data.classes, source=source)
     check_network(network, data, embeds=run.model.embeds)
     scale = run.baseline.norm_scale
     if scale is not None and not run.model.pretrained(data.classes):

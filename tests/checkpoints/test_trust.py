@@ -44,6 +44,12 @@ def test_an_archive_of_too_many_members_is_not_unfolded(tmp_path, monkeypatch):
         ({"widths": [10]}, (3, 8, 8), 10**12, "a network of more than 1.0 GB"),
         ({"widths": [1] * 60}, (3, 8, 8), 2, "a network of more than 50 tensors"),
         ({"widths": [10]}, (3, 10**6, 10**6), 2, r"images of \[3, 1000000, 1000000\]"),
+        (
+            {"widths": ["${oc.env:HOME}"]},
+            (3, 8, 8),
+            2,
+            "takes values of its network from elsewhere",
+        ),
         ({"widths": [10]}, (3, 8), 2, "does not say what network"),
         ({"widths": [10]}, (3, 8, 8), -2, "does not say what network"),
     ],
