@@ -93,7 +93,7 @@ def entries(outputs: Path) -> list[Entry]:
     """
     store = outputs / "baselines"
     if not store.is_dir():
-        raise DataError(f"no baselines in {store}; give the folder that is your run.outputs by --outputs")
+        raise DataError(f"no baselines in {store}; --outputs FOLDER names your run.outputs")
     users = _users(outputs)
     found = []
     for folder in sorted(path for path in store.iterdir() if path.is_dir()):
