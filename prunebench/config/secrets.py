@@ -21,12 +21,14 @@ TOKEN = re.compile(
     r"|[?&][\w-]*(?:token|secret|password|signature|api_?key)=[^&#\s]+",
     re.IGNORECASE,
 )
+NAME = r"[A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)"
 #: a variable of the environment that is a secret, such as hydra.job.env_set gives to jobs, or a
 #: line of the shell in hydra.launcher.setup, and the like in small letters; and its value, unless
-#: the shell finds that
+#: the shell finds that; or its name alone in hydra.job.env_copy, for which Hydra writes its value
 SECRET = re.compile(
-    r"""(?<![A-Za-z0-9_])([A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)|api_?key|password)"""
+    rf"""(?<![A-Za-z0-9_])({NAME}|api_?key|password)"""
     r"""['"]?[ \t]*[:=][ \t]*['"]*(?!null\b)[^\s'"$,\]}]"""
+    rf"""|env_copy['"]?[ \t]*[:=][^:=]*?\b({NAME})\b(?!['"]?[ \t]*:)"""
 )
 VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
 #: a value of the environment with fewer characters is no secret, but part of many words
@@ -60,7 +62,7 @@ def _require_unset(who: str, text: str) -> None:
     found = SECRET.search(INTERPOLATION.sub("", text))
     require(
         not found,
-        f"{who} {found[1] if found else ''}, which records would repeat; set it in the "
+        f"{who} {found and (found[1] or found[2])}, which records would repeat; set it in the "
         "environment, where jobs find it",
     )
 

@@ -98,7 +98,7 @@ def test_one_that_is_being_trained_stays(prunebench, stored):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["list", "--outputs", "nowhere"], "no baselines in nowhere/baselines; give the folder"),
+        (["list", "--outputs", "nowhere"], "no baselines in nowhere/baselines; --outputs FOLDER"),
         (["show", "x"], "the store has no x; prunebench store list names all"),
     ],
 )

@@ -104,6 +104,7 @@ def test_no_file_of_a_run_holds_it(prunebench, tmp_path, monkeypatch):
         ("hydra:\n  help:\n    header: https://me:pass@host/x\n", "has a token in its URL"),
         ("hydra:\n  job:\n    env_set:\n      WANDB_API_KEY: 1234\n", "sets WANDB_API_KEY"),
         ("env_set: {A: 1, WANDB_API_KEY: '1234'}\n", "sets WANDB_API_KEY"),
+        ("job:\n  env_copy:\n  - A\n  - B_KEY\n  env_set: {}\n", "sets B_KEY"),
         ("setup: ['export HF_TOKEN=\"1234\"']\n", "sets HF_TOKEN"),
     ],
 )
@@ -116,6 +117,7 @@ def test_a_yaml_without_a_secret_is_read(tmp_path):
     text = (
         "class_token: 3\nWANDB_API_KEY: ${oc.env:KEY}\nurl: https://${oc.env:T}@host\n# KEY: 1\n"
         "setup: ['export A_KEY=$(cat key)']\nB_KEY: \"${oc.env:KEY}\"\nC_KEY: null\nD_KEY:\nx: 1\n"
+        "env_copy: [A]\nE_KEY: ${oc.env:KEY}\n"
     )
     require_no_secret(tmp_path / "x.yaml", text)
 
@@ -126,6 +128,7 @@ def test_a_yaml_without_a_secret_is_read(tmp_path):
         "hydra.job.env_set.WANDB_API_KEY=hunter2", "+hydra.job.env_set.HF_TOKEN='hunter2'",
         "+hydra.job.env_set={A: 1, PGPASSWORD: hunter2}", "++tracker.api_key=hunter2",
         "+hydra.launcher.setup=['export AWS_SECRET_ACCESS_KEY=\"hunter2\"']",
+        "hydra.job.env_copy=[A,WANDB_API_KEY]",
         "+hydra.launcher.ray.init.runtime_env.env_vars={WANDB_API_KEY:hunter2}",
     ],
 )  # fmt: skip
@@ -137,7 +140,7 @@ def test_a_secret_that_is_typed_is_refused_and_not_repeated(word):
 
 def test_what_names_a_secret_without_its_value_may_be_typed():
     words = [
-        "hydra.job.env_copy=[WANDB_API_KEY]", "hydra.job.env_set.A_KEY=${oc.env:KEY}",
+        "hydra.job.env_copy=[A,B]", "hydra.job.env_set.A_KEY=${oc.env:KEY}",
         "+hydra.launcher.setup=['export A_KEY=$(cat key)']", "+hydra.job.env_set.MONKEY_SIZE=3",
     ]  # fmt: skip
     assert parsed(["-m", *words]).overrides == words
