@@ -41,7 +41,6 @@ from prunebench.cli.sources import read_with_care
 from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
-from prunebench.interpolations import bound
 from prunebench.interruption import BY_HAND, Interrupted
 from prunebench.options import conf_dir, make_importable
 
@@ -164,7 +163,6 @@ def answer(words: list[str]) -> None:
     if "--version" in words:
         sys.stdout.write(f"prunebench {__version__}\n")
         return
-    bound()
     first = words[0] if words else ""
     if first in VERBS:
         raise SystemExit(explained(lambda: do(first, words[1:])))
