@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from prunebench.errors import DataError, Parser
+from prunebench.errors import DataError, Parser, require
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 from prunebench.records.waiting import refused
@@ -24,6 +24,8 @@ from prunebench.sweeps.progress import STATES, Progress, progress_in
 
 #: characters per line where there is no terminal to ask
 FILE_WIDTH = 120
+#: empties a terminal
+CLEARED = "\033[H\033[2J"
 #: states of jobs that a further command would take up
 OPEN = ("failed", "interrupted", "lost", "not begun")
 
@@ -49,19 +51,23 @@ def main(words: Sequence[str]) -> int:
     """Prints the state of all runs below a folder; returns the exit code.
 
     Raises:
+        ConfigError: it is to look again after no time, or less.
         DataError: there is no run in the folder.
     """
     options = _parser().parse_args(words)
+    again = options.watch
+    require(again is None or again > 0, f"--watch takes seconds above 0, got {again}")
+    anew = CLEARED if again and sys.stdout.isatty() else ""
     while True:
         found = statuses(options.folder)
         if options.json:
             sys.stdout.write(json.dumps([plain(status) for status in found], indent=2) + "\n")
         elif not options.resume and not options.go:
-            sys.stdout.write(("\033[H\033[2J" if options.watch else "") + drawn(found))
+            sys.stdout.write(anew + drawn(found))
         sys.stdout.flush()
-        if not options.watch:
+        if not again:
             break
-        time.sleep(options.watch)
+        time.sleep(again)
     if not options.resume and not options.go:
         return 0
     return complete([one for status in found for one in status.commands], go=options.go)

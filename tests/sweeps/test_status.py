@@ -15,7 +15,7 @@ from prunebench.records.unfinished import IDENTITY, METRICS
 from prunebench.records.waiting import WAITING, refuse
 from prunebench.sweeps.plans import jobs_of
 from prunebench.sweeps.progress import SILENCE, progress_in
-from prunebench.sweeps.status import about, drawn, span, statuses
+from prunebench.sweeps.status import about, drawn, main, span, statuses
 
 TINY = [
     "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
@@ -123,6 +123,29 @@ def test_the_jobs_of_a_grid():
     assert jobs_of(["a=interval(0,1)"]) == []
 
 
+def test_watching_empties_terminals_and_no_files(folder, monkeypatch, capsys):
+    naps = []
+
+    def nap(seconds):
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", nap)
+    with pytest.raises(KeyboardInterrupt):
+        main([str(folder.parent), "--watch", "7"])
+    assert naps == [7.0] * 3
+    out = capsys.readouterr().out
+    assert out.count("1 lost") == 3
+    assert "\033" not in out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        naps[:] = [7.0] * 2
+        main([str(folder.parent), "--watch"])
+    assert naps[2] == 5.0
+    assert capsys.readouterr().out.startswith("\033[H\033[2J")
+
+
 def test_spans():
     assert [span(s) for s in (-1, 5, 119, 120, 7200, 2e5)] == [
         "0 s", "5 s", "119 s", "2 min", "2 h", "2 d",
@@ -177,6 +200,8 @@ def test_a_single_run_is_completed_too(prunebench, tmp_path):
     [
         (["nowhere"], "nowhere is no folder; give the one that runs or sweeps are in"),
         (["."], "no run or sweep in .; run prunebench first"),
+        ([".", "--watch", "-1"], "--watch takes seconds above 0, got -1.0"),
+        ([".", "--watch=0"], "--watch takes seconds above 0, got 0.0"),
     ],
 )
 def test_nothing_to_look_at_is_one_line(prunebench, words, said):

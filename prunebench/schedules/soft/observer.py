@@ -161,7 +161,7 @@ class SoftObserver:
 def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
     """Returns each layer that feeds a residual stream left whole, as if its filters were alone."""
     chosen = {group.name for group in work.groups}
-    found = []
+    found: dict[str, ChannelGroup] = {}  # a layer may feed several streams, as option A's do
     for group in work.cmap.groups:
         excluded = any(fnmatchcase(group.name, pattern) for pattern in budget.exclude)
         if group.name in chosen or not group.residual or excluded:
@@ -170,8 +170,8 @@ def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
             if site.parameter == "weight":
                 alone = replace(site, classes=torch.arange(len(site.classes)))
                 name, size = f"{site.module}, tied", len(site.classes)
-                found.append(ChannelGroup(name, size, (alone,), (), (), (), residual=True))
-    return found
+                found[name] = ChannelGroup(name, size, (alone,), (), (), (), residual=True)
+    return [*found.values()]
 
 
 def zero_filters(

@@ -15,6 +15,7 @@ from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import Criterion
 from prunebench.datasets import Arrays, Data
 from prunebench.errors import PruningError
+from prunebench.models.resnet import Resnet
 from prunebench.options import option
 from prunebench.recipes import Phase
 from prunebench.run.step import dense_counts
@@ -74,8 +75,8 @@ def data():
     )  # fmt: skip
 
 
-def soft(network, rows, *, criterion="l2", epochs=4, every=1, asked=None, **budget):
-    cmap = trace(network, torch.zeros(1, 3, 6, 6))
+def soft(network, rows, *, criterion="l2", epochs=4, every=1, asked=None, side=6, **budget):
+    cmap = trace(network, torch.zeros(1, 3, side, side))
     chosen = option("budget", "uniform", Budget, **{"keep": 0.7, **budget})
     work = Assignment(
         cmap=cmap, groups=chosen.select(cmap), limits=(), floors={}, seed=0, epochs=epochs,
@@ -203,6 +204,17 @@ def test_tied_layers_are_zeroed_each_by_itself_and_stay():
     again.after_step(Moment(0, 4, 5, torch.empty(0), 8.0))
     assert len(again.plan().kept["first"]) == 5
     assert ((network.stem.weight.flatten(1) == 0).all(1)).sum() == 2  # half of 4
+
+
+def test_a_layer_that_feeds_several_streams_is_counted_once():
+    network, rows = Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4), []
+    asked = {"zero_first": True, "tied": True}
+    observer = soft(network, rows, asked=asked, side=8, rounding="removed")
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    convs = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    zero = [int((conv.weight.flatten(1) == 0).all(1).sum()) for conv in convs]
+    assert zero == [int(0.3 * conv.out_channels) for conv in convs]
+    assert rows[0]["zeroed"] == sum(zero)
 
 
 def test_what_stays_as_zeros_is_still_zero_after_fine_tuning():
