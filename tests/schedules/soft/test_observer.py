@@ -207,7 +207,7 @@ def test_tied_layers_are_zeroed_each_by_itself_and_stay():
 
 
 def test_a_layer_that_feeds_several_streams_is_counted_once():
-    network, rows = Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4), []
+    network, rows = Resnet(depth=14, shortcut="A", width=0.25).build((3, 8, 8), 4), []
     asked = {"zero_first": True, "tied": True}
     observer = soft(network, rows, asked=asked, side=8, rounding="removed")
     observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
