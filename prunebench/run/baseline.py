@@ -51,7 +51,7 @@ class Weights(NamedTuple):
 def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
     """Returns the run's network with weights drawn from the run's seed for this `purpose`."""
     torch.manual_seed(seed_for(run.settings.seed, purpose))
-    source = f"model={run.choices['model']}"
+    source = f"model={run.choices.get('model', type(run.model).__name__)}"
     network = rationed.build(run.model, data.shape, data.classes, source=source)
     check_network(network, data, embeds=run.model.embeds)
     scale = run.baseline.norm_scale

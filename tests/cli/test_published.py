@@ -120,9 +120,7 @@ def test_mistakes_are_one_line(words, message):
     [
         (
             "l1-a-r110-c10",
-            "prunebench model=resnet110 dataset=cifar10 criterion=l1 recipe=cifar budget=per_layer "
-            "'budget.keep={layer1.17.conv1: 1.0, layer1.*: 0.5}' budget.otherwise=1.0 "
-            "'budget.exclude=[conv1]'",
+            "prunebench experiment=l1_resnet110_a",
         ),
         (
             "fpgm-only-40-r56-c10",

@@ -132,6 +132,7 @@ def test_watching_empties_terminals_and_no_files(folder, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", nap)
+    monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(KeyboardInterrupt):
         main([str(folder.parent), "--watch", "7"])
     assert naps == [7.0] * 3
