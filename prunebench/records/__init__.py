@@ -29,6 +29,8 @@ REPORT = "report.json"
 FAILURE = "failure.json"
 #: the kind of a failure that is none: somebody, or a cluster, asked the run to stop
 INTERRUPTED = "interrupted"
+#: what `StepRecord.counts` holds beside numbers of channels: what the search of a layer took (AOFP)
+SEARCH = ("halves", "passed", "least_draws", "milliseconds")
 #: what moves a terminal's cursor or colours its text, escaped in JSON or as it is
 CONTROL = re.compile(r"(?<!\\)\\u00(?:[01][0-9a-f]|7f|[89][0-9a-f])|[\x7f-\x9f]", re.IGNORECASE)
 STAGES = ("baseline", "pruned", "repaired", "finetuned_last", "finetuned_best_val")
@@ -64,7 +66,8 @@ class StepRecord:
         surgery_tolerance, surgery_dtype: the most that rounding explains, and the type that they
             were compared in (reports of version 1.0 had one bound for all).
         unprunable: name -> why it was left alone.
-        counts: group name -> what the criterion counted there (probability's cases, say).
+        counts: group name -> what the criterion counted there: channels (probability's cases, say),
+            or what a search took (`SEARCH`).
         removed, removed_alive: how many channels this step cut, and how many of them the criterion
             knew to be alive; None where it cannot tell.
         settings_found: of the criterion, where the budget searched them (allocation=decision).

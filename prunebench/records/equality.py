@@ -8,8 +8,8 @@ from prunebench.records import Report
 from prunebench.records.identity import dotted
 from prunebench.records.jsonfile import plain
 
-#: figures of a network that say something about the machine, or the format of its files
-OF_THE_MACHINE = (".latency", ".size_bytes")
+#: figures that say something about the machine, or the format of a network's files
+OF_THE_MACHINE = (".latency", ".size_bytes", ".milliseconds")
 
 
 def first_difference(before: Report, after: Report) -> str:

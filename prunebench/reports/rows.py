@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prunebench.records import STAGES, TOP1, Failure, Latency, Measurement, Report
+from prunebench.records import SEARCH, STAGES, TOP1, Failure, Latency, Measurement, Report
 from prunebench.records.identity import Record, control, names, setting, settings
 from prunebench.records.unfinished import Unfinished
 from prunebench.reports.figures import Change, Spread, change, spread
@@ -234,7 +234,7 @@ def _counted(runs: Sequence[Report]) -> dict[str, Spread]:
         totals.append(Counter())
         for step in run.steps:
             for counts in step.counts.values():
-                totals[-1].update(counts)
+                totals[-1].update({k: n for k, n in counts.items() if k not in SEARCH})
     keys = dict.fromkeys(key for total in totals for key in total)
     found = {key: spread(total[key] for total in totals) for key in keys}
     return {key: value for key, value in found.items() if value and value.mean}

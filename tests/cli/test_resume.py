@@ -75,6 +75,8 @@ def outcome(folder):
     for step in report["steps"]:
         step.pop("seconds")
         step.pop("criterion_seconds")
+        for counts in step["counts"].values():
+            counts.pop("milliseconds", None)
     keys = ("plan", "layers", "measurements", "steps", "digest")
     return weights, {key: report[key] for key in keys}, rows
 

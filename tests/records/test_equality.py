@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from prunebench.records import StepRecord
 from prunebench.records.equality import first_difference, other_surroundings
 
 
@@ -10,6 +11,21 @@ def test_times_and_places_are_not_compared(make_report):
     now = replace(before, seconds={"baseline": 3.0}, finished_at="2030-01-01T00:00:00+00:00")
     slower = [replace(m, latency=[], size_bytes=1) for m in before.measurements]
     assert first_difference(before, replace(now, measurements=slower)) == ""
+
+
+def test_what_a_search_took_is_compared_but_for_its_time(make_report):
+    def searched(halves, milliseconds):
+        counts = {"conv1": {"halves": halves, "milliseconds": milliseconds}}
+        step = StepRecord(
+            name="training", groups=["conv1"], share=1.0, kept={}, criterion_seconds=0.0,
+            seconds=0.0, surgery_error=0.0, unprunable={}, counts=counts,
+        )  # fmt: skip
+        return replace(make_report(), steps=[step])
+
+    assert first_difference(searched(3, 12), searched(3, 15)) == ""
+    assert "steps.training.counts.conv1.halves" in first_difference(
+        searched(3, 12), searched(4, 12)
+    )
 
 
 def test_the_first_difference_is_named(make_report):

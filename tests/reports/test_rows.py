@@ -99,6 +99,9 @@ def test_cases_are_summed_over_groups_and_steps_and_averaged_over_seeds(
         ),
         replace(make_report(1), steps=[step(a={"case1": 4, "case2": 3})]),
     )
+    took = {"halves": 9, "passed": 4, "least_draws": 30, "milliseconds": 1200}
+    searched = rows(replace(make_report(0), steps=[step(a=took)]))
+    assert searched[0].counted == {}  # these are no channels
     assert found[0].counted == {"case1": spread([6, 4]), "case2": spread([1, 3])}
     text = notes_of(found)
     assert "Channels by case, foad, own, recipe quick: case1 5.0 ± 1.4, case2 2.0 ± 1.4" in text
