@@ -17,7 +17,8 @@ How fast prunebench is, against what you would use or write otherwise: the autho
 published it, other tools, plain PyTorch. Every ratio is of two figures of one run on one machine:
 compare ratios, not seconds, between tables and machines. Each table has its command (`--out FILE`
 writes the figures as JSON), and this page by `python scripts/bench/page.py` from
-[the committed ones](../outputs/reference/benchmarks). Nothing here is said of GPUs.
+[the committed ones](../outputs/reference/benchmarks). Other work ran on the
+machine while the tables of commit 913a190 were made. Nothing here is said of GPUs.
 """
 
 
