@@ -15,7 +15,7 @@ target=build/device
 rm -rf "$target"
 mkdir -p "$target/wheels"
 "$python" -m pip wheel -q --no-deps -c constraints.txt -w "$target/wheels" \
-  hydra-core omegaconf antlr4-python3-runtime fvcore iopath yacs termcolor airbench==0.1.8
+  hydra-core omegaconf antlr4-python3-runtime fvcore iopath yacs termcolor filelock airbench==0.1.8
 if ls "$target"/wheels/*.whl | grep -v -- '-none-any\.whl$'; then
   echo "these wheels are of this machine's kind only" >&2
   exit 1

@@ -24,7 +24,7 @@ carry_out() { # NAME WORDS...: one run, unless it is done; a signal in the end l
   [ "$left" -lt 20 ] && { say "$name: no time is left"; return; }
   timeout --signal=TERM --kill-after=10 "$left" "$PYTHON" -m prunebench name="$name" \
     run.outputs="$WORK/outputs" hydra.run.dir="$folder" dataset.root="$WORK/data" run.threads=1 \
-    run.compile="${COMPILE:-auto}" run.checkpoint_seconds=30 "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
+    run.compile="${COMPILE:-auto}" run.checkpoint_seconds=30 $small "$@" $tiny >>"$WORK/logs/$name.txt" 2>&1 || code=$?
   say "$name: exit code $code after $(($(date +%s) - begun)) s: $(tail -n 1 "$WORK/logs/$name.txt")"
   keep "$name"
 }
@@ -35,9 +35,10 @@ job() { # carries one out beside the others
 }
 
 half='recipe.baseline.precision=bf16 recipe.pruning.precision=bf16 recipe.finetune.precision=bf16'
-tiny=
+small='' tiny=''
 if [ -n "$REHEARSAL" ]; then
-  tiny='model.width=0.25 dataset.val_size=20 recipe.baseline.epochs=1 recipe.baseline.warmup_epochs=0
+  small=model.width=0.25
+  tiny='dataset.val_size=20 recipe.baseline.epochs=1 recipe.baseline.warmup_epochs=0
     recipe.finetune.epochs=1 recipe.pruning.warmup_epochs=0 recipe.pruning.epochs=2'
   quick='criterion.n_min=2 criterion.prune_every=1 criterion.max_step=1 criterion.end=0.9 recipe.pruning.epochs=8
     recipe.pruning.batch_size=8'
@@ -46,17 +47,18 @@ checkpoint=$(ls "$WORK"/parts/resnet56*.th 2>/dev/null | head -n 1)
 sweep='model=resnet56 recipe=short recipe.finetune.epochs=40 budget.keep=0.5'
 if [ -n "$checkpoint" ]; then # a public one, trained with these figures
   sweep="$sweep baseline.checkpoint=$checkpoint dataset.mean=[0.485,0.456,0.406] dataset.std=[0.229,0.224,0.225]"
+  sweep="$sweep${REHEARSAL:+ model.width=1}"
 else
   sweep="$sweep recipe.baseline.epochs=60"
 fi
 
-# FOAD on VGG-16 as published: one baseline for the three, 160 epochs each
+# FOAD on VGG-16 as published: one baseline for the three, 160 epochs each; the first alone, for its time
 foad="model=vgg16 method=foad $half"
-job foad_v2023 $foad
+carry_out foad_v2023 $foad
 job foad_v2022 $foad criterion.rule=v2022
 job foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
 # criteria at half of the MACs, with a full fine-tune; random channels and uniform widths beside them
-for criterion in l1 foad thinet taylor hrank fpgm random; do
+for criterion in l1 random foad thinet taylor hrank fpgm; do
   job "r56_$criterion" $sweep budget=macs criterion=$criterion
 done
 job r56_uniform $sweep method=uniform_width
