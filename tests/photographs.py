@@ -21,7 +21,10 @@ def photograph(seed: int, width: int = 20, height: int = 16) -> Image.Image:
 
 
 def write_tree(
-    root: Path, parts: dict[str, int], classes: tuple[str, ...] = ("cat", "dog", "eel")
+    root: Path,
+    parts: dict[str, int],
+    classes: tuple[str, ...] = ("cat", "dog", "eel"),
+    **saving: Any,
 ) -> Path:
     """Writes `parts` (folder -> images of each class) below `root`, which is returned."""
     seed = 0
@@ -29,7 +32,7 @@ def write_tree(
         for name in classes:
             (root / part / name).mkdir(parents=True, exist_ok=True)
             for number in range(count):
-                photograph(seed).save(root / part / name / f"{number}.JPEG", quality=95)
+                photograph(seed).save(root / part / name / f"{number}.JPEG", quality=95, **saving)
                 seed += 1
     return root
 

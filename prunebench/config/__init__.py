@@ -52,7 +52,7 @@ class Settings:
     checkpoint_seconds: float
     latency_batch: int
     sensitivity: list[float] | None
-    compile: str = "off"
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         """Checks ranges."""

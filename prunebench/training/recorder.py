@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 
 from prunebench.errors import require
@@ -63,17 +65,28 @@ class CudaGraphs:
     def record(self, work: Work) -> Work:
         """See `Recorder`."""
         graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        drawing = torch.cuda.default_generators[self.device.index]
+        seeded, drawn = drawing.get_state(), host_draws()
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 work()
+            if host_draws() != drawn:
+                raise RuntimeError("it draws random numbers on the host, which no replay repeats")
         except RuntimeError:
             # where a recording breaks off, torch leaves its stream chosen and its generator
             # believing that it is recorded, which then refuses to draw
             torch.cuda.set_stream(usual)
-            drawing = torch.cuda.default_generators[self.device.index]
             drawing.graphsafe_set_state(torch.Generator(self.device).graphsafe_get_state())
+            drawing.set_state(seeded)  # as the work that now goes on as it comes expects it
             raise
         return graph.replay
+
+
+def host_draws() -> tuple[Any, ...]:
+    """Returns where the generators stand that draw on the host: of Python, numpy and torch."""
+    _, key, *place = np.random.get_state(legacy=True)
+    torchs = torch.default_generator.get_state().tolist()
+    return random.getstate(), np.asarray(key).tolist(), place, torchs
 
 
 def recorder_of(device: torch.device, compiled: str) -> Recorder | None:

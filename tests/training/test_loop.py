@@ -61,7 +61,7 @@ class Shrinker:
     def __init__(self, *, stop_after: int | None = None) -> None:
         self.stop_after = stop_after
         self.calls = 0
-        self.total = torch.zeros(())
+        self.total: Any = 0.0
         self.events: list[str] = []
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -70,7 +70,7 @@ class Shrinker:
 
     def after_backward(self, moment: Moment) -> None:
         assert self.weight.grad is not None
-        self.total += self.weight.grad.abs().sum()
+        self.total = self.total + self.weight.grad.abs().sum()
         self.weight.grad.add_(self.weight.sign(), alpha=1e-3 * self.calls)
 
     def after_step(self, moment: Moment) -> bool:

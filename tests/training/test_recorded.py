@@ -4,11 +4,13 @@ What it plays is exactly what was recorded: numbers of Python's stay what they w
 for a number of the device's is an error, as it is there.
 """
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from prunebench.checkpoints import Checkpoint
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
 from prunebench.training.loop import train
+from prunebench.training.recorder import host_draws
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, outcome, stage
 
 ASKS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default}
@@ -219,6 +222,17 @@ def test_what_cannot_be_recorded_goes_on_as_it_comes() -> None:
     ]
     with pytest.raises(TrainingError, match=r"run\.compile=on: .* try run\.compile=auto"):
         trained(LONG, asking(), recorder=Tapes(insists=True))
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, np.random.rand, lambda: torch.rand(1), torch.ones(1).bernoulli_]
+)
+def test_draws_on_the_host_are_seen(draw: Callable[[], object]) -> None:
+    before = host_draws()
+    torch.rand(3, generator=torch.Generator().manual_seed(1))
+    assert host_draws() == before
+    draw()
+    assert host_draws() != before
 
 
 def test_nothing_is_recorded_where_something_looks_on() -> None:

@@ -1,6 +1,7 @@
 """Steps as CUDA graphs: what a CPU cannot show of ``test_recorded.py``. For ``pytest -m gpu``."""
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
@@ -154,6 +155,25 @@ def test_what_cannot_be_recorded_goes_on_as_it_comes(capsys: pytest.CaptureFixtu
         trained(LONG, "on", asking())
     # and the device is as it was
     assert_alike(trained(LONG, "on"), trained(LONG, "off"), 1e-4)
+
+
+class Skips(nn.Module):
+    """Asks a generator of the host whether it does anything."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images if self.training and self.draw() < 0.5 else images * 2
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: float(torch.rand(1))])
+def test_what_is_drawn_on_the_host_is_not_recorded(
+    draw: Callable[[], float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(LONG, "auto", nn.Sequential(Skips(draw), *network()), progress=Progress())
+    assert "(it draws random numbers on the host" in capsys.readouterr().err
 
 
 def test_nothing_is_recorded_where_something_looks_on(replays: list[object]) -> None:

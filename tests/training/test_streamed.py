@@ -223,7 +223,9 @@ def test_decoding_on_a_gpu_takes_one(tree):
 
 
 @pytest.mark.gpu
-def test_a_gpu_decodes_what_pillow_does(tree):
+def test_a_gpu_decodes_what_pillow_does(tmp_path):
+    # colours in full size: how smaller ones are enlarged is each decoder's own, 8 levels apart
+    tree = write_tree(tmp_path, {"train": 5, "val": 2, "test": 2}, subsampling=0)
     cuda = torch.device("cuda", 0)
     data = folder(tree, decode="gpu").load()
     by_gpu = split_on(cuda, data, data.train)
