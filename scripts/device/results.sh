@@ -52,16 +52,15 @@ else
   sweep="$sweep recipe.baseline.epochs=60"
 fi
 
-# FOAD on VGG-16 as published: one baseline for the three, 160 epochs each; the first alone, for its time
-foad="model=vgg16 method=foad $half"
-carry_out foad_v2023 $foad
-job foad_v2022 $foad criterion.rule=v2022
-job foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
 # criteria at half of the MACs, with a full fine-tune; random channels and uniform widths beside them
 for criterion in l1 random foad thinet taylor hrank fpgm; do
   job "r56_$criterion" $sweep budget=macs criterion=$criterion
 done
 job r56_uniform $sweep method=uniform_width
+# FOAD on VGG-16 as published: one baseline, 160 epochs each; rule=v2022 with t=1 cuts as the rule of 2023 does
+foad="model=vgg16 method=foad $half"
+job foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
+job foad_v2023 $foad
 # the other methods whole, from FOAD's baseline where that is one of VGG-16
 same="model=vgg16 recipe=foad $half"
 job aofp_vgg16 $same method=aofp recipe=foad recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
@@ -71,7 +70,7 @@ job probability_mobilenet model=mobilenet_v1 method=probability $half
 job cac_resnet56 model=resnet56 method=cac $half ${REHEARSAL:+budget.keep=0.9 $quick}
 for seed in 1 2; do
   job foad_v2023-$seed $foad run.seed=$seed
-  job foad_v2022-$seed $foad criterion.rule=v2022 run.seed=$seed
+  job foad_v2022_t2-$seed $foad criterion.rule=v2022 criterion.t=2 run.seed=$seed
 done
 wait
 keep end
