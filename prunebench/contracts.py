@@ -8,7 +8,7 @@ training, a criterion or schedule gets an `Assignment` with the budget's `Limit`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -254,6 +254,23 @@ class Observer(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
+
+
+@runtime_checkable
+class RepeatingObserver(Observer, Protocol):
+    """An observer that does the same work on the same tensors at most steps: these can be recorded.
+
+    It waits for nothing there, draws nothing, and its `after_step` returns False.
+    """
+
+    def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
+        """Returns what tells a step's work from that of others; None where no other is alike.
+
+        Args:
+            epoch: counted from 0.
+            step: within the epoch, counted from 0.
+            steps: per epoch.
+        """
 
 
 class PruningObserver(Observer, Protocol):

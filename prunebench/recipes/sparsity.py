@@ -115,7 +115,7 @@ class Sparsity:
                 grads = [weight.grad for weight in weights if weight.grad is not None]
                 signs = torch._foreach_sign(weights)
                 torch._foreach_add_(grads, list(signs), alpha=self.phase.gamma_l1)
-            if moment.epoch >= HINGE_FROM * self.phase.epochs:
+            if self._pushes(moment.epoch):
                 chosen = candidates(self.hinges, self.phase.hinge_share, self.phase.hinge_over)
                 for hinge, classes in zip(self.hinges, chosen, strict=True):
                     self._push(hinge, classes)
@@ -128,6 +128,12 @@ class Sparsity:
             row = {"stage": f"{self.stage}-sparsity", "epoch": moment.epoch + 1}
             self.log({**row, "channels": len(z), **counts})
         return False
+
+    def repeats(self, epoch: int, step: int, steps: int) -> bool | None:
+        """Returns whether the hinge pushes; None at the step that ends with a count."""
+        if self.log is not None and self.read and step + 1 == steps:
+            return None
+        return self._pushes(epoch)
 
     def validating(self) -> AbstractContextManager[None]:
         """Returns a block that changes nothing."""
@@ -142,6 +148,9 @@ class Sparsity:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on as before."""
+
+    def _pushes(self, epoch: int) -> bool:
+        return epoch >= HINGE_FROM * self.phase.epochs
 
     def _push(self, hinge: Hinge, chosen: Tensor) -> None:
         """Adds the hinge's gradients to the candidates of one group, bool [size]."""
@@ -183,8 +192,8 @@ def _top(z: Tensor, count: int) -> Tensor:
 
 def _lowest(hinge: Hinge) -> Tensor:
     """Returns how many deviations below zero each class lies, float64 [size]; the least of all."""
-    z = torch.full((hinge.size,), torch.inf, dtype=torch.float64)
-    z = z.to(hinge.fronts[0][1].device)
+    device = hinge.fronts[0][1].device
+    z = torch.full((hinge.size,), torch.inf, dtype=torch.float64, device=device)
     with torch.no_grad():
         for norm, classes in hinge.fronts:
             assert norm.running_var is not None

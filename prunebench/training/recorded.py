@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from prunebench.contracts import RepeatingObserver
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
 from prunebench.training import distributed
@@ -34,12 +35,13 @@ WARM_UP = 3
 def recordable(stage: Stage, phase: Phase, *splits: Split) -> bool:
     """Whether the steps of a training can be recorded.
 
-    Observers look at each step anew, images that are read from a disk arrive at addresses of their
-    own, several processes meet on the way, and what float16's scaler decides is not tested.
+    Observers that prune look at each step anew, images that are read from a disk arrive at
+    addresses of their own, several processes meet on the way, and what float16's scaler decides is
+    not tested.
     """
     return (
         stage.recorder is not None
-        and not stage.observers
+        and all(isinstance(observer, RepeatingObserver) for observer in stage.observers)
         and distributed.size() == 1
         and phase.precision != "fp16"
         and all(isinstance(split, ResidentSplit) for split in splits)
@@ -61,12 +63,19 @@ class Replays:
         self._replay: dict[Hashable, Work] = {}
         self._failed = False
 
-    def do(self, key: Hashable, work: Work) -> None:
+    def do(self, key: Hashable | None, work: Work) -> None:
         """Does `work`, which changes tensors in place and is the same for every `key`.
+
+        Args:
+            key: what tells the work from other work; None where it is done but once.
+            work: what is to be done.
 
         Raises:
             TrainingError: it cannot be recorded, and the recorder insists.
         """
+        if key is None:
+            self._recorder.warm_up(work)
+            return
         if key not in self._replay and self._done[key] == WARM_UP and not self._failed:
             self._record(key, work)
         if key in self._replay:
@@ -116,7 +125,7 @@ class RecordedEpochs:
         for step in range(first, run.steps):
             images = images_at(step, len(self.train), run.phase.batch_size)
             seed_step(run)
-            self.replays.do(images, partial(self._step, images))
+            self.replays.do(self._kind(step, images), partial(self._step, images))
             count_step(run, images)
             yield
 
@@ -141,6 +150,14 @@ class RecordedEpochs:
         rates = [learning_rate(run.phase, begun + step, run.steps) for step in range(run.steps)]
         self.rates.copy_(torch.tensor(rates))
         self.now.fill_(run.step)
+
+    def _kind(self, step: int, images: int) -> Hashable | None:
+        """Returns what tells a step of so many images from others; None where none is alike."""
+        run, kinds = self.run, []
+        for observer in run.stage.observers:
+            assert isinstance(observer, RepeatingObserver)
+            kinds.append(observer.repeats(run.epoch, step, run.steps))
+        return None if None in kinds else (images, *kinds)
 
     def _places(self, size: int, images: int) -> Tensor:
         """Where the images of batch `now` lie, int64 [images], all before it being of `size`."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Progress
 from prunebench.training.loop import train
@@ -83,10 +84,17 @@ def test_recorded_steps_learn_what_unrecorded_ones_do(
 ) -> None:
     phase = replace(LONG, **changes)
     recorded = trained(phase, "on")
-    assert replays.count(8) == 13 * 3 - WARM_UP
-    assert replays.count(6) == 13 - WARM_UP
+    assert replays.count((8,)) == 13 * 3 - WARM_UP
+    assert replays.count((6,)) == 13 - WARM_UP
     assert replays.count(("val", 12)) == 13 - WARM_UP
     assert_alike(recorded, trained(phase, "off"), rel)
+
+
+def test_recorded_penalties_push_as_unrecorded_ones_do(replays: list[object]) -> None:
+    phase = replace(LONG, gamma_l1=0.01, gamma_hinge=0.02, hinge_share=0.5)
+    recorded = trained(phase, "on", observers=[Sparsity(phase, (3, 8, 8))])
+    assert {(8, False), (8, True)} <= set(replays)
+    assert_alike(recorded, trained(phase, "off", observers=[Sparsity(phase, (3, 8, 8))]), 1e-4)
 
 
 def test_a_replay_is_fed_by_the_seed_of_its_step() -> None:
