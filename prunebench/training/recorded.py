@@ -135,7 +135,8 @@ class RecordedEpochs:
         self.now.zero_()
         for start in range(0, len(self.val), size):
             images = min(size, len(self.val) - start)
-            self.replays.do(("val", images), partial(self._count, size, images))
+            kind = self._kind(0, images)  # what observers have put on the network is seen here, too
+            self.replays.do(kind and ("val", kind), partial(self._count, size, images))
         correct, seen = self.counts.tolist()
         return correct, seen
 

@@ -20,7 +20,6 @@ from torch.utils._pytree import tree_flatten
 from prunebench.checkpoints import Checkpoint
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
-from prunebench.recipes.sparsity import Sparsity
 from prunebench.training.loop import train
 from prunebench.training.recorder import host_draws
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, outcome, stage
@@ -234,25 +233,6 @@ def test_draws_on_the_host_are_seen(draw: Callable[[], object]) -> None:
     assert host_draws() == before
     draw()
     assert host_draws() != before
-
-
-@pytest.mark.parametrize("changes", [{"hinge_over": "group"}, {"hinge_over": "network"}])
-def test_steps_with_penalties_are_recorded(changes: dict[str, Any]) -> None:
-    phase = replace(
-        LONG, epochs=12, gamma_l1=0.01, l1_on="read", gamma_hinge=0.02, hinge_share=0.5, **changes
-    )
-    outcomes, counted = [], []
-    for recorder in (tapes := Tapes(), AsItComes(), None):
-        rows: list[Any] = []
-        penalties = Sparsity(phase, (3, 8, 8), stage="baseline", log=rows.append)
-        outcomes.append(trained(phase, recorder=recorder, observers=[penalties]))
-        counted.append(rows)
-    assert outcomes[0] == outcomes[1]
-    assert counted[0] == counted[1]
-    assert [row["z>=1"] for row in counted[0]] == [row["z>=1"] for row in counted[2]]
-    # the full batch without and with the hinge; the last batch ends with a count, as it comes
-    assert tapes.tapes == 2 + 1
-    assert tapes.counts == {"as it comes": 2 * 3 + 12 + 3, "replayed": 12 * 3 - 6 + 12 - 3}
 
 
 def test_nothing_is_recorded_where_something_looks_on() -> None:

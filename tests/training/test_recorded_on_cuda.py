@@ -86,7 +86,7 @@ def test_recorded_steps_learn_what_unrecorded_ones_do(
     recorded = trained(phase, "on")
     assert replays.count((8,)) == 13 * 3 - WARM_UP
     assert replays.count((6,)) == 13 - WARM_UP
-    assert replays.count(("val", 12)) == 13 - WARM_UP
+    assert replays.count(("val", (12,))) == 13 - WARM_UP
     assert_alike(recorded, trained(phase, "off"), rel)
 
 

@@ -98,6 +98,10 @@ class CacObserver:
             self._remove(step)
         return False
 
+    def repeats(self, epoch: int, step: int, steps: int) -> bool | None:
+        """Returns None while gates are drawn; afterwards nothing is left to do."""
+        return None if self.gating else True
+
     @contextmanager
     def validating(self) -> Iterator[None]:
         """Lets batch norms see the undisturbed network while the gates are on, and takes it back.

@@ -20,6 +20,8 @@ from prunebench.criteria.ranked import ranked
 from prunebench.errors import PruningError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from prunebench.contracts import Assignment
 
 
@@ -49,6 +51,7 @@ class SoftObserver:
         self.tied = tied_layers(work, budget) if tied else []
         self.groups = (*work.groups, *self.tied)
         self.chosen: Plan | None = None
+        self.zeroed: dict[nn.Parameter, Tensor] = {}  # weights, and where the latest plan has zeros
 
     # -- the protocol of the training loop -------------------------------------------------------
 
@@ -67,6 +70,13 @@ class SoftObserver:
                     "(torch.nn.utils.parametrize.remove_parametrizations), or choose another "
                     "schedule"
                 )
+        sites = [site for group in self.groups for site in group.producers]
+        weights = [network.get_parameter(site.name) for site in sites]
+        self.zeroed = {
+            weight: torch.zeros_like(weight, dtype=torch.bool)
+            for weight in weights
+            if weight.dim() > 1
+        }
         if self.zero_first:
             self._select(0)
         else:
@@ -74,17 +84,19 @@ class SoftObserver:
 
     def after_backward(self, moment: Moment) -> None:
         """Takes the gradients of zeroed filters away, if they are masked."""
-        if self.mask_gradients and self.chosen is not None:
-            for group in self.groups:
-                zero_filters(self.network, group, self.chosen.kept[group.name], gradients=True)
+        for weight, zeros in self.zeroed.items() if self.mask_gradients else ():
+            if weight.grad is not None:
+                weight.grad.masked_fill_(zeros, 0)
 
     def after_step(self, moment: Moment) -> bool:
         """Selects and zeroes when an epoch is over."""
-        epoch = moment.epoch + 1
-        due = epoch % self.every == 0 or epoch == self.work.epochs
-        if due and moment.step + 1 == moment.steps:
-            self._select(epoch)
+        if self._due(moment.epoch, moment.step, moment.steps):
+            self._select(moment.epoch + 1)
         return False
+
+    def repeats(self, epoch: int, step: int, steps: int) -> bool | None:
+        """Returns None at the step that ends with a selection."""
+        return None if self._due(epoch, step, steps) else True
 
     def validating(self) -> AbstractContextManager[None]:
         """Returns a block that changes nothing."""
@@ -100,6 +112,7 @@ class SoftObserver:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
         self.chosen = None if state["plan"] is None else Plan.from_json(state["plan"])
+        self._mark()
 
     # -- what it comes to ------------------------------------------------------------------------
 
@@ -117,14 +130,37 @@ class SoftObserver:
         """Returns nothing."""
         return {}
 
+    def _due(self, epoch: int, step: int, steps: int) -> bool:
+        """Returns whether a step, counted from 0 like its epoch, ends with a selection."""
+        last = (epoch + 1) % self.every == 0 or epoch + 1 == self.work.epochs
+        return last and step + 1 == steps
+
     def _select(self, epoch: int) -> None:
         """Ranks, chooses and zeroes."""
         before, self.chosen = self.chosen, self._choose()
-        for group in self.groups:
-            zero_filters(self.network, group, self.chosen.kept[group.name])
+        self._mark()
+        with torch.no_grad():
+            for weight, zeros in self.zeroed.items():
+                weight.masked_fill_(zeros, 0)
         cut = sum(group.size - len(self.chosen.kept[group.name]) for group in self.groups)
         row = {"stage": "selection", "epoch": epoch, "zeroed": cut}
         self.work.log({**row, "returned": returned(before, self.chosen)})
+
+    def _mark(self) -> None:
+        """Brings `zeroed` up to date with the latest plan, in place: recorded steps read it."""
+        for zeros in self.zeroed.values():
+            zeros.fill_(False)
+        if self.chosen is None:
+            return
+        for group in self.groups:
+            stays = torch.zeros(group.size, dtype=torch.bool)
+            stays[list(self.chosen.kept[group.name])] = True
+            for site in group.producers:
+                weight = self.network.get_parameter(site.name)
+                if weight in self.zeroed:  # biases and whatever else has a number per channel stay
+                    classes, zeros = site.classes.cpu(), self.zeroed[weight]
+                    gone = (classes >= 0) & ~stays[classes.clamp(min=0)]
+                    zeros.index_fill_(site.dim, gone.nonzero()[:, 0].to(zeros.device), True)
 
     def _choose(self) -> Plan:
         """Returns what would stay if the network were cut now."""
@@ -172,26 +208,6 @@ def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
                 name, size = f"{site.module}, tied", len(site.classes)
                 found[name] = ChannelGroup(name, size, (alone,), (), (), (), residual=True)
     return [*found.values()]
-
-
-def zero_filters(
-    network: nn.Module, group: ChannelGroup, kept: tuple[int, ...], *, gradients: bool = False
-) -> None:
-    """Zeroes, in place, all weights that produce a class of `group` outside `kept`.
-
-    Biases and whatever else has one number per channel stay. With `gradients` those of the weights
-    are zeroed in their place.
-    """
-    stays = torch.zeros(group.size, dtype=torch.bool)
-    stays[list(kept)] = True
-    for site in group.producers:
-        weight = network.get_parameter(site.name)
-        zeroed = weight.grad if gradients else weight
-        if weight.dim() > 1 and zeroed is not None:
-            classes = site.classes.cpu()
-            gone = (classes >= 0) & ~stays[classes.clamp(min=0)]
-            with torch.no_grad():
-                zeroed.index_fill_(site.dim, gone.nonzero()[:, 0].to(weight.device), 0)
 
 
 def returned(before: Plan | None, now: Plan) -> int:

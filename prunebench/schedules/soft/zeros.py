@@ -37,6 +37,10 @@ class ZerosStay:
         """Changes nothing."""
         return False
 
+    def repeats(self, epoch: int, step: int, steps: int) -> bool:
+        """Returns the same at every step."""
+        return True
+
     def validating(self) -> AbstractContextManager[None]:
         """Returns a block that changes nothing."""
         return nullcontext()

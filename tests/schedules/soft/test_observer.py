@@ -194,6 +194,7 @@ def test_tied_layers_are_zeroed_each_by_itself_and_stay():
     assert observer.plan().kept.keys() == {"first"}
     state = observer.state_dict()
     again = soft(network, rows, asked={"tied": True}, rounding="removed")
+    again.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
     again.load_state_dict(state)
     assert again.plan() == observer.plan()
     chosen = option("budget", "global_ranking", Budget, keep=0.5)
