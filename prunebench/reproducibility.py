@@ -52,19 +52,20 @@ def seed_draws(seed: int, device: torch.device) -> None:
 
 
 @contextmanager
-def cuda_math(*, exact: bool) -> Iterator[None]:
+def cuda_math(*, exact: bool, timed: bool = False) -> Iterator[None]:
     """Sets how CUDA computes float32 inside the block; a CPU computes the same either way.
 
     Args:
-        exact: False while training: TensorFloat-32 (10 bits of mantissa) and timed choice of the
-            convolution algorithms. True where outputs are compared or measured: neither. By
-            default cuDNN's convolutions use TensorFloat-32, so comparing needs this.
+        exact: False while training: TensorFloat-32 (10 bits of mantissa). True where outputs are
+            compared or measured: none. By default cuDNN's convolutions use TensorFloat-32, so
+            comparing needs this.
+        timed: whether cuDNN tries its algorithms for every new shape and takes the fastest.
     """
     import torch
 
     cudnn = torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.benchmark, torch.get_float32_matmul_precision()
-    cudnn.allow_tf32, cudnn.benchmark = not exact, not exact
+    cudnn.allow_tf32, cudnn.benchmark = not exact, timed
     torch.set_float32_matmul_precision("highest" if exact else "high")
     try:
         yield

@@ -44,6 +44,8 @@ def test_cuda_settings_are_put_back() -> None:
 
     before = now()
     with cuda_math(exact=False):
+        assert now() == (True, False, "high")
+    with cuda_math(exact=False, timed=True):
         assert now() == (True, True, "high")
         with cuda_math(exact=True):
             assert now() == (False, False, "highest")

@@ -1,7 +1,7 @@
 """The loop: resuming bit for bit, against a plain loop, and stopping where it diverges."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -526,3 +526,25 @@ def test_biases_move_as_much_faster_as_they_are_told_to() -> None:
         factor = 3 if name.endswith("bias") else 1
         torch.testing.assert_close(fast[name], factor * by, rtol=1e-3, atol=1e-7)
     assert any(name.endswith("bias") and bool(by.any()) for name, by in slow.items())
+
+
+@pytest.mark.parametrize(("before", "timed"), [(0, True), (1, False)])
+def test_algorithms_are_timed_where_enough_steps_are_left(
+    before: int, timed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prunebench.training.loop.TIMED_FROM", 3 * STEPS)
+    asked: list[dict[str, bool]] = []
+
+    @contextmanager
+    def noted(**how: bool) -> Iterator[None]:
+        asked.append(how)
+        yield
+
+    monkeypatch.setattr("prunebench.training.loop.cuda_math", noted)
+    checkpoint = Checkpoint(tmp_path / "c.pt", 0.0)
+    if before:
+        with pytest.raises(Killed):
+            train(network(), data(), PHASE, stage(checkpoint=checkpoint, observers=[KilledAt(2)]))
+    observers = [Shrinker()] if before else []
+    train(network(), data(), PHASE, stage(checkpoint=checkpoint, observers=observers))
+    assert asked[-1] == {"exact": False, "timed": timed}

@@ -32,7 +32,7 @@ LONG = replace(PHASE, epochs=13, lr=0.01)
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """No TensorFloat-32 and no timed choice of algorithms, which may differ from run to run."""
-    monkeypatch.setattr("prunebench.training.loop.cuda_math", lambda exact: cuda_math(exact=True))
+    monkeypatch.setattr("prunebench.training.loop.cuda_math", lambda **_: cuda_math(exact=True))
 
 
 @pytest.fixture
