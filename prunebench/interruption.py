@@ -8,6 +8,7 @@ else a run does stops at once, for it is either on disk already or done again.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,18 +42,26 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Request:
-    """The request under way; there is one, as a process has one set of signal handlers."""
+    """The request under way; there is one, as a process has one set of signal handlers.
+
+    It stands until the end, for `Interrupted` can get lost: a library raises an error of its own in
+    its place, and what arises in a finalizer Python tells and drops.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.answered = False
         self.holders = 0
         self.before: dict[int, object] = {}
 
     def arrive(self, number: int, _frame: FrameType | None) -> None:
-        """Handles signal `number`; Ctrl-C a second time does not wait."""
+        """Handles signal `number`; Ctrl-C a second time does not wait.
+
+        What stops already is left to save what it has: some who end a program tell it twice.
+        """
         hurry = number == signal.SIGINT == self.signal
         self.signal = number
-        if hurry or not self.holders:
+        if hurry or not (self.holders or isinstance(sys.exception(), Interrupted)):
             stop_if_asked()
 
 
@@ -73,11 +82,23 @@ def listening() -> Iterator[None]:
     for number in _REQUEST.before:
         signal.signal(number, _REQUEST.arrive)
     try:
-        yield
+        with answering():
+            yield
     finally:
         for number, handler in found.items():
             signal.signal(number, handler)
-        _REQUEST.signal = None
+        _REQUEST.signal, _REQUEST.answered, _REQUEST.holders = None, False, 0
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Raises `Interrupted` from the block in the place of an error that it has become there."""
+    try:
+        yield
+    except Exception:
+        if _REQUEST.answered:
+            stop_if_asked()
+        raise
 
 
 @contextmanager
@@ -89,6 +110,16 @@ def held(holds: bool = True) -> Iterator[None]:
     finally:
         _REQUEST.holders -= holds
     stop_if_asked()
+
+
+def finish() -> None:
+    """Lets what follows come to its end: a signal from here on is too late, and stops nothing.
+
+    Raises:
+        Interrupted: one came before.
+    """
+    stop_if_asked()
+    _REQUEST.holders += 1
 
 
 def asked() -> bool:
@@ -105,11 +136,13 @@ def stop_if_asked() -> None:
     Raises:
         Interrupted: nobody but us handles the signal.
     """
-    number, _REQUEST.signal = _REQUEST.signal, None
+    number = _REQUEST.signal
     if number is None:
         return
     before = _REQUEST.before.get(number)
     if callable(before) and before is not signal.default_int_handler:
+        _REQUEST.signal = None
         before(number, None)
     else:
+        _REQUEST.answered = True
         raise Interrupted(number)

@@ -6,6 +6,8 @@ torch is imported only once a job runs, and what a verb needs only where it is t
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -146,6 +148,7 @@ def checked(cfg: DictConfig) -> Run:
 
 def main() -> None:
     """Entry point of the ``prunebench`` command; user mistakes exit with 2."""
+    atexit.register(gc.freeze)  # else Python looks through all of torch once more before it ends
     try:
         answer(sys.argv[1:])
         sys.stdout.flush()

@@ -86,8 +86,12 @@ def check(words: Sequence[str]) -> int:
     from prunebench.export import check as checking
 
     try:
-        for line in checking.check(asked.file):
-            _print(line)
+        with listening():
+            for line in checking.check(asked.file):
+                _print(line)
+    except Interrupted as stopped:
+        sys.stderr.write(f"prunebench: {stopped}\n")
+        return stopped.code
     except checking.AlteredError as error:
         sys.stderr.write(f"prunebench: {error}\n")
         return 1

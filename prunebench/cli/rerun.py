@@ -17,6 +17,7 @@ from prunebench.cli.leftovers import remove_unused
 from prunebench.cli.mistakes import say
 from prunebench.config import Run, load
 from prunebench.errors import ConfigError, DataError, require
+from prunebench.interruption import Interrupted
 from prunebench.options import conf_dir, read_option
 from prunebench.records import REPORT, Report
 from prunebench.records.equality import first_difference, other_surroundings
@@ -51,9 +52,9 @@ def main(words: Sequence[str]) -> int:
     require_same_files(before, run)
     try:
         carry_out(run, before, folder)
-    except KeyboardInterrupt:
-        say(f"interrupted; prunebench rerun {asked.report} --into {folder} goes on")
-        return 130
+    except Interrupted as stopped:
+        say(f"{stopped}; prunebench rerun {asked.report} --into {folder} goes on")
+        return stopped.code
     difference = first_difference(before, read(folder / REPORT))
     sys.stdout.write(f"{f'not equal: {difference}' if difference else 'equal'}\n")
     return int(bool(difference))

@@ -28,6 +28,7 @@ from prunebench.export.named import format_of
 from prunebench.export.normalised import Normalised, expected
 from prunebench.export.source import Source
 from prunebench.export.timings import timings
+from prunebench.interruption import finish
 from prunebench.measure.conventions import conventions
 from prunebench.measure.engines import Runner
 from prunebench.records.environment import environment
@@ -102,6 +103,7 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
         kind.carry(draft, certificates.written(certificates.sealed(made)))
         files = {path.name: certificates.file_digest(path) for path in kind.files(draft)}
         made = certificates.sealed(made, files)
+        finish()  # a file without its certificate, or with an older one, would be neither
         for path in kind.files(draft):
             os.replace(path, folder / path.name)
     write_bytes(certificates.beside(wanted.file), certificates.written(made).encode())

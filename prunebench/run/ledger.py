@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from prunebench.checkpoints import Checkpoint, load, save
+from prunebench.interruption import stop_if_asked
 
 
 class Ledger:
@@ -45,6 +46,7 @@ class Ledger:
 
         Raises:
             CheckpointError: the stage's file is damaged.
+            Interrupted: the run was asked to stop while it computed.
         """
         self.under_way = name
         path = self.folder / f"{name}.pt"
@@ -52,6 +54,7 @@ class Ledger:
         if not path.exists():
             start = perf_counter()
             result = compute(Checkpoint(partial, every_seconds=self.every_seconds))
+            stop_if_asked()  # it may have gone another way because it was
             save(path, {"seconds": perf_counter() - start, **result})
         partial.unlink(missing_ok=True)
         done = load(path)

@@ -16,7 +16,7 @@ from prunebench.config import Run
 from prunebench.config.fit import check_fit
 from prunebench.config.launched import launched
 from prunebench.config.secrets import unsaid
-from prunebench.interruption import listening
+from prunebench.interruption import answering, listening
 from prunebench.records.attempts import begin, changes
 from prunebench.records.environment import environment
 from prunebench.records.metrics import MetricsLog
@@ -82,7 +82,7 @@ def carry_out(
         if folder.finished is None:
             if not folder.fresh:
                 progress.note(f"going on with the run in {folder.path}")
-            with failure_recorded(run, folder, refusals=bool(label.sweep)):
+            with failure_recorded(run, folder, refusals=bool(label.sweep)), answering():
                 report = execute(run, folder, progress, label)
             records.finish(folder.path, report)
         else:

@@ -38,7 +38,17 @@ def changed(report, change):
     report.write_text(json.dumps(values))
 
 
-def test_a_run_is_repeated_and_equal(prunebench, tmp_path, report):
+#: a command whose run is told to stop as it begins
+STOPPED = """
+import signal
+from prunebench import cli
+from prunebench.run import runner
+runner.execute = lambda *_: signal.raise_signal(signal.SIGTERM)
+cli.main()
+"""
+
+
+def test_a_run_is_repeated_and_equal(prunebench, python, tmp_path, report):
     (tmp_path / "a.npz").rename(tmp_path / "moved.npz")
     changed(report, lambda values: values["config"]["run"].pop("processes"))  # as in older ones
     changed(report, lambda values: values["environment"].update(torch="2.0.0"))
@@ -47,6 +57,10 @@ def test_a_run_is_repeated_and_equal(prunebench, tmp_path, report):
     assert "not as it was: torch 2.0.0 in the report, " in done.stderr
     assert "baseline: trained in this run" in done.stderr
     again = json.loads((tmp_path / "again" / "report.json").read_text())
+    words = ["rerun", "report.json", "dataset.path=moved.npz", "--into", "other"]
+    stopped = python.run("-c", STOPPED, *words, cwd=tmp_path)
+    said = "interrupted by SIGTERM; prunebench rerun report.json --into other goes on"
+    assert (stopped.returncode, stopped.stderr.splitlines()[-1]) == (75, f"prunebench: {said}")
     assert again["digest"] == json.loads(report.read_text())["digest"]
     # the folder itself will do, and what has been done in it is not done again
     changed(tmp_path / "again" / "report.json", _one_less_right)

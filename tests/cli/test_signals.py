@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from prunebench import interruption
+from prunebench.run.ledger import Ledger
 from prunebench.records import Report, from_json
 from prunebench.records.equality import first_difference
 from prunebench.records.metrics import read_metrics
@@ -108,6 +109,75 @@ def test_a_second_ctrl_c_does_not_wait():
         signal.raise_signal(signal.SIGINT)
         pytest.fail("went on")
     assert stopped.value.code == interruption.BY_HAND
+
+
+def become(error):
+    """Ends as a library does that makes an error of its own of whatever arises in it."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException:  # noqa: BLE001 - as torch's loaders have it
+        raise error from None
+
+
+def test_what_libraries_make_of_it_is_told_as_what_it_was():
+    with pytest.raises(interruption.Interrupted) as stopped, interruption.listening():
+        become(OSError("the file is damaged"))
+    assert stopped.value.code == interruption.START_AGAIN
+
+
+def test_an_error_before_the_answer_is_told_as_such():
+    with pytest.raises(OSError, match="disk full"), interruption.listening(), interruption.held():
+        signal.raise_signal(signal.SIGTERM)
+        raise OSError("disk full")
+
+
+def test_what_was_done_in_the_place_of_stopping_is_not_kept(tmp_path):
+    def compute(_):
+        try:
+            become(RuntimeError("no code can be followed here"))
+        except RuntimeError:
+            return {"fallback": 1}
+
+    with pytest.raises(interruption.Interrupted), interruption.listening():
+        Ledger(tmp_path, every_seconds=0).do("prune", compute)
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_is_told_twice_saves_in_peace():
+    saved = []
+    with pytest.raises(interruption.Interrupted), interruption.listening():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)  # as timeout(1) does
+            saved.append(True)
+    assert saved
+
+
+#: a run in which torch reports a mistake of the network where a signal arrived
+MISTAKEN = """
+import signal
+from prunebench import cli
+from prunebench.errors import ConfigError
+from prunebench.run import runner
+
+def execute(*_):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException as error:
+        raise ConfigError("the network cannot be followed") from error
+
+runner.execute = execute
+cli.main()
+"""
+
+
+def test_a_run_that_stops_so_is_recorded_as_interrupted(python, tmp_path):
+    done = python.run("-c", MISTAKEN, *LONG, cwd=tmp_path)
+    assert done.returncode == interruption.START_AGAIN, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("prunebench: interrupted by SIGTERM; what was ")
+    failure = json.loads((tmp_path / "outputs" / "a" / "failure.json").read_text())
+    assert (failure["kind"], failure["traceback"]) == ("interrupted", "")
 
 
 def test_what_is_ignored_stays_ignored():

@@ -52,6 +52,23 @@ def test_cfg_job_prints_the_composed_configuration(command):
     assert "shortcut:" in done.stdout
 
 
+#: does what is typed, and prints whether Python need not look through it all before it ends
+LAST = """
+import atexit
+import gc
+from prunebench.cli import main
+gc.unfreeze()
+main()
+atexit._run_exitfuncs()
+print("FROZEN", gc.get_freeze_count() > 10_000)
+"""
+
+
+def test_what_is_done_ends_at_once(torch_free, tmp_path):
+    done = torch_free.run("-c", LAST, "--version", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "FROZEN True", done.stderr
+
+
 def test_tab_completes_options(command):
     done = command("-sc", "query=bash", COMP_LINE="prunebench criterion=fo", COMP_POINT="23")
     assert done.returncode == 0, done.stderr

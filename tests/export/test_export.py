@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import slimmed
 from prunebench.cli import export as verb
 from prunebench.datasets import DatasetSpec
+from prunebench.errors import CheckpointError
 from prunebench.export.draft import draft_folder
 from prunebench.interruption import START_AGAIN
 from prunebench.measure import engines, macs, params
@@ -387,6 +389,58 @@ def test_a_killed_export_leaves_nothing_or_is_swept(run, prunebench, tmp_path):
         assert busy.is_dir()
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["slim.safetensors", "slim.safetensors.certificate.json"]
+
+
+def safetensors(run, folder):
+    """What exports `run` to `folder`, and what is there then."""
+    file = folder / "slim.safetensors"
+    words = [str(run), "--format", "safetensors", "-o", str(file), "--latency", "none"]
+    return verb.main(words), [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_export_that_torch_takes_the_signal_from_leaves_nothing(
+    run, tmp_path, monkeypatch, capsys, told
+):
+    from prunebench.export import tensors
+
+    real = tensors.opened
+
+    def opened(path, shape):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            if told:
+                raise CheckpointError(f"{path} is damaged") from error
+        return real(path, shape)
+
+    monkeypatch.setattr(tensors, "opened", opened)
+    assert safetensors(run, tmp_path) == (START_AGAIN, [])
+    assert capsys.readouterr().err == "prunebench: interrupted by SIGTERM; nothing was written\n"
+
+
+def test_a_file_never_stays_without_its_certificate(run, tmp_path, monkeypatch):
+    real = os.replace
+
+    def replace(*places):
+        signal.raise_signal(signal.SIGTERM)
+        real(*places)
+
+    monkeypatch.setattr(os, "replace", replace)
+    code, left = safetensors(run, tmp_path)  # which was all but done
+    assert (code, len(left)) == (0, 2)
+
+
+def test_a_check_that_is_stopped_says_nothing_of_the_file(copy, monkeypatch, capsys):
+    def load(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise RuntimeError("We ran into an error when deserializing") from error
+
+    monkeypatch.setattr(torch.export, "load", load)
+    code, _, said = checked(capsys, copy / "torch_export.pt2")
+    assert (code, said) == (START_AGAIN, "prunebench: interrupted by SIGTERM\n")
 
 
 def test_timings_name_engine_and_batch(run, tmp_path, capsys):
