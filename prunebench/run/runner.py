@@ -16,7 +16,7 @@ from prunebench.config import Run
 from prunebench.config.fit import check_fit
 from prunebench.config.launched import launched
 from prunebench.config.secrets import unsaid
-from prunebench.interruption import answering, listening
+from prunebench.interruption import answering, finish, listening
 from prunebench.records.attempts import begin, changes
 from prunebench.records.environment import environment
 from prunebench.records.metrics import MetricsLog
@@ -84,6 +84,7 @@ def carry_out(
                 progress.note(f"going on with the run in {folder.path}")
             with failure_recorded(run, folder, refusals=bool(label.sweep)), answering():
                 report = execute(run, folder, progress, label)
+                finish()  # a signal that comes now finds a run that is done
             records.finish(folder.path, report)
         else:
             text = folder.finished.read_text(encoding="utf-8")
