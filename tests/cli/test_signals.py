@@ -6,10 +6,10 @@ import signal
 import pytest
 
 from prunebench import interruption
-from prunebench.run.ledger import Ledger
-from prunebench.records import Report, from_json
+from prunebench.records import Report, from_json, to_json
 from prunebench.records.equality import first_difference
 from prunebench.records.metrics import read_metrics
+from prunebench.run.ledger import Ledger
 
 #: a checkpoint is written by the last epoch's end or a signal alone
 LONG = [
@@ -178,6 +178,32 @@ def test_a_run_that_stops_so_is_recorded_as_interrupted(python, tmp_path):
     assert done.stderr.splitlines()[-1].startswith("prunebench: interrupted by SIGTERM; what was ")
     failure = json.loads((tmp_path / "outputs" / "a" / "failure.json").read_text())
     assert (failure["kind"], failure["traceback"]) == ("interrupted", "")
+
+
+#: a run that is told to stop while its report is written
+DONE = """
+import signal, sys
+from pathlib import Path
+from prunebench import cli, records
+from prunebench.run import runner
+
+text, write = Path(sys.argv.pop(1)).read_text(), records.finish
+
+def finish(*which):
+    signal.raise_signal(signal.SIGTERM)
+    write(*which)
+
+records.finish = finish
+runner.execute = lambda *_: records.from_json(records.Report, text, "")
+cli.main()
+"""
+
+
+def test_a_run_that_is_done_ends_as_such(python, tmp_path, undisturbed):
+    (tmp_path / "made.json").write_text(to_json(undisturbed))
+    done = python.run("-c", DONE, "made.json", *LONG, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert report_in(tmp_path / "outputs" / "a") == undisturbed
 
 
 def test_what_is_ignored_stays_ignored():
