@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,12 @@ def load(path: Path) -> dict[str, Any]:
     if hashlib.sha256(archive).hexdigest().encode() != comment[len(_LABEL) :]:
         raise CheckpointError(f"{path} is damaged: its digest does not match")
     require_modest(archive, path)
-    state: dict[str, Any] = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(
+            io.BytesIO(archive), map_location="cpu", weights_only=True
+        )
+    except pickle.UnpicklingError:
+        raise CheckpointError(f"{path} holds more than tensors, numbers and strings") from None
     return state
 
 

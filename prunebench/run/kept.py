@@ -49,7 +49,7 @@ def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
     measured = context.measured(stage, network)
     if not context.data.damaged.found:  # whose names the next run would not meet
         with suppress(OSError):  # somebody else's store, or a full disk
-            said = answers.read_bytes() if answers.exists() else b""
+            said = answers.read_bytes() if answers.exists() else None
             checkpoints.save(place, {"measurement": measured, "answers": said})
     return measured
 

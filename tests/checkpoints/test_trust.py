@@ -30,6 +30,12 @@ def test_a_slim_file_imports_no_module(tmp_path, monkeypatch):
         slimmed.load(tmp_path / "slim.pt")
 
 
+def test_what_pickle_would_build_is_refused_in_one_line(tmp_path):
+    checkpoints.save(tmp_path / "slim.pt", {"answers": b""})
+    with pytest.raises(CheckpointError, match=r"slim.pt holds more than tensors, numbers and str"):
+        checkpoints.load(tmp_path / "slim.pt")
+
+
 def test_an_archive_of_too_many_members_is_not_unfolded(tmp_path, monkeypatch):
     monkeypatch.setattr("prunebench.archives.MANY", 20)
     checkpoints.save(tmp_path / "many.pt", {f"k{i}": torch.zeros(1) for i in range(20)})

@@ -1,8 +1,11 @@
 """The measurement of a stored baseline is made once for all runs of a machine that share it."""
 
 import json
+from types import SimpleNamespace as Some
 
 import torch
+
+from prunebench.run import kept
 
 TINY = [
     "model=mlp_512_512", "model.widths=[8,4]", "dataset=digits", "dataset.size=8",
@@ -28,9 +31,9 @@ def test_it_is_shared_where_it_holds_and_made_anew_where_not(prunebench, tmp_pat
     assert baseline_in(tmp_path / "a") == baseline_in(tmp_path / "b")
     assert not run("c", "criterion=random", "run.latency_batch=2")
     [entry] = (tmp_path / "outputs" / "baselines").iterdir()
-    kept = sorted((entry / "measured").iterdir())
-    assert len(kept) == 2
-    for path in kept:
+    files = sorted((entry / "measured").iterdir())
+    assert len(files) == 2
+    for path in files:
         path.write_bytes(path.read_bytes()[:-100])  # damaged
     assert not run("d", "criterion=l2")
     assert baseline_in(tmp_path / "d")[0]["test"] == baseline_in(tmp_path / "a")[0]["test"]
@@ -45,3 +48,16 @@ def test_it_is_shared_where_it_holds_and_made_anew_where_not(prunebench, tmp_pat
     torch.save(weights, tmp_path / "given.pt")
     assert not run("h", "criterion=l1", given)
     assert not run("i", "criterion=l1", given, "baseline.store=false")
+
+
+def test_so_is_one_that_leaves_no_answers_as_of_faces(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "place_of", lambda *_: tmp_path / "kept.pt")
+    said, data = [], Some(damaged=Some(found=[]))
+    run = Some(baseline=Some(store=True))
+    for _ in range(2):
+        context = Some(
+            run=run, folder=tmp_path, data=data, progress=Some(note=said.append),
+            measured=lambda *_: "figures",
+        )  # fmt: skip
+        assert kept.measurement(context, "baseline", torch.nn.ReLU()) == "figures"
+    assert said == [SAID]
