@@ -22,6 +22,7 @@ def test_a_run_hands_over_validation_accuracy_and_macs(make_report):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Deprecated API features:DeprecationWarning")  # of optuna 2's
 def test_a_search_goes_on_with_its_study(prunebench, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     refused = prunebench(*TINY, "dataset.val_size=0", "hydra.sweeper.n_trials=1")
