@@ -90,7 +90,7 @@ def option(group: str, name: str, base: type, **changes: Any) -> Any:
     path = folder / f"{name}.yaml"
     if not path.exists():
         raise ConfigError(unknown(f"{group}={name}", [file.stem for file in folder.glob("*.yaml")]))
-    values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    values = OmegaConf.to_container(OmegaConf.create(read_option(path)), resolve=True)
     assert isinstance(values, dict)
     return component(group, {str(k): v for k, v in {**values, **changes}.items()}, base)
 

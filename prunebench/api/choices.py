@@ -90,7 +90,8 @@ def chosen_budget(
         'budget="macs_params", macs=0.5, params=0.5 is one for both',
     )
     name = asked or (short[0] if short else "own" if criterion.decides else "uniform")
-    require(name in known("budget"), _unknown("budget", name))
+    if name not in known("budget"):
+        raise ConfigError(_unknown("budget", name))
     renamed = {("keep" if [key] == short else key): value for key, value in keys.items()}
     valid = sorted(read_option(conf_dir() / "budget" / f"{name}.yaml").keys() - {"_target_"})
     for key in renamed.keys() - set(valid):
@@ -127,7 +128,8 @@ def _unknown(group: str, name: str) -> str:
 def _chosen(group: str, asked: object, base: type[Part]) -> Part:
     """Returns an option that is given as a name or as an object."""
     if isinstance(asked, str):
-        require(asked in option_names(group, [conf_dir()]), _unknown(group, asked))
+        if asked not in option_names(group, [conf_dir()]):
+            raise ConfigError(_unknown(group, asked))
         built: Part = option(group, asked, base)
         return built
     if isinstance(asked, type) and issubclass(asked, base):

@@ -13,6 +13,7 @@ from prunebench.channels.example import Example, changed, one_image
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.scripted import scripts_freeze
 from prunebench.channels.labels.tensors import along, labels_of, put
+from prunebench.channels.members import named_modules
 from prunebench.channels.mode import in_mode
 from prunebench.channels.tensors import tensors_in
 from prunebench.channels.untouched import untouched
@@ -39,6 +40,12 @@ def freeze_outputs(labeller: Labeller, result: Any) -> None:
         labeller.ids.freeze(labels_of(out) >> 1, "the output of the network")
 
 
+def uncompile(model: nn.Module) -> None:
+    """Lets what ``module.compile()`` leads elsewhere run as Python until `untouched` ends."""
+    for _, module in named_modules(model):
+        vars(module).pop("_compiled_call_impl", None)
+
+
 @contextmanager
 def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -> Iterator[None]:
     """Follows forwards of `model`, by default in eval mode; leaves the model as it was.
@@ -55,6 +62,7 @@ def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -
             scripts_freeze(labeller),
             labeller,
         ):
+            uncompile(model)
             yield
     except (NotImplementedError, TypeError) as error:
         where = labeller.stuck or "the forward of the network"

@@ -189,7 +189,8 @@ class Labeller(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Keeps `stack` up to date while a forward runs."""
-        original = nn.Module.__call__
+        # not __call__, a slot: to set it takes going through all classes of modules, a thousand
+        original = nn.Module._call_impl
         labeller = self
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -222,11 +223,11 @@ class Labeller(TorchFunctionMode):
                 labeller.returned(result, name, nth)
             return result
 
-        nn.Module.__call__ = call  # type: ignore[method-assign]
+        nn.Module._call_impl = call  # type: ignore[method-assign]
         try:
             yield
         finally:
-            nn.Module.__call__ = original  # type: ignore[method-assign]
+            nn.Module._call_impl = original  # type: ignore[method-assign]
 
     @property
     def running(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn, overrides
 
+from prunebench.channels.labels.forward import uncompile
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.steps import Entered, Seen
@@ -103,6 +104,7 @@ class _Mender:
         nodes = LabelledNodes(original, graph, labeller, recheck)
         given = _arguments(original, entered)
         with untouched(original), in_mode(original), labeller.watching(), labeller:
+            uncompile(original)
             nodes.run(*given)
         return nodes
 
