@@ -30,7 +30,19 @@ def recurrent(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
         _read(run, name, x, row, w)
     others = [w for w in tensors_in(weights) if w.dim() == 2 and all(w is not r for r in readers)]
     run.tape.fixed_macs += x.shape[:-1].numel() * sum(w.numel() for w in others)  # once a step
-    return run.run(func, args, kwargs)
+    return first_step(run, name, func, args, kwargs)
+
+
+def first_step(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Runs one step of a recurrent layer without data: all are alike, and torch is slow at each."""
+    x = args[0]
+    if x.dim() != 3 or len(args) != 9 or x.numel() == 0:  # packed sequences
+        return run.run(func, args, kwargs)
+    time = 1 if args[8] else 0  # batch_first
+    out, *state = run.run(func, (x.narrow(time, 0, 1), *args[1:]), kwargs)
+    steps = out.transpose(0, time)
+    whole = steps.new_empty(x.size(time), *steps.shape[1:]).transpose(0, time)
+    return whole, *state
 
 
 def _read(run: Labeller, name: str, x: Tensor, row: Tensor, w: Tensor) -> None:

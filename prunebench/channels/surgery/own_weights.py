@@ -22,6 +22,7 @@ from prunebench.channels.labels.elementwise import elementwise, unary
 from prunebench.channels.labels.forward import following
 from prunebench.channels.labels.labeller import Labeller, Rules
 from prunebench.channels.labels.norms import batch_norm
+from prunebench.channels.labels.recurrent import first_step, recurrent
 from prunebench.channels.labels.rules import RULES, assignment, decision, no_tensor
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
@@ -40,7 +41,11 @@ def ignored(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 #: rules that ask tensors for something, and those that know the shape of a result faster than torch
 _KEPT = (no_tensor, decision, assignment, unary, elementwise, batch_norm)
-UNLABELLED: Rules = {"": ignored, **{name: rule for name, rule in RULES.items() if rule in _KEPT}}
+UNLABELLED: Rules = {
+    "": ignored,
+    **{name: rule for name, rule in RULES.items() if rule in _KEPT},
+    **{name: first_step for name, rule in RULES.items() if rule is recurrent},
+}
 
 
 def leads_out(model: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels import Plan, trace
 
@@ -39,6 +40,19 @@ def test_multiply_adds_of_the_input_follow_the_channels() -> None:
     cmap = trace(Reader(nn.LSTM, nn.ReLU()), torch.randn(1, 3, 8, 8))
     less = cmap.macs(Plan({})) - cmap.macs(Plan({"b": range(15)}))
     assert less == 12 * 9 * 64 + 8 * 4 * 7  # a row of b, a column of the gates in 8 steps
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [(nn.LSTM, {"proj_size": 3, "batch_first": True}), (nn.GRU, {"num_layers": 2, "bias": False})],
+)
+def test_what_goes_from_step_to_step_is_counted_in_each(kind, more) -> None:
+    layer, sequence = kind(4, 7, **more), torch.randn(1, 5, 4)
+    made = trace(layer, sequence)
+    with FlopCounterMode(display=False) as counter:
+        out, _ = layer.to("meta")(sequence.to("meta"))
+    assert 2 * made.macs(Plan({})) == counter.get_total_flops()
+    assert out.shape[:2] == (1, 5)
 
 
 class Initial(nn.Module):
