@@ -149,8 +149,9 @@ def test_a_killed_training_ends_bit_for_bit_where_it_would_have(
     phase = replace(PHASE, **changes, accumulate=2, nesterov=False, lr=0.01)
     net, observer = network(), Shrinker()
     expected = outcome(net, train(net, data(), phase, stage(observers=[observer])))
-    # before the first step, in the middle, at an epoch's first and last step, twice, thrice
-    for number, moments in enumerate(([0], [1], [3], [4], [6], [11], [2, 5], [1, 1, 7])):
+    # before the first step, in the middle, at an epoch's first and last step; since the last kill:
+    # after steps 0, 1, 6 and 11 of one training, 3, 4 and 7 of another, 1, 2 and 9 of a third
+    for number, moments in enumerate(([0, 1, 5, 5], [3, 1, 3], [1, 1, 7])):
         got, again = run_killed(tmp_path / str(number), moments, phase)
         assert got == expected, moments
         assert (again.calls, again.total.item()) == (12, observer.total.item())

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,16 @@ def trained(network: nn.Module, watching: Any, checkpoint: Checkpoint | None = N
     return [history, [value.tolist() for value in network.state_dict().values()]]
 
 
+@cache
+def unwatched(build: Any) -> list[Any]:
+    return trained(build(), None)
+
+
 @pytest.mark.parametrize("bn_mode", ["own", "base"])
 @pytest.mark.parametrize("estimator", ["mean", "gram"])
 @pytest.mark.parametrize("build", [resnet, chain])
 def test_scoring_changes_no_bit_of_the_training(build, estimator, bn_mode):
-    plain = build()
-    expected = trained(plain, None)
+    expected = unwatched(build)
     network, rows = build(), []
     # with theta=0 nothing that answers at all can go
     watching = observer(
@@ -269,17 +274,16 @@ def test_a_killed_search_goes_on_bit_for_bit_in_the_middle_of_a_half(tmp_path: P
     network = resnet()
     first = observer(network, **changes)
     expected = [*trained(network, first), first.plan()]
-    for number, deaths in enumerate(([3], [2, 7])):
-        checkpoint = Checkpoint(tmp_path / f"{number}.pt", 0.0)
-        for after in deaths:
-            network = resnet()
-            with pytest.raises(Killed):
-                trained(network, dying(network, after), checkpoint)
+    checkpoint = Checkpoint(tmp_path / "search.pt", 0.0)
+    for after in (2, 1, 6):  # since the last death, so after steps 2, 3 and 9
         network = resnet()
-        with torch.no_grad():
-            network.linear.weight.add_(1)
-        again = observer(network, **changes)
-        assert [*trained(network, again, checkpoint), again.plan()] == expected, deaths
+        with pytest.raises(Killed):
+            trained(network, dying(network, after), checkpoint)
+    network = resnet()
+    with torch.no_grad():
+        network.linear.weight.add_(1)
+    again = observer(network, **changes)
+    assert [*trained(network, again, checkpoint), again.plan()] == expected
 
 
 def test_layers_take_turns():

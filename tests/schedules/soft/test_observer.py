@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -255,11 +256,16 @@ def test_every_second_epoch_and_always_the_last():
     assert [row["epoch"] for row in rows] == [2, 3]
 
 
-@pytest.mark.parametrize("death", [(0, 2), (0, 4), (1, 0), (1, 4), (3, 4)])
-def test_it_resumes_bit_for_bit(tmp_path, death):
+@cache
+def undisturbed():
     network = fresh()
     observer = watched(network, [])
-    done, expected = trained(network, observer)
+    return observer, *trained(network, observer)
+
+
+@pytest.mark.parametrize("death", [(0, 2), (0, 4), (1, 0), (1, 4), (3, 4)])
+def test_it_resumes_bit_for_bit(tmp_path, death):
+    observer, done, expected = undisturbed()
     checkpoint = Checkpoint(tmp_path / "state.pt", 0.0)
     network = fresh()
     dying = watched(network, [])
