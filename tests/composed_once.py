@@ -1,20 +1,31 @@
 """Hydra composes in half the time where one process, or the forks of one, compose many times."""
 
 import pickle
+from itertools import takewhile
+from types import SimpleNamespace
 
 
 def hasten():
-    """Lets Hydra read what prunebench and Hydra ship once in a process.
+    """Lets Hydra read what prunebench and Hydra ship once in a process, and merge its own once.
 
     What users add may change between two compositions, and is read each time.
     """
     from hydra._internal import defaults_list
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_repository import ConfigRepository
 
     from prunebench.options import conf_dir
 
     defaults_list._create_interpolation_map = where_asked(defaults_list._create_interpolation_map)
     ConfigRepository.load_config = read_once(ConfigRepository.load_config, str(conf_dir()))
+    merge_once(ConfigLoaderImpl, str(conf_dir()))
+
+
+def sources_of(repository, shipped):
+    """Where `repository` reads; None where a user's folder is among it."""
+    sources = tuple((source.scheme(), source.path) for source in repository.get_sources())
+    ours = all(scheme != "file" or folder == shipped for scheme, folder in sources)
+    return sources if ours else None
 
 
 def read_once(load, shipped):
@@ -22,8 +33,7 @@ def read_once(load, shipped):
     read = {}
 
     def load_config(self, config_path):
-        sources = tuple((source.scheme(), source.path) for source in self.sources)
-        if any(scheme == "file" and folder != shipped for scheme, folder in sources):
+        if (sources := sources_of(self, shipped)) is None:
             return load(self, config_path)
         if (sources, config_path) not in read:
             read[sources, config_path] = pickle.dumps(load(self, config_path))
@@ -40,3 +50,24 @@ def where_asked(create):
         return create(overrides, defaults, self_added) if asked else None
 
     return create_map
+
+
+def merge_once(loader, shipped):
+    """Lets `loader` begin with what Hydra's own defaults, which come first, merge to."""
+    merge, read = loader._compose_config_from_defaults_list, loader._load_single_config
+    merged = {}
+
+    def merge_all(self, defaults, repo):
+        own = [*takewhile(lambda default: default.config_path.startswith("hydra/"), defaults)]
+        if (sources := sources_of(repo, shipped)) is None:
+            return merge(self, defaults, repo)
+        key = (sources, *((default.config_path, default.package) for default in own))
+        if key not in merged:
+            merged[key] = pickle.dumps(merge(self, own, repo))
+        begun = SimpleNamespace(config_path="hydra", config=pickle.loads(merged[key]))
+        return merge(self, [begun, *defaults[len(own) :]], repo)
+
+    def read_one(self, default, repo):
+        return default if isinstance(default, SimpleNamespace) else read(self, default, repo)
+
+    loader._compose_config_from_defaults_list, loader._load_single_config = merge_all, read_one
