@@ -11,6 +11,7 @@ two files, tells what to run, and is told pid and exit code.
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -23,10 +24,13 @@ import sys
 import threading
 import time
 import weakref
+from dataclasses import is_dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 #: process -> the connection on which to tell how it ends
 RUNNING = {}
+LARGE, COLLAPSE = 2 << 20, 25  # bytes, and MADV_COLLAPSE
 HEAVY = {"torch", "torchvision", "wandb", "matplotlib", "pandas"}
 
 
@@ -51,6 +55,23 @@ def prepare(modules):
     for registered in [*weakref.finalize._registry]:
         registered.atexit = False  # what torch would put away takes long, and is gone anyway
     gc.freeze()  # what is never looked at again stays shared
+    if modules:
+        use_large_pages()
+
+
+def use_large_pages():
+    """Moves what is shared to pages of 2 MiB: a fork takes a third of the time.
+
+    Linux before 6.1 refuses, and elsewhere there is nothing of it.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        advise = ctypes.CDLL(None).madvise
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            addresses, access, _, _, _, *name = line.split()
+            begin, end = (int(address, 16) for address in addresses.split("-"))
+            begin, end = -(-begin // LARGE) * LARGE, end // LARGE * LARGE
+            if "w" in access and name in ([], ["[heap]"]) and begin < end:
+                advise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), COLLAPSE)
 
 
 def compose_once():
@@ -92,6 +113,22 @@ def import_all():
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     prunebench.datasets.digits.shipped()
+    know_fields()
+
+
+def know_fields():
+    """Looks up what options and sections hold, as each run does of those that it reads."""
+    from prunebench.config import Baseline, Recipe, Settings
+    from prunebench.options import conf_dir, fields_of, hints_of, imported, read_option
+
+    values = [read_option(path) for path in conf_dir().glob("*/*.yaml")]
+    targets = {one["_target_"] for one in values if "_target_" in one}
+    schemas = [Baseline, Recipe, Settings, *(imported("", target) for target in targets)]
+    for schema in schemas:
+        parts = [kind for kind in hints_of(schema).values() if is_dataclass(kind)]
+        schemas += parts
+        if not parts:
+            fields_of(schema)
 
 
 def cheapen():

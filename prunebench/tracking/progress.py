@@ -27,7 +27,7 @@ class Progress:
             quiet: say nothing at all.
         """
         self.every_seconds = every_seconds
-        self._console = Console(file=stream or sys.stderr, quiet=quiet)
+        self._console = Console(file=stream or sys.stderr, quiet=quiet, emoji=False)
 
     def note(self, text: str) -> None:
         """Prints one line about the run, such as the stage that begins."""

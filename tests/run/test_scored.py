@@ -150,8 +150,9 @@ def test_a_network_without_any_score_is_refused():
 def test_the_command_says_both(prunebench, tmp_path):
     done = prunebench(
         "model=mobilenet_v2", "model.width=0.25", "dataset=digits", "dataset.size=16",
-        "method=probability", "budget=uniform", "recipe=quick", "recipe.baseline.epochs=0",
-        "recipe.finetune.epochs=0",
+        "dataset.test_size=50", "dataset.val_size=16", "method=probability", "budget=uniform",
+        "recipe=quick", "recipe.baseline.epochs=0", "recipe.finetune.epochs=0",
+        "run.latency_batch=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "budget.floor_share of method=probability is not meant for uniform" in done.stderr
