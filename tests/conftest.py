@@ -32,7 +32,8 @@ OF_A_RUN = [
 
 def pytest_collection_finish() -> None:
     """Lets the collector look rarely through all that was imported, and Hydra read YAMLs once."""
-    gc.set_threshold(700, 10, 500)
+    gc.freeze()
+    gc.set_threshold(5000, 10, 50)
     hasten()
 
 

@@ -68,9 +68,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     x, w, bias = a["input"], a["weight"], a.get("bias")
     turned = "transpose" in name
     groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
-    result = None if turned or kwargs else _convolved(*args)
-    if result is None:
-        result = run.run(func, args, kwargs)
+    result = convolved(run, name, func, args, kwargs)
     dim = x.dim() - (w.dim() - 1)
     weight = run.names.get(id(w))
     labels = run.labels(x)
@@ -92,7 +90,14 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     return result if through else _produced(run, name, result, weight)
 
 
-def _convolved(
+def convolved(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Runs a convolution without data."""
+    usual = "transpose" not in name and not kwargs
+    room = _room(*args) if usual else None
+    return run.run(func, args, kwargs) if room is None else room
+
+
+def _room(
     x: Tensor, w: Tensor, _: Any = None, stride: Any = (), padding: Any = (), dilation: Any = (),
     groups: int = 1,
 ) -> Tensor | None:  # fmt: skip

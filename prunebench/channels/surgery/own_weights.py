@@ -25,6 +25,7 @@ from prunebench.channels.labels.norms import batch_norm
 from prunebench.channels.labels.recurrent import first_step, recurrent
 from prunebench.channels.labels.rules import RULES, assignment, decision, no_tensor
 from prunebench.channels.labels.tape import Tape
+from prunebench.channels.labels.weights import conv, convolved
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_tensors
 from prunebench.channels.surgery.recheck import Recheck, replay
@@ -45,6 +46,7 @@ UNLABELLED: Rules = {
     "": ignored,
     **{name: rule for name, rule in RULES.items() if rule in _KEPT},
     **{name: first_step for name, rule in RULES.items() if rule is recurrent},
+    **{name: convolved for name, rule in RULES.items() if rule is conv},
 }
 
 
