@@ -46,12 +46,12 @@ def test_the_time_left_after_a_resumption_is_at_this_process_pace(clock: list[fl
 def test_names_are_not_markup_and_lines_are_not_wrapped() -> None:
     for stream in (io.StringIO(), Terminal()):
         progress = Progress(stream)
-        progress.note("layer[0] [bold]x[/bold] [/]" + "y" * 300)
+        progress.note("layer[0] :ship: [bold]x[/bold] [/]" + "y" * 300)
         with progress.task("conv[1] [red]", 2) as task:
             task.advance(2)
             task.epoch({"epoch": "1/1 [/]"})
         text = stream.getvalue()
-        assert "layer[0] [bold]x[/bold] [/]" + "y" * 300 in text
+        assert "layer[0] :ship: [bold]x[/bold] [/]" + "y" * 300 in text
         assert "conv[1] [red]  epoch 1/1 [/]" in text
 
 

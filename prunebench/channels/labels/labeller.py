@@ -189,8 +189,7 @@ class Labeller(TorchFunctionMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Keeps `stack` up to date while a forward runs."""
-        # not __call__, a slot: to set it takes going through all classes of modules, a thousand
-        original = nn.Module._call_impl
+        original: Any = nn.Module._call_impl  # to set __call__, a slot, visits every subclass
         labeller = self
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -223,7 +222,7 @@ class Labeller(TorchFunctionMode):
                 labeller.returned(result, name, nth)
             return result
 
-        nn.Module._call_impl = call  # type: ignore[method-assign]
+        nn.Module._call_impl = call  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
