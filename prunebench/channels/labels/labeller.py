@@ -199,7 +199,8 @@ class Labeller(TorchFunctionMode):
             labeller.stack.append(name)
             nth = labeller.calls.get(name, 0)
             labeller.calls[name] = nth + 1
-            entered = Entered(name, nth, labeller.ids.at, (args, kwargs))
+            made = len(labeller.tape.made)
+            entered = Entered(name, nth, labeller.ids.at, made, (args, kwargs))
             try:
                 try:
                     if name not in labeller.still:

@@ -62,12 +62,14 @@ class Entered(NamedTuple):
     Attributes:
         name, nth: of the module; its call number, from 0.
         at: how many steps came before it.
+        made: how many label vectors had been made before it.
         given: its arguments by position and by name.
     """
 
     name: str
     nth: int
     at: int
+    made: int
     given: Any
 
 

@@ -99,7 +99,7 @@ class _Mender:
         """Returns what every node of a captured module of the dense network wears."""
         tape, (labeller, recheck) = self.recheck.cmap.tape, self._dense
         entered = tape.entered[call.name, call.nth]
-        recheck.at, recheck.made = entered.at, tape.steps[entered.at].made
+        recheck.at, recheck.made = entered.at, entered.made
         labeller.stack, labeller.calls = [call.name], {}
         nodes = LabelledNodes(original, graph, labeller, recheck)
         given = _arguments(original, entered)

@@ -271,6 +271,23 @@ def test_only_the_module_that_moves_is_captured(scramble, random_plan) -> None:
     assert dict(slimmed.named_parameters()).keys() == dict(net.named_parameters()).keys()
 
 
+class Padded(nn.Module):
+    """Option A as most code writes it; it computes nothing before the network goes on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x, (0, 0, 0, 0, 2, 3))
+
+
+def test_a_module_that_only_pads_is_mended(scramble, random_plan) -> None:
+    def padded(net: Net, x: Tensor) -> Tensor:
+        return net.c(x) + net.block(x)
+
+    net = ready(Net(padded, 13, block=Padded(), c=nn.Conv2d(8, 13, 1)), scramble)
+    cmap = trace(net, example())
+    assert {"a", "c"} <= {group.name for group in cmap.groups}, cmap.frozen
+    assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(4))
+
+
 def test_a_module_that_is_called_twice_is_mended_once(scramble, random_plan) -> None:
     def between(net: Net, x: Tensor) -> Tensor:
         return net.block(x) + net.block(F.max_pool2d(x, 3, 1, 1))
