@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from prunebench.channels import ChannelGroup
 
+BLOCK = 1 << 17  # weights
+
 
 def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
     """Returns the filters of every producer of `group`, side by side.
@@ -35,7 +37,7 @@ def norms(network: nn.Module, group: ChannelGroup, order: int) -> Tensor:
     """Returns the norm of each class's filters, of all producers of `group` together.
 
     As ``filters(network, group).norm(order, 1)``, but that no table is made, and that sums are made
-    where the weights are.
+    where the weights are, some rows at a time: whole, they would leave the cache in float64.
 
     Args:
         network: with the weights.
@@ -52,12 +54,22 @@ def norms(network: nn.Module, group: ChannelGroup, order: int) -> Tensor:
     for site in group.producers:
         weight = site.weight(network).detach()
         if weight.dim() > 1:
-            rows = weight.movedim(site.dim, 0).flatten(1)
-            own = torch.linalg.vector_norm(rows, order, dim=1, dtype=torch.float64)
-            site.add_to(total, own.cpu().pow(order))
+            site.add_to(total, _powers(weight.movedim(site.dim, 0), order).cpu())
             found = True
     assert found, f"{group.name} has no producer with a weight matrix"
     return total.pow(1 / order)
+
+
+def _powers(weight: Tensor, order: int) -> Tensor:
+    """Returns the sum of the powers of all magnitudes in each row of `weight`, in float64."""
+    import torch
+
+    step = 1 + BLOCK * len(weight) // (1 + weight.numel())
+    sums = []
+    for rows in weight.split(step):
+        sizes = rows.flatten(1).double().abs()
+        sums.append((sizes if order == 1 else sizes.square()).sum(1))
+    return torch.cat(sums)
 
 
 def _by_class(rows: Tensor, classes: Tensor, size: int) -> Tensor:
