@@ -23,6 +23,14 @@ def put(t: Tensor, labels: Tensor) -> Tensor:
     return t
 
 
+def unexpanded(t: Tensor) -> Tensor:
+    """Returns `t` with size 1 on every dimension along which it was expanded."""
+    for dim in range(t.dim()):
+        if t.size(dim) > 1 and t.stride(dim) == 0:
+            t = t.narrow(dim, 0, 1)
+    return t
+
+
 def shrink(labels: Tensor) -> Tensor:
     """Returns `labels` with size 1 on every dimension along which they do not change."""
     for dim in reversed(range(labels.dim())):  # the last are mostly the largest that do not matter

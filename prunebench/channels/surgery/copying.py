@@ -41,8 +41,11 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     try:
         for module, held in reversed(shells):  # what is inside others is whole before them
             for name, value in vars(module).items():
-                if type(value) in _IMMUTABLE:
+                kind = type(value)
+                if kind in _IMMUTABLE:
                     held[name] = value
+                elif kind in PLAIN and not value and id(value) not in memo:
+                    held[name] = memo[id(value)] = kind()
                 elif name != "_compiled_call_impl":
                     held[name] = _copied(value, memo)
         name = ""

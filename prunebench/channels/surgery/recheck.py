@@ -84,10 +84,13 @@ class Recheck:
         self.mender: Mend | None = None
         self.mended: set[str] = set()
         self._stays = torch.from_numpy(kept[cmap.class_of])
+        self._left: dict[int, Tensor] = {}
 
     def left(self, ids: Tensor) -> Tensor:
-        """Returns the ids in `ids` (any shape, flattened) whose class is kept."""
-        return ids.reshape(-1)[self._stays[ids.reshape(-1)]]
+        """Returns which of `ids` [n], a vector on the tape, have a class that is kept."""
+        if id(ids) not in self._left:  # weights and norms read the same vectors
+            self._left[id(ids)] = ids[self._stays[ids]]
+        return self._left[id(ids)]
 
     def groups(self, rows: Iterable[Tensor]) -> set[str]:
         """Returns the names of the groups that labels in `rows` belong to."""

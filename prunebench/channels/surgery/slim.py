@@ -24,7 +24,7 @@ from prunebench.errors import PruningError
 Kept = NDArray[np.bool_]
 #: parameter -> along which dimensions which indices stay
 Positions = dict[str, list[tuple[int, Tensor]]]
-BIG = 1 << 20  # elements
+BIG = 1 << 22  # elements
 
 
 def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -94,10 +94,9 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
         if call.kind == "gather":
             _cut_gather(slimmed.get_submodule(call.module), call, cmap, kept)
     owners = _owners(slimmed)
-    for name in positions:
-        for module in owners[name]:
-            _compute_weights(module)
-            _fit_attributes(module)
+    for module in {module for name in positions for module in owners[name]}:
+        _compute_weights(module)
+        _fit_attributes(module)
     for path, ids, groups in cmap.tape.unweighted:
         left = int(kept[cmap.class_of[as_array(ids)]].sum())
         _fit_unweighted(slimmed.get_submodule(path), left, groups)
@@ -173,7 +172,7 @@ def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
     """
     rows, columns = positions[0], positions[1]
     out = data.new_empty((len(rows), len(columns), *data.shape[2:]))
-    step = max(1, BIG // 2 // data[0].numel())
+    step = max(1, BIG // 8 // data[0].numel())
     for start in range(0, len(rows), step):
         part = data.index_select(0, rows[start : start + step])
         torch.index_select(part, 1, columns, out=out[start : start + step])
