@@ -79,13 +79,13 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         _refuse_weight(run, labels, w, weight)
         run.tape.fixed_macs += macs * w.size(0) * w.size(1)
         return result
-    out = _conv_labels(run, weight, w, row >> 1, groups, turned)
+    through, module, ids = _by_group(run, weight, w, groups, turned), owner(weight), row >> 1
+    out = (_passed_on if through else _made)(run, weight, w, ids, groups, turned)
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
-    through = _by_group(run, weight, w, groups, turned)
     kind = "depthwise" if through else "conv"
-    run.note(Call(kind, owner(weight), weight, row >> 1, row & 1, out, macs, groups, place, turned))
+    run.note(Call(kind, module, weight, ids, row & 1, out, macs, groups, place, turned))
     put(result, along(out * 2, dim, x.dim()))
     return result if through else _produced(run, name, result, weight)
 
@@ -136,27 +136,35 @@ def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) 
     return groups > 1 and (per_in == 1 or per_out == 1)
 
 
-def _conv_labels(
+def _passed_on(
     run: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool
 ) -> Tensor:
-    """Notes what the dimensions of `w` read; returns the ids of the output."""
+    """Notes what `w` reads where groups come and go; returns the ids of the output."""
     count = w.size(1) * groups if turned else w.size(0)
     inputs = row.reshape(groups, -1)
-    if _by_group(run, weight, w, groups, turned):
-        heads = inputs[:, :1]
-        run.ids.tie(heads.expand_as(inputs), inputs)
-        out = heads.expand(groups, count // groups).reshape(-1)
-        run.ids.read(weight, 0, row if turned else out)
-        return out
-    if groups > 1:
-        run.ids.tie(inputs[:1].expand_as(inputs), inputs)
-    out = run.ids.new(count)
-    outputs = out.view(groups, -1)
-    if groups > 1:
-        run.ids.tie(outputs[:1].expand_as(outputs), outputs)
+    heads = inputs[:, :1]
+    run.ids.tie(heads.expand_as(inputs), inputs)
+    out = heads.expand(groups, count // groups).reshape(-1)
     run.ids.read(weight, 0, row if turned else out)
-    run.ids.read(weight, 1, outputs[0] if turned else inputs[0])
     return out
+
+
+def _made(run: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool) -> Tensor:
+    """Notes what `w` reads where its rows make channels; returns the ids of the output."""
+    out = run.ids.new(w.size(1) * groups if turned else w.size(0))
+    reads, makes = (_tied_groups(run, ids, groups) for ids in (row, out))
+    run.ids.read(weight, 0, row if turned else out)
+    run.ids.read(weight, 1, makes if turned else reads)
+    return out
+
+
+def _tied_groups(run: Labeller, ids: Tensor, groups: int) -> Tensor:
+    """Ties the k-th channels of all groups; returns those of the first."""
+    if groups == 1:
+        return ids
+    parts = ids.view(groups, -1)
+    run.ids.tie(parts[:1].expand_as(parts), parts)
+    return parts[0]
 
 
 def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:

@@ -84,13 +84,21 @@ class Recheck:
         self.mender: Mend | None = None
         self.mended: set[str] = set()
         self._stays = torch.from_numpy(kept[cmap.class_of])
-        self._left: dict[int, Tensor] = {}
+        self._left: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
 
-    def left(self, ids: Tensor) -> Tensor:
-        """Returns which of `ids` [n], a vector on the tape, have a class that is kept."""
-        if id(ids) not in self._left:  # weights and norms read the same vectors
-            self._left[id(ids)] = ids[self._stays[ids]]
-        return self._left[id(ids)]
+    def left(self, of: Tensor, *, labels: bool = False) -> Tensor:
+        """Returns the ids in `of`, flattened, whose class is kept.
+
+        Args:
+            of: ids or labels of the dense forward; many weights and steps share theirs.
+            labels: whether they are labels.
+        """
+        known = self._left.get((id(of), labels))
+        if known is None:
+            ids = of >> 1 if labels else of
+            known = of, ids[self._stays[ids]]  # holds it, so that its id stays its own
+            self._left[id(of), labels] = known
+        return known[1]
 
     def groups(self, rows: Iterable[Tensor]) -> set[str]:
         """Returns the names of the groups that labels in `rows` belong to."""
@@ -119,12 +127,15 @@ class Recheck:
             if was.labels.size(d) == 1 and old != new:
                 return False
             sizes[d] = new if size != 1 else 1
-        both = packed(now.labels >> 1, now.values)
+        numbers = isinstance(was.values, int) and isinstance(now.values, int)
+        alike = numbers and was.values == now.values
+        both = now.labels >> 1 if alike else packed(now.labels >> 1, now.values)
         if any(size not in (1, new) for size, new in zip(both.shape, sizes, strict=True)):
             return False
         if was.constant is not None and now.constant is not None and was.shape == now.shape:
             return torch.equal(was.constant, now.constant)
-        return torch.equal(self.want(was), both.expand(sizes).reshape(-1))
+        want = self.left(was.labels, labels=True) if alike else self.want(was)
+        return torch.equal(want, both.expand(sizes).reshape(-1))
 
     def stuck(self, where: str, error: Exception, given: Any = ()) -> StuckError:
         """Returns what to say of an error.
