@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from prunebench.channels import ChannelGroup
 
-BLOCK = 1 << 17  # weights
+BLOCK = 1 << 18  # weights
 
 
 def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
@@ -67,8 +67,9 @@ def _powers(weight: Tensor, order: int) -> Tensor:
     step = 1 + BLOCK * len(weight) // (1 + weight.numel())
     sums = []
     for rows in weight.split(step):
-        sizes = rows.flatten(1).double().abs()
-        sums.append((sizes if order == 1 else sizes.square()).sum(1))
+        flat = rows.flatten(1)
+        powers = flat.abs() if order == 1 else flat.double().square()
+        sums.append(powers.sum(1, dtype=torch.float64))
     return torch.cat(sums)
 
 
