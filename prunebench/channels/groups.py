@@ -236,9 +236,8 @@ class _Producers:
             set_of[members] = number
         producers_of: list[list[int]] = [[] for _ in sets]
         for producer, found in enumerate(outputs):
-            for number in np.unique(set_of[found]).tolist():
-                if number >= 0:
-                    producers_of[number].append(producer)
+            for number in np.flatnonzero(np.bincount(set_of[found] + 1)[1:]).tolist():
+                producers_of[number].append(producer)
         described = sorted(
             ((tuple(p), m) for p, m in zip(producers_of, sets, strict=True) if len(m)),
             key=lambda pair: pair[0],

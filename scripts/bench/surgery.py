@@ -149,12 +149,13 @@ def mebibytes(tool: Tool, dense: nn.Module, example: Tensor) -> float:
     mine, theirs = context.Pipe()
 
     def work() -> None:
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # or memory that was freed before would be used first
         before = _resident()
         tool(dense, example)
         theirs.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
 
+    gc.collect()
+    # or what was freed before counts: a fork's peak begins at what this process holds
+    ctypes.CDLL(None).malloc_trim(0)
     process = context.Process(target=work)
     process.start()
     theirs.close()

@@ -89,6 +89,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind in PLAIN and not value:
         made = memo[id(value)] = kind()
         return made
+    if kind is tuple and all(type(part) in _IMMUTABLE for part in value):  # as of every convolution
+        return value
     if kind is dict:
         made = memo[id(value)] = {}
         made.update((_copied(key, memo), _copied(held, memo)) for key, held in value.items())
