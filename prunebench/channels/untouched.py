@@ -91,8 +91,6 @@ def inside(value: Any) -> Iterable[Any]:
     """Returns what `value` holds."""
     if isinstance(value, dict):
         return list(value.values()) if value else ()
-    if isinstance(value, nn.Module):
-        return (value.__dict__,)
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return list(value)
     if isinstance(value, CellType):

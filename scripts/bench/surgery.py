@@ -45,7 +45,8 @@ against Torch-Pruning 1.6.1 doing the same with its own L1 importance, ours with
 `ours:` is our ResNet for CIFAR with option A's padding as most code writes it. One thread's CPU
 time, by turns, garbage collected before each, medians (what takes the peer over five seconds it
 does once). Memory is what a fresh process adds at most to the network it begins with. What comes
-out is compared in [surgery, net by net](../outputs/reference/surgery/table.md)."""
+out is compared in [surgery, net by net](../outputs/reference/surgery/table.md): of `ours:` the
+peer's does not run."""
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "channels"))  # for `drawn`
 
 

@@ -58,8 +58,10 @@ def test_l1_sums_absolute_weights_of_a_filter_by_hand():
     assert L1(normalize="mean").rank(facts)["0"].scores.tolist() == [1.5, 0.5, 1.0]
 
 
+@pytest.mark.parametrize("block", [1, 40, 1 << 18], ids=["a row at a time", "some", "all"])
 @pytest.mark.parametrize("criterion", [L1, L2])
-def test_norms_of_a_plain_and_a_residual_group(network, criterion):
+def test_norms_of_a_plain_and_a_residual_group(network, criterion, block, monkeypatch):
+    monkeypatch.setattr("prunebench.analysis.filters.BLOCK", block)
     ranks = criterion(normalize="none").rank(evidence(network))
     power = 1 if criterion is L1 else 2
     for names in (["first"], ["stem", "second"]):
