@@ -66,7 +66,7 @@ def _powers(weight: Tensor, order: int) -> Tensor:
 
     step = 1 + BLOCK * len(weight) // (1 + weight.numel())
     sums = []
-    for rows in weight.split(step):
+    for rows in torch.split(weight, step):
         flat = rows.flatten(1)
         powers = flat.abs() if order == 1 else flat.double().square()
         sums.append(powers.sum(1, dtype=torch.float64))

@@ -199,8 +199,7 @@ class Labeller(TorchFunctionMode):
             labeller.stack.append(name)
             nth = labeller.calls.get(name, 0)
             labeller.calls[name] = nth + 1
-            made = len(labeller.tape.made)
-            entered = Entered(name, nth, labeller.ids.at, made, (args, kwargs))
+            entered = Entered(name, nth, labeller.ids.at, len(labeller.tape.made), (args, kwargs))
             try:
                 try:
                     if name not in labeller.still:
