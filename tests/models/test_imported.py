@@ -95,8 +95,8 @@ def test_a_folder_comes_last_on_the_path_and_only_if_it_is_needed(own, tmp_path)
         make_importable(target, [tmp_path])
     assert sys.path == before
     (tmp_path / "further").mkdir()
-    (tmp_path / "further" / "theirs.py").write_text("")
-    make_importable("theirs.Net", [tmp_path, tmp_path / "further"])
+    (tmp_path / "further" / "kept_elsewhere.py").write_text("")
+    make_importable("kept_elsewhere.Net", [tmp_path, tmp_path / "further"])
     assert sys.path == [*before, str(tmp_path / "further")]
 
 
