@@ -51,6 +51,7 @@ class _Request:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.answered = False
+        self.late: int | None = None  # signal that came when the last was done
         self.holders = 0
         self.before: dict[int, object] = {}
 
@@ -87,6 +88,7 @@ def listening() -> Iterator[None]:
     finally:
         for number, handler in found.items():
             signal.signal(number, handler)
+        _REQUEST.late = None if _REQUEST.answered else _REQUEST.signal
         _REQUEST.signal, _REQUEST.answered, _REQUEST.holders = None, False, 0
 
 
@@ -120,6 +122,17 @@ def finish() -> None:
     """
     stop_if_asked()
     _REQUEST.holders += 1
+
+
+def stop_if_late() -> None:
+    """Stops in front of a sweep's next run.
+
+    Raises:
+        Interrupted: a signal came when the run before it, in this process, was done.
+    """
+    number, _REQUEST.late = _REQUEST.late, None
+    if number is not None:
+        raise Interrupted(number)
 
 
 def asked() -> bool:

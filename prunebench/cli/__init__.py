@@ -43,7 +43,7 @@ from prunebench.cli.sources import read_with_care
 from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
-from prunebench.interruption import BY_HAND, Interrupted
+from prunebench.interruption import BY_HAND, Interrupted, stop_if_late
 from prunebench.options import conf_dir, make_importable
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def hand_over(cfg: DictConfig) -> Report | None:
     if hydra_config.job.chdir:  # back, so that the folder can go
         os.chdir(hydra_config.runtime.cwd)
     try:
+        stop_if_late()
         require(
             not hydra_config.job.chdir,
             "hydra.job.chdir=true would have each run look in its own folder for data, baselines "

@@ -206,6 +206,16 @@ def test_a_run_that_is_done_ends_as_such(python, tmp_path, undisturbed):
     assert report_in(tmp_path / "outputs" / "a") == undisturbed
 
 
+def test_a_sweep_stops_behind_the_run_that_is_done(python, tmp_path, undisturbed):
+    (tmp_path / "made.json").write_text(to_json(undisturbed))
+    words = ["-m", *LONG, "run.seed=0,1", "hydra.sweep.dir=sweep"]
+    done = python.run("-c", DONE, "made.json", *words, cwd=tmp_path)
+    assert done.returncode == interruption.START_AGAIN, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("prunebench: interrupted by SIGTERM")
+    assert len([*(tmp_path / "sweep").glob("0-*/report.json")]) == 1
+    assert [*(tmp_path / "sweep").glob("1-*")] == []
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
