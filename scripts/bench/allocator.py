@@ -1,0 +1,121 @@
+"""What it is worth on a CPU that glibc keeps the memory it was given back.
+
+    python scripts/bench/allocator.py [--rounds 5] [--images 512]
+
+glibc asks the system for each large tensor anew and returns it afterwards, and the system clears
+every page before it is used. Two variables that glibc reads when a process starts end this. Each
+figure is of a process of its own, with and without them by turns; medians of CPU time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from resource import RUSAGE_SELF, getrusage
+from statistics import median
+from time import process_time
+
+import torch
+from result import Row, arguments, publish
+from torchvision.models import vgg16_bn
+from training_step import PHASE, epoch, noise
+
+from prunebench.channels import Plan, slim, trace
+from prunebench.datasets import Data
+from prunebench.measure.accuracy import evaluate
+from prunebench.models import ModelSpec
+from prunebench.options import option
+from prunebench.training.resident import ResidentSplit
+
+ABOUT = """CPU seconds of one thread of the same work in processes that were started without and
+with `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647`, by turns, medians of the rounds; from
+and to are the ratios of single rounds. Pages are those that the system had to clear meanwhile,
+memory is the most that a process held. Random images and weights."""
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
+CPU = torch.device("cpu")
+
+
+def works(images: int) -> dict[str, Callable[[], object]]:
+    """What is measured, each after it was done once."""
+    data = noise(images)
+    small, large = (
+        option("model", name, ModelSpec).build(data.shape, 10) for name in ("resnet20", "resnet56")
+    )
+    test = ResidentSplit(data, data.test, device=CPU, channels_last=True)
+    return {
+        "training resnet20, float32": lambda: training(small, data, "float32"),
+        "training resnet20, bf16": lambda: training(small, data, "bf16"),
+        "evaluating resnet56": lambda: evaluate(large, test),
+        "tracing and slimming vgg16_bn": slimming,
+    }
+
+
+def training(network: torch.nn.Module, data: Data, precision: str) -> None:
+    """An epoch."""
+    epoch(network, data, replace(PHASE, precision=precision, channels_last=True), CPU, "off")
+
+
+def slimming() -> None:
+    """Half of all channels of a network of 528 MiB."""
+    network = vgg16_bn(weights=None).eval()
+    channels = trace(network, torch.randn(1, 3, 224, 224))
+    slim(network, channels, Plan({part.name: range(0, part.size, 2) for part in channels.groups}))
+
+
+def figures(images: int) -> dict[str, list[float]]:
+    """Seconds and pages of each work, and the memory of all in MiB."""
+    found = {}
+    for name, work in works(images).items():
+        work()
+        before, start = getrusage(RUSAGE_SELF).ru_minflt, process_time()
+        work()
+        found[name] = [process_time() - start, getrusage(RUSAGE_SELF).ru_minflt - before]
+    return found | {"memory": [getrusage(RUSAGE_SELF).ru_maxrss / 1024]}
+
+
+def started(images: int, kept: dict[str, str]) -> dict[str, list[float]]:
+    """The figures of a process that begins with the variables of `kept`."""
+    command = [sys.executable, __file__, "--images", str(images), "--within"]
+    done = subprocess.run(command, env=os.environ | kept, capture_output=True, check=True)
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--within", action="store_true", help="what each process is started with")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.within:
+        print(json.dumps(figures(asked.images)))
+        return
+    rounds = [(started(asked.images, {}), started(asked.images, KEPT)) for _ in range(asked.rounds)]
+    memory = [median(both[k]["memory"][0] for both in rounds) for k in range(2)]
+    rows: list[Row] = []
+    for name in list(rounds[0][0])[:-1]:
+        ratios = [usual[name][0] / kept[name][0] for usual, kept in rounds]
+        pages = [int(median(both[k][name][1] for both in rounds)) for k in range(2)]
+        rows.append(
+            {
+                "what": name,
+                "as usual, s": median(usual[name][0] for usual, _ in rounds),
+                "kept, s": median(kept[name][0] for _, kept in rounds),
+                "times as fast": median(ratios),
+                "from, to": f"{min(ratios):.2f}, {max(ratios):.2f}",
+                "pages, as usual": pages[0],
+                "pages, kept": pages[1],
+            }
+        )
+    about = f"{ABOUT} {memory[0]:,.0f} MiB as usual, {memory[1]:,.0f} kept."
+    publish(asked, "Keeping memory on a CPU", about, rows)
+
+
+if __name__ == "__main__":
+    main()
