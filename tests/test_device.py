@@ -54,16 +54,18 @@ def test_every_command_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "data").mkdir()
     archive(tmp_path / "data/cifar10.npz")
+    codes: list[list[str]] = []
     for words in (["smoke.sh"], ["results.sh", "3000", "1"]):
         command = ["bash", f"scripts/device/{words[0]}", *words[1:]]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, timeout=3000)
         assert done.returncode == 0
-    log = (tmp_path / "out/log.txt").read_text()
-    codes = [line for line in log.splitlines() if "exit code" in line]
-    assert len(codes) >= 20
-    assert [line for line in codes if "exit code 0" not in line] == []
+        log = (tmp_path / "out/log.txt").read_text().splitlines()
+        codes.append([line for line in log if "exit code" in line])
+    of_smoke, of_both = codes
+    assert len(of_smoke) == 4 and len(of_both) >= 20
+    assert [line for line in of_both if "exit code 0" not in line] == []
     reports = list((tmp_path / "outputs").glob("*/report.json"))
-    assert len(reports) == len(codes) - 2  # smoke.sh's two
+    assert len(reports) == len(of_both) - len(of_smoke)
     names = {json.loads(path.read_text())["config"]["name"] for path in reports}
     assert {"foad_v2023", "r56_thinet", "aofp_vgg16", "cac_resnet56"} <= names
     assert "r56_taylor" in (tmp_path / "out/table.txt").read_text()

@@ -259,7 +259,10 @@ def main() -> None:
     parser.add_argument("--inductor")
     asked = parser.parse_args()
     loop.TIMED_FROM = 0  # as in a training that is long enough
-    device, data = torch.device(asked.device), noise(FEW if asked.profile else asked.images)
+    device, data = (
+        torch.device(asked.device),
+        noise(min(FEW, asked.images) if asked.profile else asked.images),
+    )
 
     def build() -> nn.Module:
         return option("model", asked.model, ModelSpec).build(data.shape, 10).to(device)

@@ -22,10 +22,14 @@ timed tests 60 "$PYTHON" -m pytest -v -W default --timeout 30 -p no:cacheprovide
   tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py tests/training/test_loop.py \
   tests/training/test_streamed.py
 for model in $models; do
-  timed "profile_$model" 30 "$PYTHON" scripts/bench/training_step.py --model "$model" --profile "$OUT/profile_$model.txt"
+  timed "profile_$model" 30 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes \
+    --profile "$OUT/profile_$model.txt"
   timed "step_$model" 50 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes --out "$OUT/step_$model.json"
 done
-[ -n "$REHEARSAL" ] || timed inductor 90 "$PYTHON" scripts/bench/training_step.py --model vgg16 $sizes \
-  --inductor default --out "$OUT/inductor.json"
+# what the parts of a step take, and what other ways of doing them do
+if [ -n "$REHEARSAL" ]; then more='--batch 4 --replays 1'; else more='--inductor default'; fi
+for model in $models; do
+  timed "parts_$model" 80 "$PYTHON" scripts/bench/recorded_step.py --model "$model" $more --out "$OUT/parts_$model.json"
+done
 [ -n "$REHEARSAL" ] || timed loader 30 "$PYTHON" scripts/bench/cifar_loader.py --model vgg16 $sizes --out "$OUT/loader.json"
 say "done"

@@ -1,0 +1,220 @@
+"""What a recorded step on CUDA is made of: what it takes less without one of its parts.
+
+    python scripts/bench/recorded_step.py [--model vgg16] [--batch 128] [--replays 300]
+        [--inductor default] [--out parts.json]
+
+A step here is forward, loss, backward and SGD on one batch that stays, in bf16 and channels_last,
+recorded as the product records it and replayed. Each row leaves a part out, or does it in another
+way; --inductor adds the step after ``torch.compile`` in the mode named. The table is printed, and
+--out written, anew after every row. On a CPU, where nothing is recorded, it shows that all of it
+runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from result import Row, arguments, markdown, write
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from prunebench.channels import Plan, slim, trace
+from prunebench.measure.costs import macs
+from prunebench.models import ModelSpec
+from prunebench.options import option
+from prunebench.records.environment import device_name
+from prunebench.training.recorder import CudaGraphs, Work
+
+ABOUT = """One step (forward, loss, backward, SGD with momentum) of one batch that stays on the
+device, bf16 under autocast with float32 weights, channels_last, recorded as one CUDA graph and
+replayed; milliseconds of wall time, the mean of the replays. Each row leaves a part out or does it
+in another way; times as fast is to the first row. Slim networks keep
+half of the channels."""
+
+
+@dataclass
+class Step:
+    """A step and what can be changed about it."""
+
+    network: nn.Module
+    images: Tensor
+    labels: Tensor
+    half: torch.dtype = torch.bfloat16
+    forward: Callable[[Tensor], Tensor] | None = None
+    learns: bool = True
+    updates: bool = True
+    optimizer: torch.optim.Optimizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Makes the optimizer."""
+        rate: Any = torch.tensor(0.01, device=self.images.device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, fused=True
+        )
+
+    def __call__(self) -> None:
+        """Does it."""
+        device = self.images.device.type
+        self.optimizer.zero_grad()
+        with torch.autocast(device, self.half, cache_enabled=False):
+            logits = (self.forward or self.network)(self.images)
+        loss = functional.cross_entropy(logits.float(), self.labels)
+        if self.learns:
+            loss.backward()  # type: ignore[no-untyped-call]
+        if self.learns and self.updates:
+            self.optimizer.step()
+
+
+class CastOnce(torch.autograd.Function):
+    """All weights in half precision by one call, and their gradients back by one."""
+
+    @staticmethod
+    def forward(ctx: Any, half: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        """Casts."""
+        cast = [torch.empty_like(weight, dtype=half) for weight in weights]
+        torch._foreach_copy_(cast, weights)
+        return tuple(cast)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Casts back."""
+        whole = [torch.empty_like(grad, dtype=torch.float32) for grad in grads]
+        torch._foreach_copy_(whole, grads)
+        return (None, *whole)
+
+
+def cast_once(network: nn.Module, half: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Returns the forward pass with the kernels of all layers cast together."""
+    names = [
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if type(module) in (nn.Conv2d, nn.Linear)
+    ]
+
+    def forward(images: Tensor) -> Tensor:
+        cast = CastOnce.apply(half, *(network.get_parameter(name) for name in names))
+        logits: Tensor = functional_call(network, dict(zip(names, cast, strict=True)), images)
+        return logits
+
+    return forward
+
+
+def without(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
+    """Returns the network with nothing in the place of such modules."""
+    for name, module in [*network.named_modules()]:
+        if isinstance(module, kind):
+            network.set_submodule(name, nn.Identity())
+    return network
+
+
+def uncounted(network: nn.Module) -> nn.Module:
+    """Returns the network with norms that do not count their steps."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.num_batches_tracked = None
+    return network
+
+
+def slimmed(network: nn.Module, example: Tensor, fewer: int) -> nn.Module:
+    """Returns it with about half of each group, `fewer` than a multiple of 8."""
+    channels = trace(network, example)
+    counts = {group.name: max(8, round(group.size / 16) * 8) - fewer for group in channels.groups}
+    return slim(network, channels, Plan({name: range(count) for name, count in counts.items()}))
+
+
+def steps(
+    build: Callable[[], nn.Module], images: Tensor, labels: Tensor, mode: str | None
+) -> Iterator[tuple[str, Step]]:
+    """Yields what each row measures."""
+    bf16 = torch.bfloat16
+    yield "as it is", Step(build(), images, labels)
+    yield "forward alone", Step(build(), images, labels, learns=False)
+    yield "without SGD", Step(build(), images, labels, updates=False)
+    yield "norms without counters", Step(uncounted(build()), images, labels)
+    network = build()
+    yield "weights cast once", Step(network, images, labels, forward=cast_once(network, bf16))
+    yield "without norms", Step(without(build(), _BatchNorm), images, labels)
+    yield "without ReLU", Step(without(build(), nn.ReLU), images, labels)
+    yield "float16", Step(build(), images, labels, half=torch.float16)
+    few = len(labels) // 2
+    yield "half of the batch", Step(build(), images[:few], labels[:few])
+    for said, fewer in (("multiples of 8", 0), ("one channel less", 1)):
+        network = slimmed(build(), images[:1].contiguous(), fewer)
+        network = network.to(memory_format=torch.channels_last)
+        yield f"slim, {said}", Step(network, images, labels)
+    if mode:
+        network = build()
+        compiled = torch.compile(network, mode=mode)
+        yield f"inductor {mode}", Step(network, images, labels, forward=compiled)
+
+
+def milliseconds(step: Work, device: torch.device, replays: int) -> float:
+    """Returns what a step takes, recorded where that is possible."""
+    if device.type == "cuda":
+        recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()), insists=True)
+        for _ in range(3):
+            recorder.warm_up(step)
+        step = recorder.record(step)
+    step()
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(replays):
+        step()
+    _wait(device)
+    return 1000 * (time.perf_counter() - start) / replays
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = arguments(__doc__)
+    parser.add_argument("--model", default="vgg16")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--replays", type=int, default=300)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--inductor")
+    asked = parser.parse_args()
+    device = torch.device(asked.device)
+    torch.backends.cudnn.benchmark = True
+    shape = (3, 32, 32)
+    images = torch.randn(asked.batch, *shape, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (asked.batch,), device=device)
+
+    def build() -> nn.Module:
+        network = option("model", asked.model, ModelSpec).build(shape, 10).to(device)
+        return network.to(memory_format=torch.channels_last).train()  # type: ignore[no-any-return]
+
+    title = f"A step of {asked.model} in parts, batch {asked.batch}, {device_name(device)}"
+    rows: list[Row] = []
+    for name, step in steps(build, images, labels, asked.inductor):
+        row: Row = {"step": name}
+        try:
+            took = milliseconds(step, device, asked.replays)
+            first = rows[0]["ms"] if rows else took
+            assert isinstance(first, float)
+            row |= {
+                "ms": took,
+                "times as fast": first / took,
+                "MMACs": macs(step.network.eval(), images[:1]) / 1e6,
+            }
+        except RuntimeError as error:  # the other rows are worth knowing
+            row["step"] = f"{name}: {str(error).splitlines()[0]}"
+        rows.append(row)
+        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+        write(asked, title, ABOUT, rows, str(device))
+    print(f"{title}\n\n{markdown(rows)}")
+
+
+if __name__ == "__main__":
+    main()
