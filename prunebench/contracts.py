@@ -8,8 +8,9 @@ training, a criterion or schedule gets an `Assignment` with the budget's `Limit`
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -231,38 +232,52 @@ class Observer(Protocol):
 
     What it draws at random must be a function of its seed and the moment (`seed_for`), and all
     else it remembers must be in its state dict: then a resumed run repeats it bit for bit. Each
-    process has its own, and all must change the weights alike.
+    process has its own, and all must change the weights alike. What a class that inherits from
+    this one leaves out does nothing.
     """
 
+    @abstractmethod
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
         """Called once per process, before any step and before `load_state_dict`."""
 
+    def before_step(self, epoch: int, step: int) -> None:
+        """Called before the forward of a step, which may be replayed; both count from 0."""
+        return
+
     def after_backward(self, moment: Moment) -> None:
         """Called when the gradients of the step are there."""
+        return
 
     def after_step(self, moment: Moment) -> bool:
         """Called when the weights have moved; True ends the phase early."""
+        return False
 
     def validating(self) -> AbstractContextManager[None]:
         """Returns the block that an epoch's validation takes place in; it leaves nothing behind."""
+        return nullcontext()
 
     def finished(self) -> None:
         """Called when the last step is done; takes off whatever `start` put on the network."""
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all it remembers: tensors, numbers, strings, lists and dicts."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
+        return
 
 
 @runtime_checkable
 class RepeatingObserver(Observer, Protocol):
     """An observer that does the same work on the same tensors at most steps: these can be recorded.
 
-    It waits for nothing there, draws nothing, and its `after_step` returns False.
+    It waits for nothing there, draws nothing, and its `after_step` returns False. Of a step that
+    is replayed it hears before the step alone.
     """
 
+    @abstractmethod
     def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
         """Returns what tells a step's work from that of others; None where no other is alike.
 

@@ -76,11 +76,17 @@ class ConsumerFactors:
         self._handles.clear()
 
     def refresh(self) -> None:
-        """Brings the masks up to date with `alive`."""
-        self._masks = [
-            None if bool(alive.all()) else alive.to(self._device, torch.float32)[None]
-            for alive in self.alive
-        ]
+        """Brings the masks up to date with `alive`, in place: recorded steps read them."""
+        for number, alive in enumerate(self.alive):
+            mask = self._masks[number]
+            if mask is not None:
+                mask.copy_(alive[None])
+            elif not bool(alive.all()):
+                self._masks[number] = alive.to(self._device, torch.float32)[None]
+
+    def masked(self) -> tuple[bool, ...]:
+        """Returns for each group whether some of it is masked, or was."""
+        return tuple(mask is not None for mask in self._masks)
 
     def plan(self) -> Plan:
         """Returns the channels that are alive."""

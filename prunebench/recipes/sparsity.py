@@ -7,7 +7,6 @@ training repeats them bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -20,7 +19,7 @@ from prunebench.analysis.clipped_normal import z_score
 from prunebench.analysis.dead_channels import misfit
 from prunebench.analysis.norm_wiring import wiring
 from prunebench.channels import trace
-from prunebench.contracts import Moment
+from prunebench.contracts import Moment, RepeatingObserver
 from prunebench.recipes import Phase
 
 #: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default
@@ -51,7 +50,7 @@ class Hinge:
     behind: list[tuple[_BatchNorm, Tensor]]
 
 
-class Sparsity:
+class Sparsity(RepeatingObserver):
     """The penalties of one phase, an observer of its training.
 
     ``gamma_l1``: lambda * sum |gamma| over all batch norms, or those alone that the hinge would
@@ -134,20 +133,6 @@ class Sparsity:
         if self.log is not None and self.read and step + 1 == steps:
             return None
         return self._pushes(epoch)
-
-    def validating(self) -> AbstractContextManager[None]:
-        """Returns a block that changes nothing."""
-        return nullcontext()
-
-    def finished(self) -> None:
-        """Nothing is left on the network."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns nothing: there is nothing to remember."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on as before."""
 
     def _pushes(self, epoch: int) -> bool:
         return epoch >= HINGE_FROM * self.phase.epochs

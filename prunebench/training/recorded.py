@@ -26,7 +26,7 @@ from prunebench.training.resident import Draws, ResidentSplit, draw_epoch
 from prunebench.training.split import Split, images_at
 from prunebench.training.stage import Stage
 from prunebench.training.state import Training
-from prunebench.training.step import autocast, count_step, learn, seed_step
+from prunebench.training.step import autocast, begin_step, count_step, learn
 
 #: times that work is done as it comes before it is recorded: libraries choose their algorithms
 WARM_UP = 3
@@ -124,7 +124,7 @@ class RecordedEpochs:
         self._lay_out()
         for step in range(first, run.steps):
             images = images_at(step, len(self.train), run.phase.batch_size)
-            seed_step(run)
+            begin_step(run)
             self.replays.do(self._kind(step, images), partial(self._step, images))
             count_step(run, images)
             yield

@@ -19,7 +19,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     """Does one step on a batch, or on this process's part of it."""
-    seed_step(run)
+    begin_step(run)
     lr = learning_rate(run.phase, run.epoch * run.steps + run.step, run.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group["rate"]
@@ -27,8 +27,10 @@ def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     count_step(run, len(labels))
 
 
-def seed_step(run: Training) -> None:
-    """Makes what the step draws a function of the run's seed, the stage, the epoch and the step."""
+def begin_step(run: Training) -> None:
+    """Tells observers which step it is, and makes all draws a function of it, stage and seed."""
+    for observer in run.stage.observers:
+        observer.before_step(run.epoch, run.step)
     draws = (run.epoch, run.step, *distributed.own_draws())
     seed_draws(seed_for(run.stage.seed, run.stage.name, "step", *draws), run.stage.device)
 

@@ -75,14 +75,14 @@ class CastOnce(torch.autograd.Function):
     """All weights in half precision by one call, and their gradients back by one."""
 
     @staticmethod
-    def forward(ctx: Any, half: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(_: Any, half: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
         """Casts."""
         cast = [torch.empty_like(weight, dtype=half) for weight in weights]
         torch._foreach_copy_(cast, weights)
         return tuple(cast)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(_: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Casts back."""
         whole = [torch.empty_like(grad, dtype=torch.float32) for grad in grads]
         torch._foreach_copy_(whole, grads)

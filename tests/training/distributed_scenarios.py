@@ -6,7 +6,6 @@ leaves what came of it in ``FOLDER/RANK.pt``.
 
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch.nn import functional
 from prunebench.budgets import Budget
 from prunebench.channels import trace
 from prunebench.checkpoints import Checkpoint
-from prunebench.contracts import Assignment, Moment
+from prunebench.contracts import Assignment, Moment, Observer
 from prunebench.criteria import TrainingCriterion
 from prunebench.datasets import Arrays, Data, DatasetSpec
 from prunebench.errors import DataError, TrainingError
@@ -96,7 +95,7 @@ def result(network: nn.Module, done: TrainResult) -> dict[str, Any]:
     }
 
 
-class OwnLoss:
+class OwnLoss(Observer):
     """Compares every image's own derivative with `Moment.mean_over` times the gradient."""
 
     def __init__(self) -> None:
@@ -122,17 +121,8 @@ class OwnLoss:
         self.errors.append(float((found - own).abs().max()))
         self.parts.append(len(moment.labels))
 
-    def after_step(self, moment: Moment) -> bool:
-        return False
-
-    def validating(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
     def finished(self) -> None:
         self.handle.remove()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         raise AssertionError(state)

@@ -1,13 +1,13 @@
 """Heads of networks for faces: what each asks of an angle, and gradients that stay finite."""
 
 import math
-from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
 from prunebench.checkpoints import Checkpoint
+from prunebench.contracts import Observer
 from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir, read_option
@@ -153,7 +153,7 @@ def test_where_no_head_is_named_it_is_arcface():
     ]
 
 
-class Watcher:
+class Watcher(Observer):
     """An observer that notes which network it was given, and ends the process after some steps."""
 
     def __init__(self, last: int | None = None):
@@ -162,26 +162,11 @@ class Watcher:
     def start(self, network, optimizer):
         self.given = network
 
-    def after_backward(self, moment):
-        pass
-
     def after_step(self, moment):
         self.steps += 1
         if self.steps == self.last:
             raise KeyboardInterrupt
         return False
-
-    def validating(self):
-        return nullcontext()
-
-    def finished(self):
-        pass
-
-    def state_dict(self):
-        return {}
-
-    def load_state_dict(self, state):
-        pass
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])

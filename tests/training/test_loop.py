@@ -1,7 +1,7 @@
 """The loop: resuming bit for bit, against a plain loop, and stopping where it diverges."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from prunebench.checkpoints import Checkpoint, load
-from prunebench.contracts import Moment
+from prunebench.contracts import Moment, Observer
 from prunebench.datasets import Arrays, Data
 from prunebench.errors import CheckpointError, TrainingError
 from prunebench.recipes import Phase
@@ -55,7 +55,7 @@ def network(seed: int = 0) -> nn.Module:
     )  # fmt: skip
 
 
-class Shrinker:
+class Shrinker(Observer):
     """An observer with state: counts its steps and pulls weights by that count."""
 
     def __init__(self, *, stop_after: int | None = None) -> None:
@@ -76,9 +76,6 @@ class Shrinker:
     def after_step(self, moment: Moment) -> bool:
         self.calls += 1
         return self.calls == self.stop_after
-
-    def validating(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def finished(self) -> None:
         self.events.append("finished")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from time import perf_counter
@@ -14,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from prunebench.channels import Plan
 from prunebench.channels.consumer_gates import ConsumerFactors
-from prunebench.contracts import Assignment, Moment
+from prunebench.contracts import Assignment, Moment, PruningObserver, RepeatingObserver
 from prunebench.criteria.aofp.damage import damages, gram, of_some
 from prunebench.criteria.aofp.decide import Decision, decide, met, require_reachable, wanted
 from prunebench.criteria.aofp.edges import Edge, find_edges
@@ -24,7 +23,7 @@ from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
 
 
-class AofpObserver:
+class AofpObserver(PruningObserver, RepeatingObserver):
     """Runs one binary search per layer, all at once, while the network is trained.
 
     Pruned channels are masked where their consumer reads them, and so are, on a path of their own
@@ -36,8 +35,7 @@ class AofpObserver:
     def __init__(self, settings: AofpSettings, work: Assignment) -> None:
         """Prepares; the network is looked at when the training starts."""
         self.settings, self.work = settings, work
-        self.steps = 0  # done
-        self.at = (0, 0)  # epoch and step of the forward to come
+        self.at = (0, 0)  # epoch and step
         self.edges: list[Edge] = []
         self.searches: list[Search] = []
         self.pending: dict[int, list[Tensor]] = {}
@@ -72,24 +70,23 @@ class AofpObserver:
             self.handles.append((edge.norm or edge.consumer).register_forward_hook(measure))
         self._live_outputs()
 
-    def after_backward(self, moment: Moment) -> None:
-        """Does nothing: scores come from the forward."""
+    def before_step(self, epoch: int, step: int) -> None:
+        """Notes where the layers that are due draw."""
+        self.at = (epoch, step)
 
     def after_step(self, moment: Moment) -> bool:
         """Decides where a half is over; True when the limits are met or no layer is searched."""
-        last = moment.step + 1 == moment.steps
-        self.at = (moment.epoch + 1, 0) if last else (moment.epoch, moment.step + 1)
-        self.steps += 1
         for number, search in enumerate(self.searches):
             if not search.frozen and search.draws >= wanted(self.settings, search):
-                self._decide(number, search)
+                self._decide(number, search, self._step() + 1)
                 if met(self.work.limits, self.plan()):
                     return True
         return all(search.frozen for search in self.searches)
 
-    def validating(self) -> AbstractContextManager[None]:
-        """Returns a block that changes nothing."""
-        return nullcontext()
+    def repeats(self, epoch: int, step: int, steps: int) -> tuple[bool, ...] | None:
+        """Returns which layers are masked; None where a layer is scored."""
+        due = any(self._is_due(number, epoch * steps + step) for number in range(len(self.edges)))
+        return None if due else self.factors.masked()
 
     def finished(self) -> None:
         """Takes the hooks off."""
@@ -99,17 +96,14 @@ class AofpObserver:
         self.handles.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns every layer's search and the place."""
+        """Returns every layer's search."""
         return {
-            "steps": self.steps,
-            "at": list(self.at),
             "tallies": self.tallies,
             "searches": [search.state_dict() for search in self.searches],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
-        self.steps, self.at = state["steps"], (state["at"][0], state["at"][1])
         self.tallies = {name: dict(tally) for name, tally in state["tallies"].items()}
         for search, found in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(found)
@@ -131,6 +125,10 @@ class AofpObserver:
 
     # -- scoring ---------------------------------------------------------------------------------
 
+    def _step(self) -> int:
+        """Returns how many steps are done before this one."""
+        return self.at[0] * self.work.steps + self.at[1]
+
     def _begins(self, number: int) -> int:
         """Returns the step at which layer `number` is first scored; layers take turns."""
         settings = self.settings
@@ -144,10 +142,14 @@ class AofpObserver:
         if not network.training:
             return
         for number, search in enumerate(self.searches):
-            since = self.steps - self._begins(number)
-            if search.frozen or since < 0 or since % self.settings.score_every:
-                continue
-            self.pending[number] = self._draw(number, search)
+            if self._is_due(number, self._step()):
+                self.pending[number] = self._draw(number, search)
+
+    def _is_due(self, number: int, step: int) -> bool:
+        """Whether layer `number` is scored at `step` of the training."""
+        since = step - self._begins(number)
+        due = since >= 0 and since % self.settings.score_every == 0
+        return due and not self.searches[number].frozen
 
     def _draw(self, number: int, search: Search) -> list[Tensor]:
         """Returns the consumer's input positions that each draw drops; none for a Gram matrix."""
@@ -218,15 +220,15 @@ class AofpObserver:
 
     # -- deciding --------------------------------------------------------------------------------
 
-    def _decide(self, number: int, search: Search) -> None:
-        """Ends a half, shows the network what went, and tells."""
+    def _decide(self, number: int, search: Search, steps: int) -> None:
+        """Ends a half after so many steps, shows the network what went, and tells."""
         name, before = self.edges[number].group.name, search.width
         decision = decide(self.settings, search, floor=self.work.floors[name])
         if decision.width < before:
             self.factors.refresh()
             self._live_outputs()
         self._tally(name, decision)
-        row: dict[str, Any] = {"stage": f"aofp-{name}-{self.steps}", **asdict(decision)}
+        row: dict[str, Any] = {"stage": f"aofp-{name}-{steps}", **asdict(decision)}
         for limit in self.work.limits if decision.passed else ():
             row[limit.unit] = limit.amount(self.plan())
         self.work.log(row)

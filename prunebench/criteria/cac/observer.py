@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from prunebench.channels import Plan, in_mode
 from prunebench.channels.consumer_gates import ConsumerFactors
-from prunebench.contracts import Assignment, Moment, Rows
+from prunebench.contracts import Assignment, Moment, PruningObserver, RepeatingObserver, Rows
 from prunebench.criteria.cac.estimators import (
     Draw,
     Estimator,
@@ -33,7 +33,7 @@ from prunebench.training import distributed
 RELEARN_BATCH = 128
 
 
-class CacObserver:
+class CacObserver(PruningObserver, RepeatingObserver):
     """Draws gates, estimates, and removes the least useful channels along a cubic ramp.
 
     Gates sit where consumers read, which is behind normalisation and activation. They are drawn
@@ -53,7 +53,7 @@ class CacObserver:
         self.sizes = [group.size for group in work.groups]
         self.gates = Gates(settings, self.sizes, work.seed)
         self.gating, self.threshold = True, 0.0
-        self.at = (0, 0)  # epoch and step of the forward to come
+        self.at = (0, 0)  # epoch and step
         self.draw: Draw | None = None
         self.logits: Tensor | None = None
         self.handles: list[RemovableHandle] = []
@@ -74,6 +74,10 @@ class CacObserver:
         decay = 1 - 1 / max(1.0, self.settings.ema_epochs * self.work.steps)
         self.estimator = _estimator(self.settings, sum(self.sizes), decay, self.device)
 
+    def before_step(self, epoch: int, step: int) -> None:
+        """Notes where the gates are drawn."""
+        self.at = (epoch, step)
+
     def after_backward(self, moment: Moment) -> None:
         """Adds the step to the estimates."""
         if self.draw is None:
@@ -92,8 +96,6 @@ class CacObserver:
     def after_step(self, moment: Moment) -> bool:
         """Removes channels when it is time; the training goes on to its end."""
         step = moment.epoch * moment.steps + moment.step + 1
-        last = moment.step + 1 == moment.steps
-        self.at = (moment.epoch + 1, 0) if last else (moment.epoch, moment.step + 1)
         if self.gating and self.removal.due(step):
             self._remove(step)
         return False
@@ -132,7 +134,6 @@ class CacObserver:
             "alive": list(self.factors.alive),
             "gating": self.gating,
             "threshold": self.threshold,
-            "at": list(self.at),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -142,7 +143,6 @@ class CacObserver:
         self.factors.alive = [alive.cpu().clone() for alive in state["alive"]]
         self._refresh()
         self.gating, self.threshold = state["gating"], state["threshold"]
-        self.at = (state["at"][0], state["at"][1])
 
     def plan(self) -> Plan:
         """Returns the channels that are left."""

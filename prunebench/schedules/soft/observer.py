@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, channels, kept_count
 from prunebench.budgets.uniform import Uniform
 from prunebench.channels import ChannelGroup, Plan, in_mode
-from prunebench.contracts import Dense, Evidence, Moment
+from prunebench.contracts import Dense, Evidence, Moment, PruningObserver, RepeatingObserver
 from prunebench.criteria import Criterion
 from prunebench.criteria.ranked import ranked
 from prunebench.errors import PruningError
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from prunebench.contracts import Assignment
 
 
-class SoftObserver:
+class SoftObserver(PruningObserver, RepeatingObserver):
     """After every so many epochs, and the last, zeroes the filters that would be cut now.
 
     Weights alone are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
@@ -97,13 +96,6 @@ class SoftObserver:
     def repeats(self, epoch: int, step: int, steps: int) -> bool | None:
         """Returns None at the step that ends with a selection."""
         return None if self._due(epoch, step, steps) else True
-
-    def validating(self) -> AbstractContextManager[None]:
-        """Returns a block that changes nothing."""
-        return nullcontext()
-
-    def finished(self) -> None:
-        """Nothing is left on the network."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the latest plan."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prunebench.contracts import Moment, RepeatingObserver
 
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
-    from prunebench.contracts import Moment
 
-
-class ZerosStay:
+class ZerosStay(RepeatingObserver):
     """Takes the gradients of all weights away that are exactly zero when a training begins.
 
     A batch norm behind a zeroed filter divides by next to nothing: the smallest step away from zero
@@ -33,24 +32,6 @@ class ZerosStay:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(zero, 0)
 
-    def after_step(self, moment: Moment) -> bool:
-        """Changes nothing."""
-        return False
-
     def repeats(self, epoch: int, step: int, steps: int) -> bool:
         """Returns the same at every step."""
         return True
-
-    def validating(self) -> AbstractContextManager[None]:
-        """Returns a block that changes nothing."""
-        return nullcontext()
-
-    def finished(self) -> None:
-        """Nothing is left on the network."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns nothing: the zeros are the network's."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on."""
