@@ -31,5 +31,6 @@ if [ -n "$REHEARSAL" ]; then more='--batch 4 --replays 1'; else more='--inductor
 for model in $models; do
   timed "parts_$model" 80 "$PYTHON" scripts/bench/recorded_step.py --model "$model" $more --out "$OUT/parts_$model.json"
 done
+[ -n "$REHEARSAL" ] || timed pruning 40 "$PYTHON" scripts/bench/pruning_during_training.py --rounds 2 --out "$OUT/pruning.json"
 [ -n "$REHEARSAL" ] || timed loader 30 "$PYTHON" scripts/bench/cifar_loader.py --model vgg16 $sizes --out "$OUT/loader.json"
 say "done"
