@@ -174,7 +174,7 @@ def replicate(network: nn.Module) -> nn.Module:
     return replica
 
 
-def shared(forward: nn.Module, *, now: bool) -> AbstractContextManager[object]:
+def shared(forward: object, *, now: bool) -> AbstractContextManager[object]:
     """Returns the block in which a backward of `forward` shares all gradients so far, or waits.
 
     Args:

@@ -17,12 +17,13 @@ from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Task
 from prunebench.training import distributed
 from prunebench.training.batches import split_on
+from prunebench.training.forward import Forward
 from prunebench.training.heads import bare
 from prunebench.training.optim import averaged, build_optimizer, learning_rate
 from prunebench.training.recorded import RecordedEpochs, count_batch, recordable
 from prunebench.training.stage import EpochRecord, Stage, TrainResult
 from prunebench.training.state import Training
-from prunebench.training.step import autocast, train_step
+from prunebench.training.step import HALF, autocast, train_step
 from prunebench.training.synchronised import synchronised
 from prunebench.training.tally import NEVER, Lookout, Tally
 
@@ -117,7 +118,9 @@ def _prepare(
     for observer in stage.observers:
         observer.start(bare(network), run.optimizer)
     run.resume()
-    run.forward = distributed.replicate(network)
+    replica = distributed.replicate(network)
+    alone = replica is network
+    run.forward = Forward(network, HALF.get(phase.precision)) if alone else replica
     return run, RecordedEpochs(run) if records else None
 
 

@@ -3,14 +3,14 @@
 A step of a small network takes longer to ask for than to compute. What is recorded is `learn`, the
 same function that runs as it comes on a CPU. Before an epoch begins everything lies on the device:
 its draws, its learning rates, and a counter that says which step it is; so a replay needs nothing
-from the host but the word to go.
+from the host but the word to go. The images of an epoch are cropped and mirrored all at once then,
+which is twenty tiny operations less in every step.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import fields
 from functools import partial
 
 import torch
@@ -22,7 +22,7 @@ from prunebench.recipes import Phase
 from prunebench.training import distributed
 from prunebench.training.optim import learning_rate
 from prunebench.training.recorder import Recorder, Work
-from prunebench.training.resident import Draws, ResidentSplit, draw_epoch
+from prunebench.training.resident import ResidentSplit, draw_epoch
 from prunebench.training.split import Split, images_at
 from prunebench.training.stage import Stage
 from prunebench.training.state import Training
@@ -30,6 +30,8 @@ from prunebench.training.step import autocast, begin_step, count_step, learn
 
 #: times that work is done as it comes before it is recorded: libraries choose their algorithms
 WARM_UP = 3
+#: images that are cropped at once: more take more memory on the way
+AT_ONCE = 4096
 
 
 def recordable(stage: Stage, phase: Phase, *splits: Split) -> bool:
@@ -113,9 +115,16 @@ class RecordedEpochs:
         self.run, self.train, self.val = run, run.train, run.val
         self.replays = Replays(stage.recorder, stage.progress.note)
         self.now = torch.zeros(1, dtype=torch.int64, device=device)
-        self.rates = torch.zeros(run.steps, device=device)
-        drawn = draw_epoch(len(run.train), run.train.data, seed=0, stage="", epoch=0)
-        self.draws = Draws(*(part.to(device) for part in vars(drawn).values()))
+        groups = run.optimizer.param_groups
+        self.lr = torch.stack([group["lr"] for group in groups])
+        for group, lr in zip(groups, self.lr, strict=True):
+            group["lr"] = lr  # a view
+        self.rates = torch.zeros(run.steps, len(groups), device=device)
+        channels, height, width = run.train.shape
+        # as channels_last has it
+        shape = (len(run.train), height, width, channels)
+        self.pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.labels = torch.empty_like(run.train.labels)
         self.counts = torch.zeros(2, dtype=torch.int64, device=device)
 
     def steps(self) -> Iterator[None]:
@@ -144,12 +153,16 @@ class RecordedEpochs:
         """Brings what is known before the epoch begins to the device."""
         run, seed, stage = self.run, self.run.stage.seed, self.run.stage.name
         n, data = len(self.train), self.train.data
-        drawn = draw_epoch(n, data, seed=seed, stage=stage, epoch=run.epoch)
-        for field in fields(Draws):
-            getattr(self.draws, field.name).copy_(getattr(drawn, field.name))
+        drawn = draw_epoch(n, data, seed=seed, stage=stage, epoch=run.epoch).to(run.stage.device)
+        for start in range(0, n, AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            images, labels = self.train.pixels(drawn.part(some))
+            self.pixels[some] = images.permute(0, 2, 3, 1)
+            self.labels[some] = labels
         begun = run.epoch * run.steps
         rates = [learning_rate(run.phase, begun + step, run.steps) for step in range(run.steps)]
-        self.rates.copy_(torch.tensor(rates))
+        times = [group["rate"] for group in run.optimizer.param_groups]
+        self.rates.copy_(torch.tensor(rates)[:, None] * torch.tensor(times))
         self.now.fill_(run.step)
 
     def _kind(self, step: int, images: int) -> Hashable | None:
@@ -164,15 +177,14 @@ class RecordedEpochs:
         """Where the images of batch `now` lie, int64 [images], all before it being of `size`."""
         return self.now * size + torch.arange(images, device=self.now.device)
 
-    def _step(self, images: int) -> None:
+    def _step(self, count: int) -> None:
         """Does step `now`, and moves on."""
         run = self.run
-        own = self._places(run.phase.batch_size, images)
-        part = Draws(*(drawn.index_select(0, own) for drawn in vars(self.draws).values()))
-        rate = self.rates.index_select(0, self.now)[0]
-        for group in run.optimizer.param_groups:
-            group["lr"].copy_(rate * group["rate"])
-        learn(run, *self.train.drawn(part), step=self.now[0])
+        own = self._places(run.phase.batch_size, count)
+        images = self.pixels.index_select(0, own).permute(0, 3, 1, 2)
+        labels = self.labels.index_select(0, own)
+        self.lr.copy_(self.rates.index_select(0, self.now)[0])
+        learn(run, self.train.normalised(images), labels, step=self.now[0])
         self.now += 1
 
     def _count(self, size: int, images: int) -> None:

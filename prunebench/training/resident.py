@@ -97,10 +97,15 @@ class ResidentSplit(Split):
 
     def drawn(self, part: Draws) -> tuple[Tensor, Tensor]:
         """Returns the batch that chance decided on, augmented and normalised, and its labels."""
+        images, labels = self.pixels(part)
+        return self.normalised(images), labels
+
+    def pixels(self, part: Draws) -> tuple[Tensor, Tensor]:
+        """Returns what `drawn` does before it is normalised, uint8."""
         images = self.images.index_select(0, part.order)
         if self.data.crop_padding or self.data.flip:
             images = crop_and_mirror(images, self.data.crop_padding, part)
-        return self._floats(images), self.labels.index_select(0, part.order)
+        return images, self.labels.index_select(0, part.order)
 
     def batches(
         self, batch_size: int, *, shared_out: bool = False
@@ -108,7 +113,7 @@ class ResidentSplit(Split):
         """See `Split`."""
         for start in starts(len(self), batch_size, shared_out=shared_out):
             end = start + batch_size
-            yield self._floats(self.images[start:end]), self.labels[start:end]
+            yield self.normalised(self.images[start:end]), self.labels[start:end]
 
     def sample(
         self, count: int, *, seed: int, balanced: bool = False
@@ -126,7 +131,7 @@ class ResidentSplit(Split):
 
     def floats(self, places: Tensor) -> Tensor:
         """Returns the plain images at `places`, normalised."""
-        return self._floats(self.images[places])
+        return self.normalised(self.images[places])
 
 
 @dataclass(frozen=True)

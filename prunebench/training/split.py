@@ -100,7 +100,7 @@ class Split(ABC):
             DataError: together they are too many; in all processes at once.
         """
 
-    def _floats(self, images: Tensor) -> Tensor:
+    def normalised(self, images: Tensor) -> Tensor:
         """``(pixel / 255 - mean) / std`` of uint8 images, float32, in this split's layout."""
         # Contiguous on the way: broadcasting a channel over channels_last strides is slow on a CPU.
         floats = images.to(torch.float32, memory_format=torch.contiguous_format)

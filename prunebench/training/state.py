@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class Training:
     """
 
     network: nn.Module
-    forward: nn.Module
+    forward: Callable[[Tensor], Tensor]
     phase: Phase
     stage: Stage
     optimizer: optim.Optimizer

@@ -87,7 +87,7 @@ class StreamedSplit(Split):
                     f"dataset {self.data.name}: none of the images of a training batch can be "
                     f"read ({', '.join(sorted(self._bad)[:3])} ...); mend or remove them"
                 )
-            yield self._floats(images), labels
+            yield self.normalised(images), labels
 
     def batches(
         self, batch_size: int, *, shared_out: bool = False
@@ -99,7 +99,7 @@ class StreamedSplit(Split):
         )
         for images, labels in self._read(wanted, together=shared_out):
             if len(labels):
-                yield self._floats(images), labels
+                yield self.normalised(images), labels
 
     def sample(
         self, count: int, *, seed: int, balanced: bool = False
@@ -132,7 +132,7 @@ class StreamedSplit(Split):
 
     def floats(self, images: Tensor) -> Tensor:
         """Returns uint8 images normalised, on the device."""
-        return self._floats(images.to(self.device, non_blocking=True))
+        return self.normalised(images.to(self.device, non_blocking=True))
 
     def share_damage(self) -> None:
         """See `Split`."""

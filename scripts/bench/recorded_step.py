@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from result import Row, arguments, markdown, write
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -29,13 +28,14 @@ from prunebench.measure.costs import macs
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.records.environment import device_name
+from prunebench.training.forward import Forward
 from prunebench.training.recorder import CudaGraphs, Work
 
 ABOUT = """One step (forward, loss, backward, SGD with momentum) of one batch that stays on the
-device, bf16 under autocast with float32 weights, channels_last, recorded as one CUDA graph and
-replayed; milliseconds of wall time, the mean of the replays. Each row leaves a part out or does it
-in another way; times as fast is to the first row. Slim networks keep
-half of the channels."""
+device, as in the product: bf16 under autocast with float32 weights, channels_last, recorded as one
+CUDA graph and replayed; milliseconds of wall time, the mean of the replays. Each row leaves a part
+out or does it in another way; times as fast is to the first row. Slim networks keep half of the
+channels."""
 
 
 @dataclass
@@ -46,13 +46,15 @@ class Step:
     images: Tensor
     labels: Tensor
     half: torch.dtype = torch.bfloat16
-    forward: Callable[[Tensor], Tensor] | None = None
+    call: Callable[[Tensor], Tensor] | None = None
     learns: bool = True
     updates: bool = True
     optimizer: torch.optim.Optimizer = field(init=False)
+    forward: Callable[[Tensor], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Makes the optimizer."""
+        """Makes the optimizer, and what is called unless `call` is."""
+        self.forward = self.call or Forward(self.network, self.half)
         rate: Any = torch.tensor(0.01, device=self.images.device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, fused=True
@@ -63,7 +65,7 @@ class Step:
         device = self.images.device.type
         self.optimizer.zero_grad()
         with torch.autocast(device, self.half, cache_enabled=False):
-            logits = (self.forward or self.network)(self.images)
+            logits = self.forward(self.images)
         loss = functional.cross_entropy(logits.float(), self.labels)
         if self.learns:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -71,53 +73,11 @@ class Step:
             self.optimizer.step()
 
 
-class CastOnce(torch.autograd.Function):
-    """All weights in half precision by one call, and their gradients back by one."""
-
-    @staticmethod
-    def forward(_: Any, half: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
-        """Casts."""
-        cast = [torch.empty_like(weight, dtype=half) for weight in weights]
-        torch._foreach_copy_(cast, weights)
-        return tuple(cast)
-
-    @staticmethod
-    def backward(_: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Casts back."""
-        whole = [torch.empty_like(grad, dtype=torch.float32) for grad in grads]
-        torch._foreach_copy_(whole, grads)
-        return (None, *whole)
-
-
-def cast_once(network: nn.Module, half: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Returns the forward pass with the kernels of all layers cast together."""
-    names = [
-        f"{name}.weight"
-        for name, module in network.named_modules()
-        if type(module) in (nn.Conv2d, nn.Linear)
-    ]
-
-    def forward(images: Tensor) -> Tensor:
-        cast = CastOnce.apply(half, *(network.get_parameter(name) for name in names))
-        logits: Tensor = functional_call(network, dict(zip(names, cast, strict=True)), images)
-        return logits
-
-    return forward
-
-
 def without(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
     """Returns the network with nothing in the place of such modules."""
     for name, module in [*network.named_modules()]:
         if isinstance(module, kind):
             network.set_submodule(name, nn.Identity())
-    return network
-
-
-def uncounted(network: nn.Module) -> nn.Module:
-    """Returns the network with norms that do not count their steps."""
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.num_batches_tracked = None
     return network
 
 
@@ -132,13 +92,11 @@ def steps(
     build: Callable[[], nn.Module], images: Tensor, labels: Tensor, mode: str | None
 ) -> Iterator[tuple[str, Step]]:
     """Yields what each row measures."""
-    bf16 = torch.bfloat16
     yield "as it is", Step(build(), images, labels)
     yield "forward alone", Step(build(), images, labels, learns=False)
     yield "without SGD", Step(build(), images, labels, updates=False)
-    yield "norms without counters", Step(uncounted(build()), images, labels)
     network = build()
-    yield "weights cast once", Step(network, images, labels, forward=cast_once(network, bf16))
+    yield "casts and counts one by one", Step(network, images, labels, call=network)
     yield "without norms", Step(without(build(), _BatchNorm), images, labels)
     yield "without ReLU", Step(without(build(), nn.ReLU), images, labels)
     yield "float16", Step(build(), images, labels, half=torch.float16)
@@ -151,7 +109,7 @@ def steps(
     if mode:
         network = build()
         compiled = torch.compile(network, mode=mode)
-        yield f"inductor {mode}", Step(network, images, labels, forward=compiled)
+        yield f"inductor {mode}", Step(network, images, labels, call=compiled)
 
 
 def milliseconds(step: Work, device: torch.device, replays: int) -> float:

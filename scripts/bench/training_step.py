@@ -3,7 +3,7 @@
 Trains a network on random 32 x 32 images, one thread unless OMP_NUM_THREADS says otherwise:
 
     python scripts/bench/training_step.py [--model resnet20] [--batch 128] [--images 1024]
-        [--repeats 3] [--device cpu] [--out step.json] [--profile table.txt] [--inductor default]
+        [--repeats 3] [--device cpu] [--out step.json] [--profile table.txt]
 
 The plain loop is the usual one: a Dataset of uint8 images, per-image torchvision transforms
 (RandomCrop with padding, flip, convert, normalise), a DataLoader in the same process, a
@@ -13,8 +13,7 @@ wall time, of the last of three epochs, for steps recorded and as they come, all
 and what counts first; beside it the share of the chip's dense bf16 peak (six operations per
 multiply-add of an image, for forward and backward) and the peak of memory. --out gets all of it as
 JSON, anew after every figure. --profile measures nothing: it gets a table of where the time of 20
-steps of the fastest kind goes. --inductor measures that kind alone, beside the same after
-``torch.compile`` in the mode named.
+steps of the fastest kind goes.
 """
 
 import time
@@ -176,19 +175,6 @@ def works(
     return found
 
 
-def fused(
-    build: Callable[[], nn.Module], data: Data, batch: int, device: torch.device, mode: str
-) -> dict[str, tuple[int, Callable[[], float]]]:
-    """Returns the fastest of our `works`, and the same after ``torch.compile``."""
-    ours = works(build, data, batch, device)
-    name = next(name for name in ours if FAST in name)
-    phase = replace(PHASE, batch_size=batch, precision="bf16", channels_last=True)
-    compiled = torch.compile(build(), mode=mode)
-    how = "on" if device.type == "cuda" else "off"
-    work = (len(data.train), lambda: epoch(compiled, data, phase, device, how))
-    return {name: ours[name], f"{name}, inductor {mode}": work}
-
-
 def profiled(work: Callable[[], object], device: torch.device) -> str:
     """Returns what takes the most time in `work`, as a table."""
     with torch.profiler.profile() as seen:
@@ -256,7 +242,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--profile", type=Path)
-    parser.add_argument("--inductor")
     asked = parser.parse_args()
     loop.TIMED_FROM = 0  # as in a training that is long enough
     device, data = (
@@ -280,11 +265,7 @@ def main() -> None:
         work = next(work for name, (_, work) in found.items() if FAST in name)
         asked.profile.write_text(profiled(work, device))
         return
-    if asked.inductor:
-        found = fused(build, data, asked.batch, device, asked.inductor)
-    else:
-        found = works(build, data, asked.batch, device)
-    best = measured(found, asked.repeats, device, keep)
+    best = measured(works(build, data, asked.batch, device), asked.repeats, device, keep)
     print(f"{title}, {chip}, {torch.get_num_threads()} threads\n")
     print(markdown(table(best, operations, peak)))
 

@@ -1,0 +1,99 @@
+"""The forward pass of a step comes, bit for bit, to what the network's own does under autocast."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunebench.training.forward import Forward
+
+
+class Net(nn.Module):
+    """Layers frozen, not used, used twice, or with a computed weight; norms of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.twice, self.mean = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8, momentum=None)
+        self.frozen, self.still = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.frozen.requires_grad_(False)
+        self.computed, self.bare = weight_norm(nn.Conv2d(8, 8, 1)), nn.BatchNorm2d(8, affine=False)
+        self.unused, self.uncounted = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.uncounted.track_running_stats = False
+        self.uncounted.running_mean = self.uncounted.running_var = None
+        self.uncounted.num_batches_tracked = None
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = self.mean(self.twice(self.twice(x))).relu()
+        x = self.bare(self.computed(self.still(self.frozen(x)))).relu()
+        return self.last(nn.functional.dropout(self.uncounted(x), 0.2).mean((2, 3)))
+
+
+def built() -> Net:
+    torch.manual_seed(0)
+    net = Net().to(memory_format=torch.channels_last).train()
+    net.still.eval()
+    return net
+
+
+@pytest.mark.parametrize("half", [None, torch.bfloat16, torch.float16])
+def test_it_computes_what_the_network_does(half: torch.dtype | None) -> None:
+    plain, ours = built(), built()
+    forward = Forward(ours, half)
+    images = torch.randn(4, 3, 6, 6).contiguous(memory_format=torch.channels_last)
+    found = []
+    for net, call in ((plain, plain), (ours, forward)):
+        for step in range(2):  # gradients add up
+            torch.manual_seed(step)
+            with torch.autocast("cpu", half, enabled=half is not None):
+                logits = call(images + step)
+            logits.float().square().sum().backward()
+        found.append((logits, net.state_dict(), [p.grad for p in net.parameters()]))
+    (logits, state, grads), (own, own_state, own_grads) = found
+    assert own.dtype == logits.dtype and torch.equal(own, logits)
+    assert own_state.keys() == state.keys()
+    assert all(torch.equal(own_state[name], value) for name, value in state.items())
+    assert int(own_state["norm.num_batches_tracked"]) == 2
+    assert int(own_state["still.num_batches_tracked"]) == 0
+    for grad, own_grad in zip(grads, own_grads, strict=True):
+        assert (grad is None) == (own_grad is None)
+        if grad is not None and own_grad is not None:
+            assert own_grad.dtype == torch.float32 and own_grad.stride() == grad.stride()
+            assert torch.equal(own_grad, grad)
+    assert plain.unused.weight.grad is None and plain.frozen.weight.grad is None
+
+
+class Counted(TorchDispatchMode):
+    """Counts what is asked of a device; memory is not."""
+
+    asked = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.asked += "empty" not in str(func)
+        return func(*args, **kwargs or {})
+
+
+def test_fewer_operations_are_asked_for() -> None:
+    net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(5)))
+    counts = []
+    for call in (net, Forward(net, torch.bfloat16)):
+        net.zero_grad()
+        with Counted() as counted, torch.autocast("cpu", torch.bfloat16):
+            call(torch.ones(2, 3, 4, 4)).sum().backward()
+        counts.append(counted.asked)
+    # five kernels and biases by one each way, and five counters by one
+    assert counts[0] - counts[1] == 2 * (5 + 5 - 1) + 5 - 1
+
+
+def test_norms_keep_their_counters_where_a_forward_fails() -> None:
+    net = built()
+    before = net.norm.num_batches_tracked
+    with pytest.raises(RuntimeError):
+        Forward(net, torch.bfloat16)(torch.ones(4, 5, 6, 6))
+    assert net.norm.num_batches_tracked is before and int(before) == 0
+    assert type(net.first.weight) is nn.Parameter
