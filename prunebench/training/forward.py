@@ -7,7 +7,7 @@ is a fifth of them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +33,13 @@ class Forward:
             if isinstance(module, _BatchNorm) and module.momentum is not None
         ]
         # layers of exactly these classes: autocast casts their parameters, and nothing else is
-        # known to read them; one that computes its weight has no parameter of that name
-        self.cast = {
+        # known to read them; one that computes its weight has parameters of other names
+        self.halved = {
             f"{name}.{kind}" if name else kind: parameter
             for name, module in network.named_modules()
             if half is not None and type(module) in (nn.Conv2d, nn.Linear)
             for kind, parameter in module.named_parameters(recurse=False)
-            if parameter.requires_grad
+            if kind in ("weight", "bias") and parameter.requires_grad
         }
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -52,9 +52,7 @@ class Forward:
         for norm in counters:
             norm.num_batches_tracked = None
         try:
-            logits: Tensor = functional_call(
-                self.network, self._in_half(), (images,), tie_weights=False
-            )
+            logits = self._logits(images)
         finally:
             for norm, counter in counters.items():
                 norm.num_batches_tracked = counter
@@ -62,12 +60,15 @@ class Forward:
             torch._foreach_add_([*counters.values()], 1)
         return logits
 
-    def _in_half(self) -> dict[str, Tensor]:
-        """Returns the parameters as autocast would cast them, by name."""
-        if not self.cast:
-            return {}
-        halves = _Cast.apply(self.half, *self.cast.values())
-        return dict(zip(self.cast, halves, strict=True))
+    def _logits(self, images: Tensor) -> Tensor:
+        """Calls the network with its parameters as autocast would cast them."""
+        if self.halved:
+            halves = _Cast.apply(self.half, *self.halved.values())
+            exchanged = dict(zip(self.halved, halves, strict=True))
+            logits = functional_call(self.network, exchanged, (images,), tie_weights=False)
+        else:  # as of a scripted network, whose parameters cannot be exchanged
+            logits = self.network(images)
+        return cast("Tensor", logits)
 
 
 class _Cast(torch.autograd.Function):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,6 +22,7 @@ class Net(nn.Module):
         self.frozen, self.still = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
         self.frozen.requires_grad_(False)
         self.computed, self.bare = weight_norm(nn.Conv2d(8, 8, 1)), nn.BatchNorm2d(8, affine=False)
+        self.hooked = spectral_norm(nn.Conv2d(8, 8, 1))  # has a `weight_orig`
         self.unused, self.uncounted = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
         self.uncounted.track_running_stats = False
         self.uncounted.running_mean = self.uncounted.running_var = None
@@ -30,7 +32,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(x)).relu()
         x = self.mean(self.twice(self.twice(x))).relu()
-        x = self.bare(self.computed(self.still(self.frozen(x)))).relu()
+        x = self.bare(self.computed(self.hooked(self.still(self.frozen(x))))).relu()
         return self.last(nn.functional.dropout(self.uncounted(x), 0.2).mean((2, 3)))
 
 
@@ -66,6 +68,15 @@ def test_it_computes_what_the_network_does(half: torch.dtype | None) -> None:
             assert own_grad.dtype == torch.float32 and own_grad.stride() == grad.stride()
             assert torch.equal(own_grad, grad)
     assert plain.unused.weight.grad is None and plain.frozen.weight.grad is None
+
+
+@pytest.mark.parametrize("half", [None, torch.bfloat16])
+def test_scripted_networks_are_called_as_they_are(half: torch.dtype | None) -> None:
+    net = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train())
+    images = torch.randn(2, 3, 4, 4)
+    with torch.autocast("cpu", half, enabled=half is not None):
+        assert torch.equal(Forward(net, half)(images), net(images))
+    assert int(net.state_dict()["1.num_batches_tracked"]) == 2
 
 
 class Counted(TorchDispatchMode):
