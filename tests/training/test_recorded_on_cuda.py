@@ -16,10 +16,13 @@ from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Progress
+from prunebench.training.forward import Forward
 from prunebench.training.loop import train
 from prunebench.training.recorded import WARM_UP, Replays
 from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import TrainResult
+from tests.criteria.aofp import test_observer as aofp
+from tests.training.test_forward import built
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, stage
 from tests.training.test_recorded import Asks, KilledAfter, Poison
 
@@ -95,6 +98,40 @@ def test_recorded_penalties_push_as_unrecorded_ones_do(replays: list[object]) ->
     recorded = trained(phase, "on", observers=[Sparsity(phase, (3, 8, 8))])
     assert {(8, False), (8, True)} <= set(replays)
     assert_alike(recorded, trained(phase, "off", observers=[Sparsity(phase, (3, 8, 8))]), 1e-4)
+
+
+def test_the_forward_of_a_step_is_the_networks_own() -> None:
+    images = torch.randn(4, 3, 6, 6, device=CUDA).contiguous(memory_format=torch.channels_last)
+    found = []
+    for together in (False, True):
+        net = built().to(CUDA)
+        call = Forward(net, torch.bfloat16) if together else net
+        torch.manual_seed(0)
+        with torch.autocast("cuda", torch.bfloat16), cuda_math(exact=True):
+            call(images).float().square().sum().backward()
+        grads = [p.grad for p in net.parameters() if p.grad is not None]
+        found.append([*net.state_dict().values(), *grads])
+    for theirs, ours in zip(*found, strict=True):
+        assert torch.allclose(theirs, ours, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("theta", [0.0, 0.35])
+def test_steps_between_aofps_draws_are_replayed(theta: float, replays: list[object]) -> None:
+    phase = replace(aofp.PHASE, epochs=16)  # of five full batches and a smaller one
+    ended, plans = [], []
+    for compiled in ("on", "off"):
+        net = aofp.resnet()
+        watching = aofp.observer(net, theta=theta, score_every=4, stagger=False)
+        told = stage(device=CUDA, recorder=recorder_of(CUDA, compiled), observers=[watching])
+        ended.append((net, train(net, aofp.data(), phase, told)))
+        plans.append(watching.plan())
+    kept = [len(indices) for indices in plans[0].kept.values()]
+    masks = {key[1] for key in replays if isinstance(key, tuple) and key[0] != "val"}
+    if theta:
+        assert len(masks) > 1 and min(kept) < 8
+    else:
+        assert len(masks) == 1
+        assert_alike(*ended, 2e-2)
 
 
 def test_a_replay_is_fed_by_the_seed_of_its_step() -> None:
