@@ -11,7 +11,7 @@ from torch import Tensor
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import in_place
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
+from prunebench.channels.labels.tensors import dead, is_labelled, labels_of, put, row_of
 from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: functions whose result has the type of their operands
@@ -26,6 +26,12 @@ _SAME_TYPE = (
     "div",
     "__truediv__",
 )
+
+#: functions that add two tensors up: zeros where both are
+_SUMS = {
+    *("add", "add_", "__add__", "__radd__", "__iadd__"),
+    *("sub", "sub_", "__sub__", "__rsub__", "__isub__", "rsub", "subtract"),
+}
 
 _ZEROS: dict[tuple[Any, ...], bool] = {}
 
@@ -83,6 +89,11 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     else:
         result = run.run(func, args, kwargs)
     labels = [_labels_beside(run, t, operands) for t in operands]
+    if name in _SUMS and _are_alike(operands, labels):
+        run.ids.tie(*(row_of(one).ids for one in labels))
+        put(result, labels[1])
+        _add_trails(run, name, operands, result)
+        return result
     ids, live = _tie_operands(run, operands, labels, len(shape))
     if any(key in name for key in ("mul", "div")):
         flags = live[:1] if "div" in name and operands[0] is args[0] else live
@@ -99,6 +110,14 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     put(result, ids * 2 + flag)
     _add_trails(run, name, operands, result)
     return result
+
+
+def _are_alike(operands: list[Tensor], labels: list[Tensor]) -> bool:
+    """Whether `operands` are two of one shape and way to hold channels, all of them plain."""
+    if len(operands) != 2 or operands[0].shape != operands[1].shape:
+        return False
+    same = labels[0].shape == labels[1].shape
+    return same and all(row_of(one).plain for one in labels)
 
 
 def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
@@ -119,8 +138,8 @@ def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
         return run.labels(t)
     row = run.row(labels, dims[0], other.size(dims[0]))
     assert row is not None
-    run.ids.read(run.names[id(t)], dim, row >> 1)
-    return along(row >> 1 << 1, dim, t.dim())
+    run.ids.read(run.names[id(t)], dim, row.ids)
+    return dead(row.ids, dim, t.dim(), plain=row.plain)
 
 
 def _alike(labels: Tensor, dim: int) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunebench.channels.example import Example, changed, one_image
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.scripted import scripts_freeze
-from prunebench.channels.labels.tensors import along, labels_of, put
+from prunebench.channels.labels.tensors import dead, labels_of, put
 from prunebench.channels.members import named_modules
 from prunebench.channels.mode import in_mode
 from prunebench.channels.tensors import tensors_in
@@ -28,7 +28,7 @@ def labelled_input(labeller: Labeller, example: Example) -> Any:
             return t
         ids = labeller.ids.new(t.size(1))
         labeller.ids.freeze(ids, "tied to the input of the network")
-        return put(t, along(ids * 2, 1, t.dim()))
+        return put(t, dead(ids, 1, t.dim()))
 
     return changed(one_image(example), label)
 

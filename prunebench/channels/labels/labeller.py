@@ -20,7 +20,7 @@ from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
 from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, numbers_in, worn
 from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
-from prunebench.channels.labels.tensors import labels_of, put
+from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
 from prunebench.channels.labels.values import mix, put_values
 from prunebench.channels.members import named_modules
 from prunebench.channels.tensors import map_tensors, tensors_in
@@ -267,7 +267,7 @@ class Labeller(TorchFunctionMode):
         if self.counting:
             self.tape.spread_macs.append((macs // labels.numel(), labels.reshape(-1) >> 1))
 
-    def row(self, labels: Tensor, dim: int, size: int) -> Tensor | None:
+    def row(self, labels: Tensor, dim: int, size: int) -> Row | None:
         """Returns the labels [size] along `dim`; None where only other dimensions hold channels.
 
         What reads `dim` with one weight for all positions ties labels that change from one
@@ -281,7 +281,10 @@ class Labeller(TorchFunctionMode):
             first = labels.amin(others, keepdim=True) >> 1
             self.ids.tie(first.expand_as(labels), labels >> 1)
             labels = first * 2 + live
-        return labels.reshape(-1).expand(size)
+        row = row_of(labels)
+        if len(row.ids) == size:
+            return row
+        return Row(row.ids.expand(size), row.live.expand(size), row.plain)
 
     # -- labels of parameters that are used directly -------------------------------------------
 

@@ -208,28 +208,29 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if row is None:
         run.ids.freeze(labels >> 1, "a gather over mixed channels")
         return result
-    picked = row[positions.clamp(min=0)]
+    there = positions.clamp(min=0)
+    picked, live = row.ids[there], row.live[there]
     missing = positions < 0
-    picked[missing] = run.new_zeros(int(missing.sum())) * 2
+    picked[missing], live[missing] = run.new_zeros(int(missing.sum())), 0
     call = Call(
         "gather",
         run.stack[-1],
         run.names[id(index)],
-        row >> 1,
-        row & 1,
-        picked >> 1,
+        row.ids,
+        row.live,
+        picked,
         0,
         1,
         run.place(name, x, takes=True),
         positions=tuple(positions.tolist()),
     )
-    run.ids.read(run.names[id(index)], 0, picked >> 1)
-    run.ids.read(run.names[id(index)] + "/from", 0, row >> 1)
+    run.ids.read(run.names[id(index)], 0, picked)
+    run.ids.read(run.names[id(index)] + "/from", 0, row.ids)
     run.note(call)
     values = values_of(x)
     if isinstance(values, Tensor) and values.size(dim) > 1:
-        values = values.index_select(dim, positions.clamp(min=0))
-    return put_values(put(result, along(picked, dim, x.dim())), values)
+        values = values.index_select(dim, there)
+    return put_values(put(result, along(picked * 2 + live, dim, x.dim())), values)
 
 
 for _rule in (movement, concat, pad, gather):

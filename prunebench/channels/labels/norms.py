@@ -10,7 +10,7 @@ from torch import Tensor
 from prunebench.channels.labels.elementwise import unary
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Call, Trail, leave_trail, note_place, trail_of
-from prunebench.channels.labels.tensors import labels_of, put
+from prunebench.channels.labels.tensors import labels_of, put, row_of
 from prunebench.channels.labels.weights import bind, owner, refuse
 
 
@@ -23,13 +23,12 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
     if row is None or len(named) < len(vectors):
         refuse(run, labels, run.stack[-1], "its channels cannot be told apart")
         return labels_of(torch.empty([1] * x.dim()))
-    ids = row >> 1
+    ids = row.ids
     for vector in named:
         run.ids.read(vector, 0, ids)
     if named:
         place = run.place(name, x, takes=True)
-        live = row & 1
-        run.note(Call("norm", owner(named[0]), named[0], ids, live, ids, 0, groups, place))
+        run.note(Call("norm", owner(named[0]), named[0], ids, row.live, ids, 0, groups, place))
     elif run.stack:
         run.tape.unweighted.append((run.stack[-1], ids, groups))
     return labels
@@ -38,7 +37,9 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
 def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool) -> Tensor:
     """Returns the result of a norm; the masked affine part makes cut channels zero again."""
     result = torch.empty(x.shape, dtype=x.dtype, device="meta")
-    put(result, labels >> 1 << 1 if affine else labels | 1)
+    if not (affine and row_of(labels).plain):
+        labels = labels >> 1 << 1 if affine else labels | 1
+    put(result, labels)
     trail = trail_of(x)
     if trail is not None and trail.raw:
         place = run.place(name, result)
@@ -91,7 +92,7 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
     noted = "" if weight is None else run.grouped.get(owner(run.names.get(id(weight), "")), "")
     if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
-        ids = (row >> 1).reshape(groups, -1)
+        ids = row.ids.reshape(groups, -1)
         run.ids.tie(ids[:1].expand_as(ids), ids)
     labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
     return _normed(run, name, x, labels, affine=weight is not None)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Call
+from prunebench.channels.labels.tensors import Row
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.labels.weights import owner
 from prunebench.channels.tensors import tensors_in
@@ -45,13 +46,13 @@ def first_step(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     return whole, *state
 
 
-def _read(run: Labeller, name: str, x: Tensor, row: Tensor, w: Tensor) -> None:
+def _read(run: Labeller, name: str, x: Tensor, row: Row, w: Tensor) -> None:
     """Notes that the columns of `w` read the channels of `row` in every step of `x`."""
     weight, steps = run.names[id(w)], x.shape[:-1].numel()
-    run.ids.read(weight, 1, row >> 1)
+    run.ids.read(weight, 1, row.ids)
     place = run.place(name, x, takes=True)
     outputs = torch.zeros(w.size(0), dtype=torch.int64)
-    run.note(Call("recurrent", owner(weight), weight, row >> 1, row & 1, outputs, steps, 1, place))
+    run.note(Call("recurrent", owner(weight), weight, row.ids, row.live, outputs, steps, 1, place))
 
 
 def _leaf(name: str) -> str:

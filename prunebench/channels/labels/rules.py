@@ -105,7 +105,7 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # one channel has several labels, as behind a bias of every place: they go together
         row = run.row(labels, dim, x.size(dim))
-        labels = labels if row is None else along(row, dim, x.dim())
+        labels = labels if row is None else along(row.ids * 2 + row.live, dim, x.dim())
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
         run.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)
@@ -126,10 +126,10 @@ def pixel_shuffle(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -
     row = run.row(run.labels(x), dim, x.size(dim))
     if row is None:
         return unknown_function(run, name, func, args, kwargs)
-    parts = row.view(-1, factor**2)
-    first = parts[:, :1] >> 1
-    run.ids.tie(first.expand_as(parts), parts >> 1)
-    labels = first[:, 0] * 2 + (parts & 1).amax(1)
+    parts = row.ids.view(-1, factor**2)
+    first = parts[:, :1]
+    run.ids.tie(first.expand_as(parts), parts)
+    labels = first[:, 0] * 2 + row.live.view(-1, factor**2).amax(1)
     return put(run.run(func, args, kwargs), along(labels, dim, x.dim()))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,42 @@ def labels_of(t: Tensor) -> Tensor:
     """Returns the labels of `t`; zeros (never cut) where it has none."""
     found: Tensor | None = getattr(t, "_channel_labels", None)
     return found if found is not None else torch.zeros([1] * t.dim(), dtype=torch.int64)
+
+
+class Row(NamedTuple):
+    """Labels in a row, taken apart.
+
+    Attributes:
+        ids, live: int64 [n].
+        plain: whether no label is 0 and none is live.
+    """
+
+    ids: Tensor
+    live: Tensor
+    plain: bool
+
+
+def row_of(labels: Tensor) -> Row:
+    """Returns all of `labels` in a row: once, for many tensors wear the same labels."""
+    found: Row | None = getattr(labels, "_row", None)
+    if found is None:
+        ids, live = (labels >> 1).reshape(-1), (labels & 1).reshape(-1)
+        plain = bool((ids > 0).all()) and not bool(live.any())
+        found = labels._row = Row(ids, live, plain)  # type: ignore[attr-defined]
+    return found
+
+
+def dead(ids: Tensor, dim: int, dims: int, *, plain: bool = True) -> Tensor:
+    """Returns the labels of channels `ids` along `dim`, of which none is live.
+
+    Args:
+        ids: int64 [n].
+        dim, dims: where they lie, of how many dimensions.
+        plain: whether none is 0, as far as is known.
+    """
+    labels = along(ids * 2, dim, dims)
+    labels._row = Row(ids, torch.zeros_like(ids), plain)  # type: ignore[attr-defined]
+    return labels
 
 
 def is_labelled(t: Tensor) -> bool:

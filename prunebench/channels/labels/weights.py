@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, trail_of
-from prunebench.channels.labels.tensors import along, put
+from prunebench.channels.labels.tensors import dead, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.weight_norm import WeightNorm
 
@@ -79,14 +79,14 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         _refuse_weight(run, labels, w, weight)
         run.tape.fixed_macs += macs * w.size(0) * w.size(1)
         return result
-    through, module, ids = _by_group(run, weight, w, groups, turned), owner(weight), row >> 1
-    out = (_passed_on if through else _made)(run, weight, w, ids, groups, turned)
+    through, module = _by_group(run, weight, w, groups, turned), owner(weight)
+    out = (_passed_on if through else _made)(run, weight, w, row.ids, groups, turned)
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
     kind = "depthwise" if through else "conv"
-    run.note(Call(kind, module, weight, ids, row & 1, out, macs, groups, place, turned))
-    put(result, along(out * 2, dim, x.dim()))
+    run.note(Call(kind, module, weight, row.ids, row.live, out, macs, groups, place, turned))
+    put(result, dead(out, dim, x.dim(), plain=row.plain or not through))
     return result if through else _produced(run, name, result, weight)
 
 
@@ -141,10 +141,12 @@ def _passed_on(
 ) -> Tensor:
     """Notes what `w` reads where groups come and go; returns the ids of the output."""
     count = w.size(1) * groups if turned else w.size(0)
-    inputs = row.reshape(groups, -1)
-    heads = inputs[:, :1]
-    run.ids.tie(heads.expand_as(inputs), inputs)
-    out = heads.expand(groups, count // groups).reshape(-1)
+    out = row
+    if len(row) != groups or count != groups:
+        inputs = row.reshape(groups, -1)
+        heads = inputs[:, :1]
+        run.ids.tie(heads.expand_as(inputs), inputs)
+        out = heads.expand(groups, count // groups).reshape(-1)
     run.ids.read(weight, 0, row if turned else out)
     return out
 
@@ -208,10 +210,10 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return result
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)
-    run.ids.read(weight, 1, row >> 1)
+    run.ids.read(weight, 1, row.ids)
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
-    run.note(Call("linear", owner(weight), weight, row >> 1, row & 1, out, macs, 1, place))
-    put(result, along(out * 2, x.dim() - 1, x.dim()))
+    run.note(Call("linear", owner(weight), weight, row.ids, row.live, out, macs, 1, place))
+    put(result, dead(out, x.dim() - 1, x.dim()))
     return _produced(run, name, result, weight)

@@ -16,7 +16,7 @@ from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.steps import Entered, Step, Worn
 from prunebench.channels.labels.tape import Tape
-from prunebench.channels.labels.tensors import labels_of
+from prunebench.channels.labels.tensors import labels_of, row_of
 from prunebench.channels.labels.values import packed
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.tensors import tensors_in
@@ -83,21 +83,19 @@ class Recheck:
         self.made = self.at = 0
         self.mender: Mend | None = None
         self.mended: set[str] = set()
-        self._stays = torch.from_numpy(kept[cmap.class_of])
-        self._left: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+        self._stays: Kept = kept[cmap.class_of]
+        self._left: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def left(self, of: Tensor, *, labels: bool = False) -> Tensor:
-        """Returns the ids in `of`, flattened, whose class is kept.
+    def left(self, of: Tensor) -> Tensor:
+        """Returns the ids in `of`, of the dense forward, whose class is kept, flattened.
 
-        Args:
-            of: ids or labels of the dense forward; many weights and steps share theirs.
-            labels: whether they are labels.
+        Many weights and steps share theirs, and what is left of them.
         """
-        known = self._left.get((id(of), labels))
+        known = self._left.get(id(of))
         if known is None:
-            ids = of >> 1 if labels else of
-            known = of, ids[self._stays[ids]]  # holds it, so that its id stays its own
-            self._left[id(of), labels] = known
+            ids = as_array(of)
+            known = of, torch.from_numpy(ids[self._stays[ids]])  # holds it: its id is its own
+            self._left[id(of)] = known
         return known[1]
 
     def groups(self, rows: Iterable[Tensor]) -> set[str]:
@@ -110,8 +108,9 @@ class Recheck:
 
     def want(self, was: Worn) -> Tensor:
         """Returns which elements are left of a tensor of the dense network, flattened."""
-        stays = self._stays[was.labels >> 1]
-        both = packed(was.labels >> 1, was.values)
+        ids = was.labels >> 1
+        stays = torch.from_numpy(self._stays[ids.numpy()])
+        both = packed(ids, was.values)
         return both[stays.expand(both.shape)]
 
     def agrees(self, was: Worn, now: Worn) -> bool:
@@ -129,13 +128,17 @@ class Recheck:
             sizes[d] = new if size != 1 else 1
         numbers = isinstance(was.values, int) and isinstance(now.values, int)
         alike = numbers and was.values == now.values
-        both = now.labels >> 1 if alike else packed(now.labels >> 1, now.values)
+        both = now.labels if alike else packed(now.labels >> 1, now.values)
         if any(size not in (1, new) for size, new in zip(both.shape, sizes, strict=True)):
             return False
         if was.constant is not None and now.constant is not None and was.shape == now.shape:
             return torch.equal(was.constant, now.constant)
-        want = self.left(was.labels, labels=True) if alike else self.want(was)
-        return torch.equal(want, both.expand(sizes).reshape(-1))
+        if not alike:
+            return torch.equal(self.want(was), both.expand(sizes).reshape(-1))
+        want, have = self.left(row_of(was.labels).ids), row_of(now.labels).ids
+        if want is have and both.shape == tuple(sizes):
+            return True
+        return torch.equal(want, have.view(both.shape).expand(sizes).reshape(-1))
 
     def stuck(self, where: str, error: Exception, given: Any = ()) -> StuckError:
         """Returns what to say of an error.
