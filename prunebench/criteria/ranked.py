@@ -83,6 +83,14 @@ def _copy(value: Tensor | bool) -> Tensor | bool:
     return value if isinstance(value, bool) else value.clone()
 
 
+def _alike(was: Tensor, found: Tensor) -> bool:
+    """Whether two tensors of one shape are equal, nan to nan."""
+    import torch
+
+    # mostly they are without, and the copies would be most of the memory that a ranking takes
+    return torch.equal(was, found) or torch.equal(was.nan_to_num(), found.nan_to_num())
+
+
 def _changed(before: Mapping[str, Tensor | bool], now: Mapping[str, Tensor | bool]) -> str:
     """Returns the name of something that is not as it was; "" if nothing."""
     import torch
@@ -90,9 +98,7 @@ def _changed(before: Mapping[str, Tensor | bool], now: Mapping[str, Tensor | boo
     for name in before.keys() | now.keys():
         was, found = before.get(name), now.get(name)
         if isinstance(was, torch.Tensor) and isinstance(found, torch.Tensor):
-            same = was.shape == found.shape and bool(
-                torch.equal(was.nan_to_num(), found.nan_to_num())
-            )
+            same = was.shape == found.shape and _alike(was, found)
         else:
             same = was is found
         if not same:

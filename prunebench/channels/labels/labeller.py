@@ -103,7 +103,7 @@ class Labeller(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.asleep:
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", str(func))
+        name = getattr(func, "__name__", None) or str(func)
         for first in () if args else ("input", "tensors"):
             if first in kwargs:
                 args, kwargs = (kwargs[first],), {k: v for k, v in kwargs.items() if k != first}

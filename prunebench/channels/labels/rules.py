@@ -94,9 +94,9 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries channel labels over; freezes labels that lie on the pooled dimensions."""
     x = args[0]
     labels = run.labels(x)
-    result = run.run(func, args, kwargs)
-    out = result[0] if isinstance(result, (tuple, list)) else result
     spatial = int(next((d for d in "123" if f"{d}d" in name), "2"))
+    result = _pooled(run, name, func, args, kwargs, spatial)
+    out = result[0] if isinstance(result, (tuple, list)) else result
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
         if not x.numel():  # without data it would do
@@ -117,6 +117,15 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         note_place(run.tape.blocks, trail, place)
         leave_trail(out, Trail((), trail.raw, place))
     return result
+
+
+def _pooled(run: Labeller, name: str, func: Any, args: Any, kwargs: Any, spatial: int) -> Any:
+    """Runs a pool without data; one that leaves a single pixel takes torch long."""
+    x, size = args[0], args[1] if len(args) > 1 else kwargs.get("output_size")
+    single = name.startswith("adaptive_avg") and (size == 1 or size == (1,) * spatial)
+    if not (single and x.numel() and 0 < x.dim() - spatial <= 2 and x.is_floating_point()):
+        return run.run(func, args, kwargs)
+    return torch.empty((*x.shape[:-spatial], *[1] * spatial), dtype=x.dtype, device="meta")
 
 
 def pixel_shuffle(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:

@@ -87,7 +87,7 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     memo: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in named_tensors(model):
-            memo[id(tensor)] = _cut_tensor(tensor, positions.get(name, []))
+            memo[id(tensor)] = like(tensor, _cut_tensor(tensor, positions.get(name, [])))
         _keep_lengths(model, cmap, positions, memo)
     slimmed = copied(model, memo)
     for call in cmap.tape.calls:
@@ -150,19 +150,31 @@ def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
 
 def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
     """Returns a copy of `tensor` with only some indices of some dimensions."""
-    data = tensor.detach()
-    if len(positions) == 2 and tensor.numel() >= BIG and tensor.device.type == "cpu":
-        data = _cut_both(data, dict(positions))
-    else:
-        for dim, index in sorted(positions, key=lambda item: item[0]):
-            data = data.index_select(dim, index.to(data.device))
     if not positions:
-        data = data.clone()
-    elif tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        data = data.contiguous(memory_format=torch.channels_last)
+        return tensor.detach().clone()
+    if tensor.is_meta:
+        shape = list(tensor.shape)
+        for dim, index in positions:
+            shape[dim] = len(index)
+        return torch.empty(shape, dtype=tensor.dtype, device="meta")
+    if len(positions) == 2 and tensor.numel() >= BIG and tensor.device.type == "cpu":
+        return _cut_both(tensor, dict(positions))
+    for dim, index in sorted(positions, key=lambda item: item[0]):
+        tensor = tensor.index_select(dim, index.to(tensor.device))
+    return tensor
+
+
+def like(tensor: Tensor, cut: Tensor) -> Tensor:
+    """Returns `cut` as what `tensor` is: a parameter or buffer, in its memory format."""
+    if cut.shape != tensor.shape and _is_channels_last(tensor):
+        cut = cut.contiguous(memory_format=torch.channels_last)
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(data, requires_grad=tensor.requires_grad)
-    return data.requires_grad_(tensor.requires_grad)
+        return nn.Parameter(cut, requires_grad=tensor.requires_grad)
+    return cut.requires_grad_(tensor.requires_grad)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:

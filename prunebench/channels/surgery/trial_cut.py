@@ -15,7 +15,7 @@ from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.insert_gathers import gathers_for
 from prunebench.channels.surgery.recheck import StuckError
-from prunebench.channels.surgery.slim import keep_only
+from prunebench.channels.surgery.slim import keep_only, like
 
 
 def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
@@ -53,9 +53,10 @@ def _without_data(model: nn.Module) -> nn.Module:
         if not tensor.is_floating_point():  # indices say where channels go
             memo[id(tensor)] = tensor.clone()
             continue
-        empty = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+        empty = torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
+        )
+        memo[id(tensor)] = like(tensor, empty)
     return copied(model, memo)
 
 
