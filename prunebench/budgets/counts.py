@@ -43,7 +43,7 @@ def best(scores: Tensor, count: int) -> tuple[int, ...]:
     import torch
 
     order = torch.argsort(scores, descending=True, stable=True)
-    return tuple(sorted(order[:count].tolist()))
+    return tuple(order[:count].sort().values.tolist())
 
 
 def at_least(

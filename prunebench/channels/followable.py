@@ -60,7 +60,9 @@ def scripted_parts(model: nn.Module) -> list[str]:
 
 def _is_exported(module: nn.Module) -> bool:
     """Whether `module` runs a graph of operators below those of Python (``torch.export``)."""
-    graph = None if isinstance(module, torch.jit.ScriptModule) else getattr(module, "graph", None)
+    known = hasattr(type(module), "graph") or "graph" in vars(module)  # what is not is dear to ask
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    graph = getattr(module, "graph", None) if known and not scripted else None
     return isinstance(graph, fx.Graph) and any(
         isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes
     )

@@ -179,6 +179,15 @@ def _free_parameters(
                 reasons.setdefault(number, f"tied to {name} in an irregular way")
 
 
+def _by_key(members: Ids, keys: Ids) -> list[Ids]:
+    """Returns the members of each key, in their order; most lie side by side."""
+    found: dict[int, list[Ids]] = {}
+    for run in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
+        if len(run):
+            found.setdefault(int(keys[run[0]]), []).append(members[run])
+    return [np.concatenate(runs) for runs in found.values()]
+
+
 class _Producers:
     """Sorts classes into groups by the set of their producers."""
 
@@ -221,11 +230,9 @@ class _Producers:
             first[new] = number
             position[new] = position_here[new]
         members = np.nonzero(free & (first >= 0))[0]
-        order = members[np.argsort(first[members] * classes + position[members])]
-        _, sets = np.unique(keys[order], return_inverse=True)
-        by_set = np.argsort(sets, kind="stable")
-        ends = np.cumsum(np.bincount(sets))[:-1]
-        return self._name(np.split(order[by_set], ends), outputs, locate), locate
+        # they are in order but for a few, so that the stable sort, which sees that, is the fast one
+        order = members[np.argsort(first[members] * classes + position[members], kind="stable")]
+        return self._name(_by_key(order, keys[order]), outputs, locate), locate
 
     def _name(
         self, sets: list[Ids], outputs: list[Ids], locate: Ids

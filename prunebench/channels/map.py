@@ -62,8 +62,11 @@ class Site:
 
         What belongs to other groups is left out.
         """
-        at = self.positions
-        total.index_add_(0, self.classes[at].to(total.device), values[at.to(values.device)])
+        classes = self.classes
+        if len(classes) and int(classes.min()) < 0:
+            at = self.positions
+            classes, values = classes[at], values[at.to(values.device)]
+        total.index_add_(0, classes.to(total.device), values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import ge
 
 from prunebench.errors import PruningError
 
@@ -29,10 +30,10 @@ class Plan:
         """
         copied: dict[str, tuple[int, ...]] = {}
         for name, indices in kept.items():
-            found = tuple(int(i) for i in indices)
+            found = tuple(map(int, indices))
             if not found:
                 raise PruningError(f"plan: group '{name}' would keep no channel; keep at least 1")
-            if found[0] < 0 or any(a >= b for a, b in zip(found, found[1:], strict=False)):
+            if found[0] < 0 or any(map(ge, found, found[1:])):
                 raise PruningError(
                     f"plan: the kept channels of group '{name}' must be ascending, unique "
                     f"and not negative"

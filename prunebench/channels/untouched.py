@@ -24,6 +24,8 @@ LEFT_ALONE = {
 CONTAINERS = (dict, list, set, deque)
 #: of which a network holds many that are empty
 PLAIN = {dict, OrderedDict, list, set}
+#: classes of what holds nothing but its attributes
+TENSORS = {nn.Parameter, torch.Tensor}
 
 
 @contextmanager
@@ -78,7 +80,7 @@ def _saved(network: nn.Module) -> tuple[list[tuple[Any, Any]], list[Any]]:
             kind = type(part)
             if kind in LEFT_ALONE:
                 continue
-            if kind is nn.Parameter:
+            if kind in TENSORS:
                 part, kind = part.__dict__, dict
             if kind in PLAIN and not part:
                 empty.append(part)
@@ -91,6 +93,8 @@ def inside(value: Any) -> Iterable[Any]:
     """Returns what `value` holds."""
     if isinstance(value, dict):
         return list(value.values()) if value else ()
+    if isinstance(value, nn.Module):
+        return (vars(value),)
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return list(value)
     if isinstance(value, CellType):

@@ -5,7 +5,7 @@
 TREE holds a folder of images for each class, of which samples are streamed as a run does it. Every
 figure comes from a fork of a process that holds the libraries and the network, on one thread; the
 first row is a forward of as many images, in the same chunks. Two minutes of CPU time: on this
-network a chunk is 10 images, or 4 where a backward follows, and more of them change nothing.
+network a chunk is 10 images, or 4 where a backward follows.
 """
 
 from __future__ import annotations

@@ -88,8 +88,7 @@ class Labeller(TorchFunctionMode):
         self.stuck_args: Any = ()
         self.strangers: Mapping[int, str] = {}
         self.borrowed: set[str] = set()
-        self.counting, self.asleep = True, False
-        self.moved = 0
+        self.counting, self.asleep, self.moved = True, False, 0
         self.seen: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self._meta: dict[int, tuple[Tensor, Tensor]] = {}
@@ -281,10 +280,7 @@ class Labeller(TorchFunctionMode):
             first = labels.amin(others, keepdim=True) >> 1
             self.ids.tie(first.expand_as(labels), labels >> 1)
             labels = first * 2 + live
-        row = row_of(labels)
-        if len(row.ids) == size:
-            return row
-        return Row(row.ids.expand(size), row.live.expand(size), row.plain)
+        return row_of(labels).of(size)
 
     # -- labels of parameters that are used directly -------------------------------------------
 

@@ -117,13 +117,15 @@ def worn(t: Tensor, names: dict[int, str]) -> Worn:
     return Worn("", labels_of(t), values_of(t), tuple(t.shape), constant)
 
 
-def given_in(value: Any) -> Iterator[Tensor]:
-    """Yields every tensor in nested arguments of a function."""
+def given_in(value: Any) -> list[Tensor]:
+    """Returns every tensor in nested arguments of a function."""
+    found: list[Tensor] = []
     for part in value:
         if isinstance(part, Tensor):
-            yield part
+            found.append(part)
         elif isinstance(part, (tuple, list)):
-            yield from given_in(part)
+            found += given_in(part)
+    return found
 
 
 def numbers_in(value: Any) -> Iterator[float]:

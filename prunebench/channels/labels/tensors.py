@@ -26,6 +26,12 @@ class Row(NamedTuple):
     live: Tensor
     plain: bool
 
+    def of(self, size: int) -> Row:
+        """Returns a row of `size`, where one label may serve all."""
+        if len(self.ids) == size:
+            return self
+        return Row(self.ids.expand(size), self.live.expand(size), self.plain)
+
 
 def row_of(labels: Tensor) -> Row:
     """Returns all of `labels` in a row: once, for many tensors wear the same labels."""
@@ -38,11 +44,12 @@ def row_of(labels: Tensor) -> Row:
 
 
 def dead(ids: Tensor, dim: int, dims: int, *, plain: bool = True) -> Tensor:
-    """Returns the labels of channels `ids` along `dim`, of which none is live.
+    """Returns the labels of channels `ids` [n] along `dim` of `dims`, of which none is live.
 
     Args:
         ids: int64 [n].
-        dim, dims: where they lie, of how many dimensions.
+        dim: along which they lie.
+        dims: how many dimensions there are.
         plain: whether none is 0, as far as is known.
     """
     labels = along(ids * 2, dim, dims)

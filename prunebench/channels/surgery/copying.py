@@ -93,7 +93,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if kind is dict:
         made = memo[id(value)] = {}
-        made.update((_copied(key, memo), _copied(held, memo)) for key, held in value.items())
+        for key, held in value.items():
+            key = key if type(key) in _IMMUTABLE else _copied(key, memo)
+            made[key] = memo[id(held)] if id(held) in memo else _copied(held, memo)
         return made
     if isinstance(value, Tensor) and not value.is_leaf:
         made = memo[id(value)] = value.detach().clone()

@@ -29,7 +29,7 @@ from prunebench.channels.labels.weights import conv, convolved
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_tensors
 from prunebench.channels.surgery.recheck import Recheck, replay
-from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, PLAIN, inside
+from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, PLAIN, TENSORS, inside
 from prunebench.errors import PruningError
 
 _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictionary, WeakSet)
@@ -71,6 +71,8 @@ def leads_out(model: nn.Module) -> bool:
         parts = (value.__self__,) if kind is MethodType else inside(value)
         for part in parts:
             kind = type(part)
+            if kind in TENSORS:
+                part, kind = part.__dict__, dict
             if kind not in LEFT_ALONE and (kind not in PLAIN or part):
                 todo.append(part)
     classes = {one for kind in kinds if issubclass(kind, nn.Module) for one in kind.__mro__}
