@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.steps import in_place
+from prunebench.channels.labels.steps import given_in, in_place
 from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
 from prunebench.channels.labels.tensors import dead, is_labelled, labels_of, put, row_of
-from prunebench.channels.tensors import map_tensors, tensors_in
+from prunebench.channels.tensors import map_tensors
 
 #: functions whose result has the type of their operands
 _SAME_TYPE = (
@@ -40,7 +40,8 @@ def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether `func` makes something else than zero out of zeros."""
     if kwargs.get("inplace"):
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-    key = (func, str(map_tensors([args, kwargs], lambda t: 0)))
+    alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+    key = (func, "" if alone else str(map_tensors([args, kwargs], lambda t: 0)))
     if key not in _ZEROS:
         zeros = map_tensors([args, kwargs], lambda t: torch.zeros((1,) * max(1, t.dim())))
         try:
@@ -74,7 +75,7 @@ def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Ties the channels of the operands position by position."""
-    operands = [t for t in tensors_in([args, kwargs]) if t.dim() > 0]
+    operands = [t for t in given_in((*args, *kwargs.values())) if t.dim() > 0]
     if not operands:
         return run.run(func, args, kwargs)
     shape = operands[0].shape

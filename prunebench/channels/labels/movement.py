@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.steps import given_in
 from prunebench.channels.labels.tape import Call
 from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
@@ -33,7 +34,7 @@ _RESHAPES = ["view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"]
 
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves labels and value numbers by the same function as the data."""
-    given = list(tensors_in([args, kwargs]))
+    given = given_in((*args, *kwargs.values()))
     sources = [t for t in given if t.is_floating_point() or is_labelled(t)]
     if len(sources) < len(given) and _opaque(run, sources, given):
         return unknown_function(run, name, func, args, kwargs)

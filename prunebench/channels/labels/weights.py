@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
     return {**dict(zip(names.split(), args, strict=False)), **kwargs}
 
 
+@lru_cache(maxsize=1 << 14)
 def owner(weight: str) -> str:
     """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
     outer, parametrized, _ = f".{weight}".partition(".parametrizations.")
