@@ -1,8 +1,8 @@
 """Hydra composes in half the time where one process, or the forks of one, compose many times."""
 
 import pickle
+from copy import copy
 from itertools import takewhile
-from types import SimpleNamespace
 
 
 def hasten():
@@ -18,6 +18,7 @@ def hasten():
 
     defaults_list._create_interpolation_map = where_asked(defaults_list._create_interpolation_map)
     ConfigRepository.load_config = read_once(ConfigRepository.load_config, str(conf_dir()))
+    ConfigRepository.__deepcopy__ = lambda self, _: copy(self)  # it is never changed in place
     merge_once(ConfigLoaderImpl, str(conf_dir()))
 
 
@@ -55,9 +56,16 @@ def where_asked(create):
 
 
 def merge_once(loader, shipped):
-    """Lets `loader` begin with what Hydra's own defaults, which come first, merge to."""
-    merge, read = loader._compose_config_from_defaults_list, loader._load_single_config
-    merged = {}
+    """Lets `loader` begin with what Hydra's own defaults, which come first, merge to.
+
+    The others are merged among themselves first: each merge goes through all that it merges into,
+    and Hydra's own is most of it.
+    """
+    from omegaconf import flag_override
+    from omegaconf.errors import OmegaConfBaseException
+
+    merge, place = loader._compose_config_from_defaults_list, loader._load_single_config
+    merged, placed = {}, {}
 
     def merge_all(self, defaults, repo):
         own = [*takewhile(lambda default: default.config_path.startswith("hydra/"), defaults)]
@@ -66,10 +74,20 @@ def merge_once(loader, shipped):
         key = (sources, *((default.config_path, default.package) for default in own))
         if key not in merged:
             merged[key] = pickle.dumps(merge(self, own, repo))
-        begun = SimpleNamespace(config_path="hydra", config=pickle.loads(merged[key]))
-        return merge(self, [begun, *defaults[len(own) :]], repo)
+        whole, ours = pickle.loads(merged[key]), merge(self, defaults[len(own) :], repo)
+        try:
+            with flag_override(whole, "no_deepcopy_set_nodes", True):
+                whole.merge_with(ours)
+        except OmegaConfBaseException:
+            return merge(self, defaults, repo)  # which says in what file
+        return whole
 
-    def read_one(self, default, repo):
-        return default if isinstance(default, SimpleNamespace) else read(self, default, repo)
+    def place_one(self, default, repo):
+        if (sources := sources_of(repo, shipped)) is None:
+            return place(self, default, repo)
+        key = (sources, default.config_path, default.package, default.primary)
+        if key not in placed:
+            placed[key] = pickle.dumps(place(self, default, repo))
+        return pickle.loads(placed[key])
 
-    loader._compose_config_from_defaults_list, loader._load_single_config = merge_all, read_one
+    loader._compose_config_from_defaults_list, loader._load_single_config = merge_all, place_one
