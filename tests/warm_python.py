@@ -55,6 +55,7 @@ def prepare(modules):
     for registered in [*weakref.finalize._registry]:
         registered.atexit = False  # what torch would put away takes long, and is gone anyway
     gc.freeze()  # what is never looked at again stays shared
+    gc.set_threshold(5000, 10, 50)
     if modules:
         use_large_pages()
 
@@ -106,13 +107,17 @@ def compose_once():
 
 
 def import_all():
-    """Imports all of prunebench, whose options are imported once chosen, and reads the digits."""
+    """Imports all of prunebench, whose options are imported once chosen.
+
+    The digits are read, too, and git is asked about the checkout.
+    """
     import prunebench
 
     for module in pkgutil.walk_packages(prunebench.__path__, "prunebench."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     prunebench.datasets.digits.shipped()
+    prunebench.records.environment.environment()
     know_fields()
 
 
@@ -216,6 +221,8 @@ def forked(connection, out, err):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
+    if wandb := sys.modules.get("wandb.sdk.data_types._private"):
+        atexit.unregister(wandb.MEDIA_TMP.cleanup)  # of a folder that all forks have in common
     return words
 
 

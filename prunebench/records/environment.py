@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _checkout(root: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout at `root` and whether tracked files differ from it."""
+    """Commit of the checkout at `root` and whether tracked files differ from it.
+
+    It is asked for once: what a process has imported stays as it was.
+    """
     if not (root / ".git").exists():
         return None, None
     try:
