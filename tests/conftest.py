@@ -26,7 +26,8 @@ Completed = subprocess.CompletedProcess[str]
 #: what every run imports, sooner or later
 OF_A_RUN = [
     "prunebench.cli", "prunebench.run.runner", "prunebench.run.dry_run", "torch.utils.benchmark",
-    "fvcore.nn", "onnxscript",
+    "fvcore.nn", "onnxscript", "wandb", "wandb.sdk.launch", "rich._emoji_codes",
+    "torch.utils.serialization.config", "hydra._internal.logging_config",
 ]  # fmt: skip
 
 

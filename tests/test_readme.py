@@ -88,10 +88,11 @@ SMALLER = {
     "model=timm": ["model.name=test_resnet"],
     "budget=latency": ["model.width=1"],  # a tenth of it spends its time between layers
     "experiment=deploy": ["model.width=0.5"],  # multiples of 8 leave a tenth whole
-    "experiment=controls": ["model.depth=14"],
     "experiment=search_ratios": ["hydra.sweeper.n_trials=2"],
     "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
 }
+#: one that times what it exports, as tests/export does
+TIMED = "-o slim.onnx"
 #: what needs a cluster, or more processors; the jobs run one after the other on one thread here
 LAUNCHER = ("hydra/launcher=", "hydra.launcher.", "run.threads=")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -131,7 +132,7 @@ def in_small(command):
     """The words of a command with its sizes behind it."""
     words = [word for word in shlex.split(command) if not word.startswith(LAUNCHER)]
     if words[1] in VERBS or {"--help", "--cfg"} & {*words}:  # these take no such words
-        return words
+        return [*words, "--latency", "none"] if command.endswith(TIMED) else words
     more = [value for part, values in SMALLER.items() if part in command for value in values]
     unsized = any(word in ("model=import", "model=timm") for word in words)
     small = [word for word in SMALL if not (unsized and word.startswith("model."))]
