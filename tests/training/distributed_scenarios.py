@@ -35,7 +35,7 @@ from prunebench.training.stage import Stage, TrainResult
 
 CPU = torch.device("cpu")
 PHASE = Phase(
-    epochs=3, batch_size=14, optimizer="sgd", lr=0.05, momentum=0.9, nesterov=False,
+    epochs=2, batch_size=14, optimizer="sgd", lr=0.05, momentum=0.9, nesterov=False,
     weight_decay=1e-3, decay="weights", schedule="cosine", milestones=[], gamma=0.1,
     warmup_epochs=1.0, label_smoothing=0.1, precision="float32", channels_last=True,
 )  # fmt: skip
@@ -247,7 +247,7 @@ def killed_in_mid_half(folder: Path) -> dict[str, Any]:
         at = folder / f"{name}.pt"
         for after in [*deaths, None]:
             network, calls = resnet(), 0
-            watching = aofp(network, [])
+            watching = aofp(network, [], warmup_steps=1)
 
             def kill(moment: Moment, last: int | None = after) -> None:
                 nonlocal calls
