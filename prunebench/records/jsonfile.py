@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
 
 def decode(hint: Any, value: Any, source: str, where: str) -> Any:
     """Returns `value` as the type `hint`; `where` is the field's dotted name for messages."""
-    if hint is Any:
+    if hint is Any or type(value) is hint:
         return value
     if dataclasses.is_dataclass(hint):
         return _decode_record(hint, value, source, where)
@@ -91,8 +91,6 @@ def decode(hint: Any, value: Any, source: str, where: str) -> Any:
         return None if value is None else decode(rest, value, source, where)
     if hint is float and type(value) in (int, float):
         return float(value)
-    if origin is None and type(value) is hint:
-        return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else origin.__name__
     raise DataError(f"{source}: {where} should be {wanted}, got {value!r:.60}")
 
@@ -117,9 +115,15 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
+@functools.cache
+def _needed(kind: Any) -> tuple[str, ...]:
+    """Returns the fields of a dataclass that every file has.
+
+    A field that is None by default came later: files written before it are still good.
+    """
+    return tuple(f.name for f in dataclasses.fields(kind) if f.default is not None)
+
+
 def _mismatches(hint: Any, value: Mapping[str, Any]) -> Iterator[str]:
-    names = [f.name for f in dataclasses.fields(hint)]
-    # A field that is None by default came later: files written before it are still good.
-    needed = [f.name for f in dataclasses.fields(hint) if f.default is not None]
-    yield from (f"{name} is missing" for name in needed if name not in value)
-    yield from (f"{name} is not a known field" for name in value if name not in names)
+    yield from (f"{name} is missing" for name in _needed(hint) if name not in value)
+    yield from (f"{name} is not a known field" for name in value if name not in _hints(hint))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from prunebench.errors import DataError
 from prunebench.records import finish
 from prunebench.records.predictions import PREDICTIONS, Predictions
+from prunebench.reports.stability import _tau
 from prunebench.reports.table import main, render
 
 
@@ -120,6 +122,12 @@ def test_it_is_said_whether_other_seeds_agree_on_the_order(tmp_path, make_report
     text = render([tmp_path], "markdown", compare=True)
     assert "Kendall's tau between the orders of 3 methods for two seeds" in text
     assert "(lenet5 on digits, 4 k MACs): mean 0.56, least 0.33, over 3 pairs of seeds" in text
+
+
+def test_methods_that_tie_agree_with_no_order():
+    assert _tau([1, 2, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(2 * 3))
+    assert _tau([1, 2, 2], [3, 2, 2]) == -1
+    assert _tau([1, 1, 1], [1, 2, 3]) == 0
 
 
 def test_two_methods_have_no_order_to_agree_on(two):
