@@ -34,7 +34,7 @@ OF_A_RUN = [
 def pytest_collection_finish() -> None:
     """Lets the collector look rarely through all that was imported, and Hydra read YAMLs once."""
     gc.freeze()
-    gc.set_threshold(5000, 10, 50)
+    gc.set_threshold(20_000, 10, 50)
     hasten()
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from prunebench.datasets.digits import Digits, shipped
 from prunebench.errors import ConfigError, DataError
@@ -14,11 +13,18 @@ def digits(**changes):
     return Digits(**values | changes)
 
 
+def scikit_learns():
+    """The digits where they come from."""
+    from sklearn.datasets import load_digits  # slow to import
+
+    return load_digits()
+
+
 def test_the_splits_are_all_images_and_balanced():
     data = digits().load()
     assert [len(s) for s in (data.train, data.val, data.test)] == [1197, 300, 300]
     images = torch.cat([s.images for s in (data.train, data.val, data.test)]).flatten(1)
-    raw = torch.from_numpy(load_digits().images).flatten(1)
+    raw = torch.from_numpy(scikit_learns().images).flatten(1)
     # 17 levels 0..16 on 0..255, none lost
     expected = {tuple(row) for row in (raw * 255 / 16).round().int().tolist()}
     assert {tuple(row) for row in images.int().tolist()} == expected
@@ -46,7 +52,7 @@ def test_sizes_that_leave_nothing_are_refused():
 
 
 def test_the_file_is_read_as_scikit_learn_reads_it():
-    raw = load_digits()
+    raw = scikit_learns()
     rows = shipped()
     assert (rows[:, :-1] == raw.data).all()
     assert (rows[:, -1] == raw.target).all()

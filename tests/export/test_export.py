@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from functools import cache
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -33,6 +35,16 @@ FORMATS = ["onnx", "torch_export", "safetensors", "python"]
 ENDING = verb.FORMATS
 SHAPE = (1, 32, 32)
 MODEL = {**read_option(conf_dir() / "model" / "resnet20.yaml"), "depth": 8, "width": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry():
+    """What torch knows of ONNX, which it would gather for each export anew."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    once = staticmethod(cache(ONNXRegistry.from_torchlib))
+    with patch.object(ONNXRegistry, "from_torchlib", once):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,23 @@
 """Intervals are those of the textbooks, and cover what they say."""
 
 import math
+from types import ModuleType
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from prunebench.reports.difference import by_image, by_seed
 
 
-def test_over_seeds_it_is_the_paired_t_test() -> None:
+@pytest.fixture(scope="module")
+def stats() -> ModuleType:
+    """What is right, which takes half a second to import."""
+    from scipy import stats
+
+    return stats
+
+
+def test_over_seeds_it_is_the_paired_t_test(stats: ModuleType) -> None:
     ours, theirs = [91.0, 90.5, 91.4], [90.6, 90.4, 90.5]
     found = by_seed(ours, theirs)
     low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
@@ -25,7 +33,7 @@ def test_one_seed_without_answers_says_nothing() -> None:
     assert found.seeds_to_see(0.2) is None
 
 
-def test_one_seed_is_about_the_images_alone() -> None:
+def test_one_seed_is_about_the_images_alone(stats: ModuleType) -> None:
     draw = np.random.default_rng(0)
     ours, theirs = draw.random((2, 1, 400)) < [[[0.9]], [[0.8]]]
     found = by_image(ours, theirs)
@@ -34,7 +42,7 @@ def test_one_seed_is_about_the_images_alone() -> None:
     assert (found.points - found.half, found.points + found.half) == pytest.approx((low, high))
 
 
-def test_mean_squares_are_those_of_two_ways() -> None:
+def test_mean_squares_are_those_of_two_ways(stats: ModuleType) -> None:
     # gaps by seed (rows) and image: [[1, 0, 0, 1], [1, 0, -1, 0]], by hand in points of 100
     ours = np.array([[1, 1, 0, 1], [1, 0, 0, 1]], dtype=bool)
     theirs = np.array([[0, 1, 0, 0], [0, 0, 1, 1]], dtype=bool)
@@ -70,7 +78,7 @@ def test_intervals_cover_the_truth() -> None:
     assert 0.92 <= told.count("not distinguishable") / len(told) <= 0.995
 
 
-def test_more_seeds_see_more_until_the_test_set_is_too_small() -> None:
+def test_more_seeds_see_more_until_the_test_set_is_too_small(stats: ModuleType) -> None:
     found = by_seed([91.0, 90.5, 91.4], [90.6, 90.4, 90.5])
     few, many = found.seeds_to_see(1.0), found.seeds_to_see(0.2)
     assert few < many

@@ -178,7 +178,9 @@ def test_damaged_images_are_counted_over_both_and_stop_both_at_once(found: Found
     assert equal(first["network"], second["network"])
     named = {f"train/class{number % 2}/{number:02}.png" for number in script.DAMAGED}
     assert first["found"] == second["found"] == named
-    assert [record["seen"] for record in first["history"]] == [script.TREE - len(named)] * script.PHASE.epochs
+    assert [record["seen"] for record in first["history"]] == [
+        script.TREE - len(named)
+    ] * script.PHASE.epochs
     assert first["error"] == second["error"]
     assert (
         "3 of 40 images could not be read, more than dataset.allow_damaged=0.05" in first["error"]

@@ -7,7 +7,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
 from prunebench.channels import GatherChannels, Plan, slim, trace, verify
@@ -73,6 +72,8 @@ def test_chosen_channels_go_in_equal_counts_and_the_network_stays_the_same(index
 
 def most(dead, index, groups=3):
     """Returns how many channels of equal counts can be dead, by a linear programme over them."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import
+
     size = len(dead) // groups
     place = np.argsort(index)
     rows = [(np.arange(len(dead)) // size == g) * 1.0 for g in range(groups)]
