@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parameter import is_lazy
 
 from prunebench.channels.members import named_modules
@@ -15,9 +15,17 @@ from prunebench.errors import PruningError
 
 def plain(model: nn.Module) -> nn.Module:
     """Returns the network inside ``torch.compile(network)``; any other as it is."""
-    while isinstance(model, OptimizedModule):
-        model = model._orig_mod
+    while is_compiled(model):
+        inner = model._orig_mod
+        assert isinstance(inner, nn.Module)
+        model = inner
     return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` made `model`; it has imported then what takes a second."""
+    made = sys.modules.get("torch._dynamo.eval_frame")
+    return made is not None and isinstance(model, made.OptimizedModule)
 
 
 def require_followable(model: Any) -> None:

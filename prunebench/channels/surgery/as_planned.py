@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import fx, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.example import Example, one_image, run_on
-from prunebench.channels.followable import plain
+from prunebench.channels.followable import is_compiled, plain
 from prunebench.channels.labels.forward import following
 from prunebench.channels.labels.labeller import Labeller, Rules
 from prunebench.channels.labels.recurrent import recurrent
@@ -116,7 +115,7 @@ def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
 
     A captured or compiled forward, and what only holds parts, have no more than the mode in common.
     """
-    if isinstance(now, (fx.GraphModule, OptimizedModule)) or type(now) is nn.Module:
+    if isinstance(now, fx.GraphModule) or is_compiled(now) or type(now) is nn.Module:
         if module.training != now.training:
             yield "training"
         return
