@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from math import sqrt
 from statistics import fmean
 
 from prunebench.records import Report
@@ -64,9 +63,7 @@ def _accuracy(report: Report, stage: str) -> float:
 
 def _tau(one: Sequence[float], other: Sequence[float]) -> float:
     """Returns Kendall's tau; 0 where one of the orders has all methods tie."""
-    turns = [
-        ((a > b) - (a < b), (c > d) - (c < d))
-        for (a, c), (b, d) in combinations(zip(one, other, strict=True), 2)
-    ]
-    told = sum(first != 0 for first, _ in turns) * sum(second != 0 for _, second in turns)
-    return sum(first * second for first, second in turns) / sqrt(told) if told else 0.0
+    from scipy.stats import kendalltau
+
+    found = float(kendalltau(one, other).statistic)
+    return 0.0 if found != found else found
