@@ -40,6 +40,10 @@ def test_counts_of_a_published_shape(script, row_id):
     assert json.loads(script.FILE.read_text())["shapes"][row_id] == script.cut(row_id)
 
 
+def test_every_shape_is_counted(script):
+    assert [*json.loads(script.FILE.read_text())["shapes"]] == [*script.WIDTHS]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_the_whole_file_is_up_to_date(script):
