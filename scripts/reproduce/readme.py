@@ -23,7 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "fpgm_resnet20"
 #: where methods are compared in pairs, too
-COMPARED = ("criteria_resnet20", "criteria_resnet20_macs70", "controls_resnet20", "controls_digits")
+COMPARED = (
+    "criteria_resnet20", "criteria_resnet20_full", "criteria_resnet20_macs70", "controls_resnet20",
+    "controls_digits",
+)  # fmt: skip
 #: of the README, and what it is made of; a test compares it
 PICTURED = ("criteria_resnet56", "criteria_resnet56_macs70")
 PICTURE = "pareto.svg"
