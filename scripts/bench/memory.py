@@ -113,7 +113,7 @@ def main() -> None:
                     "memory before, MiB": before,
                     "most": most,
                     "seconds": seconds,
-                    "times a forward": seconds / forward,
+                    "times the time": seconds / forward,
                 }
             )
             print(*rows[-1].values(), file=sys.stderr)
