@@ -26,11 +26,14 @@ class Forward:
             half: what autocast computes in; None where it is off.
         """
         self.network, self.half = network, half
-        # a norm without a momentum averages by its count, which must be there when it is called
+        # a norm without a momentum averages by its count, which must be there when it is called;
+        # so must it for a forward that is not torch's own
         self.norms = [
             module
             for module in network.modules()
-            if isinstance(module, _BatchNorm) and module.momentum is not None
+            if isinstance(module, _BatchNorm)
+            and module.momentum is not None
+            and _is_own(module, _BatchNorm)
         ]
         # layers of exactly these classes: autocast casts their parameters, and nothing else is
         # known to read them; one that computes its weight has parameters of other names
@@ -39,7 +42,9 @@ class Forward:
             for name, module in network.named_modules()
             if half is not None and type(module) in (nn.Conv2d, nn.Linear)
             for kind, parameter in module.named_parameters(recurse=False)
-            if kind in ("weight", "bias") and parameter.requires_grad
+            if kind in ("weight", "bias")
+            and parameter.requires_grad
+            and _is_own(module, type(module))
         }
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -69,6 +74,11 @@ class Forward:
         else:  # as of a scripted network, whose parameters cannot be exchanged
             logits = self.network(images)
         return cast("Tensor", logits)
+
+
+def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether `module` runs the forward of torch's class `kind`."""
+    return type(module).forward is kind.forward and "forward" not in vars(module)
 
 
 class _Cast(torch.autograd.Function):

@@ -12,6 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunebench.training.forward import Forward
 
 
+class Counting(nn.BatchNorm2d):
+    """Needs its counter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        return x * self.num_batches_tracked
+
+
 class Net(nn.Module):
     """Layers frozen, not used, used twice, or with a computed weight; norms of all kinds."""
 
@@ -23,14 +32,20 @@ class Net(nn.Module):
         self.frozen.requires_grad_(False)
         self.computed, self.bare = weight_norm(nn.Conv2d(8, 8, 1)), nn.BatchNorm2d(8, affine=False)
         self.hooked = spectral_norm(nn.Conv2d(8, 8, 1))  # has a `weight_orig`
+        self.counting, self.other = Counting(8), nn.Conv2d(8, 8, 1)
+        self.other.forward = self.standardised
         self.unused, self.uncounted = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
         self.uncounted.track_running_stats = False
         self.uncounted.running_mean = self.uncounted.running_var = None
         self.uncounted.num_batches_tracked = None
         self.last = nn.Linear(8, 4)
 
+    def standardised(self, x: Tensor) -> Tensor:
+        weight = self.other.weight
+        return nn.functional.conv2d(x, (weight - weight.mean()) / weight.std())
+
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.first(x)).relu()
+        x = self.counting(self.other(self.norm(self.first(x)).relu()))
         x = self.mean(self.twice(self.twice(x))).relu()
         x = self.bare(self.computed(self.hooked(self.still(self.frozen(x))))).relu()
         return self.last(nn.functional.dropout(self.uncounted(x), 0.2).mean((2, 3)))
