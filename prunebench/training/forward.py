@@ -88,9 +88,9 @@ class _Cast(torch.autograd.Function):
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Returns them in `dtype`."""
         ctx.set_materialize_grads(False)  # what is not used gets no gradient, not one of zeros
-        cast = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
-        torch._foreach_copy_(cast, tensors)
-        return tuple(cast)
+        halves = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+        torch._foreach_copy_(halves, tensors)
+        return tuple(halves)
 
     @staticmethod
     def backward(_: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Three to four minutes on a bare GPU machine, see prepare.sh: do the GPU's tests pass, and what does a step cost?
+# Five minutes on a bare GPU machine, see prepare.sh: do the GPU's tests pass, and what does a step cost?
 # Each answer lies under $OUT as soon as it is there; what fails does not keep the rest from running.
 set -u
 . scripts/device/enter.sh
@@ -27,8 +27,9 @@ for model in $models; do
   timed "step_$model" 50 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes --out "$OUT/step_$model.json"
 done
 # what the parts of a step take, and what other ways of doing them do
-if [ -n "$REHEARSAL" ]; then more='--batch 4 --replays 1'; else more='--inductor default'; fi
 for model in $models; do
+  more=${REHEARSAL:+--batch 4 --replays 1}
+  if [ "$model" = vgg16 ]; then more='--inductor default'; fi # takes a minute to compile
   timed "parts_$model" 80 "$PYTHON" scripts/bench/recorded_step.py --model "$model" $more --out "$OUT/parts_$model.json"
 done
 [ -n "$REHEARSAL" ] || timed pruning 40 "$PYTHON" scripts/bench/pruning_during_training.py --rounds 2 --out "$OUT/pruning.json"
