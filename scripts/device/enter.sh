@@ -1,5 +1,5 @@
 # Sourced by smoke.sh and results.sh: makes the machine ready, once, and says what it is.
-# WORK lies outside the tree and outlives a call; OUT is what comes back.
+# WORK lies outside the tree and outlives a call; OUT is what comes back: few files, so keep() packs them.
 WORK=${WORK:-/tmp/prunebench}
 OUT=${OUT:-build/device/out}
 REHEARSAL=${REHEARSAL:-}
@@ -9,6 +9,24 @@ started=$(date +%s)
 
 say() {
   echo "$(($(date +%s) - started)) s: $*" | tee -a "$OUT/log.txt"
+}
+
+mps() { # runs that share a GPU take turns unless this is at work: then their kernels run side by side
+  PATH="$PATH:/usr/local/nvidia/bin"
+  export CUDA_MPS_PIPE_DIRECTORY="$WORK/mps" CUDA_MPS_LOG_DIRECTORY="$WORK/mps"
+  mkdir -p "$WORK/mps"
+  echo get_server_list | nvidia-cuda-mps-control >/dev/null 2>&1 || nvidia-cuda-mps-control -d
+  if timeout 60 "$PYTHON" -c 'import torch; print(torch.zeros(1).cuda() + 1)'; then
+    say "MPS is at work"
+  else
+    say "without MPS"
+    no_mps
+  fi
+}
+
+no_mps() {
+  echo quit | timeout 10 nvidia-cuda-mps-control >/dev/null 2>&1
+  unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 }
 
 if [ ! -e "$WORK/site" ] && ls build/device/wheels/*.whl >/dev/null 2>&1; then

@@ -9,29 +9,46 @@ else
   marked=gpu models='vgg16 resnet20' sizes='--images 25600 --repeats 1'
 fi
 
-timed() { # NAME SECONDS COMMAND...: its output goes to $OUT/NAME.txt
+found=$WORK/found
+mkdir -p "$found"
+
+timed() { # NAME SECONDS COMMAND...: its output goes to NAME.txt in what comes back
   local name=$1 limit=$2 code=0
   shift 2
-  timeout --signal=INT --kill-after=5 "$limit" "$@" >"$OUT/$name.txt" 2>&1 || code=$?
+  timeout --signal=INT --kill-after=5 "$limit" "$@" >"$found/$name.txt" 2>&1 || code=$?
   say "$name: exit code $code"
-  tail -n 14 "$OUT/$name.txt"
+  tail -n 14 "$found/$name.txt"
+  tar -czf "$WORK/found.new" -C "$found" . && mv "$WORK/found.new" "$OUT/found.tar.gz"
+}
+
+bench() { # SECONDS NAME SCRIPT OPTIONS...
+  local limit=$1 name=$2 script=$3
+  shift 3
+  timed "$name" "$limit" "$PYTHON" "scripts/bench/$script.py" "$@" --out "$found/$name.json"
 }
 
 # what other versions of a library warn of is no failure here
 timed tests 60 "$PYTHON" -m pytest -v -W default --timeout 30 -p no:cacheprovider -m "$marked" \
   tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py tests/training/test_loop.py \
   tests/training/test_streamed.py
-for model in $models; do
-  timed "profile_$model" 30 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes \
-    --profile "$OUT/profile_$model.txt"
-  timed "step_$model" 50 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes --out "$OUT/step_$model.json"
-done
 # what the parts of a step take, and what other ways of doing them do
 for model in $models; do
   more=${REHEARSAL:+--batch 4 --replays 1}
   if [ "$model" = vgg16 ]; then more='--inductor default'; fi # takes a minute to compile
-  timed "parts_$model" 80 "$PYTHON" scripts/bench/recorded_step.py --model "$model" $more --out "$OUT/parts_$model.json"
+  bench 90 "parts_$model" recorded_step --model "$model" $more
 done
-[ -n "$REHEARSAL" ] || timed pruning 40 "$PYTHON" scripts/bench/pruning_during_training.py --rounds 2 --out "$OUT/pruning.json"
-[ -n "$REHEARSAL" ] || timed loader 30 "$PYTHON" scripts/bench/cifar_loader.py --model vgg16 $sizes --out "$OUT/loader.json"
+# do runs that share the device get more done, and with MPS?
+bench 40 shared shared_gpu ${REHEARSAL:+--model resnet20 --batch 4 --processes 1 2 --seconds 1}
+if [ -z "$REHEARSAL" ]; then
+  mps
+  bench 50 shared_mps shared_gpu --processes 1 2 4 6
+  no_mps
+  bench 40 pruning pruning_during_training --rounds 2
+fi
+for model in $models; do
+  timed "profile_$model" 30 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes \
+    --profile "$found/kernels_$model.txt"
+  bench 50 "step_$model" training_step --model "$model" $sizes
+done
+[ -n "$REHEARSAL" ] || bench 30 loader cifar_loader --model vgg16 $sizes
 say "done"

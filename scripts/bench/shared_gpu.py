@@ -1,0 +1,125 @@
+"""What several runs on one GPU get done together: steps per second of 1, 2, 4, ... processes.
+
+    python scripts/bench/shared_gpu.py [--model resnet56] [--batch 128] [--processes 1 2 4]
+        [--seconds 3] [--out shared.json]
+
+Each process records a step of its own, as ``recorded_step.py`` does, and all replay it at the same
+time. Without NVIDIA's MPS (``nvidia-cuda-mps-control -d``) processes take turns on a GPU; with it
+their kernels run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import torch
+from recorded_step import Step
+from result import Row, arguments, markdown, write
+
+from prunebench.models import ModelSpec
+from prunebench.options import option
+from prunebench.records.environment import device_name
+from prunebench.training.recorder import CudaGraphs, Work
+
+ABOUT = """Training steps (forward, loss, backward, SGD with momentum; bf16, channels_last, recorded
+and replayed) of so many processes that share the device, in all, per second of wall time; times as
+fast is to one process alone."""
+#: longest wait for all processes to have recorded their steps
+READY = 120.0
+
+
+def work(model: str, batch: int, seconds: float, together: Barrier, done: Any) -> None:
+    """One process: tells how many steps it does per second between the first and the last look."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True
+    shape = (3, 32, 32)
+    network = option("model", model, ModelSpec).build(shape, 10).to(device)
+    network = network.to(memory_format=torch.channels_last).train()
+    images = torch.randn(batch, *shape, device=device).to(memory_format=torch.channels_last)
+    step: Work = Step(network, images, torch.randint(0, 10, (batch,), device=device))
+    if device.type == "cuda":
+        recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()), insists=True)
+        for _ in range(3):
+            recorder.warm_up(step)
+        step = recorder.record(step)
+    step()
+    _wait(device)
+    together.wait(READY)
+    start, steps = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        for _ in range(10 if device.type == "cuda" else 1):
+            step()
+            steps += 1
+        _wait(device)  # what is asked for is not done yet
+    done.put(steps / (time.perf_counter() - start))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def together(model: str, batch: int, seconds: float, processes: int) -> list[float]:
+    """Returns the steps per second of each of so many processes at once."""
+    context = get_context("spawn")
+    barrier, done = context.Barrier(processes), context.Queue()
+    own = [
+        context.Process(target=work, args=(model, batch, seconds, barrier, done), daemon=True)
+        for _ in range(processes)
+    ]
+    for process in own:
+        process.start()
+    try:
+        return [done.get(timeout=READY + seconds) for _ in own]
+    finally:
+        for process in own:
+            process.kill()
+
+
+def mps() -> bool:
+    """Whether an MPS server takes the work of all processes."""
+    control = ["nvidia-cuda-mps-control"]
+    try:
+        subprocess.run(control, input=b"get_server_list", capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = arguments(__doc__)
+    parser.add_argument("--model", default="resnet56")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--seconds", type=float, default=3.0)
+    asked = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    side = "with MPS" if mps() else "without MPS"
+    title = f"Runs of {asked.model} that share {device_name(torch.device(device))}, {side}"
+    rows: list[Row] = []
+    for processes in asked.processes:
+        each = together(asked.model, asked.batch, asked.seconds, processes)
+        first = rows[0]["steps per second"] if rows else sum(each)
+        assert isinstance(first, float)
+        rows.append(
+            {
+                "processes": processes,
+                "steps per second": sum(each),
+                "slowest": min(each),
+                "times as fast": sum(each) / first,
+            }
+        )
+        print(markdown(rows[-1:]).splitlines()[-1], flush=True)
+        write(asked, title, ABOUT, rows, device)
+    print(f"{title}\n\n{markdown(rows)}")
+
+
+if __name__ == "__main__":
+    main()
