@@ -7,7 +7,9 @@ is a fifth of them.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,36 +17,69 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class Forward:
-    """Calls a network as it is trained; bit for bit what calling it under autocast comes to."""
+class _StandIn(NamedTuple):
+    """What a tensor is exchanged for.
 
-    def __init__(self, network: nn.Module, half: torch.dtype | None) -> None:
+    Attributes:
+        dtype: of it.
+        wide: zeros, in a corner of which the tensor is to lie; None where it keeps its shape.
+    """
+
+    dtype: torch.dtype
+    wide: Tensor | None
+
+
+class Forward:
+    """Calls a network as it is trained; bit for bit what calling it under autocast comes to.
+
+    With aligned shapes it comes to that but for rounding; see `prunebench.training.aligned`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        half: torch.dtype | None,
+        aligned: Mapping[str, torch.Size] | None = None,
+    ) -> None:
         """Finds what can be done together.
 
         Args:
             network: whose parameters are float32.
             half: what autocast computes in; None where it is off.
+            aligned: name of a parameter or buffer -> larger shape to compute in. Where one of them
+                cannot be exchanged, none is.
         """
         self.network, self.half = network, half
+        modules = [*network.named_modules()]
+        norms = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and _is_own(m, _BatchNorm)]
         # a norm without a momentum averages by its count, which must be there when it is called;
         # so must it for a forward that is not torch's own
-        self.norms = [
-            module
-            for module in network.modules()
-            if isinstance(module, _BatchNorm)
-            and module.momentum is not None
-            and _is_own(module, _BatchNorm)
-        ]
+        self.norms = [norm for _, norm in norms if norm.momentum is not None]
         # layers of exactly these classes: autocast casts their parameters, and nothing else is
         # known to read them; one that computes its weight has parameters of other names
-        self.halved = {
-            f"{name}.{kind}" if name else kind: parameter
-            for name, module in network.named_modules()
-            if half is not None and type(module) in (nn.Conv2d, nn.Linear)
-            for kind, parameter in module.named_parameters(recurse=False)
-            if kind in ("weight", "bias")
-            and parameter.requires_grad
-            and _is_own(module, type(module))
+        layers = [(n, m) for n, m in modules if type(m) in (nn.Conv2d, nn.Linear)]
+        halved = {
+            name: tensor
+            for name, tensor in _tensors(layers if half else [])
+            if tensor.requires_grad and name.rpartition(".")[2] in ("weight", "bias")
+        }
+        known = dict(_tensors(norms)) | halved
+        aligned = aligned if aligned and aligned.keys() <= known.keys() else {}
+        self.exchanged = {
+            name: tensor
+            for name, tensor in known.items()
+            if name in halved or (name in aligned and isinstance(tensor, nn.Parameter))
+        }
+        self.stand_ins = [
+            _StandIn(dtype, _zeros(tensor, dtype, aligned.get(name)))
+            for name, tensor in self.exchanged.items()
+            for dtype in [half if half and name in halved else tensor.dtype]
+        ]
+        # running statistics of norms, which are no parameters
+        self.statistics = {
+            name: (tensor, torch.zeros(aligned[name], dtype=tensor.dtype, device=tensor.device))
+            for name, tensor in known.items()
+            if name in aligned and name not in self.exchanged
         }
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -67,12 +102,16 @@ class Forward:
 
     def _logits(self, images: Tensor) -> Tensor:
         """Calls the network with its parameters as autocast would cast them."""
-        if self.halved:
-            halves = _Cast.apply(self.half, *self.halved.values())
-            exchanged = dict(zip(self.halved, halves, strict=True))
-            logits = functional_call(self.network, exchanged, (images,), tie_weights=False)
-        else:  # as of a scripted network, whose parameters cannot be exchanged
-            logits = self.network(images)
+        if not self.exchanged:  # as of a scripted network, whose parameters cannot be exchanged
+            return cast("Tensor", self.network(images))
+        made = _Exchange.apply(self.stand_ins, *self.exchanged.values())
+        stand_ins = dict(zip(self.exchanged, made, strict=True))
+        owns = [own for own, _ in self.statistics.values()]
+        corners = [_corner(wide, own.shape) for own, wide in self.statistics.values()]
+        _copy_together(corners, owns)
+        stand_ins |= {name: wide for name, (_, wide) in self.statistics.items()}
+        logits = functional_call(self.network, stand_ins, (images,), tie_weights=False)
+        _copy_together(owns, corners)
         return cast("Tensor", logits)
 
 
@@ -81,23 +120,77 @@ def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module).forward is kind.forward and "forward" not in vars(module)
 
 
-class _Cast(torch.autograd.Function):
-    """Tensors in another type, and their gradients back in their own, with one call each way."""
+def _tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the parameters and buffers of modules that run the forward of their own class."""
+    for name, module in modules:
+        if _is_own(module, _BatchNorm if isinstance(module, _BatchNorm) else type(module)):
+            for kind, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    yield f"{name}.{kind}" if name else kind, tensor
+
+
+def _zeros(tensor: Tensor, dtype: torch.dtype, shape: torch.Size | None) -> Tensor | None:
+    """Returns zeros of `shape`, laid out as `tensor`; None where no shape is given."""
+    if shape is None:
+        return None
+    zeros = torch.zeros(shape, dtype=dtype, device=tensor.device)
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return zeros.to(memory_format=torch.channels_last) if last else zeros
+
+
+def _corner(wide: Tensor, shape: torch.Size) -> Tensor:
+    """Returns the part of `wide` that comes first in every dimension."""
+    for dim, (size, own) in enumerate(zip(wide.shape, shape, strict=True)):
+        if size != own:
+            wide = wide.narrow(dim, 0, own)
+    return wide
+
+
+@torch.no_grad()
+def _copy_together(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copies with one call for all that are of the same types and lie without gaps."""
+    kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    for target, source in zip(targets, sources, strict=True):
+        pair = kinds[target.dtype, source.dtype, _is_dense(target) and _is_dense(source)]
+        pair[0].append(target)
+        pair[1].append(source)
+    for some, theirs in kinds.values():
+        torch._foreach_copy_(some, theirs)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether it lies in memory without gaps, in one of the two layouts that we use."""
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return last or tensor.is_contiguous()
+
+
+class _Exchange(torch.autograd.Function):
+    """Tensors as their stand-ins, and their gradients back, with as few calls as can be."""
 
     @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Returns them in `dtype`."""
+    def forward(ctx: Any, stand_ins: Sequence[_StandIn], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Returns the stand-ins with what the tensors hold."""
         ctx.set_materialize_grads(False)  # what is not used gets no gradient, not one of zeros
-        halves = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
-        torch._foreach_copy_(halves, tensors)
-        return tuple(halves)
+        ctx.shapes = [tensor.shape for tensor in tensors]
+        made = [
+            torch.empty_like(tensor, dtype=own.dtype) if own.wide is None else own.wide.data
+            for own, tensor in zip(stand_ins, tensors, strict=True)
+        ]
+        _copy_together([_corner(*pair) for pair in zip(made, ctx.shapes, strict=True)], tensors)
+        return tuple(made)
 
     @staticmethod
-    def backward(_: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Returns the gradients in float32."""
-        found = [grad for grad in grads if grad is not None]
-        whole = [torch.empty_like(grad, dtype=torch.float32) for grad in found]
-        if found:
-            torch._foreach_copy_(whole, found)
+        found = [
+            None if grad is None else _corner(grad, shape)
+            for grad, shape in zip(grads, ctx.shapes, strict=True)
+        ]
+        halves = [grad for grad in found if grad is not None and grad.dtype != torch.float32]
+        whole = [torch.empty_like(grad, dtype=torch.float32) for grad in halves]
+        _copy_together(whole, halves)
         left = iter(whole)
-        return (None, *(None if grad is None else next(left) for grad in grads))
+        given = [
+            grad if grad is None or grad.dtype == torch.float32 else next(left) for grad in found
+        ]
+        return (None, *given)

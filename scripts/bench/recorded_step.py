@@ -28,6 +28,7 @@ from prunebench.measure.costs import macs
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.records.environment import device_name
+from prunebench.training.aligned import aligned_shapes
 from prunebench.training.forward import Forward
 from prunebench.training.recorder import CudaGraphs, Work
 
@@ -49,12 +50,14 @@ class Step:
     call: Callable[[Tensor], Tensor] | None = None
     learns: bool = True
     updates: bool = True
+    aligned: bool = True
     optimizer: torch.optim.Optimizer = field(init=False)
-    forward: Callable[[Tensor], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         """Makes the optimizer, and what is called unless `call` is."""
-        self.forward = self.call or Forward(self.network, self.half)
+        if self.call is None:
+            aligned = aligned_shapes(self.network, self.images[:2]) if self.aligned else {}
+            self.call = Forward(self.network, self.half, aligned)
         rate: Any = torch.tensor(0.01, device=self.images.device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, fused=True
@@ -65,7 +68,8 @@ class Step:
         device = self.images.device.type
         self.optimizer.zero_grad()
         with torch.autocast(device, self.half, cache_enabled=False):
-            logits = self.forward(self.images)
+            assert self.call is not None
+            logits = self.call(self.images)
         loss = functional.cross_entropy(logits.float(), self.labels)
         if self.learns:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -106,6 +110,9 @@ def steps(
         network = slimmed(build(), images[:1].contiguous(), fewer)
         network = network.to(memory_format=torch.channels_last)
         yield f"slim, {said}", Step(network, images, labels)
+    yield "the same, not in eights", Step(network, images, labels, aligned=False)
+    contiguous = network.to(memory_format=torch.contiguous_format)
+    yield "and contiguous", Step(contiguous, images.contiguous(), labels, aligned=False)
     if mode:
         network = build()
         compiled = torch.compile(network, mode=mode)

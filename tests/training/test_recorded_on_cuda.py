@@ -22,6 +22,7 @@ from prunebench.training.recorded import WARM_UP, Replays
 from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import TrainResult
 from tests.criteria.aofp import test_observer as aofp
+from tests.training.test_aligned import Mixed
 from tests.training.test_forward import built
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, stage
 from tests.training.test_recorded import Asks, KilledAfter, Poison
@@ -113,6 +114,15 @@ def test_the_forward_of_a_step_is_the_networks_own() -> None:
         found.append([*net.state_dict().values(), *grads])
     for theirs, ours in zip(*found, strict=True):
         assert torch.allclose(theirs, ours, rtol=1e-2, atol=1e-3)
+
+
+def test_channels_in_eights_learn_what_others_do(replays: list[object]) -> None:
+    phase, ended = replace(LONG, precision="bf16"), []
+    for compiled in ("on", "off"):  # where nothing is recorded, nothing is aligned
+        torch.manual_seed(0)
+        ended.append(trained(phase, compiled, Mixed()))
+    assert replays
+    assert_alike(*ended, 2e-2)
 
 
 @pytest.mark.parametrize("theta", [0.0, 0.35])

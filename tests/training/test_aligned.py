@@ -1,0 +1,204 @@
+"""Zeros behind a layer's channels change nothing but the time a step takes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import prunebench
+from prunebench.models import ModelSpec
+from prunebench.options import option
+from prunebench.schedules.soft.zeros import ZerosStay
+from prunebench.training.aligned import aligned_shapes
+from prunebench.training.forward import Forward
+from prunebench.training.loop import train
+from tests.training.test_loop import data, outcome, stage
+from tests.training.test_recorded import LONG, AsItComes, Tapes
+
+
+def slimmed(name: str, **options: Any) -> nn.Module:
+    """A network whose widths are no multiples of 8."""
+    torch.manual_seed(0)
+    net = option("model", name, ModelSpec, **options).build((3, 32, 32), 10)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return prunebench.prune(net, torch.zeros(1, 3, 32, 32), macs=0.6)
+
+
+class Mixed(nn.Module):
+    """Layers with and without bias and norm, pooled, added, and read by linear ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)
+        self.left, self.right = nn.Conv2d(5, 11, 1), nn.Conv2d(5, 11, 3, padding=1, bias=False)
+        self.bare, self.still = nn.BatchNorm2d(11, affine=False), nn.BatchNorm2d(11)
+        self.eight, self.inner, self.last = nn.Conv2d(11, 8, 3), nn.Linear(8, 7), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.gelu(self.norm(self.first(x)))
+        x = torch.sigmoid(self.bare(self.left(x)) + self.still(self.right(x)))
+        x = self.eight(functional.max_pool2d(x, 2)).mean((2, 3))
+        return self.last(self.inner(x).relu())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: slimmed("vgg16", width=0.5), lambda: slimmed("resnet20"), Mixed],
+    ids=["vgg16", "resnet20", "mixed"],
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_step_is_the_same(build: Any, layout: torch.memory_format) -> None:
+    images = torch.randn(8, 3, 32, 32).contiguous(memory_format=layout)
+    found = []
+    for align in (False, True):
+        torch.manual_seed(1)
+        net = build().to(memory_format=layout).train()
+        shapes = aligned_shapes(net, images[:2]) if align else {}
+        assert bool(shapes) == align
+        call = Forward(net, torch.float32, shapes)
+        assert len(call.statistics) > 1 or not align
+        for _ in range(2):
+            logits = call(images)
+            logits.square().mean().backward()  # gradients add up
+        grads = {f"{name}.grad": p.grad for name, p in net.named_parameters()}
+        found.append({"logits": logits.detach()} | net.state_dict() | grads)
+    plain, aligned = found
+    assert plain.keys() == aligned.keys()
+    for name, value in plain.items():
+        ours = aligned[name]
+        assert ours.shape == value.shape and ours.stride() == value.stride(), name
+        size = max(1e-3, float(value.abs().max()))  # a bias before a norm learns nothing
+        assert torch.allclose(ours.float(), value.float(), rtol=1e-3, atol=1e-4 * size), name
+
+
+def test_every_odd_layer_computes_in_eights() -> None:
+    net = slimmed("vgg16", width=0.5)
+    shapes = aligned_shapes(net, torch.randn(2, 3, 32, 32))
+    state = net.state_dict()
+    assert {name for name in shapes if name.endswith("running_var")}
+    for name, value in state.items():
+        if value.dim() == 4:
+            out, into, *kernel = value.shape
+            into = into if into == 3 else -(-into // 8) * 8
+            assert shapes.get(name, value.shape) == (-(-out // 8) * 8, into, *kernel)
+    assert shapes.keys() <= state.keys()
+
+
+def test_zeros_stay_zeros_while_weights_move() -> None:
+    net = slimmed("vgg16", width=0.25).train()
+    call = Forward(net, torch.float32, aligned_shapes(net, torch.randn(2, 3, 32, 32)))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        call(torch.randn(8, 3, 32, 32)).square().mean().backward()
+        optimizer.step()
+    seen = 0
+    for own, tensor in zip(call.stand_ins, call.exchanged.values(), strict=True):
+        if own.wide is not None:
+            margin = own.wide.clone()
+            margin[tuple(slice(n) for n in tensor.shape)] = 0
+            assert not margin.any()
+            seen += own.wide.numel() > tensor.numel()
+    assert seen > 20
+
+
+class Shuffled(nn.Module):
+    """Goes wrong without an error where channels are more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        n, channels, h, w = x.shape
+        x = x.view(n, 2, channels // 2, h, w).transpose(1, 2).reshape(n, channels, h, w)
+        return self.last(x).mean((2, 3))[:, :4]
+
+
+class Flat(nn.Sequential):
+    """Reads pixels of channels one by one."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(5 * 30 * 30, 4))
+
+
+class Tied(nn.Module):
+    """Two names for a kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one, self.two = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 5, 1), nn.Conv2d(5, 5, 1)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(self.first(x))).mean((2, 3))
+
+
+class Apart(nn.Module):
+    """Has in training what it has not in eval mode, which goes wrong there alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.side, self.last = nn.Conv2d(3, 5, 1), nn.PReLU(5), nn.Conv2d(5, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(self.side(x) if self.training else x.relu()).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        Shuffled(),
+        Flat(),
+        Tied(),
+        Apart(),
+        nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.AdaptiveAvgPool2d(1)),
+        nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.AdaptiveAvgPool2d(1)),
+        nn.Sequential(nn.Conv2d(3, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+    ],
+    ids=["shuffle", "flatten", "tied", "training alone", "depthwise", "groups", "nothing to do"],
+)
+def test_what_zeros_would_change_is_left_alone(net: nn.Module) -> None:
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert aligned_shapes(net, torch.randn(4, 3, 32, 32)) == {}
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
+def test_one_layer_that_cannot_be_exchanged_leaves_all_alone() -> None:
+    net = slimmed("vgg16", width=0.25).train()
+    shapes = aligned_shapes(net, torch.randn(2, 3, 32, 32))
+    next(net.parameters()).requires_grad_(False)
+    call = Forward(net, torch.bfloat16, shapes)
+    assert not call.statistics and all(own.wide is None for own in call.stand_ins)
+
+
+@pytest.mark.parametrize("observed", [False, True])
+def test_recorded_trainings_compute_in_eights(
+    observed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Forward] = []
+
+    def forward(*args: Any) -> Forward:
+        made.append(Forward(*args))
+        return made[-1]
+
+    monkeypatch.setattr("prunebench.training.loop.Forward", forward)
+    phase = replace(LONG, precision="bf16")
+    tapes, found = Tapes(), []
+    for recorder in (tapes, AsItComes(), None):
+        torch.manual_seed(0)
+        net = Mixed()
+        told = stage(recorder=recorder, observers=[ZerosStay()] if observed else [])
+        found.append(outcome(net, train(net, data(), phase, told)))
+    assert [bool(call.statistics) for call in made] == 2 * [not observed] + [False]
+    assert tapes.counts["replayed"] > 0 and found[0] == found[1]
+    losses = [[row["loss"] for row in result[0]] for result in found]
+    assert losses[0] == pytest.approx(losses[2], rel=0.05)
