@@ -1,7 +1,7 @@
 """What a recorded step on CUDA is made of: what it takes less without one of its parts.
 
     python scripts/bench/recorded_step.py [--model vgg16] [--batch 128] [--replays 300]
-        [--inductor default] [--out parts.json]
+        [--inductor default [--compile-only]] [--out parts.json]
 
 A step here is forward, loss, backward and SGD on one batch that stays, in bf16 and channels_last,
 recorded as the product records it and replayed. Each row leaves a part out, or does it in another
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=300)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--inductor")
+    parser.add_argument("--compile-only", action="store_true", help="fill inductor's cache")
     asked = parser.parse_args()
     device = torch.device(asked.device)
     torch.backends.cudnn.benchmark = True
@@ -163,6 +164,8 @@ def main() -> None:
     title = f"A step of {asked.model} in parts, batch {asked.batch}, {device_name(device)}"
     rows: list[Row] = []
     for name, step in steps(build, images, labels, asked.inductor):
+        if asked.compile_only and "inductor" not in name:
+            continue
         row: Row = {"step": name}
         try:
             took = milliseconds(step, device, asked.replays)

@@ -4,7 +4,7 @@
 # join outside the tree (CIFAR-10: 51 MB each). A checkpoint to start from goes into 1/ as well.
 #   sh scripts/device/prepare.sh ARCHIVE.npz [CHECKPOINT ...]        ARCHIVE: cifar10.npz as dataset=cifar10 reads it
 # Then, on that machine, with results under $OUT (build/device/out if it is not set):
-#   carrying build/device/wheels and build/device/1      bash scripts/device/smoke.sh       five minutes
+#   carrying build/device/wheels and build/device/1      bash scripts/device/smoke.sh       seven minutes
 #   carrying build/device/wheels and build/device/2      bash scripts/device/results.sh     the rest
 # The second goes on where it was when it is called again. Rehearsal on a CPU: REHEARSAL=1 before each.
 set -eu
