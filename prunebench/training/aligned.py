@@ -9,7 +9,8 @@ them by zeros, so that all others compute what they would without.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,14 +18,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from prunebench.reproducibility import cuda_math
+
 #: halves that a matrix unit reads at once
 MULTIPLE = 8
-#: difference of logits, of the largest, that is no more than rounding (TensorFloat-32's, at worst)
-ROUNDING = 1e-2
+#: difference of answers that is no more than rounding, of how far those to several images are apart
+ROUNDING = 1e-3
 
 
-def aligned_shapes(network: nn.Module, images: Tensor) -> dict[str, torch.Size]:
-    """Returns the shapes that parameters and buffers would have with channels in eights.
+@dataclass(frozen=True)
+class Aligned:
+    """What a network is to compute in.
+
+    Attributes:
+        shapes: name of a parameter or buffer -> its larger shape; of no others.
+        images: channels of the images; None where they stay as they are.
+    """
+
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
+    images: int | None = None
+
+
+def align(network: nn.Module, images: Tensor) -> Aligned:
+    """Returns the shapes with channels in eights: of images and layers, or of one of the two.
 
     Found by running a copy of the network, in both modes, with tensors that are made larger on the
     way. Where anything but convolutions of one group, batch norms and linear layers depends on the
@@ -32,23 +48,34 @@ def aligned_shapes(network: nn.Module, images: Tensor) -> dict[str, torch.Size]:
 
     Args:
         network: any; left as it is.
-        images: [n, C, H, W], two or more, on its device.
-
-    Returns:
-        name -> larger shape, for those alone that are larger; empty where nothing is.
+        images: [n, C, H, W], a few, on its device.
     """
-    widths = [m.weight.shape[0] for m in network.modules() if isinstance(m, nn.Conv2d)]
-    if all(width == larger(width) for width in widths):
-        return {}
+    channels = images.shape[1]
+    for layers in (True, False):
+        for wide in sorted({channels, larger(channels)}, reverse=True):
+            shapes = _shapes(network, _more(images, images.shape[0], wide), images, layers=layers)
+            if shapes:
+                return Aligned(shapes, wide if wide != channels else None)
+    return Aligned()
+
+
+def _shapes(
+    network: nn.Module, wide: Tensor, images: Tensor, *, layers: bool
+) -> dict[str, torch.Size]:
+    """Returns the larger shapes that compute on `wide` what the network does on `images`.
+
+    Nothing where they compute something else. Filters become more only where `layers` says so.
+    """
     try:
         trial = copy.deepcopy(network)
-        widening = _Widening(trial)
-        for training in (True, False):
-            with torch.no_grad(), widening:
-                answer = trial.train(training)(images)
-        with torch.no_grad():
+        widening = _Widening(trial, larger if layers else int)
+        with torch.no_grad(), cuda_math(exact=True):
+            for training in (True, False):
+                with widening:
+                    answer = trial.train(training)(wide)
             plain = trial(images)
-        same = bool((answer - plain).abs().max() <= ROUNDING * plain.abs().max())
+        apart = (plain - plain.mean(0)).abs().max()
+        same = bool((answer - plain).abs().max() <= ROUNDING * apart)
     except Exception:  # noqa: BLE001  (any code may fail on widths that are not its own)
         return {}
     own = {name: value.shape for name, value in network.state_dict().items()}
@@ -67,8 +94,9 @@ class _UnalignableError(Exception):
 class _Widening(TorchFunctionMode):
     """Makes the tensors of layers larger as they are called, and notes their shapes."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, filters: Callable[[int], int]) -> None:
         super().__init__()
+        self.filters = filters
         self.names: dict[int, str] = {}
         for name, tensor in network.state_dict(keep_vars=True).items():
             # what two names share is exchanged under neither
@@ -86,16 +114,26 @@ class _Widening(TorchFunctionMode):
         }.get(func, func)
         return own(*args, **kwargs or {})
 
-    def _convolve(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *more: Any, **named: Any
+    def _convolve(  # noqa: PLR0913 - as torch has it
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
     ) -> Tensor:
-        """Has filters in eights, of as many channels as arrive."""
+        """Has filters in eights, of as many channels as arrive; groups stay as they are."""
         out, into, *kernel = weight.shape
-        if x.shape[1] not in (into, larger(into)):
+        filters = self.filters(out)
+        if groups > 1 and (filters, x.shape[1]) != (out, into * groups):
             raise _UnalignableError
-        shape = (larger(out), x.shape[1], *kernel)
-        wide = self._wide(weight, *shape)
-        return functional.conv2d(x, wide, self._wide(bias, shape[0]), *more, **named)
+        if groups == 1 and x.shape[1] not in (into, larger(into)):
+            raise _UnalignableError
+        weight = self._wide(weight, filters, x.shape[1] // groups, *kernel)
+        bias = self._wide(bias, filters)
+        return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Reads as many features as arrive; a linear layer answers as it would."""
@@ -124,9 +162,15 @@ class _Widening(TorchFunctionMode):
         name = self.names.get(id(tensor), "")
         if name and self.shapes.setdefault(name, torch.Size(shape)) != shape:
             raise _UnalignableError  # called twice, with other widths
-        more = [new - old for new, old in zip(shape, tensor.shape, strict=True)]
-        if not any(more):
+        if tensor.shape == shape:
             return tensor
         if not name:
             raise _UnalignableError
-        return functional.pad(tensor, [n for extra in reversed(more) for n in (0, extra)])
+        return _more(tensor, *shape)
+
+
+def _more(tensor: Tensor, *shape: int) -> Tensor:
+    """Returns `tensor` with zeros behind it in the first dimensions, as many as `shape` has."""
+    more = [new - old for new, old in zip(shape, tensor.shape, strict=False)]
+    more += [0] * (tensor.dim() - len(more))
+    return functional.pad(tensor, [n for extra in reversed(more) for n in (0, extra)])

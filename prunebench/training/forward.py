@@ -8,13 +8,15 @@ is a fifth of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from prunebench.training.aligned import Aligned
 
 
 class _StandIn(NamedTuple):
@@ -39,15 +41,14 @@ class Forward:
         self,
         network: nn.Module,
         half: torch.dtype | None,
-        aligned: Mapping[str, torch.Size] | None = None,
+        aligned: Aligned | None = None,
     ) -> None:
         """Finds what can be done together.
 
         Args:
             network: whose parameters are float32.
             half: what autocast computes in; None where it is off.
-            aligned: name of a parameter or buffer -> larger shape to compute in. Where one of them
-                cannot be exchanged, none is.
+            aligned: larger shapes to compute in. Where a tensor cannot be exchanged, none is.
         """
         self.network, self.half = network, half
         modules = [*network.named_modules()]
@@ -64,22 +65,27 @@ class Forward:
             if tensor.requires_grad and name.rpartition(".")[2] in ("weight", "bias")
         }
         known = dict(_tensors(norms)) | halved
-        aligned = aligned if aligned and aligned.keys() <= known.keys() else {}
+        if aligned is None or not aligned.shapes.keys() <= known.keys():
+            aligned = Aligned()
+        self.channels = aligned.images
         self.exchanged = {
             name: tensor
             for name, tensor in known.items()
-            if name in halved or (name in aligned and isinstance(tensor, nn.Parameter))
+            if name in halved or (name in aligned.shapes and isinstance(tensor, nn.Parameter))
         }
         self.stand_ins = [
-            _StandIn(dtype, _zeros(tensor, dtype, aligned.get(name)))
+            _StandIn(dtype, _zeros(tensor, dtype, aligned.shapes.get(name)))
             for name, tensor in self.exchanged.items()
             for dtype in [half if half and name in halved else tensor.dtype]
         ]
         # running statistics of norms, which are no parameters
         self.statistics = {
-            name: (tensor, torch.zeros(aligned[name], dtype=tensor.dtype, device=tensor.device))
+            name: (
+                tensor,
+                torch.zeros(aligned.shapes[name], dtype=tensor.dtype, device=tensor.device),
+            )
             for name, tensor in known.items()
-            if name in aligned and name not in self.exchanged
+            if name in aligned.shapes and name not in self.exchanged
         }
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -104,6 +110,8 @@ class Forward:
         """Calls the network with its parameters as autocast would cast them."""
         if not self.exchanged:  # as of a scripted network, whose parameters cannot be exchanged
             return cast("Tensor", self.network(images))
+        if self.channels is not None:
+            images = self._wide(images, self.channels)
         made = _Exchange.apply(self.stand_ins, *self.exchanged.values())
         stand_ins = dict(zip(self.exchanged, made, strict=True))
         owns = [own for own, _ in self.statistics.values()]
@@ -113,6 +121,17 @@ class Forward:
         logits = functional_call(self.network, stand_ins, (images,), tie_weights=False)
         _copy_together(owns, corners)
         return cast("Tensor", logits)
+
+    def _wide(self, images: Tensor, channels: int) -> Tensor:
+        """Returns the images with zeros behind them, in so many channels, cast as autocast does."""
+        n, _, *size = images.shape
+        last = images.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if last else torch.contiguous_format
+        wide = torch.empty(
+            (n, channels, *size), dtype=self.half, device=images.device, memory_format=layout
+        )
+        wide.zero_()[:, : images.shape[1]] = images
+        return wide
 
 
 def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:

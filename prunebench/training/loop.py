@@ -16,7 +16,7 @@ from prunebench.recipes import Phase
 from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Task
 from prunebench.training import distributed
-from prunebench.training.aligned import aligned_shapes
+from prunebench.training.aligned import align
 from prunebench.training.batches import split_on
 from prunebench.training.forward import Forward
 from prunebench.training.heads import bare
@@ -121,9 +121,9 @@ def _prepare(
     run.resume()
     replica = distributed.replicate(network)
     alone = replica is network
-    half, aligned = HALF.get(phase.precision), {}
+    half, aligned = HALF.get(phase.precision), None
     if records and half and not stage.observers:  # who looks on counts channels, too
-        aligned = aligned_shapes(network, run.train.sample(2, seed=stage.seed)[0][:2])
+        aligned = align(network, run.train.sample(8, seed=stage.seed)[0][:8])
     run.forward = Forward(network, half, aligned) if alone else replica
     return run, RecordedEpochs(run) if records else None
 

@@ -28,7 +28,7 @@ from prunebench.measure.costs import macs
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.records.environment import device_name
-from prunebench.training.aligned import aligned_shapes
+from prunebench.training.aligned import align
 from prunebench.training.forward import Forward
 from prunebench.training.recorder import CudaGraphs, Work
 
@@ -56,7 +56,7 @@ class Step:
     def __post_init__(self) -> None:
         """Makes the optimizer, and what is called unless `call` is."""
         if self.call is None:
-            aligned = aligned_shapes(self.network, self.images[:2]) if self.aligned else {}
+            aligned = align(self.network, self.images[:8]) if self.aligned else None
             self.call = Forward(self.network, self.half, aligned)
         rate: Any = torch.tensor(0.01, device=self.images.device)
         self.optimizer = torch.optim.SGD(

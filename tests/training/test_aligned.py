@@ -12,7 +12,7 @@ import prunebench
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.schedules.soft.zeros import ZerosStay
-from prunebench.training.aligned import aligned_shapes
+from prunebench.training.aligned import Aligned, align
 from prunebench.training.forward import Forward
 from prunebench.training.loop import train
 from tests.training.test_loop import data, outcome, stage
@@ -56,13 +56,12 @@ class Mixed(nn.Module):
 def test_a_step_is_the_same(build: Any, layout: torch.memory_format) -> None:
     images = torch.randn(8, 3, 32, 32).contiguous(memory_format=layout)
     found = []
-    for align in (False, True):
+    for wide in (False, True):
         torch.manual_seed(1)
         net = build().to(memory_format=layout).train()
-        shapes = aligned_shapes(net, images[:2]) if align else {}
-        assert bool(shapes) == align
-        call = Forward(net, torch.float32, shapes)
-        assert len(call.statistics) > 1 or not align
+        call = Forward(net, torch.float32, align(net, images) if wide else None)
+        assert (len(call.statistics) > 1) == wide
+        assert call.channels == (8 if wide else None)
         for _ in range(2):
             logits = call(images)
             logits.square().mean().backward()  # gradients add up
@@ -79,20 +78,20 @@ def test_a_step_is_the_same(build: Any, layout: torch.memory_format) -> None:
 
 def test_every_odd_layer_computes_in_eights() -> None:
     net = slimmed("vgg16", width=0.5)
-    shapes = aligned_shapes(net, torch.randn(2, 3, 32, 32))
+    shapes = align(net, torch.randn(4, 3, 32, 32)).shapes
     state = net.state_dict()
     assert {name for name in shapes if name.endswith("running_var")}
     for name, value in state.items():
         if value.dim() == 4:
             out, into, *kernel = value.shape
-            into = into if into == 3 else -(-into // 8) * 8
-            assert shapes.get(name, value.shape) == (-(-out // 8) * 8, into, *kernel)
+            wide = (-(-out // 8) * 8, -(-into // 8) * 8, *kernel)
+            assert shapes.get(name, value.shape) == wide
     assert shapes.keys() <= state.keys()
 
 
 def test_zeros_stay_zeros_while_weights_move() -> None:
     net = slimmed("vgg16", width=0.25).train()
-    call = Forward(net, torch.float32, aligned_shapes(net, torch.randn(2, 3, 32, 32)))
+    call = Forward(net, torch.float32, align(net, torch.randn(4, 3, 32, 32)))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
     for _ in range(3):
         optimizer.zero_grad()
@@ -166,17 +165,33 @@ class Apart(nn.Module):
     ],
     ids=["shuffle", "flatten", "tied", "training alone", "depthwise", "groups", "nothing to do"],
 )
-def test_what_zeros_would_change_is_left_alone(net: nn.Module) -> None:
+def test_where_zeros_would_change_something_images_alone_are_aligned(net: nn.Module) -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    assert aligned_shapes(net, torch.randn(4, 3, 32, 32)) == {}
+    found = align(net, torch.randn(4, 3, 32, 32))
+    [(name, shape)] = found.shapes.items()  # the first layer's, which reads the images
+    own = net.state_dict()[name].shape
+    assert found.images == 8 and shape == (own[0], 8, *own[2:])
     assert all(torch.equal(net.state_dict()[name], value) for name, value in before.items())
+
+
+def test_where_images_are_looked_at_they_stay() -> None:
+    class Gray(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - x.mean(1, keepdim=True))
+
+    net = Gray(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert align(net, torch.randn(4, 3, 32, 32)) == Aligned()
+    net.append(nn.Linear(4, 2))
+    found = align(net, torch.randn(4, 3, 32, 32))
+    assert found.images is None and found.shapes["0.weight"] == (8, 3, 1, 1)
+    assert align(nn.Flatten(), torch.randn(4, 3, 32, 32)) == Aligned()
 
 
 def test_one_layer_that_cannot_be_exchanged_leaves_all_alone() -> None:
     net = slimmed("vgg16", width=0.25).train()
-    shapes = aligned_shapes(net, torch.randn(2, 3, 32, 32))
+    aligned = align(net, torch.randn(4, 3, 32, 32))
     next(net.parameters()).requires_grad_(False)
-    call = Forward(net, torch.bfloat16, shapes)
+    call = Forward(net, torch.bfloat16, aligned)
     assert not call.statistics and all(own.wide is None for own in call.stand_ins)
 
 
