@@ -240,8 +240,8 @@ class Observer(Protocol):
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
         """Called once per process, before any step and before `load_state_dict`."""
 
-    def before_step(self, epoch: int, step: int) -> None:
-        """Called before the forward of a step, which may be replayed; both count from 0."""
+    def before_step(self, epoch: int, step: int, images: int) -> None:
+        """Called before a step, which may be replayed, on so many images of this process."""
         return
 
     def after_backward(self, moment: Moment) -> None:
@@ -274,7 +274,7 @@ class RepeatingObserver(Observer, Protocol):
     """An observer that does the same work on the same tensors at most steps: these can be recorded.
 
     It waits for nothing there, draws nothing, and its `after_step` returns False. Of a step that
-    is replayed it hears before the step alone.
+    is replayed it hears before the step alone; what it draws then goes to where the step reads.
     """
 
     @abstractmethod

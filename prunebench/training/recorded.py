@@ -133,7 +133,7 @@ class RecordedEpochs:
         self._lay_out()
         for step in range(first, run.steps):
             images = images_at(step, len(self.train), run.phase.batch_size)
-            begin_step(run)
+            begin_step(run, images)
             self.replays.do(self._kind(step, images), partial(self._step, images))
             count_step(run, images)
             yield

@@ -19,7 +19,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     """Does one step on a batch, or on this process's part of it."""
-    begin_step(run)
+    begin_step(run, len(labels))
     lr = learning_rate(run.phase, run.epoch * run.steps + run.step, run.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group["rate"]
@@ -27,10 +27,10 @@ def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
     count_step(run, len(labels))
 
 
-def begin_step(run: Training) -> None:
+def begin_step(run: Training, images: int) -> None:
     """Tells observers which step it is, and makes all draws a function of it, stage and seed."""
     for observer in run.stage.observers:
-        observer.before_step(run.epoch, run.step)
+        observer.before_step(run.epoch, run.step, images)
     draws = (run.epoch, run.step, *distributed.own_draws())
     seed_draws(seed_for(run.stage.seed, run.stage.name, "step", *draws), run.stage.device)
 

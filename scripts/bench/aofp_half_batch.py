@@ -86,7 +86,7 @@ def main() -> None:
             watching.start(still, torch.optim.SGD(still.parameters(), 0.0))
             with torch.no_grad():
                 for step, (images, labels) in enumerate(batches(split, draws, seed)):
-                    watching.before_step(0, step)
+                    watching.before_step(0, step, len(labels))
                     still(images)
                     watching.after_step(Moment(0, step, draws + 1, labels, len(labels)))
             found[name] = scores(watching)

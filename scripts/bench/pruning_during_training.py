@@ -74,7 +74,7 @@ def stepper(
     def step() -> None:
         nonlocal done
         if watching is not None:
-            watching.before_step(0, done)
+            watching.before_step(0, done, len(labels))
         loss = functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         torch.autograd.backward(loss)

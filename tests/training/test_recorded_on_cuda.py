@@ -23,6 +23,7 @@ from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import TrainResult
 from tests.criteria.aofp import test_observer as aofp
 from tests.training.test_aligned import Mixed
+from tests.criteria.cac import test_observer as cac
 from tests.training.test_forward import built
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, stage
 from tests.training.test_recorded import Asks, KilledAfter, Poison
@@ -142,6 +143,22 @@ def test_steps_between_aofps_draws_are_replayed(theta: float, replays: list[obje
     else:
         assert len(masks) == 1
         assert_alike(*ended, 2e-2)
+
+
+def test_steps_with_cacs_gates_are_replayed(replays: list[object]) -> None:
+    phase = replace(cac.PHASE, epochs=10)  # of five full batches and a smaller one
+    ended, sums = [], []
+    for compiled in ("on", "off"):
+        net = cac.resnet()
+        work = replace(cac.work(net, cac.both(), []), epochs=20)  # where it would go on to removal
+        watching = cac.cac(start=0.6).observer(work)
+        told = stage(device=CUDA, recorder=recorder_of(CUDA, compiled), observers=[watching])
+        ended.append((net, train(net, cac.data(), phase, told)))
+        sums.append(watching.estimator.sums)
+    assert replays.count((16, "gates")) == 10 * 5 - WARM_UP
+    assert replays.count((10, "gates")) == 10 - WARM_UP
+    assert torch.equal(*(own["slope n"] for own in sums))  # by the draws alone
+    assert_alike(*ended, 2e-2)
 
 
 def test_a_replay_is_fed_by_the_seed_of_its_step() -> None:

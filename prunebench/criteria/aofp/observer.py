@@ -70,7 +70,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
             self.handles.append((edge.norm or edge.consumer).register_forward_hook(measure))
         self._live_outputs()
 
-    def before_step(self, epoch: int, step: int) -> None:
+    def before_step(self, epoch: int, step: int, images: int) -> None:
         """Notes where the layers that are due draw."""
         self.at = (epoch, step)
 

@@ -18,6 +18,9 @@ NARROW = 16
 class Gates:
     """Draws the gates of all channels of all groups, side by side.
 
+    A step's random numbers lie where those of earlier steps lay: what makes gates of them can be
+    recorded.
+
     Attributes:
         chances: probabilities of U(0, 1) and of 0 for every channel [2, C].
         alive: bool [C]; the gate of any other channel is 0 and counts for nothing.
@@ -34,13 +37,14 @@ class Gates:
             parts.append((wanted * scale)[:, None].expand(2, size))
         self.chances = torch.cat(parts, 1)
         self.alive = torch.ones(sum(sizes), dtype=torch.bool)
+        self._numbers: dict[int, Tensor] = {}  # by the rows that are drawn
 
     def to(self, device: torch.device) -> None:
         """Draws on `device` from now on."""
         self.chances, self.alive = self.chances.to(device), self.alive.to(device)
 
-    def draw(self, rows: int, what: str, *place: int) -> Draw:
-        """Returns the gates for `rows` images.
+    def numbers(self, rows: int, what: str, *place: int) -> Tensor:
+        """Returns random numbers for `rows` images [2, rows, C]; those before are overwritten.
 
         Args:
             rows: number of images.
@@ -49,25 +53,27 @@ class Gates:
         """
         source = torch.Generator(self.alive.device)
         source.manual_seed(seed_for(self.seed, what, *place))
-        drawn = draw_gates(self.chances, self.alive, 1 if self.scope == "batch" else rows, source)
-        if len(drawn.gates) == rows:
-            return drawn
-        wide = (rows, -1)
-        return Draw(*(part.expand(wide) for part in (drawn.gates, drawn.uniform, drawn.off)))
+        drawn = 1 if self.scope == "batch" else rows
+        shape = (2, drawn, self.alive.numel())
+        if drawn not in self._numbers:
+            self._numbers[drawn] = torch.empty(shape, device=self.alive.device)
+        torch.rand(shape, generator=source, out=self._numbers[drawn])
+        return self._numbers[drawn].expand(2, rows, -1)
+
+    def draw(self, numbers: Tensor) -> Draw:
+        """Returns the gates that `numbers` [2, N, C] come to."""
+        return gates_of(numbers, self.chances, self.alive)
 
 
-def draw_gates(chances: Tensor, alive: Tensor, rows: int, source: torch.Generator) -> Draw:
-    """Returns gates for `rows` images.
+def gates_of(numbers: Tensor, chances: Tensor, alive: Tensor) -> Draw:
+    """Returns the gates that random numbers come to.
 
     Args:
+        numbers: from U(0, 1) [2, N, C].
         chances: probabilities of U(0, 1) and of 0 [2, C].
         alive: bool [C]; the gate of any other channel is 0 and counts for nothing.
-        rows: number of images.
-        source: generator, on the device of the others.
     """
-    where, value = torch.rand(
-        2, rows, alive.numel(), generator=source, device=alive.device
-    ).unbind()
+    where, value = numbers.unbind()
     uniform = (where < chances[0]) & alive
     off = (where >= chances[0]) & (where < chances.sum(0)) & alive
     gates = torch.where(uniform, value, (~off).float()) * alive

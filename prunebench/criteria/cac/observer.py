@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,9 +53,10 @@ class CacObserver(PruningObserver, RepeatingObserver):
         self.sizes = [group.size for group in work.groups]
         self.gates = Gates(settings, self.sizes, work.seed)
         self.gating, self.threshold = True, 0.0
-        self.at = (0, 0)  # epoch and step
+        self.numbers: Tensor | None = None  # of the step's gates
         self.draw: Draw | None = None
-        self.logits: Tensor | None = None
+        self.parts: list[tuple[list[Tensor], Tensor]] = []  # of the batch: gates and logits
+        self.in_parts = False
         self.handles: list[RemovableHandle] = []
         self._require_enough()
 
@@ -74,24 +75,22 @@ class CacObserver(PruningObserver, RepeatingObserver):
         decay = 1 - 1 / max(1.0, self.settings.ema_epochs * self.work.steps)
         self.estimator = _estimator(self.settings, sum(self.sizes), decay, self.device)
 
-    def before_step(self, epoch: int, step: int) -> None:
-        """Notes where the gates are drawn."""
-        self.at = (epoch, step)
+    def before_step(self, epoch: int, step: int, images: int) -> None:
+        """Draws what the step makes its gates of."""
+        if self.gating:
+            self.numbers = self._numbers(images, "cac gates", epoch, step)
 
     def after_backward(self, moment: Moment) -> None:
         """Adds the step to the estimates."""
-        if self.draw is None:
+        if not self.gating:
             return
-        assert self.logits is not None
         with torch.no_grad():
             if self.work.held is None:
-                # the gradients are of the mean over the batch; one image's own loss is wanted
-                slope = self._slope([gate.grad for gate in self._given()]) * moment.mean_over
-                found = outcome(self.logits, moment.labels)
+                draw, slope, found = self._on_batch(moment)
             else:
-                slope, found = self._on_held(moment, *self.work.held)
-            self.estimator.add(self.draw, slope, found)
-        self.draw = self.logits = self.factors.gates = None
+                draw, slope, found = self._on_held(moment, *self.work.held)
+            self.estimator.add(draw, slope, found)
+        self.draw, self.parts, self.factors.gates = None, [], None
 
     def after_step(self, moment: Moment) -> bool:
         """Removes channels when it is time; the training goes on to its end."""
@@ -100,9 +99,16 @@ class CacObserver(PruningObserver, RepeatingObserver):
             self._remove(step)
         return False
 
-    def repeats(self, epoch: int, step: int, steps: int) -> bool | None:
-        """Returns None while gates are drawn; afterwards nothing is left to do."""
-        return None if self.gating else True
+    def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
+        """Returns what the network is multiplied by: gates, or else the masks that there are.
+
+        None where channels may go, where held images are looked at, and where batches go through in
+        parts: should a recording break off there, the parts after it would not know their places.
+        """
+        if not (self.gating and self.network.training):
+            return self.factors.masked()
+        due = self.removal.due(epoch * steps + step + 1)
+        return None if due or self.in_parts or self.work.held is not None else "gates"
 
     @contextmanager
     def validating(self) -> Iterator[None]:
@@ -155,35 +161,43 @@ class CacObserver(PruningObserver, RepeatingObserver):
     # -- gates -----------------------------------------------------------------------------------
 
     def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Draws the gates of a training forward."""
-        if network.training and self.gating:
-            self._open(len(inputs[0]), "cac gates", *self.at)
-        else:
-            self.factors.gates = None
+        """Opens the gates of a training forward, of the whole batch or its next part."""
+        self.factors.gates = None
+        if not (network.training and self.gating):
+            return
+        assert self.numbers is not None
+        rows, images = len(inputs[0]), self.numbers.size(1)
+        if self.draw is None or rows == images:  # a recording that broke off left its own behind
+            self.draw, self.parts = self.gates.draw(self.numbers), []
+        self.in_parts = self.in_parts or rows < images
+        first = sum(len(logits) for _, logits in self.parts)
+        self.factors.gates = self._opened(self.draw.gates[first : first + rows])
 
     def _behind(self, network: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
-        """Keeps the logits of a training forward."""
-        if self.draw is not None:
-            self.logits = logits.detach()
+        """Keeps the gates and logits of a training forward."""
+        if self.factors.gates is not None:
+            self.parts.append((self.factors.gates, logits.detach()))
 
-    def _open(self, rows: int, what: str, *place: int) -> None:
-        """Draws the gates of a forward of `rows` images, as leaves of its graph."""
-        self.draw = self.gates.draw(rows, what, *place, *distributed.own_draws())
-        parts = torch.split(self.draw.gates, self.sizes, 1)
-        self.factors.gates = [part.clone().requires_grad_() for part in parts]
+    def _numbers(self, rows: int, what: str, *place: int) -> Tensor:
+        """Returns random numbers for the gates of `rows` images of this process."""
+        return self.gates.numbers(rows, what, *place, *distributed.own_draws())
 
-    def _given(self) -> list[Tensor]:
-        """Returns the gates of the latest forward, group by group."""
-        assert self.factors.gates is not None
-        return self.factors.gates
+    def _opened(self, gates: Tensor) -> list[Tensor]:
+        """Returns `gates` [N, C] group by group, as leaves of a graph."""
+        return [part.clone().requires_grad_() for part in torch.split(gates, self.sizes, 1)]
 
-    def _slope(self, grads: Sequence[Tensor | None]) -> Tensor:
-        """Returns the gradients of all gates side by side; 0 where the loss asked none."""
-        pairs = zip(self._given(), grads, strict=True)
-        return torch.cat([torch.zeros_like(g) if d is None else d for g, d in pairs], 1)
+    def _on_batch(self, moment: Moment) -> tuple[Draw, Tensor, Outcome]:
+        """Returns gates, slope and outcome of the images of the step."""
+        assert self.draw is not None
+        slopes = [_slope(gates, [gate.grad for gate in gates]) for gates, _ in self.parts]
+        logits = torch.cat([logits for _, logits in self.parts])
+        # the gradients are of the mean over the batch; one image's own loss is wanted
+        return self.draw, torch.cat(slopes) * moment.mean_over, outcome(logits, moment.labels)
 
-    def _on_held(self, moment: Moment, images: Rows, labels: Tensor) -> tuple[Tensor, Outcome]:
-        """Returns slope and outcome of as many held images as the step has, with gates anew.
+    def _on_held(
+        self, moment: Moment, images: Rows, labels: Tensor
+    ) -> tuple[Draw, Tensor, Outcome]:
+        """Returns gates, slope and outcome of as many held images as the step has.
 
         In eval mode: running statistics are those of disturbed channels, as these are, and every
         image is on its own. The images come in turns; each process has its own.
@@ -193,19 +207,20 @@ class CacObserver(PruningObserver, RepeatingObserver):
         first = turn % (len(labels) // count) * count
         targets = labels[first : first + count]
         with in_mode(self.network), torch.set_grad_enabled(self.estimator.reads_slope):
-            self._open(count, "cac held", moment.epoch, moment.step)
+            draw = self.gates.draw(self._numbers(count, "cac held", moment.epoch, moment.step))
+            self.factors.gates = gates = self._opened(draw.gates)
             # not called, since `_before` would close the gates for a forward that is not trained on
             logits = self.network.forward(images[first : first + count])
-            grads: Sequence[Tensor | None] = [None] * len(self.sizes)
+            grads: Sequence[Tensor | None] = [None] * len(gates)
             if self.estimator.reads_slope:
                 loss = functional.cross_entropy(logits.float(), targets, reduction="sum")
-                grads = torch.autograd.grad(loss, self._given(), allow_unused=True)
-        return self._slope(grads), outcome(logits.detach(), targets)
+                grads = torch.autograd.grad(loss, gates, allow_unused=True)
+        return draw, _slope(gates, grads), outcome(logits.detach(), targets)
 
     def _refresh(self) -> None:
-        """Brings what is on the device up to date with the channels left."""
+        """Brings what is on the device up to date with the channels left, in place."""
         self.factors.refresh()
-        self.gates.alive = torch.cat(self.factors.alive).to(self.device)
+        self.gates.alive.copy_(torch.cat(self.factors.alive))
 
     def _require_enough(self) -> None:
         """Refuses a training in which no channel's estimate can become good enough."""
@@ -247,6 +262,12 @@ class CacObserver(PruningObserver, RepeatingObserver):
         scores, seen = (value.cpu() for value in self.estimator.scores())
         asked = self.settings.evidence is not None
         return Estimates(scores, seen, self.estimator.errors().cpu() if asked else None)
+
+
+def _slope(gates: Sequence[Tensor], grads: Sequence[Tensor | None]) -> Tensor:
+    """Returns the gradients of all `gates` side by side; 0 where the loss asked none."""
+    pairs = zip(gates, grads, strict=True)
+    return torch.cat([torch.zeros_like(g) if d is None else d for g, d in pairs], 1)
 
 
 def _estimator(

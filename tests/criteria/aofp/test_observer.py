@@ -151,7 +151,7 @@ def test_a_damage_of_just_theta_is_too_much_only_if_strict(strict, goes, estimat
     watching.start(network, torch.optim.SGD(network.parameters(), lr=1e-9))
     network.train()
     for step in range(40):
-        watching.before_step(0, step)
+        watching.before_step(0, step, 8)
         network(torch.randn(8, 3, 8, 8))
         watching.after_step(Moment(0, step, 100, torch.zeros(8, dtype=torch.int64), 8.0))
     watching.finished()

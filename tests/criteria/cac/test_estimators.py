@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from prunebench.criteria import TrainingCriterion
 from prunebench.criteria.cac.estimators import Draw, GateGradient, OnOff, Outcome, outcome
-from prunebench.criteria.cac.gates import draw_gates
+from prunebench.criteria.cac.gates import Gates, gates_of
 from prunebench.criteria.cac.ramp import cubic, fewest
+from prunebench.options import option
+from prunebench.reproducibility import seed_for
 
 CPU = torch.device("cpu")
 WEIGHTS = torch.tensor([2.0, 1.0, 0.5, 0.25, 0.0, -0.5, 1.5, 1.5], dtype=torch.float64)
@@ -46,7 +49,9 @@ def exact(score, nodes: list[tuple[float, float]]) -> Tensor:
 def draw(p_uniform: float, p_off: float, rows: int, seed: int = 0) -> Draw:
     chances = torch.tensor([p_uniform, p_off])[:, None].expand(2, 8)
     source = torch.Generator().manual_seed(seed)
-    return draw_gates(chances, torch.ones(8, dtype=torch.bool), rows, source)
+    return gates_of(
+        torch.rand(2, rows, 8, generator=source), chances, torch.ones(8, dtype=torch.bool)
+    )
 
 
 def feed(estimator, drawn: Draw) -> None:
@@ -193,15 +198,31 @@ def test_outcomes_are_those_of_the_true_class():
 def test_gates_follow_their_law_and_dead_channels_stay_off():
     chances = torch.tensor([[0.1, 0.3], [0.2, 0.0]])
     alive = torch.tensor([True, True])
-    drawn = draw_gates(chances, alive, 200_000, torch.Generator().manual_seed(1))
+    numbers = torch.rand(2, 200_000, 2, generator=torch.Generator().manual_seed(1))
+    drawn = gates_of(numbers, chances, alive)
     assert drawn.uniform.float().mean(0).tolist() == pytest.approx([0.1, 0.3], abs=0.005)
     assert drawn.off.float().mean(0).tolist() == pytest.approx([0.2, 0.0], abs=0.005)
     assert drawn.gates[drawn.uniform].mean() == pytest.approx(0.5, abs=0.01)
     assert (drawn.gates[drawn.off] == 0).all()
     assert (drawn.gates[~drawn.off & ~drawn.uniform] == 1).all()
-    gone = draw_gates(chances, ~alive, 100, torch.Generator().manual_seed(1))
+    gone = gates_of(numbers[:, :100], chances, ~alive)
     assert not gone.gates.any()
     assert not (gone.uniform | gone.off).any()
+
+
+@pytest.mark.parametrize("scope", ["sample", "batch"])
+def test_numbers_of_a_step_come_to_where_those_before_were(scope):
+    settings = option("criterion", "cac", TrainingCriterion, scope=scope)
+    gates = Gates(settings, [5, 3], seed=7)
+    first = {rows: gates.numbers(rows, "what", 0, 0) for rows in (6, 4)}
+    before = {rows: numbers.clone() for rows, numbers in first.items()}
+    for rows, numbers in first.items():
+        again = gates.numbers(rows, "what", 2, 1)
+        assert again.data_ptr() == numbers.data_ptr()
+        drawn = rows if scope == "sample" else 1
+        source = torch.Generator().manual_seed(seed_for(7, "what", 2, 1))
+        assert torch.equal(numbers, torch.rand(2, drawn, 8, generator=source).expand(2, rows, 8))
+        assert not torch.equal(numbers, before[rows])
 
 
 def test_streaming_removal_takes_the_useless_first_and_ends_near_the_best_subset():
@@ -220,7 +241,7 @@ def test_streaming_removal_takes_the_useless_first_and_ends_near_the_best_subset
         estimator = GateGradient(8, 1 - 1 / 20, CPU, soft=True)
         gone: list[int] = []
         for step in range(1, 101):
-            drawn = draw_gates(chances, alive, 64, source)
+            drawn = gates_of(torch.rand(2, 64, 8, generator=source), chances, alive)
             gates = drawn.gates.clone().requires_grad_()
             losses = -value(gates).log()
             losses.mean().backward()

@@ -1,7 +1,7 @@
 """CAC in the training loop: what goes, what it resumes to, what it refuses."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_both_limits_are_met_and_the_masked_network_is_the_slim_one(build, estim
     observer = criterion.observer(assignment)
     observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
     seen = network.eval()(torch.zeros(2, 3, 8, 8))
-    assert observer.draw is None  # no gates in eval
+    assert observer.factors.gates is None  # no gates in eval
     observer.finished()
     assert torch.equal(seen, network(torch.zeros(2, 3, 8, 8)))
     trained(network, observer)
@@ -156,6 +156,23 @@ def test_a_killed_pruning_goes_on_bit_for_bit(tmp_path: Path, changes):
     with torch.no_grad():
         network.linear.weight.add_(1)
     assert trained(network, observer(network), checkpoint) == expected
+
+
+@pytest.mark.parametrize("scope", ["sample", "batch"])
+@pytest.mark.parametrize("estimator", ["igg_soft", "acc_diff"])
+def test_a_batch_in_parts_has_the_gates_and_estimates_of_the_whole(estimator, scope):
+    """Of an MLP, whose images know nothing of each other."""
+    found = []
+    for parts in (1, 2, 3):
+        network = mlp()
+        criterion = cac(estimator=estimator, score="soft", scope=scope, start=0.5)
+        observer = criterion.observer(work(network, both(), []))
+        phase = replace(PHASE, epochs=1, accumulate=parts)
+        stage = Stage(name="pruning", seed=7, device=CPU, observers=[observer])
+        train(network, data(), phase, stage)
+        found.append({**network.state_dict(), **observer.estimator.sums})
+    for parts in found[1:]:
+        torch.testing.assert_close(parts, found[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_channel_that_is_gone_stays_gone_and_floors_hold():
@@ -273,15 +290,16 @@ def test_estimates_come_from_held_images_one_by_one(estimator):
     criterion = cac(estimator=estimator, score="soft", p_uniform=0.3, p_off=0.3, holdout=0.1)
     observer = criterion.observer(work(network, both(), [], held=(images, labels)))
     observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
-    drawn, opened = [], observer._open
-    observer._open = lambda rows, what, *place: drawn.append((what, opened(rows, what, *place)))
+    drawn, numbers = [], observer.gates.numbers
+    observer.gates.numbers = lambda rows, *where: drawn.append(where) or numbers(rows, *where)
+    observer.before_step(1, 5, 3)
     network(torch.randn(3, 3, 8, 8)).sum().backward()
     before = [weight.grad.clone() for weight in network.parameters()]
     draw = observer.gates.draw
     seen = []
     observer.gates.draw = lambda *where: seen.append(draw(*where)) or seen[-1]
     observer.after_backward(Moment(1, 5, 6, torch.zeros(3, dtype=torch.int64), 3.0))
-    assert [what for what, _ in drawn] == ["cac gates", "cac held"]
+    assert drawn == [("cac gates", 1, 5), ("cac held", 1, 5)]
     assert all(torch.equal(w.grad, b) for w, b in zip(network.parameters(), before, strict=True))
     (gates,), first = seen, (1 * 6 + 5) % (8 // 3) * 3  # two turns of three images
     sums = {"slope": torch.zeros(38), "on": torch.zeros(38), "off": torch.zeros(38)}
@@ -309,10 +327,11 @@ def test_validation_sees_undisturbed_statistics_and_training_its_own():
     observer.factors.alive[0][1] = False  # a channel that is gone stays gone
     observer._refresh()
     network.train()
-    for _ in range(3):
+    for step in range(3):
+        observer.before_step(0, step, 16)
         network(torch.randn(16, 3, 8, 8))
     own = {name: value.clone() for name, value in network.named_buffers()}
-    observer.draw, inputs = None, []
+    inputs = []
     last = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)][-1]
     with observer.validating():
         handle = last.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
