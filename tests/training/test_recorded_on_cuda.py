@@ -22,8 +22,8 @@ from prunebench.training.recorded import WARM_UP, Replays
 from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import TrainResult
 from tests.criteria.aofp import test_observer as aofp
-from tests.training.test_aligned import Mixed
 from tests.criteria.cac import test_observer as cac
+from tests.training.test_aligned import Mixed
 from tests.training.test_forward import built
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, stage
 from tests.training.test_recorded import Asks, KilledAfter, Poison
