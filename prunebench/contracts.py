@@ -241,7 +241,10 @@ class Observer(Protocol):
         """Called once per process, before any step and before `load_state_dict`."""
 
     def before_step(self, epoch: int, step: int, images: int) -> None:
-        """Called before a step, which may be replayed, on so many images of this process."""
+        """Called before a step, which may be replayed, on so many images of this process.
+
+        Called again for the same step where the recording of it broke off.
+        """
         return
 
     def after_backward(self, moment: Moment) -> None:
@@ -280,6 +283,8 @@ class RepeatingObserver(Observer, Protocol):
     @abstractmethod
     def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
         """Returns what tells a step's work from that of others; None where no other is alike.
+
+        Asked behind `before_step`, and for an epoch's validation within `validating`.
 
         Args:
             epoch: counted from 0.

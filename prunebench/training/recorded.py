@@ -9,7 +9,6 @@ which is twenty tiny operations less in every step.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 
@@ -30,6 +29,10 @@ from prunebench.training.step import autocast, begin_step, count_step, learn
 
 #: times that work is done as it comes before it is recorded: libraries choose their algorithms
 WARM_UP = 3
+#: kinds of work that are remembered, those done last: each decision of a criterion makes new ones,
+#: and each recording takes memory; a few dozen take turns at most (layers that are scored at
+#: different steps, and the last batches of an epoch)
+KEPT = 32
 #: images that are cropped at once: more take more memory on the way
 AT_ONCE = 4096
 
@@ -37,7 +40,7 @@ AT_ONCE = 4096
 def recordable(stage: Stage, phase: Phase, *splits: Split) -> bool:
     """Whether the steps of a training can be recorded.
 
-    Observers that prune look at each step anew, images that are read from a disk arrive at
+    Some observers look at each step anew, images that are read from a disk arrive at
     addresses of their own, several processes meet on the way, and what float16's scaler decides is
     not tested.
     """
@@ -61,16 +64,17 @@ class Replays:
             tell: receives a line where something cannot be recorded.
         """
         self._recorder, self._tell = recorder, tell
-        self._done: Counter[Hashable] = Counter()
-        self._replay: dict[Hashable, Work] = {}
+        # how often it was done, or what replays it; what was done last stands last
+        self._known: dict[Hashable, int | Work] = {}
         self._failed = False
 
-    def do(self, key: Hashable | None, work: Work) -> None:
+    def do(self, key: Hashable | None, work: Work, anew: Work | None = None) -> None:
         """Does `work`, which changes tensors in place and is the same for every `key`.
 
         Args:
             key: what tells the work from other work; None where it is done but once.
             work: what is to be done.
+            anew: comes before work whose recording broke off is done as it comes.
 
         Raises:
             TrainingError: it cannot be recorded, and the recorder insists.
@@ -78,19 +82,26 @@ class Replays:
         if key is None:
             self._recorder.warm_up(work)
             return
-        if key not in self._replay and self._done[key] == WARM_UP and not self._failed:
-            self._record(key, work)
-        if key in self._replay:
-            self._replay[key]()
+        known = self._known.pop(key, 0)
+        if known == WARM_UP and not self._failed:
+            known = self._recorded(work) or known
+            if self._failed and anew:
+                anew()
+        if not isinstance(known, int):
+            known()
         elif self._failed:
             work()
         else:
             self._recorder.warm_up(work)
-            self._done[key] += 1
+            known += 1
+        self._known[key] = known
+        if len(self._known) > KEPT:
+            del self._known[next(iter(self._known))]
 
-    def _record(self, key: Hashable, work: Work) -> None:
+    def _recorded(self, work: Work) -> Work | None:
+        """Returns what replays `work`; None where it cannot be recorded."""
         try:
-            self._replay[key] = self._recorder.record(work)
+            return self._recorder.record(work)
         except RuntimeError as error:
             first: BaseException = error
             while first.__context__ is not None:  # what follows says only that it broke off
@@ -102,6 +113,7 @@ class Replays:
                 ) from error
             self._failed = True
             self._tell(f"the step cannot be recorded ({reason}); it goes on as run.compile=off")
+            return None
 
 
 class RecordedEpochs:
@@ -133,8 +145,9 @@ class RecordedEpochs:
         self._lay_out()
         for step in range(first, run.steps):
             images = images_at(step, len(self.train), run.phase.batch_size)
-            begin_step(run, images)
-            self.replays.do(self._kind(step, images), partial(self._step, images))
+            begin = partial(begin_step, run, images)
+            begin()
+            self.replays.do(self._kind(step, images), partial(self._step, images), begin)
             count_step(run, images)
             yield
 

@@ -21,6 +21,7 @@ from prunebench.checkpoints import Checkpoint
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
 from prunebench.training.loop import train
+from prunebench.training.recorded import KEPT, WARM_UP, Replays
 from prunebench.training.recorder import host_draws
 from tests.training.test_loop import PHASE, Killed, Shrinker, data, network, outcome, stage
 
@@ -47,7 +48,7 @@ class Tape(TorchDispatchMode):
             again = func(*args, **kwargs)
             for old, new in zip(tree_flatten(out)[0], tree_flatten(again)[0], strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
+                    old.copy_(new.reshape(old.shape))  # what followed may have squeezed it in place
 
 
 @dataclass
@@ -128,6 +129,31 @@ def test_recorded_steps_learn_what_unrecorded_ones_do(bias_rate: float) -> None:
     for ours, theirs in zip(recorded[0], plain[0], strict=True):  # epoch by epoch
         assert ours["lr"] == theirs["lr"]  # not rounded to float32 on the way
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+
+
+def test_work_that_was_not_done_for_long_is_forgotten() -> None:
+    tapes, counter = Tapes(), torch.zeros(())
+    replays = Replays(tapes, lambda text: None)
+
+    def do(key: object) -> bool:
+        """Whether it was replayed."""
+        before = tapes.counts["replayed"]
+        replays.do(key, lambda: counter.add_(1))
+        return tapes.counts["replayed"] > before
+
+    done = [do("first") for _ in range(WARM_UP + 1)]
+    assert done == [False] * WARM_UP + [True]
+    for key in range(KEPT - 1):
+        assert not do(key)
+    assert do("first")  # it is the one that was done last now
+    for key in range(KEPT, 2 * KEPT - 1):
+        assert not do(key)
+    assert do("first")
+    for key in range(2 * KEPT, 3 * KEPT):
+        assert not do(key)
+    assert [do("first") for _ in range(WARM_UP + 1)] == done
+    assert tapes.tapes == 2
+    assert counter == sum(tapes.counts.values())
 
 
 class Poison(nn.Module):

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
+import torch
 from torch import nn, optim
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Moment, Observer, RepeatingObserver
@@ -15,6 +18,7 @@ from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.schedules.soft.zeros import ZerosStay
 from prunebench.training.loop import train
+from prunebench.training.recorded import WARM_UP
 from prunebench.training.recorder import Recorder
 from prunebench.training.stage import Stage
 from tests.criteria.aofp import test_observer as aofp
@@ -31,7 +35,7 @@ def trained(
     return outcome(net, train(net, images, phase, stage))
 
 
-def alike(once: Callable[[Recorder], Any]) -> tuple[Tapes, Any]:
+def alike(once: Callable[[Any], Any]) -> tuple[Tapes, Any]:
     """Returns the tapes of what ended as it did without, and what it came to."""
     tapes = Tapes()
     found = once(tapes)
@@ -184,20 +188,131 @@ def test_zeros_that_stay() -> None:
     assert alike(once)[0].counts["replayed"] == 6 * 4 - 6 + 6 - 3
 
 
-def test_nothing_is_replayed_where_aofp_scores() -> None:
-    phase = replace(aofp.PHASE, epochs=16)  # of five full batches and a smaller one
-    layers = 4
+#: how AOFP searches -> scored steps that are replayed, at the least
+SEARCHES = {
+    "mean": ({"stagger": False}, 50),
+    "by turns": ({"score_samples": 5, "theta": 0.5, "draws_per_half": 96}, 30),
+    "by example": ({"reduction": "example", "theta": 0.4, "bn_mode": "base", "stagger": False}, 50),
+    "ridge": ({"estimator": "ridge", "confirm": 8, "stagger": False}, 50),
+    "gram": ({"estimator": "gram", "confirm": 48, "gram_batches": 2, "stagger": False}, 20),
+    "bf16": ({"stagger": False}, 50),
+    "every second": ({"score_every": 2, "draws_per_half": 16, "stagger": False}, 20),
+    "chain": ({"theta": 0.5, "draws_per_half": 48}, 50),
+}
 
-    def once(recorder: Recorder) -> Any:
-        net, rows = aofp.resnet(), []
-        observer = aofp.observer(net, rows=rows, score_every=4, theta=0.35, stagger=False)
-        found = trained(net, aofp.data(), phase, recorder, observer)
-        told = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-        return found, told, observer.plan()
 
-    tapes, (_, rows, _) = alike(once)
-    passed = [int(row["stage"].split("-")[-1]) for row in rows if row["passed"]]
-    assert len({*passed}) > 2 and passed[0] < 48 < passed[-1]  # masks change between replays
-    # after two steps every fourth scores; each state of the masks is recorded once more
-    assert tapes.counts["replayed"] > 16
-    assert tapes.tapes <= 3 * (layers + 1)
+def searched(
+    recorder: Tapes, build: Any = aofp.resnet, precision: str = "float32", **changes: Any
+) -> list[Any]:
+    """Returns what a training comes to, what AOFP told, its damages at every step, and its masks.
+
+    Counts the scored steps that AOFP hears of before they are done, and then no more.
+    """
+    net, rows = build(), []
+    asked = {"draws_per_half": 24, "theta": 0.25, **changes}
+    observer = aofp.observer(net, rows=rows, **asked)
+    before, after, damages = observer.before_step, observer.after_step, {}
+    recorder.counts["scored in a replay"] = 0
+
+    def hear(epoch: int, step: int, images: int) -> None:
+        found = [search.damages.tolist() for search in observer.searches]
+        damages.setdefault((epoch, step), found)
+        before(epoch, step, images)
+        recorder.counts["scored in a replay"] += bool(observer.drawn)
+
+    def decide(moment: Moment) -> bool:
+        recorder.counts["scored in a replay"] -= bool(observer.drawn)
+        return bool(after(moment))
+
+    observer.before_step, observer.after_step = hear, decide
+    phase = replace(aofp.PHASE, epochs=24, precision=precision)  # of five full batches and a rest
+    ended = trained(net, aofp.data(), phase, recorder, observer)
+    told = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    return [ended, told, damages, [search.masks.tolist() for search in observer.searches]]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_steps_that_aofp_scores_are_replayed(name: str) -> None:
+    changes, least = SEARCHES[name]
+    build = aofp.chain if name == "chain" else aofp.resnet  # where what is read is scored, too
+    precision = "bf16" if name == "bf16" else "float32"
+    tapes, found = alike(lambda recorder: searched(recorder, build, precision, **changes))
+    passed = {row["stage"].split("-")[-1] for row in found[1] if row["passed"]}
+    assert len(passed) > 2  # masks change between replays
+    assert tapes.counts["scored in a replay"] >= least
+
+
+def test_validation_is_the_same_work_whatever_was_drawn_before() -> None:
+    tapes = Tapes()
+    searched(tapes, aofp.chain, theta=0.0)
+    # of a step that is recorded it hears to the end; steps that score nothing are too few
+    scored = tapes.counts["scored in a replay"] + tapes.tapes - 1
+    assert tapes.counts["replayed"] - scored == 24 - WARM_UP
+
+
+class Counted(Tapes):
+    """Counts the recordings that somebody holds."""
+
+    most = 0
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        if not self.tapes:
+            self.held: WeakSet[Any] = WeakSet()
+        found = super().record(work)
+        self.held.add(found)
+        self.most = max(self.most, len(self.held))
+        return found
+
+
+def test_old_recordings_are_forgotten_while_aofp_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunebench.training.recorded.KEPT", 3)
+    tapes = Counted()
+    found = searched(tapes, stagger=False)
+    assert found == searched(AsItComes(), stagger=False)
+    assert tapes.tapes > 10
+    assert tapes.most <= 3 + 1  # one is made before the oldest goes
+
+
+def test_a_search_that_is_recorded_goes_on_after_a_kill(tmp_path: Path) -> None:
+    def once(checkpoint: Any = None) -> Any:
+        net = aofp.resnet()
+        observer = aofp.observer(net, draws_per_half=24, theta=0.25, stagger=False)
+        phase = replace(aofp.PHASE, epochs=10)
+        stage = Stage(
+            name="pruning", seed=7, device=CPU, recorder=AsItComes(), observers=[observer],
+            checkpoint=checkpoint,
+        )  # fmt: skip
+        return outcome(net, train(net, aofp.data(), phase, stage)), observer.plan()
+
+    checkpoint = KilledAfter(tmp_path / "c.pt", 0.0)
+    for moment in (9, 13, 12):  # within halves, and where one ends
+        checkpoint.left = moment
+        with pytest.raises(Killed):
+            once(checkpoint)
+    assert once(checkpoint) == once()
+
+
+class Refuses(TorchDispatchMode):
+    """Breaks off where a damage is written down."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.index_copy_.default:
+            raise RuntimeError("operation not permitted")
+        return func(*args, **(kwargs or {}))
+
+
+class Breaks(Tapes):
+    """Fails to record a step in the middle of its forward."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        self.tapes += 1
+        with Refuses():
+            work()
+        raise AssertionError("no damage was written down")
+
+
+def test_a_step_whose_recording_breaks_off_is_scored_all_the_same() -> None:
+    broken = Breaks(insists=False)
+    # running statistics, which no damage depends on, have moved where it broke off
+    assert searched(broken, stagger=False)[1:] == searched(AsItComes(), stagger=False)[1:]
+    assert broken.tapes == 1

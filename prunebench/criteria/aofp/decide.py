@@ -28,7 +28,8 @@ class Decision:
         passed: the damage was small enough.
         frozen: the layer is searched no longer.
         least_draws: draws (or batches) behind the channel that was dropped the fewest times.
-        seconds: of this process, spent scoring for this half; on a GPU, asking for it.
+        seconds: of this process, spent scoring for this half; on a GPU, asking for it at steps that
+            are not replayed.
     """
 
     searched: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from time import perf_counter
@@ -16,6 +18,7 @@ from prunebench.channels.consumer_gates import ConsumerFactors
 from prunebench.contracts import Assignment, Moment, PruningObserver, RepeatingObserver
 from prunebench.criteria.aofp.damage import damages, gram, of_some
 from prunebench.criteria.aofp.decide import Decision, decide, met, require_reachable, wanted
+from prunebench.criteria.aofp.draws import Draws
 from prunebench.criteria.aofp.edges import Edge, find_edges
 from prunebench.criteria.aofp.search import Search
 from prunebench.criteria.aofp.settings import AofpSettings
@@ -29,16 +32,26 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     Pruned channels are masked where their consumer reads them, and so are, on a path of their own
     without gradients, the channels of a draw: what lies before is shared with the training, and
     its statistics see nothing of the draws. Several processes draw each their own, and decide alike
-    over all draws once a half is over.
+    over all draws once a half is over. A draw belongs to a step: of a batch that goes through in
+    parts (`accumulate`) the first is scored.
+
+    Attributes:
+        drawn: layer -> rows of the draws of the step under way, and what each drops; on the device.
+            Nothing of a layer that adds to its Gram matrix instead.
+        pending: those that no forward has scored yet.
+        scoring: those that the forward under way scores.
     """
 
     def __init__(self, settings: AofpSettings, work: Assignment) -> None:
         """Prepares; the network is looked at when the training starts."""
         self.settings, self.work = settings, work
-        self.at = (0, 0)  # epoch and step
+        self.at = (0, -1)  # epoch and step
         self.edges: list[Edge] = []
         self.searches: list[Search] = []
+        self.live: list[Tensor | None] = []
+        self.drawn: dict[int, list[Tensor]] = {}
         self.pending: dict[int, list[Tensor]] = {}
+        self.scoring: dict[int, list[Tensor]] = {}
         self.inputs: dict[int, Tensor] = {}
         self.outputs: dict[int, Tensor] = {}
         self.handles: list[RemovableHandle] = []
@@ -56,6 +69,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         self.edges = find_edges(network, self.work.cmap, self.work.groups)
         rows = max(self.settings.draws_per_half, self.settings.confirm)
         self.searches = [Search.over(edge.group.size, rows, self.device) for edge in self.edges]
+        self.draws = Draws(self.edges, min(rows, self.settings.draws_per_step), self.device)
         self.factors = ConsumerFactors([edge.group for edge in self.edges])
         require_reachable(self.work, [edge.group.name for edge in self.edges])
         self._share_masks()
@@ -68,25 +82,41 @@ class AofpObserver(PruningObserver, RepeatingObserver):
                 keep = partial(self._keep, number)
                 self.handles.append(edge.consumer.register_forward_hook(keep))
             self.handles.append((edge.norm or edge.consumer).register_forward_hook(measure))
+        self.live = [None for _ in self.edges]
         self._live_outputs()
 
     def before_step(self, epoch: int, step: int, images: int) -> None:
-        """Notes where the layers that are due draw."""
-        self.at = (epoch, step)
+        """Draws what the layers that are due drop, and brings it to the device."""
+        if self.at != (epoch, step):  # else it begins anew with the same draws
+            self.at = (epoch, step)
+            due = [n for n in range(len(self.edges)) if self._is_due(n, self._step())]
+            self.drawn = self.draws.bring({n: self._draw(n, self.searches[n]) for n in due})
+        self.pending = self.drawn
 
     def after_step(self, moment: Moment) -> bool:
         """Decides where a half is over; True when the limits are met or no layer is searched."""
         for number, search in enumerate(self.searches):
-            if not search.frozen and search.draws >= wanted(self.settings, search):
+            if self._is_over(search):
                 self._decide(number, search, self._step() + 1)
                 if met(self.work.limits, self.plan()):
                     return True
         return all(search.frozen for search in self.searches)
 
-    def repeats(self, epoch: int, step: int, steps: int) -> tuple[bool, ...] | None:
-        """Returns which layers are masked; None where a layer is scored."""
-        due = any(self._is_due(number, epoch * steps + step) for number in range(len(self.edges)))
-        return None if due else self.factors.masked()
+    def validating(self) -> AbstractContextManager[None]:
+        """Forgets the draws of the step before, which a replayed one leaves behind."""
+        self.drawn = self.pending = {}
+        return nullcontext()
+
+    def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
+        """Returns which layers are masked, in which outputs do not count, and how much is drawn.
+
+        None where a half ends, and where a layer adds to its Gram matrix.
+        """
+        if any(map(self._is_over, self.searches)) or not all(self.drawn.values()):
+            return None
+        partly = tuple(live is not None for live in self.live)
+        sizes = tuple((number, *map(len, parts)) for number, parts in self.drawn.items())
+        return self.factors.masked(), partly, sizes
 
     def finished(self) -> None:
         """Takes the hooks off."""
@@ -119,7 +149,8 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         """Returns for every layer that came to a decision what it took.
 
         ``halves``, of which ``passed`` pruned; ``least_draws``: behind any channel in any half;
-        ``milliseconds`` of scoring, in this process.
+        ``milliseconds`` of scoring, in this process: on a GPU of asking for it, at steps that are
+        not replayed.
         """
         return self.tallies
 
@@ -136,84 +167,94 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         turn = number * (half // len(self.edges)) if settings.stagger else 0
         return settings.warmup_steps + turn
 
-    def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Draws what the layers due at this training step drop."""
-        self.pending, self.inputs, self.outputs = {}, {}, {}
-        if not network.training:
-            return
-        for number, search in enumerate(self.searches):
-            if self._is_due(number, self._step()):
-                self.pending[number] = self._draw(number, search)
-
     def _is_due(self, number: int, step: int) -> bool:
         """Whether layer `number` is scored at `step` of the training."""
         since = step - self._begins(number)
         due = since >= 0 and since % self.settings.score_every == 0
         return due and not self.searches[number].frozen
 
+    def _is_over(self, search: Search) -> bool:
+        """Whether a half of a layer ends with the draws that are counted."""
+        return not search.frozen and search.draws >= wanted(self.settings, search)
+
     def _draw(self, number: int, search: Search) -> list[Tensor]:
-        """Returns the consumer's input positions that each draw drops; none for a Gram matrix."""
+        """Counts the draws of a step.
+
+        Returns:
+            their rows, and per draw the consumer's input positions that it drops; nothing for a
+            Gram matrix.
+        """
         if self.settings.estimator == "gram" and search.trying is None:
+            search.draws += 1
             return []
-        edge, drops = self.edges[number], []
-        left = wanted(self.settings, search) - search.draws
+        first, drops = search.draws, []
+        left = wanted(self.settings, search) - first
         for draw in range(min(self.settings.draws_per_step, left)):
             source = torch.Generator()
             place = (*self.at, draw, *distributed.own_draws())
-            source.manual_seed(seed_for(self.work.seed, "aofp", edge.group.name, *place))
+            name = self.edges[number].group.name
+            source.manual_seed(seed_for(self.work.seed, "aofp", name, *place))
             dropped = search.pick(source)
-            search.note(search.draws + draw, dropped)
-            where = torch.cat([edge.positions[c] for c in dropped.tolist()])
-            drops.append(where.to(self.device, non_blocking=True))
-        return drops
+            search.note(search.draws, dropped)
+            search.draws += 1
+            drops.append(self.draws.positions(number, dropped))
+        return [torch.arange(first, search.draws), *drops]
+
+    def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Scores the draws of the step in its first forward."""
+        self.inputs, self.outputs, self.scoring = {}, {}, {}
+        if network.training:
+            self.scoring, self.pending = dict(self.pending), {}
 
     def _take(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Keeps what the consumer reads, masked already."""
-        if number in self.pending:
+        if number in self.scoring:
             self.inputs[number] = inputs[0].detach()
 
     def _keep(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Keeps what the consumer gives to its norm."""
-        if number in self.pending:
+        if number in self.scoring:
             self.outputs[number] = output.detach()
 
     def _measure(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Scores the draws of a layer."""
-        if number not in self.pending:
+        if number not in self.scoring:
             return
         began = perf_counter()
-        edge, search, drops = self.edges[number], self.searches[number], self.pending.pop(number)
+        edge, search = self.edges[number], self.searches[number]
         z = output.detach()
         seen = (self.inputs.pop(number), self.outputs.pop(number, z), z)
         if self.settings.score_samples is not None:
             seen = of_some(edge, seen, self.settings.score_samples)
-        if drops:
-            found = damages(
-                edge,
-                seen,
-                drops,
-                self.live[number],
-                bn_mode=self.settings.bn_mode,
-                reduction=self.settings.reduction,
-            )
-            search.damages[search.draws : search.draws + len(drops)] = found
-            search.draws += len(drops)
-        else:
-            matrix = gram(edge, seen, self.live[number])
-            search.gram = matrix if search.gram is None else search.gram + matrix
-            search.draws += 1
+        match self.scoring.pop(number):
+            case [rows, *drops]:
+                found = damages(
+                    edge,
+                    seen,
+                    drops,
+                    self.live[number],
+                    bn_mode=self.settings.bn_mode,
+                    reduction=self.settings.reduction,
+                )
+                search.damages.index_copy_(0, rows, found)
+            case _:
+                matrix = gram(edge, seen, self.live[number])
+                search.gram = matrix if search.gram is None else search.gram + matrix
         search.seconds += perf_counter() - began
 
     def _live_outputs(self) -> None:
-        """Finds for every edge which output channels of its consumer count."""
-        self.live: list[Tensor | None] = []
-        for edge in self.edges:
+        """Finds for every edge which output channels of its consumer count, in place."""
+        for edge_number, edge in enumerate(self.edges):
             owner, classes = edge.outputs
             alive = torch.ones(len(owner), dtype=torch.bool)
             for number in owner[owner >= 0].unique().tolist():
                 mine = owner == number
                 alive[mine] = self.searches[number].alive[classes[mine]]
-            self.live.append(None if bool(alive.all()) else alive.to(self.device))
+            known = self.live[edge_number]
+            if known is not None:
+                known.copy_(alive)
+            elif not bool(alive.all()):
+                self.live[edge_number] = alive.to(self.device)
 
     def _share_masks(self) -> None:
         self.factors.alive = [search.alive for search in self.searches]

@@ -23,13 +23,13 @@ class Search:
         alive: bool [C], channels that have not been pruned.
         space: int64, the search set, ascending.
         masks: bool [draws of a half, C]; row i holds what draw i dropped.
-        damages: float32 [draws of a half], on the device, what came of it.
-        draws: number of rows filled.
+        damages: float32 [draws of a half], on the device, what came of it; filled in place.
+        draws: number of rows filled, or about to be at the step under way.
         trying: channels under confirmation, least harmful first; None while scoring.
         gram: sum of Gram matrices over `draws` batches, for the estimator of that name.
         fails: moves in a row that ended without pruning.
         frozen: no longer searched.
-        seconds: spent scoring since the half began.
+        seconds: spent scoring since the half began, at steps that are not replayed.
     """
 
     alive: Tensor
@@ -68,12 +68,11 @@ class Search:
         if self.trying is not None:
             return self.trying.sort().values
         order = torch.randperm(len(self.space), generator=source)
-        return self.space[order[: self.granularity]].sort().values
+        return self.space.index_select(0, order[: self.granularity]).sort().values
 
     def note(self, row: int, dropped: Tensor) -> None:
         """Notes what draw `row` of this half drops."""
-        self.masks[row] = False
-        self.masks[row, dropped] = True
+        self.masks[row].zero_().index_fill_(0, dropped, True)
 
     def restart(self) -> None:
         """Begins a move over all channels that are left."""

@@ -15,6 +15,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import TrainingCriterion
+from prunebench.criteria.aofp import observer as observing
 from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models.resnet import Resnet
@@ -287,6 +288,45 @@ def test_a_killed_search_goes_on_bit_for_bit_in_the_middle_of_a_half(tmp_path: P
     assert [*trained(network, again, checkpoint), again.plan()] == expected
 
 
+def test_what_changes_the_work_of_a_step_tells_it_apart():
+    network, kinds, live = chain(), [], []
+    watching = observer(network, draws_per_half=12, stagger=False)
+    watching.start(network, torch.optim.SGD(network.parameters(), lr=1e-9))
+    first, second = watching.searches
+
+    def begin(step):
+        watching.before_step(0, step, 8)
+        kinds.append(watching.repeats(0, step, 6))
+
+    for step in range(4):  # draws begin at the third
+        begin(step)
+    second.narrow(torch.arange(3))
+    begin(4)
+    for channel in (2, 3):  # of what the first consumer gives
+        second.alive[channel] = False
+        watching._live_outputs()
+        kinds.append(watching.repeats(0, 4, 6))
+        live.append(watching.live[0])
+    second.frozen = True
+    begin(5)
+    begin(6)
+    first.narrow(torch.arange(8))
+    begin(7)  # a half begun anew draws as much
+    assert [kinds.index(kind) for kind in kinds] == [0, 0, 2, 2, 4, 5, 5, 7, 7, 7]
+    assert live[0] is live[1]  # recorded steps read it where it was
+    assert live[1].tolist() == [True, True, False, False, True, True]
+    assert None not in kinds
+
+
+def test_the_step_at_which_a_half_ends_is_like_no_other():
+    network = chain()
+    watching = observer(network, draws_per_half=5, stagger=False)
+    watching.start(network, torch.optim.SGD(network.parameters(), lr=1e-9))
+    for step, alone in enumerate([False, False, False, False, True]):  # of 2, 2 and 1 draws
+        watching.before_step(0, step, 8)
+        assert (watching.repeats(0, step, 6) is None) is alone
+
+
 def test_layers_take_turns():
     network, rows = resnet(), []
     watching = observer(network, rows=rows, theta=0.0, draws_per_half=12, warmup_steps=1)
@@ -298,6 +338,30 @@ def test_layers_take_turns():
             first.setdefault(group, int(step))
     # halves of six steps, four layers: one begins after the other
     assert list(first.values()) == [7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("estimator", ["mean", "gram"])
+def test_of_a_batch_in_parts_the_first_is_scored(estimator, monkeypatch):
+    network, rows, scored = chain(), [], []
+    watching = observer(
+        network, rows=rows, theta=0.0, draws_per_half=3, estimator=estimator, gram_batches=2,
+        confirm=2, stagger=False,
+    )  # fmt: skip
+    for name in ("damages", "gram"):
+        measure = getattr(observing, name)
+
+        def watch(edge, seen, *rest, measure=measure, **settings):
+            scored.append((watching.at, edge.group.name, len(seen[0])))
+            return measure(edge, seen, *rest, **settings)
+
+        monkeypatch.setattr(observing, name, watch)
+    phase = replace(PHASE, batch_size=15, accumulate=2)  # in parts of 8 and 7
+    train(network, data(), phase, Stage(name="pruning", seed=7, device=CPU, observers=[watching]))
+    places = [(epoch, step) for epoch in range(4) for step in range(6)][2:]
+    assert sorted(scored) == [(at, name, 8) for at in places for name in ("0", "3")]
+    # halves of two steps, whatever the estimator: of three draws, or two Gram matrices
+    ends = [int(row["stage"].split("-")[-1]) for row in rows if row["stage"].startswith("aofp-0-")]
+    assert ends == [*range(4, 25, 2)]
 
 
 def test_pruning_in_bf16_and_by_example():
