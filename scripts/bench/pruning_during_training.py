@@ -5,12 +5,16 @@
 AOFP is averaged over a failing move of its widest layer: every half from all channels down to two,
 one draw per step, a few draws per half. CAC draws its gates and adds to its estimates at every
 step. All variants take their steps in turn in one run; each figure is the median over the rounds,
-in CPU time (wall time on CUDA). `aofp_half_batch.py`: what half of the batch does to the scores.
+in CPU time (wall time on CUDA). On CUDA steps are recorded, too, as the training loop does it, and
+compared with the recorded plain step. `aofp_half_batch.py`: what half of the batch does to the
+scores.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -20,22 +24,54 @@ from torch.nn import functional
 
 from prunebench.budgets import Budget
 from prunebench.channels import trace
-from prunebench.contracts import Assignment, Moment, PruningObserver
+from prunebench.contracts import Assignment, Moment, PruningObserver, RepeatingObserver
 from prunebench.criteria import TrainingCriterion
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.run.step import dense_counts
+from prunebench.training.recorded import Replays
+from prunebench.training.recorder import recorder_of
 
 ABOUT = """A training step with the criterion looking on, against the same step of plain PyTorch
 (forward, loss, backward, SGD). AOFP scores every layer at every step, averaged over a search
 from all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
-rounds taken by turns."""
+rounds taken by turns. Recorded steps (on CUDA, wall time) stand against the plain step, recorded;
+recording is in their time, AOFP's once for every half of its search."""
 #: halves of a failing move over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
 #: per half; the authors take 1000, so deciding costs more here than it does there
 DRAWS = 5
+#: per half where steps are recorded: there are so many steps from one layer's decision, behind
+#: which other work is to be recorded, to the next one's where layers take turns as the authors' do
+BETWEEN = {"vgg16": 76, "resnet56": 37}
 #: of one training, far more than are timed
-STEPS = 10_000
+STEPS = 100_000
+#: whether steps are recorded -> what the others are compared with
+PLAIN = {False: "plain step", True: "plain step, recorded"}
+
+#: does one training step, which is recorded if a recorder is given
+Step = Callable[[Replays | None], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of training: a step, how many of them make a round, and whether to record them."""
+
+    step: Step
+    count: int
+    recorded: bool
+
+    def seconds(self, device: torch.device) -> float:
+        """Seconds per step of one round."""
+        clock = time.perf_counter if device.type == "cuda" else time.process_time
+        recorder = recorder_of(device, "on") if self.recorded else None
+        replays = Replays(recorder, print) if recorder else None
+        start = clock()
+        for _ in range(self.count):
+            self.step(replays)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (clock() - start) / self.count
 
 
 def observer(criterion: str, network: nn.Module, batch: int, **settings: object) -> PruningObserver:
@@ -63,7 +99,7 @@ def observer(criterion: str, network: nn.Module, batch: int, **settings: object)
 
 def stepper(
     network: nn.Module, watching: PruningObserver | None, images: Tensor, labels: Tensor
-) -> Callable[[], None]:
+) -> Step:
     """Returns a function that does one training step as the loop does."""
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
     network.train()
@@ -71,12 +107,9 @@ def stepper(
         watching.start(network, optimizer)
     done = 0
 
-    def step() -> None:
-        nonlocal done
-        if watching is not None:
-            watching.before_step(0, done, len(labels))
-        loss = functional.cross_entropy(network(images), labels)
+    def learn() -> None:
         optimizer.zero_grad()
+        loss = functional.cross_entropy(network(images), labels)
         torch.autograd.backward(loss)
         moment = Moment(0, done, STEPS, labels, len(labels))
         if watching is not None:
@@ -84,20 +117,59 @@ def stepper(
         optimizer.step()
         if watching is not None:
             watching.after_step(moment)
+
+    def step(replays: Replays | None) -> None:
+        nonlocal done
+        begin = partial(watching.before_step, 0, done, len(labels)) if watching else None
+        if begin:
+            begin()
+        if replays is None:
+            learn()
+        else:
+            replays.do(kind(watching, done), learn, begin)
         done += 1
 
     return step
 
 
-def seconds(step: Callable[[], None], count: int, device: torch.device) -> float:
-    """Seconds per step."""
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    start = clock()
-    for _ in range(count):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (clock() - start) / count
+def kind(watching: PruningObserver | None, step: int) -> Hashable | None:
+    """Returns what tells the work of a step from that of others; None where none is alike."""
+    if watching is None:
+        return "plain"
+    return watching.repeats(0, step, STEPS) if isinstance(watching, RepeatingObserver) else None
+
+
+def watchers(model: str, network: nn.Module, batch: int) -> dict[str, PruningObserver | None]:
+    """Returns what looks on at steps as they come, and at recorded ones."""
+    found: dict[str, PruningObserver | None] = {}
+    for recorded, draws in ((False, DRAWS), (True, BETWEEN[model])):
+        aofp = partial(observer, "aofp", network, batch, draws_per_half=draws)
+        rest = ", recorded" if recorded else ""
+        found[PLAIN[recorded]] = None
+        found["aofp" + rest] = aofp()
+        found["aofp, half of the batch" + rest] = aofp(score_samples=batch // 2)
+        found["cac" + rest] = observer("cac", network, batch)
+    return found
+
+
+def variants(model: str, images: Tensor, labels: Tensor) -> dict[str, Variant]:
+    """Returns the ways of training that the device and their first step allow."""
+    network = option("model", model, ModelSpec).build((3, 32, 32), 10)
+    found = {}
+    for name, watching in watchers(model, network, len(labels)).items():
+        recorded = name.endswith("recorded")
+        if recorded and not images.is_cuda:
+            continue
+        own = deepcopy(network).to(images.device).to(memory_format=torch.channels_last)
+        step = stepper(own, watching, images, labels)
+        step(None)  # warm up
+        if watching and recorded:
+            watching.before_step(0, 1, len(labels))
+            if kind(watching, 1) is None:
+                continue
+        count = HALVES[model] * (BETWEEN[model] if recorded else DRAWS)
+        found[name] = Variant(step, count, recorded)
+    return found
 
 
 def main() -> None:
@@ -115,26 +187,15 @@ def main() -> None:
     labels = torch.randint(0, 10, (options.batch,), device=device)
     rows: list[Row] = []
     for model in options.models:
-        network = option("model", model, ModelSpec).build((3, 32, 32), 10)
-        watchers: dict[str, PruningObserver | None] = {
-            "plain step": None,
-            "aofp": observer("aofp", network, options.batch),
-            "aofp, half of the batch": observer(
-                "aofp", network, options.batch, score_samples=options.batch // 2
-            ),
-            "cac": observer("cac", network, options.batch),
-        }
-        steps = {}
-        for name, watching in watchers.items():
-            own = deepcopy(network).to(device).to(memory_format=torch.channels_last)
-            steps[name] = stepper(own, watching, images, labels)
-            steps[name]()  # warm up
-        taken: dict[str, list[float]] = {name: [] for name in steps}
+        ways = variants(model, images, labels)
+        taken: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
-            for name, step in steps.items():
-                taken[name].append(seconds(step, DRAWS * HALVES[model], device))
-        plain = taken.pop("plain step")
-        for name, times in taken.items():
+            for name, way in ways.items():
+                taken[name].append(way.seconds(device))
+        for name, way in ways.items():
+            plain, times = taken[PLAIN[way.recorded]], taken[name]
+            if times is plain:
+                continue
             ratios = [t / bare for t, bare in zip(times, plain, strict=True)]
             rows.append(
                 {
