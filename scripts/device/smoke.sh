@@ -1,13 +1,14 @@
 #!/bin/bash
 # Seven minutes on a bare GPU machine, see prepare.sh: do the GPU's tests pass, and what does a step cost?
 #   bash scripts/device/smoke.sh [PART ...]      of: tests parts shared pruning loops loader; all if none is named
+# MODELS="vgg16" before it: of these networks alone
 # Each answer lies under $OUT as soon as it is there; what fails does not keep the rest from running.
 set -u
 . scripts/device/enter.sh
 if [ -n "$REHEARSAL" ]; then
   marked='not slow and not gpu' models=resnet20 sizes='--images 128 --batch 64 --repeats 1'
 else
-  marked=gpu models='vgg16 resnet20' sizes='--images 25600 --repeats 1'
+  marked=gpu models=${MODELS:-vgg16 resnet20} sizes='--images 25600 --repeats 1'
 fi
 
 found=$WORK/found
