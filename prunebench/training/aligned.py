@@ -1,7 +1,7 @@
 """Channels in eights: a GPU's matrix units take them so, and a pruned layer has any number.
 
-On an H200 a step of VGG-16 with a channel less than a multiple of 8 in each layer takes 1.5 times as
-long as one with the multiple. So zeros are put behind the channels of a layer while it is
+On an H200 a step of VGG-16 with a channel less than a multiple of 8 in each layer takes 1.5 times
+as long as one with the multiple. So zeros are put behind the channels of a layer while it is
 trained: filters of zeros answer with zeros, norms leave them zero, and what reads them multiplies
 them by zeros, so that all others compute what they would without.
 """

@@ -118,7 +118,7 @@ def main() -> None:
         row |= {"times as fast": median(a / b for a, b in zip(own, other, strict=True))}
         rows.append(row)
     title = f"Beside airbench's loader, batch {asked.batch}, {asked.images:,} images"
-    publish(asked, title, ABOUT, rows)
+    publish(asked, title, ABOUT, rows, asked.device)
 
 
 if __name__ == "__main__":

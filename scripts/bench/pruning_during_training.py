@@ -18,7 +18,7 @@ from functools import partial
 from statistics import median
 
 import torch
-from result import Row, arguments, publish
+from result import Row, arguments, publish, write
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -185,6 +185,7 @@ def main() -> None:
     images = torch.randn(options.batch, 3, 32, 32, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (options.batch,), device=device)
+    title = f"Steps that prune, batch {options.batch}"
     rows: list[Row] = []
     for model in options.models:
         ways = variants(model, images, labels)
@@ -192,10 +193,17 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, way in ways.items():
                 taken[name].append(way.seconds(device))
-        for name, way in ways.items():
-            plain, times = taken[PLAIN[way.recorded]], taken[name]
-            if times is plain:
-                continue
+        rows += table(model, ways, taken)
+        write(options, title, ABOUT, rows, str(device))  # the next model may be stopped
+    publish(options, title, ABOUT, rows, str(device))
+
+
+def table(model: str, ways: dict[str, Variant], taken: dict[str, list[float]]) -> list[Row]:
+    """Returns a row for each variant but the plain ones, with its seconds of each round."""
+    rows: list[Row] = []
+    for name, way in ways.items():
+        plain, times = taken[PLAIN[way.recorded]], taken[name]
+        if times is not plain:
             ratios = [t / bare for t, bare in zip(times, plain, strict=True)]
             rows.append(
                 {
@@ -206,7 +214,7 @@ def main() -> None:
                     "times the time": median(ratios),
                 }
             )
-    publish(options, f"Steps that prune, batch {options.batch}", ABOUT, rows)
+    return rows
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def by_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, lis
     return found
 
 
-def publish(asked: Namespace, title: str, about: str, rows: Sequence[Row]) -> None:
+def publish(
+    asked: Namespace, title: str, about: str, rows: Sequence[Row], device: str = "cpu"
+) -> None:
     """Prints the rows as a table, and writes them if `--out` says where.
 
     Args:
@@ -48,9 +50,10 @@ def publish(asked: Namespace, title: str, about: str, rows: Sequence[Row]) -> No
         title: of the table.
         about: what was measured against what, and what a ratio is.
         rows: one per case; a column whose name begins with "times" is a ratio.
+        device: on which.
     """
     print(f"{title}\n\n{markdown(rows)}")
-    write(asked, title, about, rows)
+    write(asked, title, about, rows, device)
 
 
 def write(

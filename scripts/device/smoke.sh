@@ -61,7 +61,7 @@ if wants shared; then # do runs that share the device get more done, and with MP
   fi
 fi
 if wants pruning && [ -z "$REHEARSAL" ]; then
-  bench 60 pruning pruning_during_training --rounds 2
+  bench 90 pruning pruning_during_training --rounds 1
 fi
 if wants loops; then
   for model in $models; do
