@@ -68,6 +68,7 @@ class Forward:
         if aligned is None or not aligned.shapes.keys() <= known.keys():
             aligned = Aligned()
         self.channels = aligned.images
+        self.wide: dict[int, Tensor] = {}  # images in a batch -> memory for them, zeros behind
         self.exchanged = {
             name: tensor
             for name, tensor in known.items()
@@ -124,14 +125,14 @@ class Forward:
 
     def _wide(self, images: Tensor, channels: int) -> Tensor:
         """Returns the images with zeros behind them, in so many channels, cast as autocast does."""
-        n, _, *size = images.shape
-        last = images.is_contiguous(memory_format=torch.channels_last)
-        layout = torch.channels_last if last else torch.contiguous_format
-        wide = torch.empty(
-            (n, channels, *size), dtype=self.half, device=images.device, memory_format=layout
-        )
-        wide.zero_()[:, : images.shape[1]] = images
-        return wide
+        n, own, *size = images.shape
+        if n not in self.wide:
+            last = images.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            zeros = images.new_zeros((n, channels, *size), dtype=self.half)
+            self.wide[n] = zeros.to(memory_format=layout)
+        self.wide[n][:, :own] = images
+        return self.wide[n]
 
 
 def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:

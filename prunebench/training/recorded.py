@@ -127,6 +127,7 @@ class RecordedEpochs:
         self.run, self.train, self.val = run, run.train, run.val
         self.replays = Replays(stage.recorder, stage.progress.note)
         self.now = torch.zeros(1, dtype=torch.int64, device=device)
+        self.within: dict[int, Tensor] = {}  # images -> their places in a batch of so many
         groups = run.optimizer.param_groups
         self.lr = torch.stack([group["lr"] for group in groups])
         for group, lr in zip(groups, self.lr, strict=True):
@@ -188,7 +189,9 @@ class RecordedEpochs:
 
     def _places(self, size: int, images: int) -> Tensor:
         """Where the images of batch `now` lie, int64 [images], all before it being of `size`."""
-        return self.now * size + torch.arange(images, device=self.now.device)
+        if images not in self.within:
+            self.within[images] = torch.arange(images, device=self.now.device)
+        return self.within[images].add(self.now, alpha=size)
 
     def _step(self, count: int) -> None:
         """Does step `now`, and moves on."""
@@ -196,7 +199,7 @@ class RecordedEpochs:
         own = self._places(run.phase.batch_size, count)
         images = self.pixels.index_select(0, own).permute(0, 3, 1, 2)
         labels = self.labels.index_select(0, own)
-        self.lr.copy_(self.rates.index_select(0, self.now)[0])
+        torch.index_select(self.rates, 0, self.now, out=self.lr[None])
         learn(run, self.train.normalised(images), labels, step=self.now[0])
         self.now += 1
 

@@ -102,8 +102,10 @@ class Split(ABC):
 
     def normalised(self, images: Tensor) -> Tensor:
         """``(pixel / 255 - mean) / std`` of uint8 images, float32, in this split's layout."""
-        # Contiguous on the way: broadcasting a channel over channels_last strides is slow on a CPU.
-        floats = images.to(torch.float32, memory_format=torch.contiguous_format)
+        # contiguous on the way: broadcasting a channel over channels_last strides is slow on a CPU
+        cpu = images.device.type == "cpu"
+        layout = torch.contiguous_format if cpu else self._layout
+        floats = images.to(torch.float32, memory_format=layout)
         floats = floats.div_(255).sub_(self._mean).div_(self._std)
         return floats.contiguous(memory_format=self._layout)
 

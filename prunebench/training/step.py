@@ -91,7 +91,9 @@ def _gradients(
             with autocast(run):
                 logits = run.forward(some)
             loss = phase_loss(logits, targets, run.phase)
-            torch.autograd.backward(run.scaler.scale(loss * (len(targets) / mean_over)))
+            share = len(targets) / mean_over
+            shared = loss if share == 1 else loss * share
+            torch.autograd.backward(run.scaler.scale(shared))
         found.append((loss.detach(), logits.detach()))
     if parts == 1:
         return found[0]

@@ -39,8 +39,9 @@ class Tally:
         """
         self.loss += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
+        # NaN and infinity differ from themselves by NaN; `isfinite` is four operations
         bad = self.bad_step.clamp(max=step)
-        self.bad_step.copy_(torch.where(loss.isfinite(), self.bad_step, bad))
+        self.bad_step.copy_(torch.where(loss - loss == 0, self.bad_step, bad))
 
     def clear(self) -> None:
         """Starts at nothing again."""
