@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from result import Row, arguments, markdown, write
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from prunebench.channels import Plan, slim, trace
 from prunebench.measure.costs import macs
@@ -51,6 +53,7 @@ class Step:
     learns: bool = True
     updates: bool = True
     aligned: bool = True
+    behind: Callable[[], None] = lambda: None
     optimizer: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,8 +76,64 @@ class Step:
         loss = functional.cross_entropy(logits.float(), self.labels)
         if self.learns:
             loss.backward()  # type: ignore[no-untyped-call]
+            self.behind()
         if self.learns and self.updates:
             self.optimizer.step()
+
+
+class Apart(TorchFunctionMode):
+    """Convolutions whose kernels' gradients are computed on a stream of their own."""
+
+    def __init__(self, device: torch.device, half: torch.dtype) -> None:
+        super().__init__()
+        self.half = half
+        self.side: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls `func`."""
+        if func is not functional.conv2d:
+            return func(*args, **kwargs or {})
+        x, weight, bias, *how = args
+        return _Convolution.apply(self, how, x.to(self.half), weight, bias)
+
+    def join(self) -> None:
+        """Lets what follows wait for the gradients."""
+        if self.side is not None:
+            torch.cuda.current_stream().wait_stream(self.side)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mode: Apart, how: Any, x: Tensor, weight: Tensor, bias: Any) -> Tensor:
+        """Convolves in half precision."""
+        ctx.mode, ctx.how, ctx.biased = mode, how, bias is not None
+        weight = weight.to(mode.half)
+        ctx.save_for_backward(x, weight)
+        bias = bias.to(mode.half) if ctx.biased else None
+        return torch.conv2d(x, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        """Asks for the input's gradient behind the one of the kernel, and waits for neither."""
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.how
+        sizes = [len(weight)] if ctx.biased else None
+        how = (sizes, stride, padding, dilation, False, [0, 0], groups)
+        backward, side = torch.ops.aten.convolution_backward, ctx.mode.side
+        if side is not None:
+            side.wait_stream(torch.cuda.current_stream())
+            for read in (grad, x, weight):  # not given to others before it is done
+                read.record_stream(side)
+        with torch.cuda.stream(side):
+            _, kernels, biases = backward(grad, x, weight, *how, (False, True, ctx.biased))
+            kernels = kernels.float()
+            biases = biases.float() if ctx.biased else None
+        inputs = None
+        if ctx.needs_input_grad[2]:
+            inputs = backward(grad, x, weight, *how, (True, False, False))[0]
+        return None, None, inputs, kernels, biases
 
 
 def without(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
@@ -83,6 +142,11 @@ def without(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
         if isinstance(module, kind):
             network.set_submodule(name, nn.Identity())
     return network
+
+
+def _within(mode: TorchFunctionMode, network: nn.Module, images: Tensor) -> Tensor:
+    with mode:
+        return network(images)  # type: ignore[no-any-return]
 
 
 def slimmed(network: nn.Module, example: Tensor, fewer: int) -> nn.Module:
@@ -101,6 +165,12 @@ def steps(
     yield "without SGD", Step(build(), images, labels, updates=False)
     network = build()
     yield "casts and counts one by one", Step(network, images, labels, call=network)
+    network, apart = build(), Apart(images.device, torch.bfloat16)
+    together = partial(_within, apart, network)
+    yield (
+        "kernels' gradients apart",
+        Step(network, images, labels, call=together, behind=apart.join),
+    )
     yield "without norms", Step(without(build(), _BatchNorm), images, labels)
     yield "without ReLU", Step(without(build(), nn.ReLU), images, labels)
     yield "float16", Step(build(), images, labels, half=torch.float16)

@@ -6,6 +6,7 @@
 # COMPILE=off before it, if smoke.sh's tests of recorded steps fail.
 set -u
 . scripts/device/enter.sh
+mps
 seconds=${1:-570} jobs=${2:-3}
 
 keep() { # what comes back is whole at every moment
@@ -44,7 +45,7 @@ if [ -n "$REHEARSAL" ]; then
     recipe.pruning.batch_size=8'
 fi
 checkpoint=$(ls "$WORK"/parts/resnet56*.th 2>/dev/null | head -n 1)
-sweep='model=resnet56 recipe=short recipe.finetune.epochs=40 budget.keep=0.5'
+sweep='model=resnet56 recipe=short recipe.finetune.epochs=40 recipe.finetune.batch_size=256 budget.keep=0.5'
 if [ -n "$checkpoint" ]; then # a public one, trained with these figures
   sweep="$sweep baseline.checkpoint=$checkpoint dataset.mean=[0.485,0.456,0.406] dataset.std=[0.229,0.224,0.225]"
   sweep="$sweep${REHEARSAL:+ model.width=1}"
@@ -52,14 +53,14 @@ else
   sweep="$sweep recipe.baseline.epochs=60"
 fi
 
+# FOAD on VGG-16 as published, alone: how long does it take? rule=v2022 with t=1 cuts as the rule of 2023 does
+foad="model=vgg16 method=foad $half"
+carry_out foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
 # criteria at half of the MACs, with a full fine-tune; random channels and uniform widths beside them
-for criterion in l1 random foad thinet taylor hrank fpgm; do
+for criterion in thinet foad taylor hrank fpgm l1 random; do
   job "r56_$criterion" $sweep budget=macs criterion=$criterion
 done
 job r56_uniform $sweep method=uniform_width
-# FOAD on VGG-16 as published: one baseline, 160 epochs each; rule=v2022 with t=1 cuts as the rule of 2023 does
-foad="model=vgg16 method=foad $half"
-job foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
 job foad_v2023 $foad
 # the other methods whole, from FOAD's baseline where that is one of VGG-16
 same="model=vgg16 recipe=foad $half"
