@@ -15,6 +15,7 @@ mps() { # runs that share a GPU take turns unless this is at work: then their ke
   PATH="$PATH:/usr/local/nvidia/bin"
   export CUDA_MPS_PIPE_DIRECTORY="$WORK/mps" CUDA_MPS_LOG_DIRECTORY="$WORK/mps"
   mkdir -p "$WORK/mps"
+  command -v nvidia-cuda-mps-control >/dev/null || { say "no MPS here"; no_mps; return; }
   echo get_server_list | nvidia-cuda-mps-control >/dev/null 2>&1 || nvidia-cuda-mps-control -d
   if timeout 60 "$PYTHON" -c 'import torch; print(torch.zeros(1).cuda() + 1)'; then
     say "MPS is at work"

@@ -140,6 +140,18 @@ class Tied(nn.Module):
         return self.two(self.one(self.first(x))).mean((2, 3))
 
 
+class Counting(nn.Module):
+    """Divides by the number of channels while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(x / x.shape[1] if self.training else x).mean((2, 3))
+
+
 class Apart(nn.Module):
     """Has in training what it has not in eval mode, which goes wrong there alone."""
 
@@ -158,12 +170,22 @@ class Apart(nn.Module):
         Shuffled(),
         Flat(),
         Tied(),
+        Counting(),
         Apart(),
         nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.AdaptiveAvgPool2d(1)),
         nn.Sequential(nn.Conv2d(3, 6, 1), nn.GroupNorm(2, 6), nn.AdaptiveAvgPool2d(1)),
         nn.Sequential(nn.Conv2d(3, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
     ],
-    ids=["shuffle", "flatten", "tied", "training alone", "depthwise", "groups", "nothing to do"],
+    ids=[
+        "shuffle",
+        "flatten",
+        "tied",
+        "counting",
+        "training alone",
+        "depthwise",
+        "groups",
+        "nothing to do",
+    ],
 )
 def test_where_zeros_would_change_something_images_alone_are_aligned(net: nn.Module) -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -185,6 +207,16 @@ def test_where_images_are_looked_at_they_stay() -> None:
     found = align(net, torch.randn(4, 3, 32, 32))
     assert found.images is None and found.shapes["0.weight"] == (8, 3, 1, 1)
     assert align(nn.Flatten(), torch.randn(4, 3, 32, 32)) == Aligned()
+
+
+def test_dropout_is_no_obstacle() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 5, 1), nn.Dropout2d(0.5), nn.Conv2d(5, 8, 1), nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    found = align(net, torch.randn(4, 3, 8, 8)).shapes
+    assert {*found} == {"0.weight", "0.bias", "2.weight"} and found["2.weight"] == (8, 8, 1, 1)
+    assert [m.p for m in net if isinstance(m, (nn.Dropout, nn.Dropout2d))] == [0.5, 0.5]
 
 
 def test_one_layer_that_cannot_be_exchanged_leaves_all_alone() -> None:
