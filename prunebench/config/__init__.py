@@ -196,6 +196,8 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(config, dict)
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
+    if isinstance(config["recipe"], dict):
+        config["recipe"].pop(OF_ALL_PHASES, None)  # each phase has taken it up, or has its own
     return {str(key): value for key, value in config.items() if key != VARIABLES}
 
 
@@ -286,6 +288,8 @@ def _with_heads(recipe: Recipe, choices: dict[str, str], parts: Mapping[str, Any
     return recipe.with_heads() if parts["model"].embeds else recipe
 
 
+#: key of the recipe that its phases take up
+OF_ALL_PHASES = "precision"
 #: section whose values only others take up; the record has what came of it
 VARIABLES = "variables"
 #: option groups in the order in which they are read; the model's module imports torch

@@ -35,7 +35,7 @@ job() { # carries one out beside the others
   carry_out "$@" &
 }
 
-half='recipe.baseline.precision=bf16 recipe.pruning.precision=bf16 recipe.finetune.precision=bf16'
+half=recipe.precision=bf16
 small='' tiny=''
 if [ -n "$REHEARSAL" ]; then
   small=model.width=0.25
@@ -64,8 +64,8 @@ job r56_uniform $sweep method=uniform_width
 job foad_v2023 $foad
 # the other methods whole, from FOAD's baseline where that is one of VGG-16
 same="model=vgg16 recipe=foad $half"
-job aofp_vgg16 $same method=aofp recipe=foad recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
-job thinet_vgg16 $same method=thinet recipe=foad recipe.between.precision=bf16 recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}
+job aofp_vgg16 $same method=aofp recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
+job thinet_vgg16 $same method=thinet recipe=foad recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}
 job dcph_resnet20 experiment=dcph_resnet20 $half ${REHEARSAL:+budget.macs=0.9 budget.params=0.9 $quick}
 job probability_mobilenet model=mobilenet_v1 method=probability $half
 job cac_resnet56 model=resnet56 method=cac $half ${REHEARSAL:+budget.keep=0.9 $quick}

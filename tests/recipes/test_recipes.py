@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from prunebench.config import load
+from prunebench.config import OF_ALL_PHASES, load, plain_values
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir, section
 from prunebench.recipes import Phase, Recipe
@@ -26,9 +26,8 @@ PHASE = Phase(
 @cache
 def resolved(name: str) -> dict[str, dict[str, object]]:
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        values = OmegaConf.to_container(compose(f"recipe/{name}").recipe, resolve=True)
-    assert isinstance(values, dict)
-    return values
+        cfg = compose("config", ["name=x", f"recipe={name}"])
+    return plain_values(cfg)["recipe"]  # type: ignore[no-any-return]
 
 
 def build(name: str) -> Recipe:
@@ -65,6 +64,7 @@ def test_a_recipe_writes_only_what_differs_from_what_it_begins_with(name: str) -
             phase = place.removeprefix("phase@")
             inherited[phase] = written(CONF / "recipe" / "phase" / f"{base}.yaml")
     assert differences
+    assert differences.pop(OF_ALL_PHASES, "bf16") == "bf16"  # float32 is what all begin with
     for phase, values in differences.items():
         assert values, f"{phase} says nothing"
         for key, value in values.items():
@@ -146,3 +146,20 @@ def test_the_length_of_the_phase_between_is_the_schedules() -> None:
     with pytest.raises(ConfigError, match=r"between\.warmup_epochs"):
         between = replace(PHASE, epochs=0, warmup_epochs=2.0)
         Recipe(baseline=PHASE, between=between, pruning=PHASE, finetune=PHASE)
+
+
+def test_one_key_sets_the_precision_of_all_phases() -> None:
+    def digest_of(*typed: str) -> tuple[str, set[str]]:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+            run = load(compose("config", ["name=x", "model=lenet5", *typed]), {})
+        return run.digest, {phase.precision for phase in vars(run.recipe).values()}
+
+    names = [field.name for field in fields(Recipe)]
+    one_by_one = [f"recipe.{name}.precision=bf16" for name in names]
+    assert digest_of("recipe.precision=bf16") == digest_of(*one_by_one)
+    assert digest_of("recipe.precision=bf16")[1] == {"bf16"}
+    assert digest_of()[1] == {"float32"}
+    mixed = digest_of("recipe=short", "recipe.finetune.precision=float32")
+    assert mixed[1] == {"bf16", "float32"}
+    with pytest.raises(ConfigError, match="baseline: precision must be one of float32, bf16"):
+        digest_of("recipe.precision=half")

@@ -26,7 +26,7 @@ from prunebench.training.losses import cross_entropy, phase_loss, with_margin
 from prunebench.training.optim import parameter_groups
 from prunebench.training.stage import Stage
 
-SGD = read_option(conf_dir() / "recipe" / "phase" / "sgd.yaml")
+SGD = read_option(conf_dir() / "recipe" / "phase" / "sgd.yaml") | {"precision": "float32"}
 
 
 def phase(**changes):
