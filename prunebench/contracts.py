@@ -241,11 +241,7 @@ class Observer(Protocol):
         """Called once per process, before any step and before `load_state_dict`."""
 
     def before_step(self, epoch: int, step: int, images: int) -> None:
-        """Called before a step, which may be replayed, on so many images of this process.
-
-        Called again for the same step where the recording of it broke off.
-        """
-        return
+        """Called before a step on so many images of this process; again if recording it fails."""
 
     def after_backward(self, moment: Moment) -> None:
         """Called when the gradients of the step are there."""

@@ -30,7 +30,7 @@ from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, require_choice, unknown
 from prunebench.models import ModelSpec
 from prunebench.options import PRESETS, component, section
-from prunebench.recipes import Recipe
+from prunebench.recipes import OF_ALL_PHASES, Recipe
 from prunebench.records.identity import contents, deciding
 from prunebench.records.jsonfile import digest
 from prunebench.repairs import Repair
@@ -102,9 +102,8 @@ class Baseline:
     @property
     def missing(self) -> str:
         """Which file is not there; "" if none."""
-        if self.checkpoint is None or Path(self.checkpoint).is_file():
-            return ""
-        return f"baseline.checkpoint: there is no file {self.checkpoint}"
+        there = self.checkpoint is None or Path(self.checkpoint).is_file()
+        return "" if there else f"baseline.checkpoint: there is no file {self.checkpoint}"
 
     @property
     def files(self) -> dict[str, Path]:
@@ -119,8 +118,7 @@ class Run:
     Attributes:
         config: the resolved configuration as plain values of its fields' types, for the report.
         choices: group -> chosen option.
-        contents: dotted key -> sha256 of the file it names, as `DatasetSpec.files` and its like
-            list them.
+        contents: dotted key -> sha256 of the file it names; see `DatasetSpec.files`.
         hidden: dotted key -> how a value was written that an environment variable gave.
     """
 
@@ -197,7 +195,7 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")
     if isinstance(config["recipe"], dict):
-        config["recipe"].pop(OF_ALL_PHASES, None)  # each phase has taken it up, or has its own
+        config["recipe"].pop(OF_ALL_PHASES, None)
     return {str(key): value for key, value in config.items() if key != VARIABLES}
 
 
@@ -288,8 +286,6 @@ def _with_heads(recipe: Recipe, choices: dict[str, str], parts: Mapping[str, Any
     return recipe.with_heads() if parts["model"].embeds else recipe
 
 
-#: key of the recipe that its phases take up
-OF_ALL_PHASES = "precision"
 #: section whose values only others take up; the record has what came of it
 VARIABLES = "variables"
 #: option groups in the order in which they are read; the model's module imports torch

@@ -10,6 +10,8 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("all", "weights")
 SCHEDULES = ("constant", "step", "multistep", "cosine")
 PRECISIONS = ("float32", "bf16", "fp16")
+#: key beside the phases, which those that have no value of their own take up
+OF_ALL_PHASES = "precision"
 SCHEDULED_BY = ("epoch", "iteration")
 L1_ON = ("all", "read")
 HINGE_OVER = ("group", "network")

@@ -9,10 +9,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from prunebench.config import OF_ALL_PHASES, load, plain_values
+from prunebench.config import load, plain_values
 from prunebench.errors import ConfigError
 from prunebench.options import conf_dir, section
-from prunebench.recipes import Phase, Recipe
+from prunebench.recipes import OF_ALL_PHASES, Phase, Recipe
 
 CONF = conf_dir()
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
