@@ -76,8 +76,10 @@ def test_steps_are_the_same(build: Any, layout: torch.memory_format) -> None:
     ],
 )  # fmt: skip
 def test_steps_of_all_networks_are_the_same(name: str, scope: str) -> None:
-    # through 164 layers, rounding makes 0.6 % of a gradient; so does a millionth of the images
-    calls = same_steps(lambda: slimmed(name, scope), torch.randn(6, 3, 32, 32), rounding=2e-2)
+    # through 164 layers, a millionth of the images makes per cents of a gradient, as rounding does
+    fewer = {"depth": 29} if name == "resnet164" else {}
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    calls = same_steps(lambda: slimmed(name, scope, **fewer), images, rounding=1e-2)
     assert calls[1].channels == 8
 
 
