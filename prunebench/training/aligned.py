@@ -8,7 +8,6 @@ them by zeros, so that all others compute what they would without.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.dropout import _DropoutNd
 from torch.overrides import TorchFunctionMode
 
+from prunebench.channels.untouched import untouched
 from prunebench.reproducibility import cuda_math
+from prunebench.training.rehearsal import learns_the_same, more, understudy
 
 #: halves that a matrix unit reads at once
 MULTIPLE = 8
-#: difference of answers that is no more than rounding, of how far those to several images are apart
-ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -44,47 +42,57 @@ def align(network: nn.Module, images: Tensor) -> Aligned:
     """Returns the shapes with channels in eights: of images and layers, or of one of the two.
 
     Found by running a copy of the network, in both modes, with tensors that are made larger on the
-    way. Where anything but convolutions of one group, batch norms and linear layers depends on the
-    number of channels, so that the copy fails or answers with something else, nothing is aligned.
+    way. Then copies with drawn weights are to learn the same in these shapes as in their own: a
+    weight that is zero today hides nothing. Where anything but convolutions of one group, batch
+    norms and linear layers depends on the number of channels, nothing is aligned; nor is it where
+    hooks look on.
 
     Args:
         network: any; left as it is.
         images: [n, C, H, W], a few, on its device.
     """
+    if any(_is_watched(module) for module in network.modules()):
+        return Aligned()
     channels = images.shape[1]
     for layers in (True, False):
         for wide in sorted({channels, larger(channels)}, reverse=True):
-            shapes = _shapes(network, _more(images, images.shape[0], wide), images, layers=layers)
+            shapes = _shapes(network, images, wide, layers=layers)
             if shapes:
                 return Aligned(shapes, wide if wide != channels else None)
     return Aligned()
 
 
+def _is_watched(module: nn.Module) -> bool:
+    """Whether something that is no part of the module sees what it computes, or computes it."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(module) or any(getattr(module, kind) for kind in hooks)
+
+
 def _shapes(
-    network: nn.Module, wide: Tensor, images: Tensor, *, layers: bool
+    network: nn.Module, images: Tensor, channels: int, *, layers: bool
 ) -> dict[str, torch.Size]:
-    """Returns the larger shapes that compute on `wide` what the network does on `images`.
+    """Returns the larger shapes that compute on images of so many channels what the network does.
 
     Nothing where they compute something else. Filters become more only where `layers` says so.
     """
+    devices = [images.device] if images.is_cuda else []
     try:
-        trial = copy.deepcopy(network)
-        for module in trial.modules():
-            if isinstance(module, _DropoutNd):  # which draws as many numbers as there are channels
-                module.p = 0.0
-        widening, same = _Widening(trial, larger if layers else int), True
-        with torch.no_grad(), cuda_math(exact=True):
+        with untouched(network), torch.random.fork_rng(devices), cuda_math(exact=True):
+            wide = more(images, len(images), channels)
+            widening = _Widening(
+                understudy(network, images.device),
+                larger if layers else int,
+                wide if channels != images.shape[1] else None,
+            )
             for training in (True, False):
-                trial.train(training)
-                with widening:
-                    answer = trial(wide)
-                plain = trial(images)
-                apart = (plain - plain.mean(0)).abs().max()
-                same = same and bool((answer - plain).abs().max() <= ROUNDING * apart)
+                with torch.no_grad(), widening:
+                    widening.network.train(training)(wide)
+            own = {name: value.shape for name, value in network.state_dict().items()}
+            shapes = {name: s for name, s in widening.shapes.items() if s != own[name]}
+            same = learns_the_same(network, images, shapes, channels) if shapes else False
     except Exception:  # noqa: BLE001  (any code may fail on widths that are not its own)
         return {}
-    own = {name: value.shape for name, value in network.state_dict().items()}
-    return {name: s for name, s in widening.shapes.items() if s != own[name]} if same else {}
+    return shapes if same else {}
 
 
 def larger(count: int) -> int:
@@ -99,9 +107,18 @@ class _UnalignableError(Exception):
 class _Widening(TorchFunctionMode):
     """Makes the tensors of layers larger as they are called, and notes their shapes."""
 
-    def __init__(self, network: nn.Module, filters: Callable[[int], int]) -> None:
+    def __init__(
+        self, network: nn.Module, filters: Callable[[int], int], images: Tensor | None
+    ) -> None:
+        """Knows the tensors of `network`.
+
+        Args:
+            network: called.
+            filters: of a number of filters, how many there are to be.
+            images: larger, which convolutions alone may read; None where they are as they were.
+        """
         super().__init__()
-        self.filters = filters
+        self.network, self.filters, self.images = network, filters, images
         self.names: dict[int, str] = {}
         for name, tensor in network.state_dict(keep_vars=True).items():
             # what two names share is exchanged under neither
@@ -117,6 +134,9 @@ class _Widening(TorchFunctionMode):
             functional.linear: self._multiply,
             functional.batch_norm: self._normalise,
         }.get(func, func)
+        reads = getattr(func, "__name__", "") not in ("__get__", "size", "dim")
+        if own is func and reads and any(arg is self.images for arg in args if arg is not None):
+            raise _UnalignableError  # they come in halves, and are written to memory of ours
         return own(*args, **kwargs or {})
 
     def _convolve(  # noqa: PLR0913 - as torch has it
@@ -171,11 +191,4 @@ class _Widening(TorchFunctionMode):
             return tensor
         if not name:
             raise _UnalignableError
-        return _more(tensor, *shape)
-
-
-def _more(tensor: Tensor, *shape: int) -> Tensor:
-    """Returns `tensor` with zeros behind it in the first dimensions, as many as `shape` has."""
-    more = [new - old for new, old in zip(shape, tensor.shape, strict=False)]
-    more += [0] * (tensor.dim() - len(more))
-    return functional.pad(tensor, [n for extra in reversed(more) for n in (0, extra)])
+        return more(tensor, *shape)

@@ -7,16 +7,20 @@ is a fifth of them.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from prunebench.training.aligned import Aligned
+from prunebench.training.rehearsal import corner
 
 
 class _StandIn(NamedTuple):
@@ -35,6 +39,7 @@ class Forward:
     """Calls a network as it is trained; bit for bit what calling it under autocast comes to.
 
     With aligned shapes it comes to that but for rounding; see `prunebench.training.aligned`.
+    The first call is the network's own, and shows what is read by more than layers.
     """
 
     def __init__(
@@ -50,34 +55,42 @@ class Forward:
             half: what autocast computes in; None where it is off.
             aligned: larger shapes to compute in. Where a tensor cannot be exchanged, none is.
         """
-        self.network, self.half = network, half
+        self.network, self.half, self.aligned = network, half, aligned or Aligned()
         modules = [*network.named_modules()]
         norms = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and _is_own(m, _BatchNorm)]
         # a norm without a momentum averages by its count, which must be there when it is called;
         # so must it for a forward that is not torch's own
         self.norms = [norm for _, norm in norms if norm.momentum is not None]
-        # layers of exactly these classes: autocast casts their parameters, and nothing else is
-        # known to read them; one that computes its weight has parameters of other names
+        # layers of exactly these classes: autocast casts their parameters; one that computes its
+        # weight has parameters of other names
         layers = [(n, m) for n, m in modules if type(m) in (nn.Conv2d, nn.Linear)]
         halved = {
             name: tensor
             for name, tensor in _tensors(layers if half else [])
             if tensor.requires_grad and name.rpartition(".")[2] in ("weight", "bias")
         }
-        known = dict(_tensors(norms)) | halved
-        if aligned is None or not aligned.shapes.keys() <= known.keys():
+        names = Counter(id(tensor) for tensor in halved.values())
+        self.halved = {name: t for name, t in halved.items() if names[id(t)] == 1}
+        self.known = dict(_tensors(norms)) | self.halved
+        self.watched = False
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Makes what tensors are exchanged for."""
+        aligned, known, half = self.aligned, self.known, self.half
+        if not aligned.shapes.keys() <= known.keys():
             aligned = Aligned()
         self.channels = aligned.images
         self.wide: dict[int, Tensor] = {}  # images in a batch -> memory for them, zeros behind
         self.exchanged = {
             name: tensor
             for name, tensor in known.items()
-            if name in halved or (name in aligned.shapes and isinstance(tensor, nn.Parameter))
+            if name in self.halved or (name in aligned.shapes and isinstance(tensor, nn.Parameter))
         }
         self.stand_ins = [
             _StandIn(dtype, _zeros(tensor, dtype, aligned.shapes.get(name)))
             for name, tensor in self.exchanged.items()
-            for dtype in [half if half and name in halved else tensor.dtype]
+            for dtype in [half if half and name in self.halved else tensor.dtype]
         ]
         # running statistics of norms, which are no parameters
         self.statistics = {
@@ -91,6 +104,8 @@ class Forward:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns the logits; to be called under autocast."""
+        if not self.watched:
+            return self._first(images)
         counters = {
             norm: norm.num_batches_tracked
             for norm in self.norms
@@ -107,6 +122,19 @@ class Forward:
             torch._foreach_add_([*counters.values()], 1)
         return logits
 
+    def _first(self, images: Tensor) -> Tensor:
+        """Calls the network as it is, and leaves alone from now on what more than layers read."""
+        with _Watch(self.half or torch.float32, images.device.type) as watch:
+            logits = self.network(images)
+        read, counted = watch.read, watch.counted
+        self.norms = [norm for norm in self.norms if counted[id(norm.num_batches_tracked)] == 1]
+        self.norms = [norm for norm in self.norms if id(norm.num_batches_tracked) not in read]
+        self.halved = {name: t for name, t in self.halved.items() if id(t) not in read}
+        self.known = {name: t for name, t in self.known.items() if id(t) not in read}
+        self._lay_out()
+        self.watched = True
+        return cast("Tensor", logits)
+
     def _logits(self, images: Tensor) -> Tensor:
         """Calls the network with its parameters as autocast would cast them."""
         if not self.exchanged:  # as of a scripted network, whose parameters cannot be exchanged
@@ -116,7 +144,7 @@ class Forward:
         made = _Exchange.apply(self.stand_ins, *self.exchanged.values())
         stand_ins = dict(zip(self.exchanged, made, strict=True))
         owns = [own for own, _ in self.statistics.values()]
-        corners = [_corner(wide, own.shape) for own, wide in self.statistics.values()]
+        corners = [corner(wide, own.shape) for own, wide in self.statistics.values()]
         _copy_together(corners, owns)
         stand_ins |= {name: wide for name, (_, wide) in self.statistics.items()}
         logits = functional_call(self.network, stand_ins, (images,), tie_weights=False)
@@ -133,6 +161,31 @@ class Forward:
             self.wide[n] = zeros.to(memory_format=layout)
         self.wide[n][:, :own] = images
         return self.wide[n]
+
+
+class _Watch(TorchFunctionMode):
+    """Notes which tensors are read otherwise than layers read their own under autocast."""
+
+    def __init__(self, half: torch.dtype, device: str) -> None:
+        super().__init__()
+        self.half, self.device = half, device
+        self.read: set[int] = set()
+        self.counted: Counter[int] = Counter()  # tensors to which one is added, and how often
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Calls `func`."""
+        cast_to = torch.float32
+        if torch.is_autocast_enabled(self.device):
+            cast_to = torch.get_autocast_dtype(self.device)
+        if func == Tensor.add_ and args[1:] == (1,):
+            self.counted[id(args[0])] += 1
+        elif func is not functional.batch_norm and not (
+            func in (functional.conv2d, functional.linear) and cast_to == self.half
+        ):
+            self.read |= {id(leaf) for leaf in tree_leaves((args, kwargs))}
+        return func(*args, **kwargs or {})
 
 
 def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -156,14 +209,6 @@ def _zeros(tensor: Tensor, dtype: torch.dtype, shape: torch.Size | None) -> Tens
     zeros = torch.zeros(shape, dtype=dtype, device=tensor.device)
     last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return zeros.to(memory_format=torch.channels_last) if last else zeros
-
-
-def _corner(wide: Tensor, shape: torch.Size) -> Tensor:
-    """Returns the part of `wide` that comes first in every dimension."""
-    for dim, (size, own) in enumerate(zip(wide.shape, shape, strict=True)):
-        if size != own:
-            wide = wide.narrow(dim, 0, own)
-    return wide
 
 
 @torch.no_grad()
@@ -196,14 +241,14 @@ class _Exchange(torch.autograd.Function):
             torch.empty_like(tensor, dtype=own.dtype) if own.wide is None else own.wide.data
             for own, tensor in zip(stand_ins, tensors, strict=True)
         ]
-        _copy_together([_corner(*pair) for pair in zip(made, ctx.shapes, strict=True)], tensors)
+        _copy_together([corner(*pair) for pair in zip(made, ctx.shapes, strict=True)], tensors)
         return tuple(made)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Returns the gradients in float32."""
         found = [
-            None if grad is None else _corner(grad, shape)
+            None if grad is None else corner(grad, shape)
             for grad, shape in zip(grads, ctx.shapes, strict=True)
         ]
         halves = [grad for grad in found if grad is not None and grad.dtype != torch.float32]

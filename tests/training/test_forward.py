@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -85,13 +86,66 @@ def test_it_computes_what_the_network_does(half: torch.dtype | None) -> None:
     assert plain.unused.weight.grad is None and plain.frozen.weight.grad is None
 
 
+class Own(nn.Module):
+    """Reads parameters in its own ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.first, self.norm, self.unused = (
+            nn.Conv2d(3, 8, 1),
+            nn.BatchNorm2d(8),
+            nn.BatchNorm2d(8),
+        )
+        self.second, self.last = nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+        if how == "two names":
+            self.second.weight = nn.Parameter(self.first.weight.detach()[:, :1].repeat(1, 8, 1, 1))
+            self.third = nn.Conv2d(8, 8, 1)
+            self.third.weight = self.second.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        x = self.second(self.third(x) if self.how == "two names" else x)
+        x = self.norm(x) if self.how == "norm twice" else x
+        x = x * float(self.norm.num_batches_tracked) if self.how == "counter" else x
+        x = x.mean((2, 3))
+        if self.how == "own weight":
+            return functional.linear(
+                functional.normalize(x), functional.normalize(self.last.weight)
+            )
+        with torch.autocast("cpu", enabled=self.how != "float32"):
+            return self.last(x.float())
+
+
+@pytest.mark.parametrize(
+    "how", ["norm twice", "norm unused", "counter", "own weight", "float32", "two names"]
+)
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_what_more_than_layers_read_is_left_alone(how: str, half: torch.dtype) -> None:
+    found = []
+    for together in (False, True):
+        torch.manual_seed(0)
+        net = Own(how)
+        call = Forward(net, half) if together else net
+        for step in range(3):
+            with torch.autocast("cpu", half):
+                logits = call(torch.full((2, 3, 4, 4), step + 1.0) + torch.randn(2, 3, 4, 4))
+            logits.float().square().sum().backward()
+        grads = {f"{name}.grad": p.grad for name, p in net.named_parameters()}
+        found.append({"logits": logits} | net.state_dict() | grads)
+    for name, value in found[0].items():
+        ours = found[1][name]
+        assert ours is value is None or torch.equal(ours, value), name
+
+
 @pytest.mark.parametrize("half", [None, torch.bfloat16])
 def test_scripted_networks_are_called_as_they_are(half: torch.dtype | None) -> None:
     net = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train())
     images = torch.randn(2, 3, 4, 4)
+    call = Forward(net, half)
     with torch.autocast("cpu", half, enabled=half is not None):
-        assert torch.equal(Forward(net, half)(images), net(images))
-    assert int(net.state_dict()["1.num_batches_tracked"]) == 2
+        assert all(torch.equal(call(images), net(images)) for _ in range(2))
+    assert int(net.state_dict()["1.num_batches_tracked"]) == 4
 
 
 class Counted(TorchDispatchMode):
@@ -108,6 +162,8 @@ def test_fewer_operations_are_asked_for() -> None:
     net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for _ in range(5)))
     counts = []
     for call in (net, Forward(net, torch.bfloat16)):
+        with torch.autocast("cpu", torch.bfloat16):
+            call(torch.ones(2, 3, 4, 4))  # the first call is the network's own
         net.zero_grad()
         with Counted() as counted, torch.autocast("cpu", torch.bfloat16):
             call(torch.ones(2, 3, 4, 4)).sum().backward()
@@ -118,8 +174,11 @@ def test_fewer_operations_are_asked_for() -> None:
 
 def test_norms_keep_their_counters_where_a_forward_fails() -> None:
     net = built()
-    before = net.norm.num_batches_tracked
+    before, call = net.norm.num_batches_tracked, Forward(net, torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        call(torch.ones(4, 3, 6, 6))
+    assert net.norm in call.norms and "first.weight" in call.exchanged
     with pytest.raises(RuntimeError):
-        Forward(net, torch.bfloat16)(torch.ones(4, 5, 6, 6))
-    assert net.norm.num_batches_tracked is before and int(before) == 0
+        call(torch.ones(4, 5, 6, 6))
+    assert net.norm.num_batches_tracked is before and int(before) == 1
     assert type(net.first.weight) is nn.Parameter
