@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.untouched import untouched
 from prunebench.reproducibility import cuda_math
-from prunebench.training.rehearsal import learns_the_same, more, understudy
+from prunebench.training.trial import drawn_copy, learns_the_same, more
 
 #: halves that a matrix unit reads at once
 MULTIPLE = 8
@@ -80,7 +80,7 @@ def _shapes(
         with untouched(network), torch.random.fork_rng(devices), cuda_math(exact=True):
             wide = more(images, len(images), channels)
             widening = _Widening(
-                understudy(network, images.device),
+                drawn_copy(network, images.device),
                 larger if layers else int,
                 wide if channels != images.shape[1] else None,
             )

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from prunebench.training.aligned import Aligned
-from prunebench.training.rehearsal import corner
+from prunebench.training.trial import corner
 
 
 class _StandIn(NamedTuple):

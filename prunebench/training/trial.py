@@ -50,7 +50,7 @@ def learns_the_same(
     return True
 
 
-def understudy(network: nn.Module, device: torch.device) -> nn.Module:
+def drawn_copy(network: nn.Module, device: torch.device) -> nn.Module:
     """Returns a copy with drawn weights: one that is zero today hides what is behind it.
 
     The copies of a network are all alike.
@@ -106,7 +106,7 @@ def _drawn(shape: Sequence[int], **where: Any) -> Tensor:
 
 def _at_work(network: nn.Module, images: Tensor, training: bool) -> nn.Module:
     """Returns a copy of the network in a mode; where it does not train, it has seen the images."""
-    made = understudy(network, images.device).train()
+    made = drawn_copy(network, images.device).train()
     if not training:
         with torch.no_grad():
             made(images.clone())
