@@ -16,6 +16,7 @@ from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.reproducibility import cuda_math
 from prunebench.tracking.progress import Progress
+from prunebench.training.aligned import align
 from prunebench.training.forward import Forward
 from prunebench.training.loop import train
 from prunebench.training.recorded import WARM_UP, Replays
@@ -120,6 +121,8 @@ def test_the_forward_of_a_step_is_the_networks_own() -> None:
 
 def test_channels_in_eights_learn_what_others_do(replays: list[object]) -> None:
     phase, ended = replace(LONG, precision="bf16"), []
+    found = align(Mixed().to(CUDA), torch.randn(8, 3, 32, 32, device=CUDA))
+    assert found.images == 8 and len(found.shapes) > 10
     for compiled in ("on", "off"):  # where nothing is recorded, nothing is aligned
         torch.manual_seed(0)
         ended.append(trained(phase, compiled, Mixed()))
