@@ -72,6 +72,8 @@ SMALL = [
     "run.latency_batch=1",
     "run.threads=1",
 ]
+#: the fewest layers, of as many channels as leave a choice
+FLAT = ["model.depth=8", "model.width=0.2"]
 #: what some need besides: part of a command -> its further sizes
 SMALLER = {
     "method=aofp": [
@@ -83,13 +85,13 @@ SMALLER = {
         "budget.keep=0.95",
     ],
     "method=cac": ["criterion.n_min=1", "recipe.pruning.epochs=6"],
-    "model=resnet": ["model.depth=14"],
+    "model=resnet": FLAT,
     "model=mynet": ["model.width=4"],
     "model=timm": ["model.name=test_resnet"],
     "budget=latency": ["model.width=1"],  # a tenth of it spends its time between layers
     "experiment=deploy": ["model.width=0.5"],  # multiples of 8 leave a tenth whole
-    "experiment=search_ratios": ["hydra.sweeper.n_trials=2"],
-    "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", "model.depth=14"],
+    "experiment=search_ratios": ["hydra.sweeper.n_trials=2", *FLAT],
+    "experiment=criteria_cifar10": ["hydra.sweeper.params.criterion=l1", *FLAT],
 }
 #: one that times what it exports, as tests/export does
 TIMED = "-o slim.onnx"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_leaves
 
 from prunebench.checkpoints import Checkpoint
 from prunebench.errors import TrainingError
@@ -33,22 +33,30 @@ class Tape(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.played: list[tuple[Callable[..., Any], Any, Any, Any]] = []
+        self.played: list[tuple[Callable[..., Any], Any, Any, list[Any]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in ASKS:
             raise RuntimeError("operation not permitted when stream is capturing")
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        self.played.append((func, args, kwargs, out))
+        leaves = tree_leaves(out)
+        if not (func.is_view and same_memory(args[0], leaves)):  # that computes nothing
+            self.played.append((func, args, kwargs, leaves))
         return out
 
     def play(self) -> None:
-        for func, args, kwargs, out in self.played:
+        for func, args, kwargs, leaves in self.played:
             again = func(*args, **kwargs)
-            for old, new in zip(tree_flatten(out)[0], tree_flatten(again)[0], strict=True):
+            found = (again,) if isinstance(again, Tensor) else tree_leaves(again)
+            for old, new in zip(leaves, found, strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new.reshape(old.shape))  # what followed may have squeezed it in place
+
+
+def same_memory(one: Tensor, others: list[Tensor]) -> bool:
+    place = one.untyped_storage().data_ptr()
+    return all(other.untyped_storage().data_ptr() == place for other in others)
 
 
 @dataclass

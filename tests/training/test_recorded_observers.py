@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -18,7 +19,6 @@ from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.schedules.soft.zeros import ZerosStay
 from prunebench.training.loop import train
-from prunebench.training.recorded import WARM_UP
 from prunebench.training.recorder import Recorder
 from prunebench.training.stage import Stage
 from tests.criteria.aofp import test_observer as aofp
@@ -26,6 +26,14 @@ from tests.criteria.cac import test_observer as cac
 from tests.schedules.soft import test_observer as soft
 from tests.training.test_loop import CPU, Killed, data, network, outcome
 from tests.training.test_recorded import LONG, AsItComes, KilledAfter, Tapes
+
+#: times that work is done before it is recorded: nothing chooses its algorithms here
+WARM_UP = 1
+
+
+@pytest.fixture(autouse=True)
+def _recorded_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunebench.training.recorded.WARM_UP", WARM_UP)
 
 
 def trained(
@@ -46,7 +54,7 @@ def alike(once: Callable[[Any], Any]) -> tuple[Tapes, Any]:
 @pytest.mark.parametrize("over", ["group", "network"])
 def test_penalties(over: str) -> None:
     phase = replace(
-        LONG, epochs=12, gamma_l1=0.01, l1_on="read", gamma_hinge=0.02, hinge_share=0.5,
+        LONG, epochs=8, gamma_l1=0.01, l1_on="read", gamma_hinge=0.02, hinge_share=0.5,
         hinge_over=over,
     )  # fmt: skip
 
@@ -56,13 +64,14 @@ def test_penalties(over: str) -> None:
         return trained(network(), data(), phase, recorder, penalties), rows
 
     tapes, (_, rows) = alike(once)
-    assert len(rows) == 12
+    assert len(rows) == 8
     # full batches without and with the hinge, validation likewise; the last ends with a count
-    assert tapes.counts["replayed"] == 12 * 3 - 6 + 12 - 6
+    assert tapes.counts["replayed"] == 8 * 3 - 2 * WARM_UP + 8 - 2 * WARM_UP
 
 
-#: ten epochs of five full batches and a smaller one; once removal has begun, at every fifth
-GATED, RAMP = replace(cac.PHASE, epochs=10), {"prune_every": 5}
+#: epochs of five full batches and a smaller one; once removal has begun, at every fifth
+GATED, RAMP = replace(cac.PHASE, epochs=7), {"prune_every": 5}
+STEPS = 6 * GATED.epochs
 
 
 def gated(
@@ -104,26 +113,26 @@ def test_steps_with_gates_are_replayed(changes: dict[str, Any]) -> None:
     asked = dict(changes)
     phase = replace(GATED, precision=asked.pop("precision", "float32"))
     tapes, (_, rows, *_) = alike(lambda to: gated(to, phase, **asked))
-    off, validations = gates_end(rows), 10
-    removals = {*range(int(asked.get("start", 0.2) * 60), off, 5), off}
-    # both sizes of batches, with gates and without, come three times before they are replayed
-    steps = 60 - len(removals) - 4 * 3
-    assert steps <= tapes.counts["replayed"] <= steps + validations
-    assert steps > 60 - off + validations  # more than there are without gates
+    off = gates_end(rows)
+    removals = {*range(int(asked.get("start", 0.2) * STEPS), off, 5), off}
+    # both sizes of batches, with gates and without, come as they do before they are replayed
+    steps = STEPS - len(removals) - 4 * WARM_UP
+    assert steps <= tapes.counts["replayed"] <= steps + GATED.epochs
+    assert steps > STEPS - off + GATED.epochs  # more than there are without gates
 
 
 def test_no_step_that_looks_at_held_images_is_replayed() -> None:
     tapes, (_, rows, *_) = alike(lambda to: gated(to, holdout=0.3))
-    assert tapes.counts["replayed"] <= 60 - gates_end(rows) - 2 * 3 + 10
+    assert tapes.counts["replayed"] <= STEPS - gates_end(rows) - 2 * WARM_UP + GATED.epochs
 
 
 def test_no_step_with_gates_that_goes_through_in_parts_is_replayed() -> None:
     phase = replace(GATED, accumulate=2)
     tapes, (_, rows, *_) = alike(lambda to: gated(to, phase))
-    assert tapes.counts["replayed"] <= 60 - gates_end(rows) - 2 * 3 + 10
+    assert tapes.counts["replayed"] <= STEPS - gates_end(rows) - 2 * WARM_UP + GATED.epochs
 
 
-@pytest.mark.parametrize("moments", [[2], [14, 9], [33, 20]])
+@pytest.mark.parametrize("moments", [[2], [10, 7], [23, 15]])
 def test_a_killed_training_with_gates_ends_where_it_would_have(
     moments: list[int], tmp_path: Path
 ) -> None:
@@ -174,7 +183,7 @@ def test_filters_that_are_zeroed_between_epochs(masks: bool) -> None:
     tapes, (_, rows, _) = alike(once)
     assert len({row["returned"] for row in rows}) > 1 or masks
     # four full batches an epoch; the fifth ends with a selection
-    assert tapes.counts["replayed"] == 8 * 4 - 3 + 8 - 3
+    assert tapes.counts["replayed"] == 8 * 4 - WARM_UP + 8 - WARM_UP
 
 
 def test_zeros_that_stay() -> None:
@@ -185,18 +194,20 @@ def test_zeros_that_stay() -> None:
         assert bool((net[0].weight[:2] == 0).all())  # type: ignore[index]
         return found
 
-    assert alike(once)[0].counts["replayed"] == 6 * 4 - 6 + 6 - 3
+    assert alike(once)[0].counts["replayed"] == 6 * 4 - 2 * WARM_UP + 6 - WARM_UP
 
 
+#: of five full batches and a rest, while AOFP searches
+EPOCHS = 18
 #: how AOFP searches -> scored steps that are replayed, at the least
 SEARCHES = {
     "mean": ({"stagger": False}, 50),
-    "by turns": ({"score_samples": 5, "theta": 0.5, "draws_per_half": 96}, 30),
+    "by turns": ({"score_samples": 5, "theta": 0.5, "draws_per_half": 64}, 50),
     "by example": ({"reduction": "example", "theta": 0.4, "bn_mode": "base", "stagger": False}, 50),
     "ridge": ({"estimator": "ridge", "confirm": 8, "stagger": False}, 50),
-    "gram": ({"estimator": "gram", "confirm": 48, "gram_batches": 2, "stagger": False}, 20),
+    "gram": ({"estimator": "gram", "confirm": 48, "gram_batches": 2, "stagger": False}, 50),
     "bf16": ({"stagger": False}, 50),
-    "every second": ({"score_every": 2, "draws_per_half": 16, "stagger": False}, 20),
+    "every second": ({"score_every": 2, "draws_per_half": 16, "stagger": False}, 30),
     "chain": ({"theta": 0.5, "draws_per_half": 48}, 50),
 }
 
@@ -225,18 +236,30 @@ def searched(
         return bool(after(moment))
 
     observer.before_step, observer.after_step = hear, decide
-    phase = replace(aofp.PHASE, epochs=24, precision=precision)  # of five full batches and a rest
+    phase = replace(aofp.PHASE, epochs=EPOCHS, precision=precision)
     ended = trained(net, aofp.data(), phase, recorder, observer)
     told = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     return [ended, told, damages, [search.masks.tolist() for search in observer.searches]]
 
 
-@pytest.mark.parametrize("name", SEARCHES)
-def test_steps_that_aofp_scores_are_replayed(name: str) -> None:
-    changes, least = SEARCHES[name]
+def named(name: str, recorder: Tapes) -> list[Any]:
+    """Returns what `searched` does of one of the `SEARCHES`."""
     build = aofp.chain if name == "chain" else aofp.resnet  # where what is read is scored, too
     precision = "bf16" if name == "bf16" else "float32"
-    tapes, found = alike(lambda recorder: searched(recorder, build, precision, **changes))
+    return searched(recorder, build, precision, **SEARCHES[name][0])
+
+
+@cache
+def as_it_comes(name: str) -> list[Any]:
+    """Returns what one of the `SEARCHES` finds whose steps are not recorded."""
+    return named(name, AsItComes())
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_steps_that_aofp_scores_are_replayed(name: str) -> None:
+    tapes, least = Tapes(), SEARCHES[name][1]
+    found = named(name, tapes)
+    assert found == as_it_comes(name)
     passed = {row["stage"].split("-")[-1] for row in found[1] if row["passed"]}
     assert len(passed) > 2  # masks change between replays
     assert tapes.counts["scored in a replay"] >= least
@@ -247,7 +270,7 @@ def test_validation_is_the_same_work_whatever_was_drawn_before() -> None:
     searched(tapes, aofp.chain, theta=0.0)
     # of a step that is recorded it hears to the end; steps that score nothing are too few
     scored = tapes.counts["scored in a replay"] + tapes.tapes - 1
-    assert tapes.counts["replayed"] - scored == 24 - WARM_UP
+    assert tapes.counts["replayed"] - scored == EPOCHS - WARM_UP
 
 
 class Counted(Tapes):
@@ -267,8 +290,7 @@ class Counted(Tapes):
 def test_old_recordings_are_forgotten_while_aofp_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prunebench.training.recorded.KEPT", 3)
     tapes = Counted()
-    found = searched(tapes, stagger=False)
-    assert found == searched(AsItComes(), stagger=False)
+    assert named("mean", tapes) == as_it_comes("mean")
     assert tapes.tapes > 10
     assert tapes.most <= 3 + 1  # one is made before the oldest goes
 
@@ -277,7 +299,7 @@ def test_a_search_that_is_recorded_goes_on_after_a_kill(tmp_path: Path) -> None:
     def once(checkpoint: Any = None) -> Any:
         net = aofp.resnet()
         observer = aofp.observer(net, draws_per_half=24, theta=0.25, stagger=False)
-        phase = replace(aofp.PHASE, epochs=10)
+        phase = replace(aofp.PHASE, epochs=7)
         stage = Stage(
             name="pruning", seed=7, device=CPU, recorder=AsItComes(), observers=[observer],
             checkpoint=checkpoint,
@@ -311,8 +333,11 @@ class Breaks(Tapes):
         raise AssertionError("no damage was written down")
 
 
-def test_a_step_whose_recording_breaks_off_is_scored_all_the_same() -> None:
+def test_a_step_whose_recording_breaks_off_is_scored_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("prunebench.training.recorded.WARM_UP", 3)  # draws are scored by then
     broken = Breaks(insists=False)
     # running statistics, which no damage depends on, have moved where it broke off
-    assert searched(broken, stagger=False)[1:] == searched(AsItComes(), stagger=False)[1:]
+    assert named("mean", broken)[1:] == as_it_comes("mean")[1:]
     assert broken.tapes == 1
