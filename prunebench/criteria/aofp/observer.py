@@ -108,15 +108,14 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         return nullcontext()
 
     def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
-        """Returns which layers are masked, in which outputs do not count, and how much is drawn.
+        """Returns which layers are masked, and how much is drawn.
 
-        None where a half ends, and where a layer adds to its Gram matrix.
+        Which outputs do not count is told by the masks. None where a half ends, and where a layer adds to its Gram matrix.
         """
         if any(map(self._is_over, self.searches)) or not all(self.drawn.values()):
             return None
-        partly = tuple(live is not None for live in self.live)
         sizes = tuple((number, *map(len, parts)) for number, parts in self.drawn.items())
-        return self.factors.masked(), partly, sizes
+        return self.factors.masked(), sizes
 
     def finished(self) -> None:
         """Takes the hooks off."""
