@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,15 @@ def is_compiled(model: nn.Module) -> bool:
     """Whether ``torch.compile`` made `model`; it has imported then what takes a second."""
     made = sys.modules.get("torch._dynamo.eval_frame")
     return made is not None and isinstance(model, made.OptimizedModule)
+
+
+def eagerly() -> AbstractContextManager[None]:
+    """Lets what ``torch.compile`` made run as the Python it was made from, if anything was made.
+
+    Asking torch for it imports its compiler, which takes longer than to follow a small network.
+    """
+    made = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if made else nullcontext()
 
 
 def require_followable(model: Any) -> None:

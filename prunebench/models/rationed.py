@@ -26,6 +26,8 @@ MOST_VALUES = 50_000_000
 FACTORIES: tuple[Callable[..., Any], ...] = (
     *(torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn),
 )
+#: what some of them are filled with
+NORMAL: tuple[Callable[..., Any], ...] = (torch.Tensor.normal_, nn.init.normal_)
 
 
 class _Ration(TorchFunctionMode):
@@ -54,6 +56,10 @@ class _Ration(TorchFunctionMode):
                     f"{self.source} describes a network of more than {MOST_TENSORS:,} tensors: it "
                     "is not built"
                 )
+        if func in NORMAL:
+            tensor = args[0] if args else (kwargs or {})["tensor"]
+            if tensor.is_meta:  # torch would import its compiler to draw nothing
+                return tensor
         return func(*args, **(kwargs or {}))
 
 

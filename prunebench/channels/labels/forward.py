@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.channels.example import Example, changed, one_image
+from prunebench.channels.followable import eagerly
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.scripted import scripts_freeze
 from prunebench.channels.labels.tensors import dead, labels_of, put
@@ -57,7 +58,7 @@ def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -
             untouched(model),
             in_mode(model, training=training),
             torch.no_grad(),
-            torch.compiler.set_stance("force_eager"),
+            eagerly(),
             labeller.watching(),
             scripts_freeze(labeller),
             labeller,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.channels.example import Example, changed, described, run_on
-from prunebench.channels.followable import plain
+from prunebench.channels.followable import eagerly, plain
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_modules
 from prunebench.channels.mode import in_mode
@@ -127,8 +127,7 @@ def _outputs(network: nn.Module, example: Example, whose: str) -> list[Tensor]:
     Raises:
         PruningError: the forward of `whose` network fails.
     """
-    stance = torch.compiler.set_stance("force_eager")
-    with in_mode(network), untouched(network), torch.no_grad(), stance:
+    with in_mode(network), untouched(network), torch.no_grad(), eagerly():
         try:
             outs = list(tensors_in(run_on(network, example)))
         except Exception as error:

@@ -110,7 +110,8 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
         """Returns which layers are masked, and how much is drawn.
 
-        Which outputs do not count is told by the masks. None where a half ends, and where a layer adds to its Gram matrix.
+        The masks tell which outputs do not count. None where a half ends, and where a layer adds to
+        its Gram matrix.
         """
         if any(map(self._is_over, self.searches)) or not all(self.drawn.values()):
             return None

@@ -304,6 +304,7 @@ def test_what_changes_the_work_of_a_step_tells_it_apart():
     begin(4)
     for channel in (2, 3):  # of what the first consumer gives
         second.alive[channel] = False
+        watching.factors.refresh()
         watching._live_outputs()
         kinds.append(watching.repeats(0, 4, 6))
         live.append(watching.live[0])
