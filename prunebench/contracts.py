@@ -242,6 +242,7 @@ class Observer(Protocol):
 
     def before_step(self, epoch: int, step: int, images: int) -> None:
         """Called before a step on so many images of this process; again if recording it fails."""
+        return
 
     def after_backward(self, moment: Moment) -> None:
         """Called when the gradients of the step are there."""
