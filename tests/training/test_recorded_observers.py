@@ -211,6 +211,9 @@ SEARCHES = {
     "chain": ({"theta": 0.5, "draws_per_half": 48}, 50),
 }
 
+#: of them, in a residual network
+RESIDUAL = {"mean", "gram", "bf16"}
+
 
 def searched(
     recorder: Tapes, build: Any = aofp.resnet, precision: str = "float32", **changes: Any
@@ -244,7 +247,7 @@ def searched(
 
 def named(name: str, recorder: Tapes) -> list[Any]:
     """Returns what `searched` does of one of the `SEARCHES`."""
-    build = aofp.chain if name == "chain" else aofp.resnet  # where what is read is scored, too
+    build = aofp.resnet if name in RESIDUAL else aofp.chain  # where what is read is scored, too
     precision = "bf16" if name == "bf16" else "float32"
     return searched(recorder, build, precision, **SEARCHES[name][0])
 
