@@ -189,23 +189,29 @@ def steps(
         yield f"inductor {mode}", Step(network, images, labels, call=compiled)
 
 
+def recorded(step: Work, device: torch.device) -> Work:
+    """Returns what does a step again: recorded on CUDA, elsewhere as it comes."""
+    if device.type != "cuda":
+        return step
+    recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()), insists=True)
+    for _ in range(3):
+        recorder.warm_up(step)
+    return recorder.record(step)
+
+
 def milliseconds(step: Work, device: torch.device, replays: int) -> float:
     """Returns what a step takes, recorded where that is possible."""
-    if device.type == "cuda":
-        recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()), insists=True)
-        for _ in range(3):
-            recorder.warm_up(step)
-        step = recorder.record(step)
+    step = recorded(step, device)
     step()
-    _wait(device)
+    wait(device)
     start = time.perf_counter()
     for _ in range(replays):
         step()
-    _wait(device)
+    wait(device)
     return 1000 * (time.perf_counter() - start) / replays
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
 

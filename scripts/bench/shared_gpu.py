@@ -18,13 +18,12 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 import torch
-from recorded_step import Step
+from recorded_step import Step, recorded, wait
 from result import Row, arguments, markdown, write
 
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.records.environment import device_name
-from prunebench.training.recorder import CudaGraphs, Work
 
 ABOUT = """Training steps (forward, loss, backward, SGD with momentum; bf16, channels_last, recorded
 and replayed) of so many processes that share the device, in all, per second of wall time; times as
@@ -41,27 +40,18 @@ def work(model: str, batch: int, seconds: float, together: Barrier, done: Any) -
     network = option("model", model, ModelSpec).build(shape, 10).to(device)
     network = network.to(memory_format=torch.channels_last).train()
     images = torch.randn(batch, *shape, device=device).to(memory_format=torch.channels_last)
-    step: Work = Step(network, images, torch.randint(0, 10, (batch,), device=device))
-    if device.type == "cuda":
-        recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()), insists=True)
-        for _ in range(3):
-            recorder.warm_up(step)
-        step = recorder.record(step)
+    labels = torch.randint(0, 10, (batch,), device=device)
+    step = recorded(Step(network, images, labels), device)
     step()
-    _wait(device)
+    wait(device)
     together.wait(READY)
     start, steps = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         for _ in range(10 if device.type == "cuda" else 1):
             step()
             steps += 1
-        _wait(device)  # what is asked for is not done yet
+        wait(device)  # what is asked for is not done yet
     done.put(steps / (time.perf_counter() - start))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def together(model: str, batch: int, seconds: float, processes: int) -> list[float]:
