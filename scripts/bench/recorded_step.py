@@ -212,6 +212,7 @@ def milliseconds(step: Work, device: torch.device, replays: int) -> float:
 
 
 def wait(device: torch.device) -> None:
+    """Waits for what a GPU has been asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
