@@ -1,5 +1,5 @@
 # Sourced by smoke.sh and results.sh: makes the machine ready, once, and says what it is.
-# WORK lies outside the tree and outlives a call; OUT is what comes back: few files, so keep() packs them.
+# WORK lies outside the tree and outlives a call; OUT is what comes back: few files, so they are packed.
 WORK=${WORK:-/tmp/prunebench}
 OUT=${OUT:-build/device/out}
 REHEARSAL=${REHEARSAL:-}
