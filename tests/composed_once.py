@@ -14,7 +14,7 @@ def hasten():
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_repository import ConfigRepository
 
-    from prunebench.options import conf_dir
+    from prunebench.options.files import conf_dir
 
     defaults_list._create_interpolation_map = where_asked(defaults_list._create_interpolation_map)
     ConfigRepository.load_config = read_once(ConfigRepository.load_config, str(conf_dir()))

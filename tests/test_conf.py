@@ -19,7 +19,9 @@ from prunebench.config import GROUPS, load, plain_values
 from prunebench.config.presets import HOW, check_method, misplaced
 from prunebench.criteria import Criterion, TrainingCriterion
 from prunebench.errors import ConfigError
-from prunebench.options import choices_of, component, conf_dir, option, read_option, section
+from prunebench.options import component, option
+from prunebench.options.files import choices_of, conf_dir, read_option
+from prunebench.options.schema import section
 from prunebench.recipes import Phase, Recipe
 
 PACKAGES = {

@@ -23,7 +23,8 @@ from prunebench.contracts import Assignment, Moment
 from prunebench.criteria import Criterion, Evidence
 from prunebench.errors import ConfigError, PruningError
 from prunebench.models import ModelSpec, ghostnet, mobilenet
-from prunebench.options import conf_dir, option
+from prunebench.options import option
+from prunebench.options.files import conf_dir
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
 from prunebench.schedules import Schedule

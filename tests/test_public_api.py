@@ -19,7 +19,8 @@ from prunebench.criteria.bn_probability import z_score
 from prunebench.criteria.foad import select, similarity
 from prunebench.criteria.thinet import removal_order, rescale
 from prunebench.measure import lfw_accuracy, macs, params
-from prunebench.options import conf_dir, option_class, read_option
+from prunebench.options import option_class
+from prunebench.options.files import conf_dir, read_option
 
 IMAGE = torch.ones(1, 3, 8, 8)
 

@@ -15,7 +15,8 @@ import torch
 import prunebench as package
 from prunebench.cli import VERBS
 from prunebench.models import ModelSpec
-from prunebench.options import conf_dir, option
+from prunebench.options import option
+from prunebench.options.files import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from prunebench.channels import trace
 from prunebench.config import load
 from prunebench.contracts import GroupRank
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.run.step import dense_counts
 
 #: experiment -> percent of the MACs and of the parameters that go (Li et al., ICLR 2017, table 1)

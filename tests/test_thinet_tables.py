@@ -13,7 +13,7 @@ from prunebench.contracts import Dense, GroupRank
 from prunebench.models.imagenet import Torchvision
 from prunebench.models.resnet50_caffe import Resnet50Caffe
 from prunebench.models.vgg import Vgg16Gap
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 
 SHAPE, CLASSES = (3, 224, 224), 1000
 

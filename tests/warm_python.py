@@ -84,7 +84,7 @@ def compose_once():
     from hydra import compose, initialize_config_dir
     from hydra._internal.hydra import Hydra
 
-    from prunebench.options import conf_dir
+    from prunebench.options.files import conf_dir
 
     sys.path.insert(0, os.path.dirname(__file__))
     from composed_once import hasten
@@ -123,8 +123,11 @@ def import_all():
 
 def know_fields():
     """Looks up what options and sections hold, as each run does of those that it reads."""
-    from prunebench.config import Baseline, Recipe, Settings
-    from prunebench.options import conf_dir, fields_of, hints_of, imported, read_option
+    from prunebench.config import Recipe
+    from prunebench.config.sections import Baseline, Settings
+    from prunebench.options.code import imported
+    from prunebench.options.files import conf_dir, read_option
+    from prunebench.options.schema import fields_of, hints_of
 
     values = [read_option(path) for path in conf_dir().glob("*/*.yaml")]
     targets = {one["_target_"] for one in values if "_target_" in one}

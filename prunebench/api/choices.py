@@ -15,7 +15,8 @@ from prunebench.budgets import Budget
 from prunebench.channels import ChannelMap, Example
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError, PruningError, nearest, require
-from prunebench.options import conf_dir, option, option_names, read_option
+from prunebench.options import option
+from prunebench.options.files import conf_dir, option_names, read_option
 from prunebench.repairs import Repair
 from prunebench.run.scored import scored_only
 from prunebench.run.step import Method

@@ -9,7 +9,7 @@ from typing import Any
 
 from prunebench.api.choices import SHORT
 from prunebench.errors import PrunebenchError
-from prunebench.options import conf_dir, read_option
+from prunebench.options.files import conf_dir, read_option
 
 
 @contextmanager

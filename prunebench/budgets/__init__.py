@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import PruningError, require, require_choice
-from prunebench.patterns import require_matches
+from prunebench.options.patterns import require_matches
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelGroup, ChannelMap, Plan

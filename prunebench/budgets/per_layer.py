@@ -10,7 +10,7 @@ from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, kept_count, require_effect, step_keep
 from prunebench.contracts import Dense
 from prunebench.errors import require
-from prunebench.patterns import first_match, require_matches
+from prunebench.options.patterns import first_match, require_matches
 
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan

@@ -44,7 +44,8 @@ from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
 from prunebench.errors import ConfigError, PrunebenchError, require
 from prunebench.interruption import BY_HAND, Interrupted, stop_if_late
-from prunebench.options import conf_dir, make_importable
+from prunebench.options.code import make_importable
+from prunebench.options.files import conf_dir
 
 if TYPE_CHECKING:
     from prunebench.config import Run

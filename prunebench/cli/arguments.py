@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 
 from prunebench.config.secrets import require_nothing_secret_typed
 from prunebench.errors import ConfigError, require
-from prunebench.options import conf_dir, option_groups, read_option
+from prunebench.options.files import conf_dir, option_groups, read_option
 
 FIRST = (
     "nothing to run yet; try prunebench experiment=quickstart (about a minute, no download); "

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.config.launched import launched
 from prunebench.errors import unknown
-from prunebench.options import PRESETS, conf_dir, find_option, option_groups
+from prunebench.options.files import PRESETS, conf_dir, find_option, option_groups
 
 #: what a file system answers that will not, or cannot, take more
 FULL = (errno.ENOSPC, errno.EDQUOT)

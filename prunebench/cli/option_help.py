@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prunebench.errors import ConfigError, unknown
-from prunebench.options import (
+from prunebench.options.files import (
     choices_of,
     find_option,
     option_groups,

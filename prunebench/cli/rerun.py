@@ -18,7 +18,7 @@ from prunebench.cli.mistakes import say
 from prunebench.config import Run, load
 from prunebench.errors import ConfigError, DataError, require
 from prunebench.interruption import Interrupted
-from prunebench.options import conf_dir, read_option
+from prunebench.options.files import conf_dir, read_option
 from prunebench.records import REPORT, Report
 from prunebench.records.equality import first_difference, other_surroundings
 from prunebench.records.unfinished import IDENTITY

@@ -10,8 +10,8 @@ from hydra._internal.core_plugins import file_config_source, structured_config_s
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
-from prunebench.aliases import require_short
 from prunebench.config.secrets import require_no_secret
+from prunebench.options.aliases import require_short
 
 
 class FileConfigSource(file_config_source.FileConfigSource):

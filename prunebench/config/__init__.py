@@ -25,90 +25,20 @@ from prunebench.config.combinations import (
 )
 from prunebench.config.launched import shared_out
 from prunebench.config.secrets import hidden, overlaid
+from prunebench.config.sections import Baseline, Settings
 from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
-from prunebench.errors import ConfigError, require, require_choice, unknown
+from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
-from prunebench.options import PRESETS, component, section
+from prunebench.options import component
+from prunebench.options.files import PRESETS
+from prunebench.options.schema import section
 from prunebench.recipes import OF_ALL_PHASES, Recipe
 from prunebench.records.identity import contents, deciding
 from prunebench.records.jsonfile import digest
 from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
 from prunebench.tracking import Tracker
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The run-wide scalars, section ``run`` of the configuration."""
-
-    seed: int
-    device: str
-    threads: int | None
-    processes: int
-    resume: bool
-    dry_run: bool
-    outputs: str
-    checkpoint_seconds: float
-    latency_batch: int
-    sensitivity: list[float] | None
-    compile: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        for name in ("seed", "checkpoint_seconds"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
-        require(
-            self.threads is None or 1 <= self.threads <= 1024,  # OpenMP dies of more
-            f"threads must be null or from 1 to 1024, got {self.threads}",
-        )
-        require(self.processes >= 1, f"processes must be at least 1, got {self.processes}")
-        kind, _, index = self.device.partition(":")
-        require(
-            kind in ("auto", "cpu", "cuda") and (not index or (kind == "cuda" and index.isdigit())),
-            f"device must be auto, cpu, cuda or cuda:N, got '{self.device}'",
-        )
-        require_choice("compile", self.compile, ("auto", "on", "off"))
-        require(
-            self.latency_batch >= 1, f"latency_batch must be at least 1, got {self.latency_batch}"
-        )
-        shares = self.sensitivity
-        require(
-            shares is None or (bool(shares) and all(0 < share < 1 for share in shares)),
-            f"sensitivity must be null or shares between 0 and 1, got {shares}",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Baseline:
-    """Where the dense network comes from, section ``baseline`` of the configuration.
-
-    Attributes:
-        checkpoint: a file with a state dict, instead of training.
-        store: whether trained baselines are kept and used again.
-        norm_scale: scale of all batch norms before any training; None = as the model has them.
-    """
-
-    checkpoint: str | None
-    store: bool
-    norm_scale: float | None = None
-
-    def __post_init__(self) -> None:
-        """Checks ranges."""
-        if self.norm_scale is not None:
-            require(self.norm_scale > 0, f"norm_scale must be positive, got {self.norm_scale}")
-
-    @property
-    def missing(self) -> str:
-        """Which file is not there; "" if none."""
-        there = self.checkpoint is None or Path(self.checkpoint).is_file()
-        return "" if there else f"baseline.checkpoint: there is no file {self.checkpoint}"
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """Field -> file whose contents decide the result."""
-        return {} if self.checkpoint is None else {"checkpoint": Path(self.checkpoint)}
 
 
 @dataclass(frozen=True)

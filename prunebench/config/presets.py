@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from prunebench.errors import require
-from prunebench.options import PRESETS, choices_of, find_option, read_option
+from prunebench.options.files import PRESETS, choices_of, find_option, read_option
 
 #: groups that say how to prune; a method chooses all of them
 HOW = ("criterion", "budget", "repair", "schedule")

@@ -23,7 +23,7 @@ from prunebench.analysis.similarity import similarity as similarity
 from prunebench.contracts import Degrees
 from prunebench.criteria import Criterion, Evidence, GroupRank
 from prunebench.errors import PruningError, require, require_choice
-from prunebench.patterns import first_match, require_matches
+from prunebench.options.patterns import first_match, require_matches
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from torch import nn
 
 from prunebench.errors import ConfigError, require
 from prunebench.models.imported import Imported
-from prunebench.options import imported, make_importable
+from prunebench.options.code import imported, make_importable
 
 
 @dataclass(frozen=True)

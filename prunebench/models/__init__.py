@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench.datasets.views import Preset
 from prunebench.errors import require
-from prunebench.options import component, require_trusted
+from prunebench.options import component
+from prunebench.options.code import require_trusted
 from prunebench.records import Origin
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prunebench.errors import ConfigError, require
 from prunebench.models import ModelSpec
-from prunebench.options import imported
+from prunebench.options.code import imported
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from prunebench.errors import DataError
-from prunebench.options import conf_dir, option_names
+from prunebench.options.files import conf_dir, option_names
 from prunebench.published.nets import nets_of
 from prunebench.published.record import Published
 

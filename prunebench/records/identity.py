@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.errors import DataError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.records import Failure, Origin, Report
 from prunebench.records.jsonfile import digest
 from prunebench.records.unfinished import Unfinished

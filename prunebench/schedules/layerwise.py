@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from prunebench.errors import ConfigError, require
-from prunebench.patterns import first_match
+from prunebench.options.patterns import first_match
 from prunebench.schedules import Schedule, Step
 
 

@@ -26,7 +26,7 @@ from prunebench.analysis.similarity import similarity
 from prunebench.channels import capture, trace
 from prunebench.config import Run, load
 from prunebench.criteria.foad import select
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.run import baseline
 from prunebench.training.batches import split_on
 from prunebench.training.split import Split

@@ -23,7 +23,7 @@ from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import load
 from prunebench.criteria import Evidence
 from prunebench.criteria.foad import Foad
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.reproducibility import seed_for
 from prunebench.run import baseline
 from prunebench.training.batches import split_on

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from result import Row, arguments, publish
 
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 
 ABOUT = """Processor seconds of a whole process until it has answered, against an empty function
 under `hydra.main`: with our `conf/`, which is all there is to save, and with a configuration of

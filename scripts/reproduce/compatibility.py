@@ -12,7 +12,8 @@ from prunebench.budgets import Budget
 from prunebench.config.combinations import check_combination
 from prunebench.criteria import Criterion
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir, option
+from prunebench.options import option
+from prunebench.options.files import conf_dir
 from prunebench.schedules import Schedule
 
 TARGETS = ("macs", "params", "macs_params")

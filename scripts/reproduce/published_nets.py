@@ -20,7 +20,8 @@ from prunebench.contracts import Dense, GroupRank
 from prunebench.measure.conventions import conventions
 from prunebench.models import ModelSpec
 from prunebench.models.resnet50_caffe import Resnet50Caffe
-from prunebench.options import component, conf_dir, read_option
+from prunebench.options import component
+from prunebench.options.files import conf_dir, read_option
 from prunebench.published.nearest import WIDTHS
 from prunebench.published.record import find
 

@@ -12,7 +12,7 @@ from prunebench import checkpoints
 from prunebench.checkpoints import slimmed
 from prunebench.checkpoints.foreign import load_weights
 from prunebench.errors import CheckpointError, ConfigError
-from prunebench.options import trusted
+from prunebench.options.code import trusted
 
 
 def test_a_slim_file_imports_no_module(tmp_path, monkeypatch):

@@ -25,7 +25,8 @@ from prunebench.export.draft import draft_folder
 from prunebench.interruption import START_AGAIN
 from prunebench.measure import engines, macs, params
 from prunebench.models import ModelSpec
-from prunebench.options import conf_dir, option, read_option
+from prunebench.options import option
+from prunebench.options.files import conf_dir, read_option
 from prunebench.records import StepRecord, finish
 from tests.conftest import report
 

@@ -11,7 +11,8 @@ from prunebench.checkpoints import slimmed
 from prunebench.errors import ConfigError
 from prunebench.models import ModelSpec
 from prunebench.models.imported import Imported
-from prunebench.options import component, make_importable
+from prunebench.options import component
+from prunebench.options.code import make_importable
 
 NET = """
 from torch import nn

@@ -11,7 +11,7 @@ from prunebench.config import Run
 from prunebench.config import load as build
 from prunebench.config.presets import leave_out
 from prunebench.errors import DataError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.published.nearest import METHODS, WIDTHS, command
 from prunebench.published.record import find, load
 

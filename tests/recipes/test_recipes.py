@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 
 from prunebench.config import load, plain_values
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir, section
+from prunebench.options.files import conf_dir
+from prunebench.options.schema import section
 from prunebench.recipes import OF_ALL_PHASES, Phase, Recipe
 
 CONF = conf_dir()

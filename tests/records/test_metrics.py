@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prunebench.errors import DataError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.records.metrics import MetricsLog, read_metrics
 
 

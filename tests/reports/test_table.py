@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from prunebench.errors import DataError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.records import Failure, Report, finish, write_json
 from prunebench.reports import table
 from prunebench.reports.table import FILE_WIDTH, main, print_table, render

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 
 from prunebench.config import load
 from prunebench.errors import DataError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.records import REPORT, finish
 from prunebench.records.identity import contents, deciding
 from prunebench.run import baseline

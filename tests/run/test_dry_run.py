@@ -7,7 +7,7 @@ from omegaconf import open_dict
 from prunebench.config import load
 from prunebench.config.presets import leave_out
 from prunebench.errors import PrunebenchError
-from prunebench.options import conf_dir, option_names
+from prunebench.options.files import conf_dir, option_names
 from prunebench.run.dry_run import dry_run
 
 METHODS, BUDGETS, SCHEDULES = (

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from prunebench.config import load
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 
 TINY = [
     "model=mlp_500_300", "model.widths=[24,16]", "dataset=digits", "dataset.size=8",

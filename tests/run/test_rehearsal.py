@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import load
 from prunebench.errors import PrunebenchError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.run import baseline
 from prunebench.run.rehearsal import rehearse
 

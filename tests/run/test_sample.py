@@ -5,7 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from prunebench.config import load
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.run.step import draw_sample
 from prunebench.schedules import Step
 

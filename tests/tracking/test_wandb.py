@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.tracking import NoTracker, Outcome, Subject, mirror
 from prunebench.tracking.wandb import WandbTracker, has_login
 

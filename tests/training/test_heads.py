@@ -10,7 +10,7 @@ from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Observer
 from prunebench.datasets import Arrays, Data
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir, read_option
+from prunebench.options.files import conf_dir, read_option
 from prunebench.recipes import Phase, Recipe
 from prunebench.training.heads import (
     Head,

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 
 from prunebench.config import load
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir
+from prunebench.options.files import conf_dir
 from prunebench.schedules.soft import Soft
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from prunebench.aliases import require_short
 from prunebench.errors import ConfigError
-from prunebench.options import conf_dir
+from prunebench.options.aliases import require_short
+from prunebench.options.files import conf_dir
 
 BOMB = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10) if i else '1'}]\n" for i in range(9))
 
