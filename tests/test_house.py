@@ -31,6 +31,19 @@ def test_files_are_short():
     assert median(lines.values()) <= 120
 
 
+def test_the_plan_of_the_house_has_every_room():
+    text = (PACKAGE.parent / "docs" / "CONTRIBUTING.md").read_text()
+    plan = text.partition("## The house")[2].split("```")[1]
+    named = {
+        word.rstrip("/")
+        for line in plan.splitlines()
+        if not line.startswith(" ")
+        for word in line.split("  ")[0].replace("|", " ").split()
+    }
+    rooms = {Path(file).parts[0].removesuffix(".py") for file in FILES}
+    assert named == {room for room in rooms if not room.startswith("_")}
+
+
 def test_functions_fit_on_a_screen():
     found = dict(lines_of_functions())
     assert len(found) > len(FILES)
