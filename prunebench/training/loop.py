@@ -73,7 +73,7 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
     return TrainResult(
         history=tuple(run.history),
         best=run.best,
-        best_state=run.best_state,
+        best_state=run.best_state and {name: t.cpu() for name, t in run.best_state.items()},
         seconds=sum(record.seconds for record in run.history),
     )
 
@@ -253,8 +253,8 @@ def _count_correct(run: Training, recorded: RecordedEpochs | None) -> tuple[int,
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict as contiguous copies on the CPU."""
+    """The state dict as contiguous copies on its device: to bring them to the CPU takes long."""
     return {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        name: value.detach().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
     }

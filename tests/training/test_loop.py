@@ -501,6 +501,8 @@ def test_cuda_sees_the_same_images_and_never_waits_within_an_epoch() -> None:
             phase = replace(PHASE, precision=precision)
             result = train(network(), data(), phase, stage(device=cuda, observers=[Strict()]))
             assert [record.seen for record in result.history] == [30] * 3
+            assert result.best_state is not None
+            assert {weight.device for weight in result.best_state.values()} == {CPU}
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
