@@ -141,7 +141,10 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _activated(edge: Edge, z: Tensor) -> Tensor:
-    return (edge.activation(z) if edge.activation is not None else z).float()
+    """Returns the layer's answer, float32 with its channels second; a linear layer's are last."""
+    answer = (edge.activation(z) if edge.activation is not None else z).float()
+    last = edge.norm is None and isinstance(edge.consumer, nn.Linear)
+    return answer.movedim(-1, 1) if last else answer
 
 
 def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str) -> Tensor:
@@ -164,7 +167,7 @@ def _scale(edge: Edge, y: Tensor) -> Tensor:
     """Returns gamma over the batch's standard deviation, float32 [out]; ones without a norm."""
     norm = edge.norm
     if norm is None:
-        return torch.ones(y.shape[1], device=y.device)
+        return torch.ones(len(edge.consumer.weight), device=y.device)
     variance = y.float().var([0, *range(2, y.dim())], unbiased=False)
     weight = torch.ones_like(variance) if norm.weight is None else norm.weight.float()
     return weight * (variance + norm.eps).rsqrt()
@@ -201,11 +204,11 @@ def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) 
         if isinstance(consumer, nn.Linear):
             columns = x.reshape(-1, x.shape[-1])
         else:
+            mode = "constant" if consumer.padding_mode == "zeros" else consumer.padding_mode
             patches = functional.unfold(
-                x,
+                functional.pad(x, consumer._reversed_padding_repeated_twice, mode),
                 consumer.kernel_size,
                 dilation=consumer.dilation,
-                padding=consumer.padding,  # type: ignore[arg-type]
                 stride=consumer.stride,
             )
             columns = patches.transpose(1, 2).flatten(0, 1)

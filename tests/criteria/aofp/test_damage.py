@@ -249,6 +249,67 @@ def test_gram_gives_the_joint_damage_before_the_activation(name):
             assert float(d @ matrix @ d) == pytest.approx(float(want), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"padding": "same"}, {"padding": "same", "dilation": 2}, {"padding": "valid"},
+        {"padding": 1, "padding_mode": "circular"}, {"padding": (0, 1), "stride": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_gram_is_of_a_map_padded_as_the_layer_pads_it(geometry):
+    torch.manual_seed(2)
+    consumer = nn.Conv2d(4, 5, 3, bias=False, **geometry)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), consumer,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    )  # fmt: skip
+    cmap = trace(network, torch.zeros(1, 3, 9, 7))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    x, y, z = seen_by(network, edge, torch.randn(6, 3, 9, 7))
+    kept = x * torch.tensor([1.0, 0, 1, 0])[:, None, None]
+    with torch.no_grad():
+        want = consumer(kept).square().sum() / y.square().sum()
+    d = torch.tensor([1.0, 0, 1, 0])
+    assert float(d @ gram(edge, (x, y, z), None) @ d) == pytest.approx(float(want), rel=1e-4)
+
+
+class Tokens(nn.Module):
+    """Linear layers on tokens, whose channels are the last dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 8), nn.Linear(8, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.flatten(2).transpose(1, 2)).relu()
+        return self.third(self.second(x).relu().mean(1))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_of_tokens_the_last_dimension_is_the_channels(size):
+    torch.manual_seed(3)
+    network = Tokens().train()
+    cmap = trace(network, torch.zeros(1, 3, size, size))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "first"])
+    seen = seen_by(network, edge, torch.randn(6, 3, size, size))
+    d, alive = torch.zeros(8), torch.tensor([True, False, True, True, False])
+    d[[1, 6]] = 1
+    with torch.no_grad():
+        before, after = network.second(seen[0]), network.second(seen[0] * (1 - d))
+        lost = (before.relu() - after.relu())[..., alive].square()
+        energy = before.relu()[..., alive].square()
+        straight = (before - after)[..., alive].square().sum() / energy.sum()
+        wanted = {
+            "batch": lost.sum() / energy.sum(),
+            "example": (lost.sum((1, 2)) / energy.sum((1, 2))).mean(),
+        }
+    for reduction, want in wanted.items():
+        [got] = damages(edge, seen, [d.nonzero()[:, 0]], alive, bn_mode="own", reduction=reduction)
+        assert float(got) == pytest.approx(float(want), rel=1e-4)
+    assert float(d @ gram(edge, seen, alive) @ d) == pytest.approx(float(straight), rel=1e-4)
+
+
 def test_a_network_of_streams_only_is_refused():
     network = Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4)
     cmap = trace(network, torch.zeros(1, 3, 8, 8))
