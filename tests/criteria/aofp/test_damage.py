@@ -274,6 +274,32 @@ def test_gram_is_of_a_map_padded_as_the_layer_pads_it(geometry):
     assert float(d @ gram(edge, (x, y, z), None) @ d) == pytest.approx(float(want), rel=1e-4)
 
 
+@pytest.mark.parametrize("bn_mode", ["own", "base"])
+@pytest.mark.parametrize("activated", [True, False])
+def test_a_frozen_norm_keeps_its_statistics(activated, bn_mode):
+    torch.manual_seed(4)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5),
+        nn.ReLU() if activated else nn.Identity(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    )  # fmt: skip
+    nn.init.uniform_(network[3].running_var, 0.2, 3)
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    network.train()[3].eval()
+    seen = seen_by(network, edge, torch.randn(6, 3, 8, 8))
+    d = torch.tensor([1.0, 0, 1, 0])
+    with torch.no_grad():
+        layer = network[2:5]
+        whole, damaged = layer(seen[0]), layer(seen[0] * (1 - d)[:, None, None])
+        want = (whole - damaged).square().sum() / whole.square().sum()
+    [got] = damages(edge, seen, [torch.tensor([0, 2])], None, bn_mode=bn_mode, reduction="batch")
+    assert float(got) == pytest.approx(float(want), rel=1e-4)
+    if not activated:
+        assert float(d @ gram(edge, seen, None) @ d) == pytest.approx(float(want), rel=1e-4)
+    assert torch.equal(of_some(edge, seen, 6)[2], seen[2])
+
+
 class Tokens(nn.Module):
     """Linear layers on tokens, whose channels are the last dimension."""
 
