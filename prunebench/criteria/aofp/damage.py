@@ -97,8 +97,20 @@ def damages(
             delta = responses(edge, x, drop)
             damaged = _activated(edge, _renormalised(edge, y, z, delta, bn_mode))
             lost = _sums(torch.sub(whole, damaged, out=damaged), alive, reduction)
-            found.append((lost / energy).mean())
+            found.append(_mean_ratio(lost, energy))
         return torch.stack(found)
+
+
+def _mean_ratio(lost: Tensor, energy: Tensor) -> Tensor:
+    """Returns the mean of lost / energy over images [N], or that of the whole batch [1].
+
+    Of several images one without an answer, to which anything is too much, is left out.
+    """
+    ratios = lost / energy
+    if len(ratios) == 1:
+        return ratios[0]
+    counts = (energy > TINY) | (lost == 0)
+    return torch.where(counts, ratios, 0.0).sum() / counts.sum()
 
 
 class _Moments:

@@ -219,6 +219,23 @@ def test_damage_is_that_of_a_plain_rerun(name, reduction):
                 assert got[0] == pytest.approx(float(want), rel=1e-4), (edge.group.name, mode)
 
 
+def test_an_image_without_an_answer_has_no_part_in_a_mean_over_images():
+    network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2))
+    cmap = trace(network, torch.zeros(1, 3))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    with torch.no_grad():
+        network[2].weight.copy_(torch.tensor([[1.0, -1.0]]))
+        network[2].bias.zero_()
+        # answers of 3, 0, 0 and 4; without channel 1 of 4, 2, 0 and 4
+        x = torch.tensor([[4.0, 1.0], [2.0, 5.0], [0.0, 0.0], [4.0, 0.0]])
+        y = network[2](x)
+    drop = torch.tensor([1])
+    [got] = damages(edge, (x, y, y), [drop], None, bn_mode="own", reduction="example")
+    assert float(got) == pytest.approx((1 / 9 + 0 + 0) / 3)
+    [got] = damages(edge, (x, y, y), [drop], None, bn_mode="own", reduction="batch")
+    assert float(got) == pytest.approx((1 + 4) / (9 + 16))
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_gram_gives_the_joint_damage_before_the_activation(name):
     network, images, edges, _, _ = prepared(name)
