@@ -57,6 +57,20 @@ def test_every_method_of_the_menu_has_what_it_promises():
             assert (ROOT / "conf" / f"{name}.yaml").exists()
 
 
+def test_what_was_measured_stands_in_the_table_behind_it():
+    found = []
+    for page in (ROOT / "docs" / "methods").glob("*.md"):
+        measured = page.read_text().partition("**What we measured")[2]
+        texts, links = re.split(r"\]\([^)]*\)", measured), re.findall(r"\]\(([^)]*)\)", measured)
+        for text, link in zip(texts, links, strict=False):
+            if "/outputs/reference/" in link:
+                table = (page.parent / link).read_text()
+                numbers = re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", text)
+                found += numbers
+                assert [number for number in numbers if number not in table] == [], page.name
+    assert len(found) > 30
+
+
 def test_a_table_of_options_has_every_key_with_its_comment(hooks):
     table = hooks.options(["criterion/foad"])
     values = yaml.safe_load((ROOT / "conf" / "criterion" / "foad.yaml").read_text())

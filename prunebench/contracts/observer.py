@@ -60,6 +60,7 @@ class Moment:
         steps: per epoch.
         labels: int64 [n] of the step's images: this process's part of the batch.
         mean_over: what an image's own derivative was divided by in the gradients.
+        scale: what float16's scaler multiplied them by, 1 without one. Parameters have lost it.
     """
 
     epoch: int
@@ -67,6 +68,7 @@ class Moment:
     steps: int
     labels: Tensor
     mean_over: float
+    scale: float = 1.0
 
 
 class Observer(Protocol):

@@ -17,8 +17,10 @@ from prunebench.errors import PruningError, require
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: torch's names of activations with exact zeros; ReLU6 is a hardtanh
+#: torch's names of activations with exact zeros
 RELUS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
+#: of these, what may lie below zero: ReLU6 is a hardtanh that does not
+CLIPS = ("hardtanh", "hardtanh_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +60,10 @@ class Apoz(Criterion):
         """
         import torch
 
-        for group in evidence.groups:
-            found = group.activation.function if group.activation else "nothing"
-            if found not in RELUS:
-                raise PruningError(
-                    f"criterion=apoz counts the zeros of a ReLU, and {group.name} is followed by "
-                    f"{found}; leave it out with budget.exclude, or choose another criterion"
-                )
+        functions = {g.name: g.activation.function if g.activation else "" for g in evidence.groups}
+        for name, function in functions.items():
+            if function not in RELUS:
+                raise _refused(name, function or "nothing")
         from prunebench.analysis.chunks import images_at_once
         from prunebench.channels import look
 
@@ -74,6 +73,8 @@ class Apoz(Criterion):
 
         def add(name: str, features: Tensor) -> None:
             flat = features.flatten(2) if features.dim() > 2 else features[:, :, None]
+            if functions[name] in CLIPS and bool((flat < 0).any()):
+                raise _refused(name, "a hardtanh with values below zero")
             alive[name] += flat.count_nonzero((0, 2)).cpu()
             seen[name] += flat.shape[0] * flat.shape[2]
 
@@ -88,3 +89,11 @@ class Apoz(Criterion):
         least = scores.mean() - self.above * scores.std(correction=0)
         # one layer of equal scores is never trimmed, whatever rounding makes of their mean
         return tuple((scores >= least - 1e-12).nonzero()[:, 0].tolist())
+
+
+def _refused(name: str, found: str) -> PruningError:
+    """The error that says what follows a group instead of a ReLU."""
+    return PruningError(
+        f"criterion=apoz counts the zeros of a ReLU, and {name} is followed by {found}; leave it "
+        "out with budget.exclude, or choose another criterion"
+    )

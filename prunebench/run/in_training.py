@@ -22,6 +22,7 @@ from prunebench.run.context import PRUNING, RunContext
 from prunebench.run.step import dense_counts
 from prunebench.schedules import TrainingSchedule
 from prunebench.training.batches import split_on
+from prunebench.training.split import steps
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def observer_of(
         floors=run.budget.floors(cmap),
         seed=run.settings.seed,
         epochs=run.recipe.pruning.epochs,
-        steps=-(-len(trained.train) // run.recipe.pruning.batch_size),
+        steps=steps(len(trained.train), run.recipe.pruning.batch_size),
         images=len(trained.train),
         log=log,
         shown=None if sample is None else sample[0].augmented(seed),

@@ -60,7 +60,8 @@ def learn(run: Training, images: Tensor, labels: Tensor, step: int | Tensor) -> 
     loss, logits = _gradients(run, images, labels, mean_over)
     distributed.average_statistics(run.network)
     run.scaler.unscale_(run.optimizer)
-    moment = Moment(run.epoch, run.step, run.steps, labels, mean_over)
+    scale = run.scaler.get_scale()
+    moment = Moment(run.epoch, run.step, run.steps, labels, mean_over, scale)
     for observer in stage.observers:
         observer.after_backward(moment)
     run.scaler.step(run.optimizer)

@@ -35,6 +35,11 @@ def synchronised(network: nn.Module, phase: Phase) -> Iterator[None]:
             del norm.__dict__["forward"]
 
 
+def is_synchronised(norm: _BatchNorm) -> bool:
+    """Whether `norm` sees the images of other processes now."""
+    return "forward" in vars(norm)
+
+
 def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
     """Does what the norm's own forward does, with the statistics of all processes' images."""
     if not norm.training:

@@ -54,6 +54,14 @@ def test_layers_without_relu_are_refused(evidence, function):
         Apoz(num_samples=1, chunk=1).rank(evidence(torch.zeros(1, 2, 1, 1), function))
 
 
+def test_a_hardtanh_is_a_relu6_only_above_zero(evidence):
+    above = torch.tensor([[[[1.0, 0.0]], [[0.0, 6.0]]]])
+    found = Apoz(num_samples=1, chunk=1).rank(evidence(above, "hardtanh"))["conv1"]
+    assert found.scores.tolist() == [0.5, 0.5]
+    with pytest.raises(PruningError, match="conv1 is followed by a hardtanh with values below"):
+        Apoz(num_samples=1, chunk=1).rank(evidence(above - 0.5, "hardtanh_"))
+
+
 def test_ranges():
     assert Apoz(num_samples=5, chunk=1).images_needed == 5
     with pytest.raises(ConfigError, match="num_samples must be at least 1, got 0"):

@@ -14,6 +14,7 @@ from prunebench.errors import ConfigError
 from prunebench.options.files import conf_dir
 from prunebench.options.schema import section
 from prunebench.recipes import OF_ALL_PHASES, Phase, Recipe
+from prunebench.training.optim import learning_rate
 
 CONF = conf_dir()
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml"))
@@ -107,6 +108,40 @@ def test_foad_is_what_the_authors_code_does() -> None:
     assert (tune.epochs, tune.batch_size, tune.lr, tune.momentum) == (160, 64, 0.1, 0.9)
     assert (tune.weight_decay, tune.decay, tune.nesterov) == (1e-4, "all", False)
     assert replace(tune, batch_size=128) == build("foad").baseline
+
+
+def test_aofp_is_what_both_releases_do() -> None:
+    steps = {"aofp": (0.1, 120, 180), "aofp_tf": (0.05, 200, 400)}
+    for name, (lr, first, second) in steps.items():
+        recipe = build(name)
+        for phase in (recipe.baseline, recipe.pruning, recipe.finetune):
+            assert (phase.batch_size, phase.momentum, phase.nesterov) == (64, 0.9, False)
+            assert (phase.weight_decay, phase.decay) == (1e-4, "weights")
+            assert phase.bias_rate == (2.0 if name == "aofp" else 1.0)
+        for epoch, times in ((first - 1, 1), (first, 0.1), (second - 1, 0.1), (second, 0.01)):
+            assert learning_rate(recipe.baseline, epoch, 1) == pytest.approx(times * lr)
+        assert {learning_rate(recipe.pruning, epoch, 1) for epoch in (0, 300, 599)} == {1e-3}
+    ends = [learning_rate(build("aofp").finetune, epoch, 1) for epoch in (0, 300, 600)]
+    assert ends == pytest.approx([0.01, 0.005, 0])
+    tune = build("aofp_tf").finetune
+    rates = [learning_rate(tune, epoch, 1) for epoch in (0, 9, 199, 200, 399, 400, 599)]
+    assert rates == pytest.approx([0.005, 0.05, 0.05, 0.005, 0.005, 5e-4, 5e-4])
+
+
+def test_thinet_of_vgg16_is_what_the_authors_scripts_do() -> None:
+    recipe = build("thinet_vgg16")
+    for phase in (recipe.between, recipe.finetune):
+        assert (phase.batch_size, phase.lr, phase.momentum, phase.nesterov) == (
+            128,
+            1e-3,
+            0.9,
+            False,
+        )
+        assert (phase.weight_decay, phase.decay, phase.bias_rate) == (5e-4, "weights", 2.0)
+    after = replace(recipe.between, epochs=2)
+    assert [learning_rate(after, step, 1) for step in range(2)] == pytest.approx([1e-3, 1e-4])
+    rates = [learning_rate(recipe.finetune, epoch, 1) for epoch in range(12)]
+    assert rates == pytest.approx([1e-3] * 4 + [1e-4] * 4 + [1e-5] * 4)
 
 
 @pytest.mark.parametrize(

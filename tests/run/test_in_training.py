@@ -4,11 +4,18 @@ import json
 import re
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
+from prunebench.channels import trace
 from prunebench.config import load
+from prunebench.contracts import Moment, Observer
 from prunebench.errors import ConfigError
 from prunebench.options.files import conf_dir
+from prunebench.run import baseline
+from prunebench.run.in_training import observer_of
+from prunebench.training.loop import train
+from prunebench.training.stage import Stage
 
 TINY = [
     "model=mlp_500_300", "model.widths=[24,16]", "dataset=digits", "dataset.size=8",
@@ -64,6 +71,38 @@ def test_what_makes_no_sense_is_refused_in_one_line(overrides, message):
 
 def test_theta_alone_may_decide():
     run("criterion=aofp", "budget=own", "schedule=during_training")
+
+
+class Counter(Observer):
+    """Notes how many steps an epoch has."""
+
+    def start(self, network, optimizer):
+        self.steps = set()
+
+    def after_step(self, moment: Moment) -> bool:
+        self.steps.add(moment.steps)
+        return False
+
+
+def test_the_criterion_knows_how_many_steps_there_are():
+    """A last batch of one image is none: it joins the one before. Then the ramp ends with it."""
+    choices = [
+        *TINY, "criterion=cac", "budget=macs", "schedule=from_scratch", "criterion.n_min=1",
+        "criterion.prune_every=1", "criterion.max_step=0.5", "criterion.end=1.0",
+    ]  # fmt: skip
+    data = run(*choices).dataset.load()
+    asked = run(*choices, f"recipe.pruning.batch_size={(len(data.train) - 1) // 4}")
+    assert len(data.train) % asked.recipe.pruning.batch_size == 1
+    network, cpu = baseline.build(asked, data), torch.device("cpu")
+    observer, shown = observer_of(
+        asked, trace(network, torch.zeros(1, *data.shape)), data, cpu, dict
+    )
+    counter, work = Counter(), observer.work
+    stage = Stage(name="pruning", seed=0, device=cpu, observers=[observer, counter])
+    train(network, shown, asked.recipe.pruning, stage)
+    assert counter.steps == {work.steps} == {4}
+    [limit] = work.limits
+    assert limit.amount(observer.plan()) <= limit.target
 
 
 @pytest.mark.parametrize(

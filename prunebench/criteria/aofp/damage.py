@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunebench.criteria.aofp.edges import Edge
+from prunebench.criteria.aofp.edges import NORMS, Edge
 
 #: stands for the energy of an answer that is zero, which nothing can damage
 TINY = 1e-30
@@ -43,13 +43,24 @@ def of_some(
     The norm's answer is that to these images alone; running statistics stay as they are.
     """
     x, y, z = (value[:count] for value in seen)
-    norm = edge.norm
-    if norm is not None:
+    if edge.norm is not None:
         with torch.no_grad():
-            z = functional.batch_norm(
-                y, None, None, norm.weight, norm.bias, training=True, eps=norm.eps
-            )
+            z = _normalised(edge.norm, y)
     return x, y, z
+
+
+def _learns(norm: NORMS) -> bool:
+    """Whether `norm` takes batch statistics: a frozen one keeps its running ones."""
+    return norm.training or norm.running_var is None
+
+
+def _normalised(norm: NORMS, y: Tensor) -> Tensor:
+    """Returns what `norm` makes of `y`; running statistics stay as they are."""
+    learns = _learns(norm)
+    mean, variance = (None, None) if learns else (norm.running_mean, norm.running_var)
+    return functional.batch_norm(
+        y, mean, variance, norm.weight, norm.bias, training=learns, eps=norm.eps
+    )
 
 
 def damages(
@@ -73,7 +84,8 @@ def damages(
         reduction: ``batch``: ratio of sums over the batch; ``example``: mean of ratios.
     """
     x, y, z = seen
-    exact = bn_mode == "own" and edge.norm is not None and edge.activation is None
+    batch = bn_mode == "own" and edge.norm is not None and _learns(edge.norm)
+    exact = batch and edge.activation is None
     with torch.no_grad():
         if exact and reduction == "batch":
             base = _Moments(edge, y, alive)
@@ -85,8 +97,20 @@ def damages(
             delta = responses(edge, x, drop)
             damaged = _activated(edge, _renormalised(edge, y, z, delta, bn_mode))
             lost = _sums(torch.sub(whole, damaged, out=damaged), alive, reduction)
-            found.append((lost / energy).mean())
+            found.append(_mean_ratio(lost, energy))
         return torch.stack(found)
+
+
+def _mean_ratio(lost: Tensor, energy: Tensor) -> Tensor:
+    """Returns the mean of lost / energy over images [N], or that of the whole batch [1].
+
+    Of several images one without an answer, to which anything is too much, is left out.
+    """
+    ratios = lost / energy
+    if len(ratios) == 1:
+        return ratios[0]
+    counts = (energy > TINY) | (lost == 0)
+    return torch.where(counts, ratios, 0.0).sum() / counts.sum()
 
 
 class _Moments:
@@ -141,7 +165,10 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _activated(edge: Edge, z: Tensor) -> Tensor:
-    return (edge.activation(z) if edge.activation is not None else z).float()
+    """Returns the layer's answer, float32 with its channels second; a linear layer's are last."""
+    answer = (edge.activation(z) if edge.activation is not None else z).float()
+    last = edge.norm is None and isinstance(edge.consumer, nn.Linear)
+    return answer.movedim(-1, 1) if last else answer
 
 
 def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str) -> Tensor:
@@ -153,19 +180,17 @@ def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str)
     if norm is None:
         return torch.sub(z, delta, out=delta)
     if bn_mode == "own":
-        return functional.batch_norm(
-            torch.sub(y, delta, out=delta),
-            None, None, norm.weight, norm.bias, training=True, eps=norm.eps,
-        )  # fmt: skip
+        return _normalised(norm, torch.sub(y, delta, out=delta))
     return z - delta * _scale(edge, y).view(1, -1, *[1] * (y.dim() - 2)).to(delta.dtype)
 
 
 def _scale(edge: Edge, y: Tensor) -> Tensor:
-    """Returns gamma over the batch's standard deviation, float32 [out]; ones without a norm."""
+    """Returns gamma over the norm's standard deviation, float32 [out]; ones without a norm."""
     norm = edge.norm
     if norm is None:
-        return torch.ones(y.shape[1], device=y.device)
-    variance = y.float().var([0, *range(2, y.dim())], unbiased=False)
+        return torch.ones(len(edge.consumer.weight), device=y.device)
+    known = None if _learns(norm) else norm.running_var
+    variance = y.float().var([0, *range(2, y.dim())], unbiased=False) if known is None else known
     weight = torch.ones_like(variance) if norm.weight is None else norm.weight.float()
     return weight * (variance + norm.eps).rsqrt()
 
@@ -201,11 +226,11 @@ def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) 
         if isinstance(consumer, nn.Linear):
             columns = x.reshape(-1, x.shape[-1])
         else:
+            mode = "constant" if consumer.padding_mode == "zeros" else consumer.padding_mode
             patches = functional.unfold(
-                x,
+                functional.pad(x, consumer._reversed_padding_repeated_twice, mode),
                 consumer.kernel_size,
                 dilation=consumer.dilation,
-                padding=consumer.padding,  # type: ignore[arg-type]
                 stride=consumer.stride,
             )
             columns = patches.transpose(1, 2).flatten(0, 1)

@@ -24,6 +24,7 @@ from prunebench.criteria.aofp.search import Search
 from prunebench.criteria.aofp.settings import AofpSettings
 from prunebench.reproducibility import seed_for
 from prunebench.training import distributed
+from prunebench.training.synchronised import is_synchronised
 
 
 class AofpObserver(PruningObserver, RepeatingObserver):
@@ -224,8 +225,11 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         edge, search = self.edges[number], self.searches[number]
         z = output.detach()
         seen = (self.inputs.pop(number), self.outputs.pop(number, z), z)
-        if self.settings.score_samples is not None:
-            seen = of_some(edge, seen, self.settings.score_samples)
+        some = self.settings.score_samples
+        if edge.norm is not None and is_synchronised(edge.norm):
+            some = some or len(z)  # both paths by the statistics of this process's images
+        if some is not None:
+            seen = of_some(edge, seen, some)
         match self.scoring.pop(number):
             case [rows, *drops]:
                 found = damages(

@@ -89,7 +89,9 @@ class CacObserver(PruningObserver, RepeatingObserver):
                 draw, slope, found = self._on_batch(moment)
             else:
                 draw, slope, found = self._on_held(moment, *self.work.held)
-            self.estimator.add(draw, slope, found)
+            # a scale too large for float16 makes infinities; the weights skip such a step, too
+            if moment.scale == 1 or bool(slope.isfinite().all()):
+                self.estimator.add(draw, slope, found)
         self.draw, self.parts, self.factors.gates = None, [], None
 
     def after_step(self, moment: Moment) -> bool:
@@ -192,7 +194,8 @@ class CacObserver(PruningObserver, RepeatingObserver):
         slopes = [_slope(gates, [gate.grad for gate in gates]) for gates, _ in self.parts]
         logits = torch.cat([logits for _, logits in self.parts])
         # the gradients are of the mean over the batch; one image's own loss is wanted
-        return self.draw, torch.cat(slopes) * moment.mean_over, outcome(logits, moment.labels)
+        slope = torch.cat(slopes) * (moment.mean_over / moment.scale)
+        return self.draw, slope, outcome(logits, moment.labels)
 
     def _on_held(
         self, moment: Moment, images: Rows, labels: Tensor

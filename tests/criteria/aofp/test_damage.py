@@ -219,6 +219,23 @@ def test_damage_is_that_of_a_plain_rerun(name, reduction):
                 assert got[0] == pytest.approx(float(want), rel=1e-4), (edge.group.name, mode)
 
 
+def test_an_image_without_an_answer_has_no_part_in_a_mean_over_images():
+    network = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1), nn.ReLU(), nn.Linear(1, 2))
+    cmap = trace(network, torch.zeros(1, 3))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    with torch.no_grad():
+        network[2].weight.copy_(torch.tensor([[1.0, -1.0]]))
+        network[2].bias.zero_()
+        # answers of 3, 0, 0 and 4; without channel 1 of 4, 2, 0 and 4
+        x = torch.tensor([[4.0, 1.0], [2.0, 5.0], [0.0, 0.0], [4.0, 0.0]])
+        y = network[2](x)
+    drop = torch.tensor([1])
+    [got] = damages(edge, (x, y, y), [drop], None, bn_mode="own", reduction="example")
+    assert float(got) == pytest.approx((1 / 9 + 0 + 0) / 3)
+    [got] = damages(edge, (x, y, y), [drop], None, bn_mode="own", reduction="batch")
+    assert float(got) == pytest.approx((1 + 4) / (9 + 16))
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_gram_gives_the_joint_damage_before_the_activation(name):
     network, images, edges, _, _ = prepared(name)
@@ -247,6 +264,93 @@ def test_gram_gives_the_joint_damage_before_the_activation(name):
             d = torch.zeros(edge.group.size)
             d[chosen] = 1
             assert float(d @ matrix @ d) == pytest.approx(float(want), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"padding": "same"}, {"padding": "same", "dilation": 2}, {"padding": "valid"},
+        {"padding": 1, "padding_mode": "circular"}, {"padding": (0, 1), "stride": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_gram_is_of_a_map_padded_as_the_layer_pads_it(geometry):
+    torch.manual_seed(2)
+    consumer = nn.Conv2d(4, 5, 3, bias=False, **geometry)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), consumer,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    )  # fmt: skip
+    cmap = trace(network, torch.zeros(1, 3, 9, 7))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    x, y, z = seen_by(network, edge, torch.randn(6, 3, 9, 7))
+    kept = x * torch.tensor([1.0, 0, 1, 0])[:, None, None]
+    with torch.no_grad():
+        want = consumer(kept).square().sum() / y.square().sum()
+    d = torch.tensor([1.0, 0, 1, 0])
+    assert float(d @ gram(edge, (x, y, z), None) @ d) == pytest.approx(float(want), rel=1e-4)
+
+
+@pytest.mark.parametrize("bn_mode", ["own", "base"])
+@pytest.mark.parametrize("activated", [True, False])
+def test_a_frozen_norm_keeps_its_statistics(activated, bn_mode):
+    torch.manual_seed(4)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5),
+        nn.ReLU() if activated else nn.Identity(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    )  # fmt: skip
+    nn.init.uniform_(network[3].running_var, 0.2, 3)
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    network.train()[3].eval()
+    seen = seen_by(network, edge, torch.randn(6, 3, 8, 8))
+    d = torch.tensor([1.0, 0, 1, 0])
+    with torch.no_grad():
+        layer = network[2:5]
+        whole, damaged = layer(seen[0]), layer(seen[0] * (1 - d)[:, None, None])
+        want = (whole - damaged).square().sum() / whole.square().sum()
+    [got] = damages(edge, seen, [torch.tensor([0, 2])], None, bn_mode=bn_mode, reduction="batch")
+    assert float(got) == pytest.approx(float(want), rel=1e-4)
+    if not activated:
+        assert float(d @ gram(edge, seen, None) @ d) == pytest.approx(float(want), rel=1e-4)
+    assert torch.equal(of_some(edge, seen, 6)[2], seen[2])
+
+
+class Tokens(nn.Module):
+    """Linear layers on tokens, whose channels are the last dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 8), nn.Linear(8, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.flatten(2).transpose(1, 2)).relu()
+        return self.third(self.second(x).relu().mean(1))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_of_tokens_the_last_dimension_is_the_channels(size):
+    torch.manual_seed(3)
+    network = Tokens().train()
+    cmap = trace(network, torch.zeros(1, 3, size, size))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "first"])
+    seen = seen_by(network, edge, torch.randn(6, 3, size, size))
+    d, alive = torch.zeros(8), torch.tensor([True, False, True, True, False])
+    d[[1, 6]] = 1
+    with torch.no_grad():
+        before, after = network.second(seen[0]), network.second(seen[0] * (1 - d))
+        lost = (before.relu() - after.relu())[..., alive].square()
+        energy = before.relu()[..., alive].square()
+        straight = (before - after)[..., alive].square().sum() / energy.sum()
+        wanted = {
+            "batch": lost.sum() / energy.sum(),
+            "example": (lost.sum((1, 2)) / energy.sum((1, 2))).mean(),
+        }
+    for reduction, want in wanted.items():
+        [got] = damages(edge, seen, [d.nonzero()[:, 0]], alive, bn_mode="own", reduction=reduction)
+        assert float(got) == pytest.approx(float(want), rel=1e-4)
+    assert float(d @ gram(edge, seen, alive) @ d) == pytest.approx(float(straight), rel=1e-4)
 
 
 def test_a_network_of_streams_only_is_refused():

@@ -365,6 +365,25 @@ def test_of_a_batch_in_parts_the_first_is_scored(estimator, monkeypatch):
     assert ends == [*range(4, 25, 2)]
 
 
+def test_norms_that_see_other_processes_images_are_no_damage():
+    """What nobody reads is dropped: only the statistics differ from those of this process."""
+    network = chain().train()
+    with torch.no_grad():
+        network[3].weight.zero_()
+        network[3].weight[:, 0] = 1  # all others are read with a weight of 0
+    watching = observer(network, theta=1.0, warmup_steps=0, draws_per_step=4)
+    watching.start(network, torch.optim.SGD(network.parameters(), 0.1))
+    norm = network[4]
+    norm.__dict__["forward"] = lambda x: nn.functional.batch_norm(
+        x, torch.ones(6), torch.full((6,), 2.0), norm.weight, norm.bias
+    )
+    search = watching.searches[0]
+    search.space = torch.arange(1, 8)
+    watching.before_step(0, 0, 6)
+    network(torch.randn(6, 3, 8, 8))
+    assert search.draws == 4 and search.damages.tolist() == [0] * 4
+
+
 def test_pruning_in_bf16_and_by_example():
     network = resnet()
     watching = observer(network, reduction="example", theta=0.5)

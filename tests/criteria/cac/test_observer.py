@@ -175,6 +175,33 @@ def test_a_batch_in_parts_has_the_gates_and_estimates_of_the_whole(estimator, sc
         torch.testing.assert_close(parts, found[0], rtol=1e-4, atol=1e-5)
 
 
+def test_estimates_are_the_same_where_float16_scales_the_loss():
+    found = []
+    for precision in ("float32", "fp16"):
+        network = mlp()
+        observer = cac(start=0.9, end=1.0).observer(work(network, both(), []))
+        phase = replace(PHASE, epochs=1, precision=precision)
+        stage = Stage(name="pruning", seed=7, device=CPU, observers=[observer])
+        train(network, data(), phase, stage)
+        found.append(observer.estimator.scores())
+    torch.testing.assert_close(found[1], found[0], rtol=0.05, atol=1e-4)
+    assert found[0][0].abs().max() > 0.005
+
+
+def test_a_step_that_float16_cannot_hold_is_no_estimate():
+    network = mlp().train()
+    observer = cac().observer(work(network, both(), []))
+    observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
+    for step, grows in enumerate((1.0, torch.inf, 1.0)):
+        observer.before_step(0, step, 16)
+        (network(torch.randn(16, 3, 8, 8)).sum() * 4 * grows).backward()
+        before = {name: value.clone() for name, value in observer.estimator.sums.items()}
+        labels = torch.zeros(16, dtype=torch.int64)
+        observer.after_backward(Moment(0, step, 6, labels, 16.0, scale=4.0))
+        same = [torch.equal(before[name], value) for name, value in observer.estimator.sums.items()]
+        assert all(same) == (grows == torch.inf)
+
+
 def test_a_channel_that_is_gone_stays_gone_and_floors_hold():
     network, rows = mlp(), []
     budget = option("budget", "uniform", Budget, keep=0.5)
