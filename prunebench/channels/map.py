@@ -252,5 +252,5 @@ def _columns(rows: list[Any]) -> tuple[Ids, Ids, Ids]:
 
 def as_array(ids: Tensor) -> Ids:
     """Returns label ids as a NumPy array."""
-    array: Ids = ids.reshape(-1).numpy()
+    array: Ids = ids.numpy().reshape(-1)
     return array

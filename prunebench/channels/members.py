@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 def named_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
     """Returns every module of `network` once, under its first name."""
-    found: list[tuple[str, nn.Module]] = []
-    seen: set[int] = set()
-    todo: list[tuple[str, nn.Module]] = [("", network)]
-    while todo:
-        name, module = todo.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        found.append((name, module))
-        if module._modules:
-            lead = f"{name}." if name else ""
-            inner = reversed(module._modules.items())
-            todo += [(lead + key, child) for key, child in inner if child is not None]
-    return found
+    found: dict[int, tuple[str, nn.Module]] = {}
+    _walk(network, "", found)
+    return list(found.values())
+
+
+def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
+    """Adds `module`, unless it is there, and all that it holds to `found`."""
+    if id(module) in found:
+        return
+    found[id(module)] = name, module
+    if module._modules:
+        lead = f"{name}." if name else ""
+        for key, child in module._modules.items():
+            if child is not None:
+                _walk(child, lead + key, found)
 
 
 def named_parameters(network: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -119,8 +119,9 @@ def _unused(model: nn.Module, labeller: Labeller) -> list[str]:
 
 def _weights(layer: nn.Module) -> list[nn.Parameter]:
     """Returns what the weight of `layer` is, or is computed from; not its bias."""
-    if "weight" in layer._parameters:
-        return [layer.get_parameter("weight")]
+    weight = layer._parameters.get("weight")
+    if weight is not None:
+        return [weight]
     return [own for name, own in layer.named_parameters() if name != "bias"]
 
 

@@ -31,8 +31,7 @@ from torch import Tensor, nn
 from prunebench.budgets.counts import best
 from prunebench.channels import ChannelMap, Plan, slim, trace
 from prunebench.contracts import Evidence
-from prunebench.criteria import Criterion
-from prunebench.options import option
+from prunebench.criteria.l1 import L1
 
 RATIO = 0.4
 HEADS = ("fc", "out", "aux")
@@ -124,7 +123,7 @@ def product(model: nn.Module, example: Tensor) -> nn.Module:
     """Traces, ranks by the criterion l1 and slims."""
     cmap = trace(model, example)
     facts = Evidence(model, cmap, cmap.groups, example, torch.zeros(1, dtype=torch.int64), 0)
-    ranks = option("criterion", "l1", Criterion).rank(facts)
+    ranks = L1().rank(facts)
     kept = {
         group.name: best(ranks[group.name].scores, max(1, group.size - int(RATIO * group.size)))
         for group in cmap.groups

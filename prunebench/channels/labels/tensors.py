@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
     def of(self, size: int) -> Row:
         """Returns a row of `size`, where one label may serve all."""
-        if len(self.ids) == size:
+        if self.ids.numel() == size:
             return self
         return Row(self.ids.expand(size), self.live.expand(size), self.plain)
 
@@ -94,4 +94,6 @@ def _alike(labels: Tensor, dim: int) -> bool:
 
 def along(vector: Tensor, dim: int, dims: int) -> Tensor:
     """Returns `vector` [n] as a tensor of `dims` dimensions, of size n on `dim` and 1 elsewhere."""
-    return vector.view([-1 if d == dim else 1 for d in range(dims)])
+    shape = [1] * dims
+    shape[dim] = -1
+    return vector.view(shape)

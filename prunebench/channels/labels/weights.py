@@ -116,8 +116,8 @@ def _room(
     ):
         return None
     sizes = [
-        (x.size(d + 2) + 2 * padding[d] - dilation[d] * (w.size(d + 2) - 1) - 1) // stride[d] + 1
-        for d in range(dims)
+        (size + 2 * p - d * (k - 1) - 1) // s + 1
+        for size, k, s, p, d in zip(x.shape[2:], w.shape[2:], *numbers, strict=True)
     ]
     if min(sizes) < 1 or w.size(0) % groups:
         return None

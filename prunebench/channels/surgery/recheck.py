@@ -182,8 +182,8 @@ class Recheck:
             raise MisplacedError("more tensors are made than in the dense network")
         ids = self.left(self.cmap.tape.made[self.made])
         self.made += 1
-        if len(ids) != count:
-            raise MisplacedError(f"{count} channels are made where {len(ids)} are left")
+        if ids.numel() != count:
+            raise MisplacedError(f"{count} channels are made where {ids.numel()} are left")
         return ids
 
     def tie(self, a: Tensor, b: Tensor) -> None:
@@ -192,7 +192,7 @@ class Recheck:
     def read(self, name: str, dim: int, ids: Tensor) -> None:
         """Checks that a weight meets the channels it was cut for."""
         want = self.cmap.tape.reads.get((name, dim))
-        if want is None or len(self.left(want)) != len(ids):
+        if want is None or self.left(want).numel() != ids.numel():
             raise MisplacedError(f"{name} meets other channels")
 
     def elsewhere(self, dim: int) -> bool:

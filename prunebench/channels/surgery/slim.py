@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -205,28 +207,27 @@ def _compute_weights(module: nn.Module) -> None:
 
 def _fit_attributes(module: nn.Module) -> None:
     """Makes the numbers that a module states about itself agree with its weights."""
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
-        turned = module.transposed
-        rows, columns = module.weight.shape[:2]
-        if turned:
+        rows, columns = weight.shape[:2]
+        if module.transposed:
             module.in_channels, module.out_channels = rows, columns * module.groups
         else:
             module.in_channels, module.out_channels = columns * module.groups, rows
     elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
+        module.out_features, module.in_features = weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         vector = weight if weight is not None else module.running_mean
         if vector is not None:
             module.num_features = len(vector)
     elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
-        module.normalized_shape = tuple(module.weight.shape)
+        module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.GroupNorm):
-        module.num_channels = len(module.weight)
+        module.num_channels = len(weight)
     elif isinstance(module, nn.RNNBase):
         module.input_size = module.all_weights[0][0].size(1)
     elif isinstance(module, nn.PReLU):
-        module.num_parameters = len(module.weight)
+        module.num_parameters = len(weight)
 
 
 def _fit_groups(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
