@@ -288,6 +288,21 @@ def test_mistakes_are_one_line(run, words, said, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("slim*"))
 
 
+@pytest.mark.parametrize(
+    ("first", "second"), [("python", "safetensors"), ("safetensors", "python")]
+)
+def test_an_export_does_not_replace_the_weights_of_another(run, first, second, tmp_path, capsys):
+    slim = {name: str(tmp_path / f"slim{ENDING[name]}") for name in (first, second)}
+    rest = ["--latency", "none"]
+    for _ in range(2):  # its own it may replace
+        assert verb.main([str(run), "--format", first, "-o", slim[first], *rest]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        cli.answer(["export", str(run), "--format", second, "-o", slim[second], *rest])
+    assert stopped.value.code == 2
+    assert "both keep their weights in slim.safetensors" in capsys.readouterr().err
+    assert checked(capsys, slim[first])[0] == 0
+
+
 def test_files_that_are_exported_already_and_certificates_are_known(exported, capsys):
     with pytest.raises(SystemExit):
         cli.answer(["export", str(exported / "onnx.onnx")])
