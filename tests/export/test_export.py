@@ -20,7 +20,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import slimmed
 from prunebench.cli import export as verb
 from prunebench.datasets import DatasetSpec
-from prunebench.errors import CheckpointError
+from prunebench.errors import CheckpointError, ConfigError
 from prunebench.export.draft import draft_folder
 from prunebench.interruption import START_AGAIN
 from prunebench.measure import engines, macs, params
@@ -286,6 +286,30 @@ def test_mistakes_are_one_line(run, words, said, tmp_path, monkeypatch, capsys):
     assert stopped.value.code == 2
     assert said in err and err.count("\n") == 1
     assert not list(tmp_path.glob("slim*"))
+
+
+class Decides(torch.nn.Module):
+    """Answers by what a tensor holds, which no ONNX file does."""
+
+    def forward(self, images):
+        return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+
+class Decomposes(torch.nn.Module):
+    """Calls an operation that ONNX has not."""
+
+    def forward(self, images):
+        return torch.linalg.eigvals(images).real.mean(1)
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [(Decides(), "data-dependent expression"), (Decomposes(), "No ONNX function found for .*eig")],
+)
+def test_it_says_what_onnx_cannot_express(network, why):
+    with pytest.raises(ConfigError, match=f"cannot be expressed in ONNX: .*{why}") as told:
+        engines.onnx_bytes(network.eval(), torch.randn(2, 1, 8, 8))
+    assert "\n" not in str(told.value) and "\x1b" not in str(told.value)
 
 
 @pytest.mark.parametrize(
