@@ -32,6 +32,8 @@ def followable(model: nn.Module) -> nn.Module:
     require_followable(model)
     network = plain(model)
     for name, weight in network.named_parameters():
+        if weight.is_meta:
+            raise PruningError(f"{name} is on the device meta, without numbers; load weights first")
         if weight.is_floating_point() and not bool(weight.isfinite().all()):
             raise PruningError(f"{name} has values that are not finite; has training diverged?")
     return network

@@ -81,6 +81,7 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
         "safetensors hold weights alone, and normalise nothing; leave --normalise out (the "
         "metadata say what the network expects), or choose another format",
     )
+    _leave_alone_others(wanted.file)
     kind, network, normalisation = format_of(wanted.format), source.network, source.normalisation
     if wanted.normalise:
         require(
@@ -108,6 +109,20 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
             os.replace(path, folder / path.name)
     write_bytes(certificates.beside(wanted.file), certificates.written(made).encode())
     return made
+
+
+def _leave_alone_others(file: Path) -> None:
+    """Raises ConfigError where `file` would replace the weights of another export.
+
+    Those of the format python are a .safetensors file, which that format may have written, too.
+    """
+    counterpart = {".py": ".safetensors", ".safetensors": ".py"}
+    other = file.with_suffix(counterpart.get(file.suffix, file.suffix))
+    require(
+        other == file or not certificates.beside(other).exists(),
+        f"-o {file}: {other} was exported there, and both keep their weights in "
+        f"{file.with_suffix('.safetensors').name}; choose another name",
+    )
 
 
 def compared(

@@ -66,7 +66,10 @@ def _onnx_program(network: nn.Module, example: Tensor) -> Any:
                 verbose=False,
             )
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
+        first: BaseException = error  # torch's own says which of its steps it was, and no reason
+        while first.__cause__ is not None:
+            first = first.__cause__
+        why = str(first).strip().partition("\n")[0]
         raise ConfigError(f"the network cannot be expressed in ONNX: {why}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):

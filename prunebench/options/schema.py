@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.errors import ConfigError, require, unknown, wrong_type
+from prunebench.options.patterns import as_names
 
 Part = TypeVar("Part")
 
@@ -68,6 +69,7 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
         ConfigError: one of them, the first of which is told, is not of its field's type.
     """
     hints = hints_of(schema)
+    values = {key: as_names(f"{name}.{key}", value, hints[key]) for key, value in values.items()}
     together = merged(values, schema)  # one by one takes long, and tells only which it was
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value

@@ -20,6 +20,7 @@ from prunebench.analysis.dead_channels import misfit
 from prunebench.analysis.norm_wiring import wiring
 from prunebench.channels import trace
 from prunebench.contracts import Moment, RepeatingObserver
+from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
 
 #: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default
@@ -90,7 +91,11 @@ class Sparsity(RepeatingObserver):
         self.hinges: list[Hinge] = []  # of these, what is pushed: all or none
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Finds the norms."""
+        """Finds the norms.
+
+        Raises:
+            TrainingError: there are none that the penalties could push.
+        """
         read = self.phase.gamma_l1 > 0 and self.phase.l1_on == "read"
         if read or self.phase.gamma_hinge > 0:
             device = next(network.parameters()).device
@@ -105,6 +110,13 @@ class Sparsity(RepeatingObserver):
                 for module in (norms if read else network.modules())
                 if isinstance(module, _BatchNorm) and module.affine and module.weight.requires_grad
             ]
+        asked = {"gamma_l1": self.scales, "gamma_hinge": self.hinges}
+        for name, found in asked.items():
+            if getattr(self.phase, name) > 0 and not found:
+                raise TrainingError(
+                    f"{name} pushes scales of batch norms, and this network has none that it "
+                    f"could; set {name}=0 in this phase of the recipe"
+                )
 
     def after_backward(self, moment: Moment) -> None:
         """Adds the penalties' gradients to those of the loss."""

@@ -22,6 +22,7 @@ from prunebench.records.measurement import LatencyTarget as LatencyTarget
 from prunebench.records.measurement import Measurement as Measurement
 from prunebench.records.measurement import Score as Score
 from prunebench.records.measurement import Verification as Verification
+from prunebench.records.measurement import require_share
 
 #: version of the records' layout; raised whenever a field changes its name or meaning
 SCHEMA = 1
@@ -108,6 +109,10 @@ class SensitivityPoint:
     macs: int
     correct: int
     seen: int
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_share(self.correct, self.seen)
 
     @property
     def accuracy(self) -> float:

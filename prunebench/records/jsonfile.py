@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prunebench.errors import DataError
+from prunebench.errors import ConfigError, DataError
 
 
 def digest(values: object) -> str:
@@ -101,12 +101,14 @@ def _decode_record(hint: Any, value: Any, source: str, where: str) -> Any:
     for problem in _mismatches(hint, value):
         raise DataError(f"{source}: {where + '.' if where else ''}{problem}")
     hints = _hints(hint)
-    return hint(
-        **{
-            name: decode(hints[name], item, source, f"{where}.{name}" if where else name)
-            for name, item in value.items()
-        }
-    )
+    fields = {
+        name: decode(hints[name], item, source, f"{where}.{name}" if where else name)
+        for name, item in value.items()
+    }
+    try:
+        return hint(**fields)
+    except ConfigError as error:  # numbers that nothing can have counted
+        raise DataError(f"{source}: {where + ': ' if where else ''}{error}") from error
 
 
 @functools.cache

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean, pstdev
 
+from prunebench.errors import require
 from prunebench.records.widths import advice
 
 #: what accuracies are where nothing else is said
 TOP1 = "top-1"
 #: interquartile range over median above which a latency says more of the machine than of the net
 BUSY = 0.2
+#: above any count; what a record holds beyond is no number that floats can divide
+MOST = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,10 @@ class Score:
     seen: int
     loss: float | None
     metric: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require_share(self.correct, self.seen)
 
     @property
     def key(self) -> str:
@@ -53,6 +61,12 @@ class Score:
         return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.seen
 
 
+def require_share(correct: int, seen: int) -> None:
+    """Raises ConfigError unless `correct` of `seen` is a share of something."""
+    require(0 <= correct <= seen, f"correct must lie in [0, seen={seen}], got {correct}")
+    require(0 < seen < MOST, f"seen must be positive, got {seen}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verification:
     """How a network told whether pairs of faces were of one person, fold by fold.
@@ -73,6 +87,12 @@ class Verification:
     far: float
     accepted: list[float]
     roc: list[list[float]]
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        require(len(self.correct) == len(self.pairs) > 0, "correct and pairs must be of each fold")
+        for correct, seen in zip(self.correct, self.pairs, strict=True):
+            require_share(correct, seen)
 
     @property
     def accuracies(self) -> list[float]:
@@ -107,6 +127,11 @@ class Latency:
     median_ms: float
     iqr_ms: float
 
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        ran = 0 < self.median_ms < inf
+        require(ran, f"median_ms must be positive, got {self.median_ms}")
+
     @property
     def busy(self) -> bool:
         """Whether it says more of the machine than of the network."""
@@ -136,6 +161,12 @@ class Measurement:
     val: Score | None
     latency: list[Latency]
     verification: dict[str, Verification] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        for name in ("params", "macs", "size_bytes"):
+            count = getattr(self, name)
+            require(0 <= count < MOST, f"{name} must be a count, got {str(count)[:20]}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from prunebench.checkpoints.foreign import load_head, load_weights
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.datasets import Data
-from prunebench.errors import ConfigError
+from prunebench.errors import ConfigError, require
 from prunebench.locks import Timeout, locked
 from prunebench.models import rationed
 from prunebench.records import write_json
@@ -61,10 +61,19 @@ def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
 
 
 def scale_norms(network: nn.Module, scale: float) -> None:
-    """Sets the scales of all batch norms of `network`, in place."""
-    for module in network.modules():
-        if isinstance(module, _BatchNorm) and module.affine:
-            nn.init.constant_(module.weight, scale)
+    """Sets the scales of all batch norms of `network`, in place.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.affine]
+    require(
+        bool(norms),
+        f"baseline.norm_scale={scale} is for scales of batch norms, and this network has none; "
+        "set baseline.norm_scale=null",
+    )
+    for norm in norms:
+        nn.init.constant_(norm.weight, scale)
 
 
 def check_network(network: object, data: Data, *, embeds: bool = False) -> None:

@@ -13,10 +13,12 @@ from torch import Tensor, nn, optim
 from prunebench.channels import in_mode, trace
 from prunebench.config import Run
 from prunebench.datasets import Data
+from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.in_training import observer_of
 from prunebench.run.scored import scored_only
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
 from prunebench.run.timing import LATENCY, timed
+from prunebench.training.optim import build_optimizer
 
 #: training images that criterion and repair are tried with
 IMAGES = 4
@@ -37,6 +39,7 @@ def rehearse(
     Raises:
         PrunebenchError: criterion, budget, schedule or repair cannot serve this network: a pattern
             matches no group, a budget is out of reach, a layer lacks the norm that is asked for.
+            Or a phase of the recipe asks for parameters or norms that it has not.
     """
     with in_mode(network):
         if not run.schedule.trains:
@@ -47,6 +50,7 @@ def rehearse(
         run = replace(run, budget=timed(budget, network, cmap, example, store, note))
         names = [group.name for group in run.budget.select(cmap)]
         steps = run.schedule.steps(names)
+        _try_phases(run, network, data.shape, max(step.epochs for step in steps))
         if run.schedule.trains:
             observer, _ = observer_of(run, cmap, data, example.device, _ignore)
             copied = deepcopy(network)
@@ -58,6 +62,17 @@ def rehearse(
         sample = draw_sample(run, data, example.device, images)
         step = replace(steps[0], groups=tuple(names), share=1.0)
         cut(network, method, step, dense_counts(cmap), sample=sample, example=example)
+
+
+def _try_phases(run: Run, network: nn.Module, shape: tuple[int, int, int], between: int) -> None:
+    """Lets each phase that will train look for its parameters and norms; `between` is in epochs."""
+    recipe = run.recipe
+    phases = [recipe.baseline, recipe.finetune, replace(recipe.between, epochs=between)]
+    for phase in [*phases, recipe.pruning] if run.schedule.trains else phases:
+        if phase.epochs and not run.model.embeds:  # whose heads have parameters, too
+            optimizer = build_optimizer(network, phase)
+            if phase.penalised:
+                Sparsity(phase, shape).start(network, optimizer)
 
 
 def _ignore(row: Mapping[str, Any]) -> None:

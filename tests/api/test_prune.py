@@ -139,6 +139,12 @@ def test_weights_that_are_no_numbers_are_blamed_first() -> None:
         prunebench.prune(model, torch.randn(IMAGE))
 
 
+def test_a_network_without_numbers_is_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).to("meta")
+    with pytest.raises(PruningError, match="0.weight is on the device meta, without numbers"):
+        prunebench.prune(network, torch.zeros(1, 3, 8, 8, device="meta"), macs=0.5)
+
+
 class Residual(nn.Module):
     """All of its channels are added up."""
 

@@ -25,6 +25,8 @@ TORCH_FREE = [
     (["budget.exclude=conv1"], ["must be a list of texts, such as budget.exclude=[conv1]; got"]),
     (["budget.exclude=[[conv1]]"], ["must be a list of texts", "got [['conv1']]"]),
     (["budget.exclude={conv1:1}"], ["budget.exclude holds a list: budget.exclude=[...]"]),
+    (["budget.exclude=[1.10]"], ["1.1 was read as a number", 'budget.exclude=["1.1"]\'']),
+    (["budget=per_layer", "budget.keep={1.10: 0.5}"], ["1.1 was read as a number", "star, 1.1*"]),
     (["recipe.finetune=[1]"], ["recipe.finetune holds keys and values"]),
     (["dataset.mean=[a]"], ["dataset.mean must be a list of numbers, such as dataset.mean=[0.5]"]),
     (["budget=per_layer", "budget.keep=0.25"], ["names with numbers", "keep={conv1:0.25}; got"]),

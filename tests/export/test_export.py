@@ -20,7 +20,7 @@ from prunebench.channels import Plan, slim, trace
 from prunebench.checkpoints import slimmed
 from prunebench.cli import export as verb
 from prunebench.datasets import DatasetSpec
-from prunebench.errors import CheckpointError
+from prunebench.errors import CheckpointError, ConfigError
 from prunebench.export.draft import draft_folder
 from prunebench.interruption import START_AGAIN
 from prunebench.measure import engines, macs, params
@@ -287,6 +287,45 @@ def test_mistakes_are_one_line(run, words, said, tmp_path, monkeypatch, capsys):
     assert stopped.value.code == 2
     assert said in err and err.count("\n") == 1
     assert not list(tmp_path.glob("slim*"))
+
+
+class Decides(torch.nn.Module):
+    """Answers by what a tensor holds, which no ONNX file does."""
+
+    def forward(self, images):
+        return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+
+class Decomposes(torch.nn.Module):
+    """Calls an operation that ONNX has not."""
+
+    def forward(self, images):
+        return torch.linalg.eigvals(images).real.mean(1)
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [(Decides(), "data-dependent expression"), (Decomposes(), "No ONNX function found for .*eig")],
+)
+def test_it_says_what_onnx_cannot_express(network, why):
+    with pytest.raises(ConfigError, match=f"cannot be expressed in ONNX: .*{why}") as told:
+        engines.onnx_bytes(network.eval(), torch.randn(2, 1, 8, 8))
+    assert "\n" not in str(told.value) and "\x1b" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("python", "safetensors"), ("safetensors", "python")]
+)
+def test_an_export_does_not_replace_the_weights_of_another(run, first, second, tmp_path, capsys):
+    slim = {name: str(tmp_path / f"slim{ENDING[name]}") for name in (first, second)}
+    rest = ["--latency", "none"]
+    for _ in range(2):  # its own it may replace
+        assert verb.main([str(run), "--format", first, "-o", slim[first], *rest]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        cli.answer(["export", str(run), "--format", second, "-o", slim[second], *rest])
+    assert stopped.value.code == 2
+    assert "both keep their weights in slim.safetensors" in capsys.readouterr().err
+    assert checked(capsys, slim[first])[0] == 0
 
 
 def test_files_that_are_exported_already_and_certificates_are_known(exported, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,27 @@ def test_missing_inner_field_is_named() -> None:
     values = json.loads(to_json(a_report()))
     del values["measurements"][0]["test"]["seen"]
     with pytest.raises(DataError, match=r"measurements\[0\]\.test\.seen is missing"):
+        from_json(Report, json.dumps(values), "r.json")
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "said"),
+    [
+        ("test", {"seen": 0, "correct": 0}, "seen must be positive, got 0"),
+        ("test", {"correct": 10**6}, r"correct must lie in \[0, seen=\d+\], got 1000000"),
+        ("test", {"correct": -1}, r"correct must lie in \[0, seen=\d+\], got -1"),
+        ("", {"macs": 10**400}, "macs must be a count, got 10000000000000000000"),
+        ("", {"params": -5}, "params must be a count, got -5"),
+        ("latency[0]", {"median_ms": 0}, "median_ms must be positive, got 0.0"),
+        ("latency[0]", {"median_ms": -1}, "median_ms must be positive, got -1.0"),
+    ],
+)
+def test_numbers_that_nothing_can_have_counted_are_refused(where, change, said) -> None:
+    values = json.loads(to_json(a_report()))
+    one = values["measurements"][0]
+    {"test": one["test"], "latency[0]": one["latency"][0], "": one}[where].update(change)
+    place = re.escape(f"measurements[0]{'.' + where if where else ''}: ")
+    with pytest.raises(DataError, match=f"^r.json: {place}{said}$"):
         from_json(Report, json.dumps(values), "r.json")
 
 

@@ -12,6 +12,7 @@ from prunebench.run.rehearsal import rehearse
 
 SMALL = ["dataset=digits", "dataset.size=16", "recipe=quick", "name=test"]
 LENET = [*SMALL, "dataset.size=28", "model=lenet5"]
+ONE = [*LENET, "criterion=l1", "budget=macs"]
 RESNET = [*SMALL, "model=resnet20", "model.width=0.25", "model.depth=14"]
 
 
@@ -42,6 +43,17 @@ def rehearsed(*overrides):
         ([*RESNET, "method=aofp", "budget.keep=0.001"], "at the least"),
         ([*RESNET, "method=cac", "recipe=quick"], "lower n_min"),
         ([*LENET, "criterion=l2", "budget=uniform", "schedule=soft", "budget.exclude=[a]"], "'a'"),
+        ([*ONE, "+recipe.finetune.decay_of={typo: 0.1}"], "no parameter is called 'typo'"),
+        (
+            [*ONE, "schedule=iterative", "+recipe.between.decay_of={typo: 0.1}"],
+            "no parameter is called 'typo'",
+        ),
+        ([*ONE, "recipe.baseline.gamma_l1=1e-4"], "gamma_l1 pushes scales of batch norms, and"),
+        (
+            [*ONE, "recipe.finetune.gamma_hinge=0.1", "recipe.finetune.hinge_share=0.5"],
+            "gamma_hinge pushes scales of batch norms",
+        ),
+        ([*ONE, "baseline.norm_scale=0.5"], "norm_scale=0.5 is for scales of batch norms, and"),
     ],
 )  # fmt: skip
 def test_it_is_told_at_once(overrides, says):
@@ -56,6 +68,8 @@ def test_it_is_told_at_once(overrides, says):
         [*RESNET, "method=thinet", "recipe=quick"],
         [*RESNET, "method=sfp", "recipe=quick"],
         [*RESNET, "method=aofp_quick", "recipe=quick"],
+        [*ONE, "+recipe.pruning.decay_of={typo: 0.1}"],  # which trains nothing
+        [*RESNET, "method=slimming", "recipe.baseline.epochs=1"],
         [*LENET, "criterion=oracle", "budget=macs", "schedule=iterative"],
         [*SMALL, "model=mobilenet_v1", "model.width=0.25", "method=probability", "recipe=quick"],
     ],
