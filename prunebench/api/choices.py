@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from glob import escape
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import nn
 
 from prunebench.budgets import Budget
@@ -104,6 +105,19 @@ def chosen_budget(
         )
     built: Budget = option("budget", name, Budget, **renamed)
     return built
+
+
+def own_numbers(value: Any) -> Any:
+    """Returns `value` with numbers of NumPy, such as its ranges yield, as Python's own."""
+    if isinstance(value, dict):
+        return {name: own_numbers(each) for name, each in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def require_count(name: str, value: object, least: int) -> None:
+    """Raises ConfigError unless the argument `name` is a whole number of at least `least`."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(whole, f"{name} must be {least}, {least + 1}, {least + 2} ...; got {value!r}")
 
 
 def spoken(made: object) -> str:

@@ -10,8 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from prunebench.channels.labels.tape import Call, Tape
-from prunebench.channels.labels.weights import owner
+from prunebench.channels.labels.tape import Call, Tape, owner
 from prunebench.channels.map import ChannelMap, Ids, as_array
 from prunebench.channels.members import named_modules, named_parameters, named_tensors
 from prunebench.channels.sites import Sites

@@ -105,8 +105,8 @@ class ChannelMap:
 
     Attributes:
         groups: in forward order.
-        frozen: module name -> reason, for every convolution and linear layer whose output
-            channels cannot be cut.
+        frozen: module name -> reason, for every layer with weights whose output channels cannot be
+            cut: convolutions, linear and recurrent ones, and those of operations that are unknown.
         frozen_groups: name -> reason, of groups that stay whole because of how the code of the
             network moves them.
         dims: (parameter or buffer, dimension) -> class number [size] over the whole network.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from prunebench.channels.labels.tape import Call, Tape
-from prunebench.channels.labels.weights import owner
+from prunebench.channels.labels.tape import Call, Tape, owner
 from prunebench.channels.map import ChannelGroup, Ids, Site
 
 

@@ -52,7 +52,9 @@ def read_arrays(path: Path) -> dict[str, Array]:
                 _check_size(file.zip, f"{key}.npy", sizes)
             arrays = {} if missing else {key: file[key] for key in KEYS}
     except UNREADABLE as error:
-        raise DataError(f"{path} is truncated, corrupt or no .npz file ({error})") from error
+        # NumPy's advice is to unpickle it, which would run its code
+        why = "it holds no numbers" if "pickle" in str(error) else error
+        raise DataError(f"{path} is truncated, corrupt or no .npz file ({why})") from error
     except TypeError as error:  # what a bare array says to `with`
         raise DataError(f"{path} is a single array; save {', '.join(KEYS)} in a .npz") from error
     if missing:

@@ -127,8 +127,8 @@ def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: 
     lines = (
         f"data: {images}",
         f"weights: {origin}",
-        f"params: {dense.params:,} -> {params:,} (-{1 - params / dense.params:.1%})",
-        f"MACs: {dense.macs:,} -> {macs:,} (-{1 - macs / dense.macs:.1%}); {CONVENTION}",
+        f"params: {dense.params:,} -> {params:,} ({params / dense.params - 1:+.1%})",
+        f"MACs: {dense.macs:,} -> {macs:,} ({macs / dense.macs - 1:+.1%}); {CONVENTION}",
         f"surgery: masked and slimmed network agree to {error:.1e} (relative)",
     )
     say(*lines)

@@ -3,6 +3,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,21 @@ def test_a_frozen_batch_norm_is_as_frozen_in_the_small_network() -> None:
         assert not network[1].training
 
 
+def test_numbers_may_be_numpys() -> None:
+    own_ones = {"steps": 2, "seed": 3, "floor": 2, "uniform": 0.75}
+    numpys = {
+        "steps": np.int64(2),
+        "seed": np.int32(3),
+        "floor": np.uint8(2),
+        "uniform": np.float64(0.75),
+    }
+    plans = [
+        prunebench.prune(own(), torch.randn(IMAGE), criterion="random", **given).plan  # type: ignore[arg-type]
+        for given in (own_ones, numpys)
+    ]
+    assert plans[0] == plans[1]
+
+
 def test_a_criterion_that_decides_needs_no_budget() -> None:
     torch.manual_seed(0)
     images = torch.randn(8, *IMAGE[1:]), torch.zeros(8, dtype=torch.int64)
@@ -117,6 +133,10 @@ MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"exclude": "layer*"}, r"^exclude: 'layer\*' matches no group; groups: 0, 3"),
     ({"steps": 0}, "steps must be 1, 2, 3"),
     ({"steps": True}, "steps must be 1, 2, 3"),
+    ({"seed": "a"}, "seed must be 0, 1, 2 ...; got 'a'"),
+    ({"seed": 1.5}, "seed must be 0, 1, 2 ...; got 1.5"),
+    ({"seed": -1}, "seed must be 0, 1, 2 ...; got -1"),
+    ({"budget": np.float32(0.5)}, "budget=0.5 does not say of what; say macs=0.5"),
     ({"between": print}, "between= is called between two steps"),
     ({"steps": 2, "between": lambda network: nn.Identity()}, "returned another network"),
     ({"steps": 2, "criterion": "foad", "images": torch.ones(2, 3, 32, 32)}, "choose steps=1, or a"),

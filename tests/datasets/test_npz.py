@@ -80,6 +80,12 @@ def test_a_truncated_file_is_named(tmp_path, keep):
         load(path)
 
 
+def test_a_file_of_text_is_not_to_be_unpickled(tmp_path):
+    (tmp_path / "own.npz").write_text("train_images, train_labels\n")
+    with pytest.raises(DataError, match=r"or no \.npz file \(it holds no numbers\)$"):
+        load(tmp_path / "own.npz")
+
+
 def test_a_flipped_bit_is_found(tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, **arrays())

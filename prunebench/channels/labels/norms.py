@@ -9,9 +9,9 @@ from torch import Tensor
 
 from prunebench.channels.labels.elementwise import unary
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tape import Call, Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tape import Call, Trail, leave_trail, note_place, owner, trail_of
 from prunebench.channels.labels.tensors import labels_of, put, row_of
-from prunebench.channels.labels.weights import bind, owner, refuse
+from prunebench.channels.labels.weights import bind, refuse
 
 
 def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:

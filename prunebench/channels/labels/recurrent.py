@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tape import Call
+from prunebench.channels.labels.tape import Call, owner
 from prunebench.channels.labels.tensors import Row
 from prunebench.channels.labels.unknown import unknown_function
-from prunebench.channels.labels.weights import owner
 from prunebench.channels.tensors import tensors_in
 
 #: the weights that read the input, forwards and backwards in time
@@ -29,6 +28,7 @@ def recurrent(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
         run.ids.freeze(run.labels(t) >> 1, f"the state of {run.stack[-1]}")
     for w in readers:
         _read(run, name, x, row, w)
+    run.tape.refused[owner(run.names[id(readers[0])])] = "its state is its own"
     others = [w for w in tensors_in(weights) if w.dim() == 2 and all(w is not r for r in readers)]
     run.tape.fixed_macs += x.shape[:-1].numel() * sum(w.numel() for w in others)  # once a step
     return first_step(run, name, func, args, kwargs)

@@ -95,6 +95,12 @@ def leave_trail(t: Tensor, trail: Trail | None) -> None:
     t._channel_trail = trail  # type: ignore[attr-defined]
 
 
+def owner(weight: str) -> str:
+    """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
+    outer, parametrized, _ = f".{weight}".partition(".parametrizations.")
+    return outer[1:] if parametrized else weight.rpartition(".")[0]
+
+
 def note_place(
     points: dict[str, Place], trail: Trail, place: Place, *, besides: Collection[str] = ()
 ) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, trail_of
+from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, owner, trail_of
 from prunebench.channels.labels.tensors import dead, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.weight_norm import WeightNorm
@@ -24,12 +24,6 @@ def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str,
 
 
 @lru_cache(maxsize=1 << 14)
-def owner(weight: str) -> str:
-    """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
-    outer, parametrized, _ = f".{weight}".partition(".parametrizations.")
-    return outer[1:] if parametrized else weight.rpartition(".")[0]
-
-
 def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of the input `x`, and settles the points of its producers."""
     place = run.place(name, x, takes=True)

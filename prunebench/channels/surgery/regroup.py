@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from prunebench.channels.example import Example, run_on
 from prunebench.channels.gather import GatherChannels
-from prunebench.channels.labels.tape import Call, Tape
-from prunebench.channels.labels.weights import owner
+from prunebench.channels.labels.tape import Call, Tape, owner
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
 from prunebench.channels.members import named_tensors
 from prunebench.channels.mode import in_mode

@@ -13,8 +13,7 @@ from torch.nn.utils.weight_norm import WeightNorm as HookedNorm
 
 from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
-from prunebench.channels.labels.tape import Call
-from prunebench.channels.labels.weights import owner
+from prunebench.channels.labels.tape import Call, owner
 from prunebench.channels.map import ChannelMap, as_array
 from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.plan import Plan

@@ -68,7 +68,8 @@ class Initial(nn.Module):
 
 
 def test_a_state_stays_whole(check_exact) -> None:
-    assert trace(Initial(), torch.randn(1, 3, 5)).frozen == {"start": "the state of rnn"}
+    told = {"start": "the state of rnn", "rnn": "its state is its own"}
+    assert trace(Initial(), torch.randn(1, 3, 5)).frozen == told
     check_exact(Initial(), (2, 3, 5), most_kept=0.95)
 
 
@@ -124,3 +125,24 @@ def test_the_state_of_a_cell_is_cut_with_its_gates(parts: str, check_exact) -> N
 def test_a_state_of_a_fixed_number_of_zeros_stays_whole(check_exact) -> None:
     frozen = trace(Video(zeros=True), torch.randn(1, 2, 3, 6, 6)).frozen
     assert "8 channels are made where" in frozen["cell.gates"]
+
+
+def test_all_that_keeps_its_width_is_told() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.a, self.rnn = nn.Embedding(9, 6), nn.Conv1d(6, 8, 1), nn.GRU(8, 5)
+            self.pairs = nn.Parameter(torch.randn(4, 5, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.a(self.words(x).transpose(1, 2))).permute(2, 0, 1)
+            x = self.rnn(x)[0][-1]
+            return nn.functional.bilinear(x, x, self.pairs)
+
+    cmap = trace(Words(), torch.zeros(2, 3, dtype=torch.int64))
+    assert [group.name for group in cmap.groups] == ["a"]
+    assert cmap.frozen == {
+        "words": "unknown operation embedding",
+        "rnn": "its state is its own",
+        "pairs": "unknown operation bilinear",
+    }
