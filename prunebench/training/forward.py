@@ -179,7 +179,7 @@ class _Watch(TorchFunctionMode):
         cast_to = torch.float32
         if torch.is_autocast_enabled(self.device):
             cast_to = torch.get_autocast_dtype(self.device)
-        if func == Tensor.add_ and args[1:] == (1,):
+        if func == Tensor.add_ and len(args) == 2 and type(args[1]) is int and args[1] == 1:
             self.counted[id(args[0])] += 1
         elif func is not functional.batch_norm and not (
             func in (functional.conv2d, functional.linear) and cast_to == self.half
