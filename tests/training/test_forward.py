@@ -9,6 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import spectral_norm
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision import models
 
 from prunebench.training.forward import Forward
 
@@ -86,6 +87,24 @@ def test_it_computes_what_the_network_does(half: torch.dtype | None) -> None:
             assert own_grad.dtype == torch.float32 and own_grad.stride() == grad.stride()
             assert torch.equal(own_grad, grad)
     assert plain.unused.weight.grad is None and plain.frozen.weight.grad is None
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v3_small"])
+def test_networks_of_others_compute_what_they_do(name: str) -> None:
+    made: list[dict[str, Any]] = []
+    for together in (False, True):
+        torch.manual_seed(0)
+        net = models.get_model(name, weights=None, num_classes=4).train()
+        call = Forward(net, torch.bfloat16) if together else net
+        for step in range(2):
+            torch.manual_seed(step)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = call(torch.randn(2, 3, 33, 33))
+            logits.float().square().sum().backward()
+        grads = {f"{name}.grad": p.grad for name, p in net.named_parameters()}
+        made.append({"logits": logits} | net.state_dict() | grads)
+    for name, value in made[0].items():
+        assert torch.equal(made[1][name], value), name
 
 
 class Own(nn.Module):
