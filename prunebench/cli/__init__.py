@@ -124,6 +124,7 @@ def checked(cfg: DictConfig) -> Run:
             and nobody typed, the message says so.
     """
     from prunebench.config import load
+    from prunebench.config.idle import idle
     from prunebench.config.presets import check_method, leave_out, setter
 
     hydra_config = HydraConfig.get()
@@ -137,7 +138,7 @@ def checked(cfg: DictConfig) -> Run:
     for line in leave_out(cfg, choices, where, typed):
         say(line)
     try:
-        return load(cfg, choices, files=True)
+        run = load(cfg, choices, files=True)
     except ConfigError as error:
         about = UNKNOWN.match(str(error))
         key = about[1] if about else ""
@@ -146,6 +147,9 @@ def checked(cfg: DictConfig) -> Run:
             raise
         group = key.partition(".")[0]
         raise ConfigError(f"{error}; {preset} sets it, for another {group}") from error
+    for line in idle(run, typed):
+        say(line)
+    return run
 
 
 def main() -> None:
