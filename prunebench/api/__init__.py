@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn, optim
 
-from prunebench.api.choices import chosen, limited, own_numbers, require_count, scorable
+from prunebench.api.choices import chosen, counted, limited, scorable
 from prunebench.api.images import followable, sample_of
 from prunebench.api.optimizer import Follower
 from prunebench.api.result import Slim, attach, require_room
@@ -68,13 +68,12 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         seed: for criteria that draw at random.
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """
-    keys, budget, steps, seed = (own_numbers(given) for given in (keys, budget, steps, seed))
     with in_python(criterion, repair, keys):
-        require_count("seed", seed, 0)
+        seed = counted("seed", seed, 0)
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
         network = followable(model)
         require_room(network)
-        rounds = Steps(steps, between, Follower(optimizer, network))
+        rounds = Steps(counted("steps", steps, 1), between, Follower(optimizer, network))
         with in_mode(network), untouched(network):
             cmap = trace(network, example)
             method = scorable(limited(method, cmap, scope, only, exclude), network, cmap, example)

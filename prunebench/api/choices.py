@@ -42,6 +42,7 @@ def chosen(
     Raises:
         ConfigError: an option or key is not known, or a value does not fit.
     """
+    budget, keys = own_numbers(budget), own_numbers(keys)
     ranking = chosen_criterion(criterion)
     made = _chosen("repair", repair, Repair)
     return Method(ranking, chosen_budget(ranking, budget, keys, arguments), made)
@@ -114,10 +115,16 @@ def own_numbers(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def require_count(name: str, value: object, least: int) -> None:
-    """Raises ConfigError unless the argument `name` is a whole number of at least `least`."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(whole, f"{name} must be {least}, {least + 1}, {least + 2} ...; got {value!r}")
+def counted(name: str, value: object, least: int) -> int:
+    """Returns the argument `name`, a whole number of at least `least`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    count = own_numbers(value)
+    if not isinstance(count, int) or isinstance(count, bool) or count < least:
+        raise ConfigError(f"{name} must be {least}, {least + 1}, {least + 2} ...; got {value!r}")
+    return count
 
 
 def spoken(made: object) -> str:
