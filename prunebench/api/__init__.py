@@ -69,7 +69,6 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """
     with in_python(criterion, repair, keys):
-        seed = counted("seed", seed, 0)
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
         network = followable(model)
         require_room(network)
