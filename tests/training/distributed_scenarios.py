@@ -74,7 +74,7 @@ def plain_network() -> nn.Module:
 def dropping_network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Dropout(0.3), nn.ReLU(),
+        nn.Dropout(0.3), nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4),
     )  # fmt: skip
 
@@ -148,7 +148,7 @@ def with_dropout_and_norms(folder: Path) -> dict[str, Any]:
             dropped.append(output == 0)
             means.append(inputs[0].detach().mean((0, 2, 3)))
 
-    network[2].register_forward_hook(watch)
+    network[0].register_forward_hook(watch)
     hinge = replace(PHASE, gamma_hinge=0.1, hinge_share=0.5)
     penalties = Sparsity(hinge, data().shape)
     done = train(network, data(), hinge, stage(observers=[penalties]))
