@@ -18,7 +18,7 @@ published it, other tools, plain PyTorch. Every ratio is of two figures of one r
 compare ratios, not seconds, between tables and machines. Each table has its command (`--out FILE`
 writes the figures as JSON), and this page by `python scripts/bench/page.py` from
 [the committed ones](../outputs/reference/benchmarks). Other work ran on the
-machine while the tables of commits 913a190, b9f74ca, e9c6b4e and e0c8df4 were made. A GPU could be
+machine while the tables of commits 913a190, b9f74ca and e0c8df4 were made. A GPU could be
 had for minutes: its tables are of one run each, and that of ResNet-56 was made by an earlier form
 of its script. A whole run there: [FOAD of VGG-16](../outputs/reference/foad_vgg16_full/table.md).
 """
