@@ -68,6 +68,21 @@ class Run:
     contents: dict[str, str]
     hidden: dict[str, Any]
 
+    def phases(self, *, pretrained: bool = False) -> set[str]:
+        """Returns the phases of the recipe that train something, those of no epochs among them.
+
+        Args:
+            pretrained: whether the model brings its weights along.
+        """
+        schedule, given = self.schedule, pretrained or self.baseline.checkpoint is not None
+        comes = {
+            "baseline": not given or schedule.redraws,
+            "between": schedule.pauses,
+            "pruning": schedule.trains,
+            "finetune": True,
+        }
+        return {name for name, does in comes.items() if does}
+
     @property
     def recorded(self) -> dict[str, Any]:
         """The configuration for files and trackers: what the environment gave stays unsaid."""

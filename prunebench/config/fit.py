@@ -21,13 +21,8 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
             "run.sensitivity is measured on validation images; set dataset.val_size",
         )
     images = len(data.train)
-    given = run.baseline.checkpoint is not None or run.model.pretrained(data.classes)
-    trained = {
-        "baseline": not given or run.schedule.redraws,
-        "pruning": run.schedule.trains,
-        "finetune": True,
-    }
-    for name in (name for name, happens in trained.items() if happens):
+    pretrained = run.model.pretrained(data.classes)
+    for name in sorted(run.phases(pretrained=pretrained)):
         phase = getattr(run.recipe, name)
         if phase.epochs and phase.batch_size > images:
             yield (
@@ -40,5 +35,6 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
                 f"{group}: asks for {asked.images_needed:,} training images; there are "
                 f"{images:,}, and all are taken"
             )
+    given = pretrained or run.baseline.checkpoint is not None
     if run.recipe.baseline.epochs == 0 and not given:
         yield "recipe.baseline.epochs=0: the network that is pruned is not trained"

@@ -7,6 +7,13 @@ from collections.abc import Iterator, Sequence
 from prunebench.config import Run
 from prunebench.recipes import Phase
 
+#: phase -> why nothing is trained in it
+NEVER = {
+    "baseline": "the baseline comes from baseline.checkpoint",
+    "pruning": "nothing is trained while channels go; see schedule=during_training and its like",
+    "between": "nothing is trained between two cuts; see schedule=layerwise and iterative",
+}
+
 
 def idle(run: Run, typed: Sequence[str]) -> Iterator[str]:
     """Yields a sentence for each setting of a phase that nothing reads.
@@ -20,22 +27,10 @@ def idle(run: Run, typed: Sequence[str]) -> Iterator[str]:
         group, _, key = word.partition("=")[0].partition(".")
         name, _, field = key.partition(".")
         if group == "recipe" and field:
-            why = _never_trained(run, name) or _unread(getattr(run.recipe, name), field)
+            never = NEVER[name] if name not in run.phases() else ""
+            why = never or _unread(getattr(run.recipe, name), field)
             if why:
                 yield f"{word} decides nothing: {why}"
-
-
-def _never_trained(run: Run, phase: str) -> str:
-    """Says why a phase never comes; "" where it may."""
-    if phase == "baseline" and run.baseline.checkpoint is not None and not run.schedule.redraws:
-        return "the baseline comes from baseline.checkpoint"
-    if phase == "pruning" and not run.schedule.trains:
-        return "nothing is trained while channels go; it is for schedule=during_training and soft"
-    if phase == "between" and not any(
-        vars(run.schedule).get(name) for name in ("epochs", "epochs_at")
-    ):
-        return "nothing is trained between two cuts; see schedule.epochs of layerwise and iterative"
-    return ""
 
 
 def _unread(phase: Phase, field: str) -> str:

@@ -50,7 +50,7 @@ def rehearse(
         run = replace(run, budget=timed(budget, network, cmap, example, store, note))
         names = [group.name for group in run.budget.select(cmap)]
         steps = run.schedule.steps(names)
-        _try_phases(run, network, data.shape, max(step.epochs for step in steps))
+        _try_phases(run, network, data)
         if run.schedule.trains:
             observer, _ = observer_of(run, cmap, data, example.device, _ignore)
             copied = deepcopy(network)
@@ -64,15 +64,15 @@ def rehearse(
         cut(network, method, step, dense_counts(cmap), sample=sample, example=example)
 
 
-def _try_phases(run: Run, network: nn.Module, shape: tuple[int, int, int], between: int) -> None:
-    """Lets each phase that will train look for its parameters and norms; `between` is in epochs."""
-    recipe = run.recipe
-    phases = [recipe.baseline, recipe.finetune, replace(recipe.between, epochs=between)]
-    for phase in [*phases, recipe.pruning] if run.schedule.trains else phases:
-        if phase.epochs and not run.model.embeds:  # whose heads have parameters, too
+def _try_phases(run: Run, network: nn.Module, data: Data) -> None:
+    """Lets each phase that will train look for its parameters and norms."""
+    for name in sorted(run.phases(pretrained=run.model.pretrained(data.classes))):
+        phase = getattr(run.recipe, name)
+        # `between` lasts as long as the schedule says; heads have parameters, too
+        if (phase.epochs or name == "between") and not run.model.embeds:
             optimizer = build_optimizer(network, phase)
             if phase.penalised:
-                Sparsity(phase, shape).start(network, optimizer)
+                Sparsity(phase, data.shape).start(network, optimizer)
 
 
 def _ignore(row: Mapping[str, Any]) -> None:

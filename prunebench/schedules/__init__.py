@@ -49,6 +49,11 @@ class Schedule(ABC):
     #: whether the slim network is trained from fresh weights, as ``recipe.baseline`` says
     redraws = False
 
+    @property
+    def pauses(self) -> bool:
+        """Whether ``recipe.between`` trains after some of the steps."""
+        return False
+
     @abstractmethod
     def steps(self, groups: Sequence[str]) -> list[Step]:
         """Returns the steps that prune `groups` (names, in forward order)."""

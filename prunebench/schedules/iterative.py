@@ -29,6 +29,11 @@ class Iterative(Schedule):
         require(self.rounds >= 2, f"rounds must be at least 2, got {self.rounds}")
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
 
+    @property
+    def pauses(self) -> bool:
+        """See `Schedule`."""
+        return self.epochs > 0
+
     def steps(self, groups: Sequence[str]) -> list[Step]:
         """Returns `rounds` steps over all groups."""
         return [

@@ -34,6 +34,11 @@ class Layerwise(Schedule):
         for pattern, epochs in (self.epochs_at or {}).items():
             require(epochs >= 0, f"epochs_at of '{pattern}' must not be negative, got {epochs}")
 
+    @property
+    def pauses(self) -> bool:
+        """See `Schedule`."""
+        return any((self.epochs, *(self.epochs_at or {}).values()))
+
     def steps(self, groups: Sequence[str]) -> list[Step]:
         """Returns one step per group.
 

@@ -69,6 +69,7 @@ def test_it_is_told_at_once(overrides, says):
         [*RESNET, "method=sfp", "recipe=quick"],
         [*RESNET, "method=aofp_quick", "recipe=quick"],
         [*ONE, "+recipe.pruning.decay_of={typo: 0.1}"],  # which trains nothing
+        [*ONE, "baseline.checkpoint=FILE", "recipe.baseline.gamma_l1=1e-4"],
         [*RESNET, "method=slimming", "recipe.baseline.epochs=1"],
         [*LENET, "criterion=oracle", "budget=macs", "schedule=iterative"],
         [*SMALL, "model=mobilenet_v1", "model.width=0.25", "method=probability", "recipe=quick"],
