@@ -104,7 +104,7 @@ def test_the_benchmarks_are_the_committed_figures(torch_free, tmp_path):
     assert done.returncode == 0, f"python scripts/bench/page.py is due: {done.stderr}"
     commands = re.findall(r"^`python (scripts/bench/\w+\.py)", page("benchmarks"), re.MULTILINE)
     assert {f"scripts/bench/{path.name}" for path in BENCH.glob("*.py")} > {*commands}
-    assert len(commands) == page("benchmarks").count("\n## ") > 5
+    assert len(commands) == page("benchmarks").count("\n### ") > 5
 
 
 @pytest.mark.parametrize("path", sorted(FIGURES.glob("*.json")), ids=lambda path: path.stem)

@@ -23,6 +23,29 @@ had for minutes: its tables are of one run each, and that of ResNet-56 was made 
 of its script. A whole run there: [FOAD of VGG-16](../outputs/reference/foad_vgg16_full/table.md).
 """
 
+#: heading -> the tables below it, by file
+TOPICS = {
+    "Training": [
+        "training_step",
+        "training_step_h200_vgg16",
+        "training_step_h200_resnet20",
+        "training_step_h200_resnet56",
+        "recorded_step_h200_vgg16",
+        "shared_gpu_h200",
+        "shared_gpu_h200_mps",
+        "allocator",
+    ],
+    "Training while channels go": [
+        "pruning_during_training",
+        "pruning_during_training_h200",
+        "aofp_half_batch",
+    ],
+    "Channels and surgery": ["surgery", "latency"],
+    "Criteria": ["foad_selection", "thinet_search", "oracle", "criteria", "memory"],
+    "Reading images": ["cifar_loader", "loader"],
+    "The command": ["start_up", "resume", "reports"],
+}
+
 
 def section(told: dict[str, Any]) -> str:
     """Returns a table with what it shows, and where it comes from."""
@@ -31,7 +54,7 @@ def section(told: dict[str, Any]) -> str:
     changed = " with changes" if of["dirty"] else ""
     place = f"{of['device']}, {of['threads']} {words}, torch {of['torch']}, Python {of['python']}"
     source = f"`{told['command']}`; {place}; commit {of['commit'][:7]}{changed}."
-    return f"\n## {told['title']}\n\n{told['about']}\n\n{markdown(told['rows'])}\n\n{source}\n"
+    return f"\n### {told['title']}\n\n{told['about']}\n\n{markdown(told['rows'])}\n\n{source}\n"
 
 
 def main() -> int:
@@ -39,8 +62,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
-    tables = [section(json.loads(path.read_text())) for path in sorted(FOUND.glob("*.json"))]
-    text = HEAD + "".join(tables)
+    found = {path.stem: json.loads(path.read_text()) for path in FOUND.glob("*.json")}
+    if homeless := found.keys() ^ {name for names in TOPICS.values() for name in names}:
+        parser.error(f"TOPICS and the committed files differ in {', '.join(sorted(homeless))}")
+    text = HEAD
+    for topic, names in TOPICS.items():
+        text += f"\n## {topic}\n" + "".join(section(found[name]) for name in names)
     if check:
         return int(not PAGE.is_file() or PAGE.read_text() != text)
     PAGE.write_text(text)
