@@ -42,10 +42,12 @@ class Weights(NamedTuple):
     Attributes:
         origin: where they came from.
         head: weights of the head it was trained with; None where none came along.
+        epochs: the row of metrics of each epoch of their training, as far as that is known.
     """
 
     origin: str
     head: Tensor | None = None
+    epochs: Sequence[Mapping[str, Any]] = ()
 
 
 def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
@@ -130,9 +132,8 @@ def obtain(
         return found
     rehearse()
     if not run.baseline.store:
-        result = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
-        network.load_state_dict(result["network"])
-        return Weights("trained in this run", result.get("head"))
+        done = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
+        return put(network, done, "trained in this run")
     folder = entry(run, network)
     with waiting_lock(folder, note, ledger.folder.parent):
         found = from_store(run, network)  # the job we waited for may have trained it
@@ -142,9 +143,15 @@ def obtain(
         write_json(folder / "identity.json", identity(run, network))
         begin(folder, {})  # whoever waits reads off whom for
         shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
-        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
-    network.load_state_dict(result["network"])
-    return Weights(f"trained, now in the baseline store ({folder.name})", result.get("head"))
+        done = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
+    return put(network, done, f"trained, now in the baseline store ({folder.name})")
+
+
+def put(network: nn.Module, done: Mapping[str, Any], origin: str) -> Weights:
+    """Puts the weights of a training that is `done` into `network`."""
+    trained = Trained.unpack(done)
+    network.load_state_dict(trained.last)
+    return Weights(origin, trained.head, trained.epochs)
 
 
 def given(run: Run, network: nn.Module, data: Data) -> Weights | None:
@@ -169,20 +176,11 @@ def from_store(run: Run, network: nn.Module) -> Weights | None:
     Raises:
         CheckpointError: the store's entry is damaged.
     """
-    stored = entry(run, network) / "stages" / "baseline.pt"
-    if run.baseline.store and stored.exists():
-        content = load(stored)
-        network.load_state_dict(content["network"])
-        return Weights(f"baseline store ({entry(run, network).name})", content.get("head"))
-    return None
-
-
-def curve(run: Run, network: nn.Module) -> Sequence[Mapping[str, Any]]:
-    """Returns the rows of metrics of the baseline that was trained, where the store has it."""
-    stored = entry(run, network) / "stages" / "baseline.pt"
+    folder = entry(run, network)
+    stored = folder / "stages" / "baseline.pt"
     if not (run.baseline.store and stored.exists()):
-        return ()
-    return Trained.unpack(load(stored)).epochs
+        return None
+    return put(network, load(stored), f"baseline store ({folder.name})")
 
 
 def stored_as(run: Run, network: nn.Module, data: Data) -> str | None:

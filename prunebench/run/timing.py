@@ -207,24 +207,23 @@ def ceiling(budget: Timed, cmap: ChannelMap) -> str:
 
 
 def outcome(
-    budget: Budget, asked: Budget, network: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
+    budget: Budget, network: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
 ) -> LatencyTarget | None:
     """Returns what came of a budget in milliseconds, measured now; None for other budgets.
 
     Args:
         budget: as `timed` made it.
-        asked: as it was before.
         network: slim.
         cmap: of the dense network.
         plan: what it keeps of that.
         example: an image [1, C, H, W].
     """
-    if not isinstance(budget, Timed) or not isinstance(asked, Latency):
+    if not isinstance(budget, Timed):
         return None
-    clock, here = Clock(asked.on, asked.batch, None), machine(asked.on)
+    clock, here = Clock(budget.on, budget.batch, None), machine(budget.on)
     return LatencyTarget(
-        on=asked.on,
-        batch=asked.batch,
+        on=budget.on,
+        batch=budget.batch,
         device=str(here["device"]),
         threads=torch.get_num_threads(),
         divisor=budget.divisor,
