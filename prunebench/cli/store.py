@@ -17,7 +17,7 @@ from prunebench.errors import CheckpointError, ConfigError, DataError, Parser
 from prunebench.locks import Timeout, locked
 from prunebench.records import REPORT
 from prunebench.records.below import below
-from prunebench.records.jsonfile import digest
+from prunebench.records.jsonfile import digest, read_object
 from prunebench.records.unfinished import LOCK, in_use
 from prunebench.sweeps.status import span
 
@@ -103,7 +103,7 @@ def entries(outputs: Path) -> list[Entry]:
         found.append(
             Entry(
                 folder=folder,
-                identity=_read(folder / IDENTITY),
+                identity=read_object(folder / IDENTITY),
                 state="trained" if trained else "training" if in_use(folder) else "unfinished",
                 size=sum(path.stat().st_size for path in files),
                 age=time.time() - last,
@@ -178,16 +178,8 @@ def _agreed() -> bool:
 
 def _users(outputs: Path) -> Counter[str]:
     """Returns how many reports below `outputs` started from each entry."""
-    named = (_read(path).get("baseline") for path in below(outputs, REPORT))
+    named = (read_object(path).get("baseline") for path in below(outputs, REPORT))
     return Counter(str(name) for name in named if name)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -79,7 +79,7 @@ class Table:
         return [*dict.fromkeys(asides), *self.notes]
 
 
-def tabulate(rows: Sequence[Row], runs: Runs, title: Column = lambda row: "") -> list[Table]:
+def tabulate(rows: Sequence[Row], runs: Runs, title: Column) -> list[Table]:
     """Returns the wide table: a line per row, without columns that would be empty.
 
     Args:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from prunebench.datasets import Data
 from prunebench.records import write_json
+from prunebench.records.jsonfile import read_object
 from prunebench.run.folder import RunFolder
 from prunebench.tracking.progress import Progress
 
@@ -22,8 +21,7 @@ def watch(data: Data, folder: RunFolder, progress: Progress) -> None:
         progress: tells the user.
     """
     path = folder.path / DAMAGED
-    if path.is_file():
-        data.damaged.found.update(json.loads(path.read_text(encoding="utf-8")))
+    data.damaged.found.update(read_object(path))
 
     def tell(name: str, why: str) -> None:
         write_json(path, data.damaged.found)

@@ -9,7 +9,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from prunebench.tracking import Outcome, TrackedRun
@@ -47,12 +46,7 @@ class Mirror(TrackedRun):
         """Mirrors what the run ends with."""
         self._guard(lambda: self._conclude(outcome, self._rows), CLOSE_SECONDS)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Ends the run; also where something went wrong, else it would get the next one's rows."""
         close = partial(self._close, failed=kind is not None)
         if not self._guard(close, CLOSE_SECONDS, always=True):

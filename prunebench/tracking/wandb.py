@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,15 +124,10 @@ class WandbRun(Mirror):
         os.environ.update(places)
         super().__init__("wandb", self._open)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Finishes the run, with exit code 1 after an exception; says where an offline run lies."""
         try:
-            super().__exit__(kind, error, trace)
+            super().__exit__(kind, *rest)
         finally:
             for key, value in self._before.items():
                 if value is None:
