@@ -141,11 +141,7 @@ class Budget(ABC):
     ) -> dict[str, float] | None:
         """Returns the criterion's settings that `choose` takes for its plan; None where none are.
 
-        Args:
-            cmap: as for `choose`, likewise the others.
-            ranks: by group name.
-            dense: the unpruned network's counts.
-            share: how much of the way to go.
+        Arguments are those of `choose`.
         """
         return None
 

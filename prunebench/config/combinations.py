@@ -93,15 +93,7 @@ def check_faces(
     criterion: Criterion,
     recipe: Recipe,
 ) -> None:
-    """Raises ConfigError where a network that ends in an embedding meets what asks for logits.
-
-    Args:
-        choices: names of the options.
-        model: may end in an embedding.
-        dataset: may test pairs.
-        criterion: may read logits.
-        recipe: may train with a head.
-    """
+    """Raises ConfigError where a network that ends in an embedding meets what asks for logits."""
     names = {group: f"{group}={choices.get(group, '?')}" for group in FACES}
     require(
         model.embeds or not dataset.verifies,

@@ -81,12 +81,7 @@ class InMemory(DatasetSpec):
     def data(self, name: str, train: Arrays, test: Arrays, *, classes: int, note: str = "") -> Data:
         """Cuts the validation set from `train` and returns all three splits.
 
-        Args:
-            name: of the dataset, as reports show it.
-            train: the whole training set.
-            test: passed on untouched.
-            classes: number of classes.
-            note: goes into ``Data.note``.
+        `test` is passed on untouched.
 
         Raises:
             DataError: the sizes or the number of channels do not fit the images.

@@ -81,10 +81,7 @@ def scale_norms(network: nn.Module, scale: float) -> None:
 def check_network(network: object, data: Data, *, embeds: bool = False) -> None:
     """Raises ConfigError unless `network` gives each image of `data` a number for every class.
 
-    Args:
-        network: what the model's `build` has returned.
-        data: what it was built for.
-        embeds: whether any other numbers will do.
+    One that `embeds` may give any other numbers.
     """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: build must return a torch.nn.Module, got {network!r:.60}")

@@ -15,10 +15,7 @@ DAMAGED = "damaged.json"
 def watch(data: Data, folder: RunFolder, progress: Progress) -> None:
     """Names each damaged image of `data` the first time it is met, also in ``damaged.json``.
 
-    Args:
-        data: the splits; those that were met before a kill count as met.
-        folder: of the run.
-        progress: tells the user.
+    Those that were met before a kill count as met.
     """
     path = folder.path / DAMAGED
     data.damaged.found.update(read_object(path))

@@ -162,10 +162,7 @@ def discard_refused(folder: RunFolder) -> bool:
 def failure_recorded(run: Run, folder: RunFolder, *, refusals: bool) -> Iterator[None]:
     """Writes ``failure.json`` if the body raises, and lets the exception go on.
 
-    Args:
-        run: what is done.
-        folder: where.
-        refusals: whether a run that is refused before it computed anything is a failure, too.
+    With `refusals` a run that is refused before it computed anything is a failure, too.
     """
     try:
         yield

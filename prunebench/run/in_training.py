@@ -44,10 +44,7 @@ def prune_while_training(
 ) -> tuple[nn.Module, Decided]:
     """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
 
-    Args:
-        context: with a schedule that trains.
-        dense: the trained baseline; left unchanged.
-        cmap: its channel map.
+    `dense`, the trained baseline that was traced as `cmap`, is left unchanged.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.

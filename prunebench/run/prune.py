@@ -111,21 +111,14 @@ def take(
 ) -> Cut:
     """Returns what `step` makes of `network`, computed now or before a kill.
 
-    Args:
-        context: of the run.
-        step: of its schedule.
-        network: as pruned so far; left unchanged.
-        cmap: of the dense network.
-        decided: where a training has made the plan already.
-        earlier: group name -> scores of the classes left by the step before.
+    `network`, as pruned so far, is left unchanged. `decided` is there where a training has made the
+    plan; `earlier` has the scores of what the step before left.
     """
     name = f"prune-{step.name}"
     counts = dense_counts(cmap)
-
-    def make() -> Cut:
-        return compute(context, step, network, counts, decided, earlier)
-
-    done = context.ledger.do(name, lambda _: pack(make()))
+    done = context.ledger.do(
+        name, lambda _: pack(compute(context, step, network, counts, decided, earlier))
+    )
     made = unpack(done, network, context.example)
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
@@ -204,13 +197,7 @@ def pack(made: Cut) -> dict[str, Any]:
 
 
 def unpack(done: Mapping[str, Any], before: nn.Module, example: Tensor) -> Cut:
-    """Returns what `pack` packed.
-
-    Args:
-        done: the packed cut.
-        before: the network that was cut.
-        example: input to trace it with.
-    """
+    """Returns what `pack` packed of a cut in the network `before`."""
     plan = Plan.from_json(done["plan"])
     network = slim_by((plan,), before, example)
     add_position_biases_as_in(network, done["network"])

@@ -32,13 +32,7 @@ class Ready(NamedTuple):
 
 
 def ready(run: Run, network: nn.Module, example: Tensor, note: Callable[[str], None]) -> Ready:
-    """Returns what `run` begins to cut.
-
-    Args:
-        run: as it was asked for.
-        network: dense, in eval mode; left unchanged.
-        example: an image to trace it with.
-        note: tells the user.
+    """Returns what `run` begins to cut of `network`, which is left unchanged, in eval mode.
 
     Raises:
         PruningError: the criterion scores no group, or a time cannot be reached.

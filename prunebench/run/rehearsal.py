@@ -25,12 +25,8 @@ def rehearse(
 ) -> None:
     """Prunes a network that is yet to be trained, all groups at once, and forgets what came of it.
 
-    Args:
-        run: what is to be done.
-        data: its splits; training images alone are looked at.
-        network: with initial weights; left unchanged.
-        example: input to trace and verify with.
-        note: tells the user.
+    `network`, with initial weights, is left unchanged; of `data` training images alone are looked
+    at.
 
     Raises:
         PrunebenchError: criterion, budget, schedule or repair cannot serve this network: a pattern

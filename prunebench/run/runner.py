@@ -181,10 +181,7 @@ def finetune(
 ) -> list[records.Measurement]:
     """Fine-tunes the slim network, saves it, and measures its last and its best-val weights.
 
-    Args:
-        context: of the run.
-        pruned: has the network.
-        before: what was measured last. Without epochs, and trainings before, that is still so.
+    Without epochs, and trainings before, what was measured `before` is still so.
     """
     run, network, data = context.run, pruned.network, context.data
     done = context.trained(network, run.recipe.finetune, FINETUNE, run.schedule.tail())

@@ -109,10 +109,7 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
 def train_along(run: Run, device: torch.device, data: Data | None = None) -> None:
     """Takes part in the trainings that process 0 asks for, until there are no more.
 
-    Args:
-        run: what is done.
-        device: of this process.
-        data: the splits; None reads them for the first training, when process 0 has.
+    Without `data` the splits are read for the first training, when process 0 has.
     """
     while (asked := distributed.next_training()) is not None:
         images = data = data or run.dataset.load()

@@ -24,12 +24,7 @@ class Mirror(TrackedRun):
     """Hands curves and outcome to a program; what goes wrong is said once, and ends it."""
 
     def __init__(self, program: str, open_run: Callable[[], None]) -> None:
-        """Opens the run.
-
-        Args:
-            program: its name, in messages.
-            open_run: opens it there.
-        """
+        """Opens the run by `open_run`; messages call it `program`."""
         self._program = program
         self._curves = Curves()
         self._rows = 0

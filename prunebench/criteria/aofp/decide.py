@@ -71,10 +71,11 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
         search.confirm(chosen[:room])
     elif passed and room > 0:
         search.remove(chosen[:room])
-    elif room > 0 and len(chosen) > 1 and settings.estimator == "gram":
-        search.confirm(chosen[: len(chosen) // 2])  # without draws: the first half of what failed
     elif room > 0 and len(chosen) > 1:
-        search.narrow(chosen)  # goes on with the better half
+        if settings.estimator == "gram":  # which draws nothing
+            search.confirm(chosen[: len(chosen) // 2])
+        else:
+            search.narrow(chosen)
     else:
         search.fails += 1
         search.restart()

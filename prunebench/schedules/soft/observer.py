@@ -61,7 +61,8 @@ class SoftObserver(PruningObserver, RepeatingObserver):
             PruningError: criterion or budget cannot serve this network, or filters are computed.
         """
         self.network = network
-        for site in (site for group in self.groups for site in group.producers):
+        sites = [site for group in self.groups for site in group.producers]
+        for site in sites:
             if site.normed is not None:
                 raise PruningError(
                     f"schedule=soft zeroes filters, and those of {site.module} are computed by a "
@@ -69,7 +70,6 @@ class SoftObserver(PruningObserver, RepeatingObserver):
                     "(torch.nn.utils.parametrize.remove_parametrizations), or choose another "
                     "schedule"
                 )
-        sites = [site for group in self.groups for site in group.producers]
         weights = [network.get_parameter(site.name) for site in sites]
         self.zeroed = {
             weight: torch.zeros_like(weight, dtype=torch.bool)
