@@ -94,7 +94,8 @@ def entries(outputs: Path) -> list[Entry]:
     store = outputs / "baselines"
     if not store.is_dir():
         raise DataError(f"no baselines in {store}; --outputs FOLDER names your run.outputs")
-    users = _users(outputs)
+    named = (read_object(path).get("baseline") for path in below(outputs, REPORT))
+    users = Counter(str(name) for name in named if name)
     found = []
     for folder in sorted(path for path in store.iterdir() if path.is_dir()):
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -174,12 +175,6 @@ def _agreed() -> bool:
     sys.stdout.write("remove them? [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _users(outputs: Path) -> Counter[str]:
-    """Returns how many reports below `outputs` started from each entry."""
-    named = (read_object(path).get("baseline") for path in below(outputs, REPORT))
-    return Counter(str(name) for name in named if name)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,7 +57,8 @@ def rich_text(tables: Sequence[Table], *, to_file: bool = False, label: int = LA
             for name, cells in zip(names, table.rows, strict=True):
                 drawn.add_row(*map(Text, [name, *cells[1:]]))
             console.print(drawn)
-        for note in [*_left_out(tables, shown, width), *_lines(shown)]:
+        notes = dict.fromkeys(line for table in shown for line in table.lines)
+        for note in [*_left_out(tables, shown, width), *notes]:
             console.print(Text(note, style="dim"))
     return capture.get()
 
@@ -95,10 +96,6 @@ def _left_out(tables: Sequence[Table], shown: Sequence[Table], width: int) -> li
         f"Left out, as {width} characters hold no more: {'; '.join(gone)} (--format markdown: all)."
     )
     return [text] if gone else []
-
-
-def _lines(tables: Sequence[Table]) -> list[str]:
-    return list(dict.fromkeys(line for table in tables for line in table.lines))
 
 
 def _width(table: Table, column: int) -> int:

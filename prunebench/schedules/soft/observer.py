@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -191,8 +190,7 @@ def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
     chosen = {group.name for group in work.groups}
     found: dict[str, ChannelGroup] = {}  # a layer may feed several streams, as option A's do
     for group in work.cmap.groups:
-        excluded = any(fnmatchcase(group.name, pattern) for pattern in budget.exclude)
-        if group.name in chosen or not group.residual or excluded:
+        if group.name in chosen or not group.residual or budget.excludes(group.name):
             continue
         for site in group.producers:
             if site.parameter == "weight":
