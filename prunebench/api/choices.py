@@ -15,9 +15,10 @@ from torch import nn
 from prunebench.budgets import Budget
 from prunebench.channels import ChannelMap, Example
 from prunebench.criteria import Criterion
-from prunebench.errors import ConfigError, PruningError, nearest, require
+from prunebench.errors import ConfigError, nearest, require
 from prunebench.options import option
 from prunebench.options.files import conf_dir, option_names, read_option
+from prunebench.options.patterns import require_matches
 from prunebench.repairs import Repair
 from prunebench.run.scored import scored_only
 from prunebench.run.step import Method
@@ -184,9 +185,7 @@ def limited(
     """
     budget, wanted = method.budget, listed(only)
     names = [group.name for group in cmap.groups]
-    for pattern in wanted:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise PruningError(f"only: '{pattern}' matches no group; groups: {', '.join(names)}")
+    require_matches("only", wanted, names)
     others = [
         escape(name)
         for name in names

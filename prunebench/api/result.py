@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import reduce
 from typing import Any, cast
 
@@ -186,8 +185,8 @@ def left_whole(cmap: ChannelMap, method: Method) -> dict[str, str]:
     whole = {name: f"{reason}" for name, reason in cmap.frozen.items()}
     for group in cmap.groups:
         if group.name not in chosen:
-            out = any(fnmatchcase(group.name, pattern) for pattern in budget.exclude)
             stream = 'it lies on a residual stream, which scope="all" prunes, too'
+            out = budget.excludes(group.name)
             whole[group.name] = "it is left out by only= or exclude=" if out else stream
     return whole
 

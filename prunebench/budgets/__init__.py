@@ -81,6 +81,10 @@ class Budget(ABC):
         share = self.floor_share if scored else 0.0
         return min(max(self.floor, math.ceil(share * size - 1e-9)), size)
 
+    def excludes(self, name: str) -> bool:
+        """Whether the group `name` is to be left alone."""
+        return any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
     def select(self, cmap: ChannelMap) -> tuple[ChannelGroup, ...]:
         """Returns the groups this budget may prune.
 
@@ -94,8 +98,7 @@ class Budget(ABC):
         chosen = tuple(
             group
             for group in cmap.groups
-            if not (self.scope == "inner" and group.residual)
-            and not any(fnmatchcase(group.name, pattern) for pattern in self.exclude)
+            if not (self.scope == "inner" and group.residual) and not self.excludes(group.name)
         )
         if not chosen:
             raise PruningError(self._nothing_left(cmap))
@@ -141,11 +144,7 @@ class Budget(ABC):
     ) -> dict[str, float] | None:
         """Returns the criterion's settings that `choose` takes for its plan; None where none are.
 
-        Args:
-            cmap: as for `choose`, likewise the others.
-            ranks: by group name.
-            dense: the unpruned network's counts.
-            share: how much of the way to go.
+        Arguments are those of `choose`.
         """
         return None
 

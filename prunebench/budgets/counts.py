@@ -51,11 +51,7 @@ def at_least(
 ) -> tuple[int, ...]:
     """Returns the classes `decided` of a group, filled up to floor and divisor by the best others.
 
-    Args:
-        budget: for its floor and divisor.
-        rank: of the group.
-        decided: classes that the criterion keeps, ascending.
-        dense: size of the group in the dense network.
+    `dense` is the size of the group in the dense network.
     """
     import torch
 
@@ -77,12 +73,6 @@ def require_effect(
     budget: Budget, cmap: ChannelMap, dense: Dense, keep: Mapping[str, float]
 ) -> None:
     """Refuses keep ratios that remove nothing from the dense network, though one is below 1.
-
-    Args:
-        budget: for its scope, floor and divisor.
-        cmap: of the network now, for the groups the budget may prune.
-        dense: counts of the unpruned network.
-        keep: group name -> keep ratio.
 
     Raises:
         PruningError: no group loses a channel.

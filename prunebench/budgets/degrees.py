@@ -11,7 +11,7 @@ from prunebench.budgets.search import largest_within
 if TYPE_CHECKING:
     from prunebench.budgets import Budget
     from prunebench.channels import Plan
-    from prunebench.contracts import Degrees, Dense, GroupRank
+    from prunebench.contracts import Dense, GroupRank
 
 #: steps of the bar between 0 and 1
 BARS = 10_000
@@ -37,7 +37,8 @@ def mildest(
         target: may not be exceeded.
         amount: what a plan amounts to.
     """
-    degrees = {name: _degrees(rank) for name, rank in ranks.items()}
+    # which `config` has seen to
+    degrees = {name: rank.degrees for name, rank in ranks.items() if rank.degrees is not None}
 
     def plan(level: int, bar: int) -> Plan:
         from prunebench.channels import Plan
@@ -61,9 +62,3 @@ def mildest(
         bar = 0
     first, second = next(iter(degrees.values())).names
     return plan(level, bar), {first: level, second: bar / BARS}
-
-
-def _degrees(rank: GroupRank) -> Degrees:
-    """Returns the family of a rank, which `config` has seen to."""
-    assert rank.degrees is not None
-    return rank.degrees

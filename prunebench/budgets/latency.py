@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prunebench.budgets import Budget
@@ -78,14 +78,7 @@ class Latency(Budget):
                 f"budget.keep={self.keep:g} ms exceeds the {times.dense / 1e3:.3g} ms of the dense "
                 f"network ({self.on}, batch {self.batch})"
             )
-        shared = {f.name: getattr(self, f.name) for f in fields(Budget)}
-        return Timed(
-            **{**shared, "divisor": self.divisor or 1},
-            keep=keep,
-            allocation=self.allocation,
-            floor_share=self.floor_share,
-            times=times,
-        )
+        return Timed(**{**vars(self), "keep": keep, "divisor": self.divisor or 1}, times=times)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +86,12 @@ class Timed(Target):
     """The target once the machine is known: `Latency` becomes this, no option does.
 
     Attributes:
+        on, batch: as in `Latency`.
         times: of the dense network's layers.
     """
 
+    on: str
+    batch: int
     times: LayerTimes
 
     unit = "microseconds"

@@ -128,12 +128,13 @@ class LayerTimes:
         Between networks that were timed it is interpolated, by what the layers gain.
         """
         ends = ((0.0, self.dense), (self.whole, self.between))
-        return _along((*ends, *self.anchors), self.gained(cmap, plan))
+        gains, times = np.array(sorted((*ends, *self.anchors))).T
+        # the line through these points never rises
+        return float(np.interp(self.gained(cmap, plan), gains, np.minimum.accumulate(times)))
 
     def promised(self, cmap: ChannelMap, plan: Plan) -> float:
         """Returns the same by the layers alone."""
-        ends = ((0.0, self.dense), (self.whole, self.between))
-        return _along(ends, self.gained(cmap, plan))
+        return replace(self, anchors=()).predicted(cmap, plan)
 
     def anchored(self, cmap: ChannelMap, plan: Plan, measured: float) -> LayerTimes:
         """Returns these times with the network of `plan`, which takes `measured`, among them."""
@@ -141,12 +142,6 @@ class LayerTimes:
         if gained <= 0:
             return self
         return replace(self, anchors=(*self.anchors, (gained, measured)))
-
-
-def _along(points: Sequence[tuple[float, float]], gained: float) -> float:
-    """Returns the time on the line through `points`, which never rises."""
-    gains, times = np.array(sorted(points)).T
-    return float(np.interp(gained, gains, np.minimum.accumulate(times)))
 
 
 def costly_widths(times: LayerTimes, cmap: ChannelMap, plan: Plan) -> list[int]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from prunebench.errors import require, require_choice
+from prunebench.errors import Parser, require, require_choice
 from prunebench.interruption import Interrupted, listening
 from prunebench.records.widths import advice, falls_short, odd_widths
-from prunebench.reports.table import Parser
 
 if TYPE_CHECKING:
     from prunebench.export.certificate import Certificate

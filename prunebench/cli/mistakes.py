@@ -80,9 +80,7 @@ def explain(error: Exception) -> str:
 def explain_os(error: OSError, *, begun: bool) -> str:
     """Says which file or folder the operating system refuses, and what to do.
 
-    Args:
-        error: what the operating system answered.
-        begun: whether a job has begun; before, only Hydra makes folders.
+    Before a job has `begun` only Hydra makes folders.
     """
     if error.errno == errno.ENAMETOOLONG:
         return "name is too long for a folder; choose a shorter name="
@@ -116,12 +114,7 @@ def explain_composing(error: Exception) -> str:
 
 
 def explain_lost(error: Exception, sweep: Path | None) -> str:
-    """Says what completes a sweep where `error` is that one of its jobs is gone; "" elsewhere.
-
-    Args:
-        error: what a launcher ended with.
-        sweep: the folder of the sweep under way.
-    """
+    """Says what completes the folder `sweep` where `error` is that a job of it is gone; else ""."""
     if type(error).__name__ not in LOST or sweep is None:
         return ""
     folder = shlex.quote(os.path.relpath(sweep))

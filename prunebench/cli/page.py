@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunebench.errors import Parser
 from prunebench.reports.page.write import page
-from prunebench.reports.table import Parser
+from prunebench.reports.table import add_runs
 
 
 def main(words: Sequence[str]) -> int:
@@ -32,12 +33,7 @@ def _parser() -> argparse.ArgumentParser:
             "and environment. It needs no server and no network."
         ),
     )
-    parser.add_argument(
-        "runs",
-        nargs="*",
-        default=["outputs"],
-        help="report files, or folders searched with their subfolders (default: outputs)",
-    )
+    add_runs(parser)
     parser.add_argument(
         "-o", "--out", type=Path, default=Path("runs.html"), metavar="FILE", help="an .html"
     )

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prunebench.errors import Parser
 from prunebench.reports.front import COSTS
 from prunebench.reports.plot.draw import KINDS, plot
 from prunebench.reports.plot.pareto import Cost
-from prunebench.reports.table import Parser
+from prunebench.reports.table import add_runs
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,12 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
         epilog="Needs matplotlib: pip install 'prunebench[plot]'",
     )
-    parser.add_argument(
-        "runs",
-        nargs="*",
-        default=["outputs"],
-        help="report files, or folders searched with their subfolders (default: outputs)",
-    )
+    add_runs(parser)
     parser.add_argument("--kind", choices=KINDS, default="pareto", help="default: pareto")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".svg, .pdf or .png")
     parser.add_argument(

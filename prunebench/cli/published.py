@@ -6,14 +6,12 @@ import argparse
 import csv
 import io
 import json
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from prunebench.errors import DataError, unknown
+from prunebench.errors import DataError, Parser, unknown
 from prunebench.published.check import COSTS, Finding, findings
 from prunebench.published.nets import TIERS, nets_of, tier
 from prunebench.published.record import FIGURES, Published, find, load
@@ -22,12 +20,14 @@ from prunebench.reports.columns import Table
 from prunebench.reports.figures import Spread
 from prunebench.reports.formats import markdown
 from prunebench.reports.published import change
-from prunebench.reports.table import FILE_WIDTH, Parser, print_text
+from prunebench.reports.table import print_text
 from prunebench.reports.terminal import rich_text
 
 #: columns that can be filtered; of these the first must be equal, in the others a part will do
 EXACT = ("id", "model", "dataset", "tier", "year")
 FILTERS = (*EXACT, "method", "paper", "source", "convention", "notes")
+#: behind the id of a row that something contradicts
+DOUBTFUL = " !"
 
 
 def main(words: Sequence[str]) -> int:
@@ -122,9 +122,7 @@ def rich(rows: Sequence[Published]) -> str:
     if any(row.doubt for row in rows):
         notes.append("! something contradicts a figure: prunebench published check")
     tables[-1] = replace(tables[-1], notes=notes)
-    width = shutil.get_terminal_size((FILE_WIDTH, 24)).columns
-    styles = None if sys.stdout.isatty() else False
-    return rich_text(tables, width=width, styles=styles, label=width)
+    return rich_text(tables, label=max(len(row.id) for row in rows) + len(DOUBTFUL))
 
 
 def listed(rows: Sequence[Published]) -> Table:
@@ -132,7 +130,7 @@ def listed(rows: Sequence[Published]) -> Table:
     headers = ["row", "top-1 %", "drop", "MACs", "params", "baseline %", "tier", "year"]
     lines = [
         [
-            f"{row.id} !" if row.doubt else row.id,
+            row.id + (DOUBTFUL if row.doubt else ""),
             _points(row.value("top1")),
             _points(row.drop),
             _percent(row.reduction("macs")),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from prunebench.errors import DataError, require
+from prunebench.errors import DataError, Parser, require
 from prunebench.published.nearest import WIDTHS, command
 from prunebench.published.record import Published, find
 from prunebench.reports.cells import cost, points
@@ -18,7 +17,7 @@ from prunebench.reports.columns import panels
 from prunebench.reports.load import load_runs
 from prunebench.reports.published import as_row
 from prunebench.reports.rows import rows_of
-from prunebench.reports.table import FILE_WIDTH, Parser, print_text
+from prunebench.reports.table import print_text
 from prunebench.reports.terminal import rich_text
 
 #: settings that change nothing of what is run
@@ -94,9 +93,7 @@ def side_by_side(row: Published, report: Path, changed: Sequence[str]) -> str:
     ours = rows_of(runs.reports, [])
     if changed:
         runs.elsewhere = [f"Not as published, as you typed: {' '.join(changed)}"]
-    tables = panels([*ours, as_row(row, ours[0].model, ours[0].dataset)], runs)
-    width = shutil.get_terminal_size((FILE_WIDTH, 24)).columns
-    return rich_text(tables, width=width, styles=None if sys.stdout.isatty() else False)
+    return rich_text(panels([*ours, as_row(row, ours[0].model, ours[0].dataset)], runs))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,14 +16,13 @@ from yaml import YAMLError
 from prunebench.cli.leftovers import remove_unused
 from prunebench.cli.mistakes import say
 from prunebench.config import Run, load
-from prunebench.errors import ConfigError, DataError, require
+from prunebench.errors import ConfigError, DataError, Parser, require
 from prunebench.interruption import Interrupted
 from prunebench.options.files import conf_dir, read_option
 from prunebench.records import REPORT, Report
 from prunebench.records.equality import first_difference, other_surroundings
 from prunebench.records.unfinished import IDENTITY
 from prunebench.reports.load import load_runs
-from prunebench.reports.table import Parser
 
 #: what may be said anew: where things lie, and what carries the run out
 MAY_CHANGE = (

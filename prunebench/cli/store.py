@@ -17,7 +17,7 @@ from prunebench.errors import CheckpointError, ConfigError, DataError, Parser
 from prunebench.locks import Timeout, locked
 from prunebench.records import REPORT
 from prunebench.records.below import below
-from prunebench.records.jsonfile import digest
+from prunebench.records.jsonfile import digest, read_object
 from prunebench.records.unfinished import LOCK, in_use
 from prunebench.sweeps.status import span
 
@@ -94,7 +94,8 @@ def entries(outputs: Path) -> list[Entry]:
     store = outputs / "baselines"
     if not store.is_dir():
         raise DataError(f"no baselines in {store}; --outputs FOLDER names your run.outputs")
-    users = _users(outputs)
+    named = (read_object(path).get("baseline") for path in below(outputs, REPORT))
+    users = Counter(str(name) for name in named if name)
     found = []
     for folder in sorted(path for path in store.iterdir() if path.is_dir()):
         files = [path for path in folder.rglob("*") if path.is_file()]
@@ -103,7 +104,7 @@ def entries(outputs: Path) -> list[Entry]:
         found.append(
             Entry(
                 folder=folder,
-                identity=_read(folder / IDENTITY),
+                identity=read_object(folder / IDENTITY),
                 state="trained" if trained else "training" if in_use(folder) else "unfinished",
                 size=sum(path.stat().st_size for path in files),
                 age=time.time() - last,
@@ -174,20 +175,6 @@ def _agreed() -> bool:
     sys.stdout.write("remove them? [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _users(outputs: Path) -> Counter[str]:
-    """Returns how many reports below `outputs` started from each entry."""
-    named = (_read(path).get("baseline") for path in below(outputs, REPORT))
-    return Counter(str(name) for name in named if name)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,7 +20,6 @@ from prunebench.config.combinations import (
     check_combination,
     check_faces,
     check_processes,
-    check_pruning_phase,
     check_repair,
 )
 from prunebench.config.launched import shared_out
@@ -117,11 +116,6 @@ def named_files(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict
     }
 
 
-def contents_of(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict[str, str]:
-    """Returns dotted key -> sha256 of every file of `parts` (section -> what it describes)."""
-    return contents(named_files(parts))
-
-
 def plain_values(cfg: DictConfig) -> dict[str, Any]:
     """Returns a composed configuration, resolved.
 
@@ -167,21 +161,22 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     # as typed values, so that 1 and 1.0 are one setting
     plain |= {"run": asdict(settings), "baseline": asdict(baseline)}
     check_processes(settings.processes, recipe)
-    parts = _built(plain, choices, recipe, (baseline,) if files else None)
+    parts = _built(plain, choices, recipe, baseline if files else None)
     require(
         settings.sensitivity is None or not parts["criterion"].watches,
         f"run.sensitivity: criterion={choices.get('criterion')} has no scores before it has "
         "watched a training; choose another criterion",
     )
-    recipe = _with_heads(recipe, choices, parts)
+    check_faces(choices, recipe=recipe, **{k: parts[k] for k in ("model", "dataset", "criterion")})
+    recipe = recipe.with_heads() if parts["model"].embeds else recipe
     plain["recipe"] = asdict(recipe)
     parts["dataset"] = parts["dataset"].suited(parts["model"].preset)
     for group, part in parts.items():
         plain[group] = {"_target_": plain[group]["_target_"], **asdict(part)}
     if files:
         require_files(parts["model"])
-    reading = {"baseline": baseline, "dataset": parts["dataset"], "model": parts["model"]}
-    texts = hidden(cfg, named_files(reading))
+    read = named_files({"baseline": baseline, **{k: parts[k] for k in ("dataset", "model")}})
+    texts = hidden(cfg, read)
     return Run(
         settings=settings,
         baseline=baseline,
@@ -189,7 +184,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
         name=str(texts.get("name", plain["name"])),
         config=plain,
         choices=choices,
-        contents=contents_of(reading) if files else {},
+        contents=contents(read) if files else {},
         hidden=texts,
         **parts,
     )
@@ -199,7 +194,7 @@ def _built(
     plain: Mapping[str, Any],
     choices: dict[str, str],
     recipe: Recipe,
-    read: tuple[Baseline] | None,
+    baseline: Baseline | None,
 ) -> dict[str, Any]:
     """Returns the chosen option of each group; the model comes last, since it imports torch.
 
@@ -207,28 +202,20 @@ def _built(
         plain: the configuration.
         choices: group -> chosen option.
         recipe: that the others must suit.
-        read: what is read beside them, whose files must be there; None if none need be.
+        baseline: its file must be there, and those of the data set; None if none need be.
     """
-    parts: dict[str, Any] = {}
-    for group, base in GROUPS.items():
-        if group == "model":
-            check_combination(choices, **{k: parts[k] for k in PRUNING})
-            check_repair(choices, repair=parts["repair"], schedule=parts["schedule"])
-            check_pruning_phase(recipe.pruning, parts["criterion"], parts["schedule"])
-            if read is not None:
-                require_files(*read, parts["dataset"])
-        parts[group] = component(group, plain[group], base)
-    return parts
-
-
-def _with_heads(recipe: Recipe, choices: dict[str, str], parts: Mapping[str, Any]) -> Recipe:
-    """Returns the recipe with a head in every phase, where the network ends in an embedding.
-
-    Raises:
-        ConfigError: one of the options asks for something else than such a network.
-    """
-    check_faces(choices, recipe=recipe, **{k: parts[k] for k in ("model", "dataset", "criterion")})
-    return recipe.with_heads() if parts["model"].embeds else recipe
+    parts: dict[str, Any] = {
+        group: component(group, plain[group], base)
+        for group, base in GROUPS.items()
+        if group != "model"
+    }
+    check_combination(choices, **{k: parts[k] for k in PRUNING})
+    check_repair(choices, repair=parts["repair"], schedule=parts["schedule"])
+    parts["criterion"].check_phase(recipe.pruning)
+    parts["schedule"].check_phase(recipe.pruning)
+    if baseline is not None:
+        require_files(baseline, parts["dataset"])
+    return {**parts, "model": component("model", plain["model"], GROUPS["model"])}
 
 
 #: section whose values only others take up; the record has what came of it

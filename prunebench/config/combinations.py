@@ -7,7 +7,7 @@ from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import require
 from prunebench.models import ModelSpec
-from prunebench.recipes import Phase, Recipe
+from prunebench.recipes import Recipe
 from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
 
@@ -93,15 +93,7 @@ def check_faces(
     criterion: Criterion,
     recipe: Recipe,
 ) -> None:
-    """Raises ConfigError where a network that ends in an embedding meets what asks for logits.
-
-    Args:
-        choices: names of the options.
-        model: may end in an embedding.
-        dataset: may test pairs.
-        criterion: may read logits.
-        recipe: may train with a head.
-    """
+    """Raises ConfigError where a network that ends in an embedding meets what asks for logits."""
     names = {group: f"{group}={choices.get(group, '?')}" for group in FACES}
     require(
         model.embeds or not dataset.verifies,
@@ -124,12 +116,6 @@ def check_faces(
             f"{names['recipe']}: recipe.{name}.head={phase.head}, and {names['model']} has a last "
             "layer of its own; choose a recipe without heads",
         )
-
-
-def check_pruning_phase(phase: Phase, criterion: Criterion, schedule: Schedule) -> None:
-    """Raises ConfigError where ``recipe.pruning`` does not serve criterion or schedule."""
-    criterion.check_phase(phase)
-    schedule.check_phase(phase)
 
 
 def check_processes(processes: int, recipe: Recipe) -> None:

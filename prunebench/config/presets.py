@@ -24,12 +24,7 @@ WHAT = ("model", "dataset", "recipe")
 
 
 def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
-    """Raises ConfigError where the method is not the experiment's and cannot take its place.
-
-    Args:
-        choices: group -> chosen option.
-        folders: where options lie.
-    """
+    """Raises ConfigError where the method is not the experiment's and cannot take its place."""
     experiment, method = choices.get("experiment", "None"), choices.get("method", "None")
     path = find_option("experiment", experiment, folders)
     if path is None or method == "None":
@@ -67,10 +62,6 @@ def misplaced(
     Budgets share their words (keep, floor, scope): what is set for one holds for all that know it.
     In the other groups one word may mean two things (the estimators of CAC and AOFP), unless both
     options are of one class (ThiNet's two searches).
-
-    Args:
-        choices: group -> chosen option.
-        folders: where options lie.
 
     Yields:
         The preset, the group, the key, and the chosen option's own values.

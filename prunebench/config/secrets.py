@@ -70,9 +70,7 @@ def _require_unset(who: str, text: str) -> None:
 def unsaid(text: str, hidden: Mapping[str, Any]) -> str:
     """Returns `text`, an error's say, without tokens in URLs and values of the environment.
 
-    Args:
-        text: of whatever library.
-        hidden: dotted key -> how a value was written that an environment variable gave.
+    `hidden` is as in `Run`.
     """
     for name in VARIABLE.findall(str(list(hidden.values()))):
         value = os.environ.get(name, "")
@@ -92,16 +90,15 @@ def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
         ConfigError: such a value decides the result, which nobody could then read off the record;
             or a URL has a token in it.
     """
-    typed = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(typed, dict)
-    for key, value in dotted({str(key): value for key, value in typed.items()}):
+    typed = _values(cfg, resolve=False)
+    for key, value in dotted(typed):
         require_no_token(key, value)
     if "oc.env" not in str(typed):
         return {}
-    given = dict(dotted(_resolved(cfg)))
+    given = dict(dotted(_values(cfg, resolve=True)))
     try:
         OmegaConf.register_new_resolver("oc.env", _as_written, replace=True)
-        written = dict(dotted(_resolved(cfg)))
+        written = dict(dotted(_values(cfg, resolve=True)))
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
     found = {key: text for key, text in written.items() if text != given.get(key)}
@@ -130,7 +127,7 @@ def _as_written(name: str, *default: object) -> str:
     return f"${{oc.env:{name}}}"
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    values = OmegaConf.to_container(cfg, resolve=True)
+def _values(cfg: DictConfig, *, resolve: bool) -> dict[str, Any]:
+    values = OmegaConf.to_container(cfg, resolve=resolve)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

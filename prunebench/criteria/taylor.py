@@ -165,12 +165,7 @@ def mean_slopes(
 ) -> dict[str, Tensor]:
     """Returns the gradients of the mean loss of a batch, by name; what has none is left out.
 
-    Args:
-        evidence: its network is in eval mode, so that the parts of a batch add up to it.
-        weights: name -> parameter.
-        images: the batch.
-        labels: its labels.
-        size: images that go through at once.
+    `size` images go through at once; in eval mode the parts of a batch add up to it.
     """
     import torch
 
@@ -244,10 +239,7 @@ def gates(group: ChannelGroup) -> tuple[Site, ...]:
 def gate_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: int) -> Tensor:
     """Returns (gamma dL/dgamma + beta dL/dbeta)^2 of each class, averaged over its norms.
 
-    Args:
-        products: parameter name -> parameter times its gradient.
-        sites: the norms.
-        size: number of classes.
+    `products` has each parameter, by its name, times its gradient.
     """
     import torch
 
@@ -266,10 +258,7 @@ def gate_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: i
 def weight_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: int) -> Tensor:
     """Returns the sum of (w dL/dw)^2 over all weights that produce each class; no biases.
 
-    Args:
-        products: parameter name -> parameter times its gradient.
-        sites: the producers.
-        size: number of classes.
+    `products` is as for `gate_scores`.
     """
     import torch
 

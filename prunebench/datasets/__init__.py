@@ -38,6 +38,11 @@ class Arrays:
         c, h, w = self.images.shape[1:]
         return c, h, w
 
+    def at(self, places: Tensor) -> Arrays:
+        """Returns the images at `places`, ascending."""
+        places = places.sort().values
+        return Arrays(self.images[places], self.labels[places])
+
 
 #: the images of one split, in memory or read when they are needed
 Images: TypeAlias = Arrays | Stream

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunebench.datasets import Arrays, Data
-from prunebench.datasets.in_memory import InMemory, balanced_order, pick
+from prunebench.datasets.in_memory import InMemory, balanced_order
 from prunebench.errors import DataError, require
 
 if TYPE_CHECKING:
@@ -73,4 +73,4 @@ class Digits(InMemory):
             )
         order = balanced_order(every.labels, self.split_seed)
         test, train = order[: self.test_size], order[self.test_size :]
-        return self.data("digits", pick(every, train), pick(every, test), classes=10)
+        return self.data("digits", every.at(train), every.at(test), classes=10)

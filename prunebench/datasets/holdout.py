@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from prunebench.datasets import Arrays, Data, Images
-from prunebench.datasets.in_memory import balanced_order, pick
+from prunebench.datasets import Data, Images
+from prunebench.datasets.in_memory import balanced_order
 from prunebench.errors import DataError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def hold_out(data: Data, share: float, seed: int) -> tuple[Data, Images | None]:
@@ -33,12 +29,4 @@ def hold_out(data: Data, share: float, seed: int) -> tuple[Data, Images | None]:
             "without any; choose another fraction, or 0"
         )
     order = balanced_order(data.train.labels, seed)
-    return replace(data, train=_of(data.train, order[count:])), _of(data.train, order[:count])
-
-
-def _of(images: Images, places: Tensor) -> Images:
-    """Returns the images at `places`, in the order of `images`."""
-    if isinstance(images, Arrays):
-        return pick(images, places)
-    ascending = places.sort().values
-    return replace(images, numbers=images.numbers[ascending], labels=images.labels[ascending])
+    return replace(data, train=data.train.at(order[count:])), data.train.at(order[:count])

@@ -38,12 +38,6 @@ def balanced_order(labels: Tensor, seed: int, *, as_many: bool = False) -> Tenso
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 
-def pick(split: Arrays, indices: Tensor) -> Arrays:
-    """Returns the images of `indices`, in the order of `split`."""
-    ascending = indices.sort().values
-    return Arrays(split.images[ascending], split.labels[ascending])
-
-
 @dataclass(frozen=True, kw_only=True)
 class InMemory(DatasetSpec):
     """The fields that all sets held in memory share.
@@ -87,12 +81,7 @@ class InMemory(DatasetSpec):
     def data(self, name: str, train: Arrays, test: Arrays, *, classes: int, note: str = "") -> Data:
         """Cuts the validation set from `train` and returns all three splits.
 
-        Args:
-            name: of the dataset, as reports show it.
-            train: the whole training set.
-            test: passed on untouched.
-            classes: number of classes.
-            note: goes into ``Data.note``.
+        `test` is passed on untouched.
 
         Raises:
             DataError: the sizes or the number of channels do not fit the images.
@@ -114,8 +103,8 @@ class InMemory(DatasetSpec):
         repeat = channels // len(self.mean)
         return Data(
             name=name,
-            train=pick(train, order[self.val_size : stop]),
-            val=pick(train, order[: self.val_size]),
+            train=train.at(order[self.val_size : stop]),
+            val=train.at(order[: self.val_size]),
             test=test,
             classes=classes,
             mean=tuple(self.mean) * repeat,

@@ -58,7 +58,8 @@ def listed_labels(path: Path, images: Sequence[str], classes: Sequence[str]) -> 
     )
     number = {name: label for label, name in enumerate(classes)}
     if all(word.isdigit() for word in words) and not {*words} <= {*classes}:
-        number = _devkit(path, number) if len(rows[0]) == 1 else _counted(classes)
+        counted = {str(label): label for label in range(len(classes))}
+        number = _devkit(path, number) if len(rows[0]) == 1 else counted
     unknown = [word for word in words if word not in number]
     if unknown:
         raise DataError(
@@ -82,10 +83,6 @@ def _by_place(path: Path, rows: Sequence[list[str]], images: Sequence[str]) -> l
     if len(rows) != len(images):
         raise DataError(f"{path} has {len(rows)} lines, and there are {len(images)} images")
     return [row[0] for row in rows]
-
-
-def _counted(classes: Sequence[str]) -> dict[str, int]:
-    return {str(label): label for label in range(len(classes))}
 
 
 def _devkit(path: Path, number: dict[str, int]) -> dict[str, int]:

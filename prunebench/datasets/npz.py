@@ -44,21 +44,19 @@ def read_arrays(path: Path) -> dict[str, Array]:
             if told := bomb_in(raw):
                 raise DataError(f"{path} {told}, which no images do: it is not read")
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            # a bare .npy array has no names at all
-            names = set(getattr(file, "files", ()))
-            missing = [key for key in KEYS if key not in names]
-            sizes = {} if missing else {m.filename: m.file_size for m in file.zip.infolist()}
-            for key in () if missing else KEYS:
+            if missing := [key for key in KEYS if key not in file.files]:
+                lacks = f"{path} lacks {', '.join(missing)}"
+                raise DataError(f"{lacks}; it must hold {', '.join(KEYS)}")
+            sizes = {member.filename: member.file_size for member in file.zip.infolist()}
+            for key in KEYS:
                 _check_size(file.zip, f"{key}.npy", sizes)
-            arrays = {} if missing else {key: file[key] for key in KEYS}
+            arrays = {key: file[key] for key in KEYS}
     except UNREADABLE as error:
         # NumPy's advice is to unpickle it, which would run its code
         why = "it holds no numbers" if "pickle" in str(error) else error
         raise DataError(f"{path} is truncated, corrupt or no .npz file ({why})") from error
     except TypeError as error:  # what a bare array says to `with`
         raise DataError(f"{path} is a single array; save {', '.join(KEYS)} in a .npz") from error
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         if images.ndim == 3:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -89,6 +89,11 @@ class Stream:
     def __len__(self) -> int:
         """Number of images, damaged ones included."""
         return len(self.labels)
+
+    def at(self, places: Tensor) -> Stream:
+        """Returns the images at `places`, ascending."""
+        places = places.sort().values
+        return replace(self, numbers=self.numbers[places], labels=self.labels[places])
 
 
 class Damaged:

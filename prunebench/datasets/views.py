@@ -45,12 +45,7 @@ def middle(size: int, crop: float, interpolation: str, fit: str) -> View:
 def square_at_random(size: int, crop: float, interpolation: str, fit: str, flip: bool) -> View:
     """Returns the view that scales an image as `middle` does and cuts out a square somewhere.
 
-    Args:
-        size: side of the result.
-        crop: as in `middle`, likewise `interpolation` and `fit`.
-        interpolation: one of `INTERPOLATIONS`.
-        fit: one of `FITS`.
-        flip: whether half of the images are mirrored.
+    Half of the images are mirrored where `flip` says so.
     """
     from torchvision.transforms import v2
 
@@ -76,14 +71,10 @@ def at_random(
     interpolation: str,
     flip: bool,
 ) -> View:
-    """Returns the view that scales a random part of the image, and mirrors it or not.
+    """Returns the view that scales a random part of the image, and mirrors half of them or none.
 
-    Args:
-        size: side of the result.
-        scale: least and largest fraction of the image's area.
-        ratio: least and largest width over height of the part.
-        interpolation: one of `INTERPOLATIONS`.
-        flip: whether half of the images are mirrored.
+    `scale` is the least and the largest fraction of its area, `ratio` of width over height; `size`
+    is the side of the result.
     """
     from torchvision.transforms import InterpolationMode, v2
 

@@ -40,6 +40,15 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     sync_folder(target.parent)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns the JSON object in a file; an empty one if it is damaged or not there."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def remove_temporaries(folder: Path) -> None:
     """Removes what a kill in `write_bytes` left below `folder`, where nobody else writes."""
     for path in folder.rglob(".*.tmp"):

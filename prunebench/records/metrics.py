@@ -24,9 +24,7 @@ class MetricsLog:
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
         """Opens the log at `path`.
 
-        Args:
-            path: of the file.
-            fresh: starts an empty log instead of going on with the one there.
+        A `fresh` one is empty, whatever lies there.
 
         Raises:
             DataError: a line other than the last is damaged.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunebench.errors import DataError
+from prunebench.records.jsonfile import write_bytes
 
 #: folder beside the report, a file for each stage
 PREDICTIONS = "predictions"
@@ -30,19 +31,15 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Writes a file of about a byte an image, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         kind = np.min_scalar_type(int(self.top1.max(initial=0)))
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                top1=self.top1.astype(kind),
-                correct=np.packbits(self.correct),
-                images=np.array(len(self.top1)),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            top1=self.top1.astype(kind),
+            correct=np.packbits(self.correct),
+            images=np.array(len(self.top1)),
+        )
+        write_bytes(path, file.getvalue())
 
 
 def read_predictions(report: Path, stage: str) -> Predictions | None:

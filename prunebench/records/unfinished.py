@@ -11,6 +11,7 @@ from typing import Any
 from prunebench.errors import DataError
 from prunebench.locks import is_held
 from prunebench.records import FAILURE, INTERRUPTED
+from prunebench.records.jsonfile import read_object
 from prunebench.records.metrics import read_metrics
 
 #: says which run a folder belongs to, from its beginning on
@@ -74,11 +75,7 @@ def read_unfinished(path: Path) -> Unfinished:
 
 def was_interrupted(folder: Path) -> bool:
     """Whether the run in `folder` was asked to stop, and did; it is not taken up again yet."""
-    try:
-        failure = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
-        return bool(failure["kind"] == INTERRUPTED)
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    return read_object(folder / FAILURE).get("kind") == INTERRUPTED
 
 
 def in_use(folder: Path) -> bool:

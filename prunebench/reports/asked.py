@@ -62,11 +62,7 @@ def picked(rows: Sequence[Row], asked: Asked) -> list[Row]:
 def tables_of(rows: Sequence[Row], runs: Runs, asked: Asked, *, wide: bool) -> list[Table]:
     """Returns the tables for people that are asked for, or those that serve most.
 
-    Args:
-        rows: their lines.
-        runs: they come from.
-        asked: for columns and what parts the tables.
-        wide: whether there is room for all columns.
+    With room for all columns they are `wide`.
 
     Raises:
         DataError: a column is not known.

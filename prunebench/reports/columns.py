@@ -79,13 +79,10 @@ class Table:
         return [*dict.fromkeys(asides), *self.notes]
 
 
-def tabulate(rows: Sequence[Row], runs: Runs, title: Column = lambda row: "") -> list[Table]:
+def tabulate(rows: Sequence[Row], runs: Runs, title: Column) -> list[Table]:
     """Returns the wide table: a line per row, without columns that would be empty.
 
-    Args:
-        rows: its lines.
-        runs: they come from.
-        title: of the table that a row is in; there is a table for each.
+    There is a table for each `title`.
     """
     latencies = latency_columns(rows)
     columns = _names(rows) | _counts() | _metric(rows) | _accuracies() | _costs() | latencies
@@ -97,13 +94,7 @@ def panels(
     runs: Runs,
     title: Column = lambda row: f"{row.model} on {row.dataset}",
 ) -> list[Table]:
-    """Returns a table for each network and data set, what matters most in its first columns.
-
-    Args:
-        rows: their lines.
-        runs: they come from.
-        title: of the table that a row is in, where not that network on that data.
-    """
+    """Returns a table for each `title`, what matters most in its first columns."""
     names = {"method": _names(rows)["method"]}
     columns = names | _counts() | _metric(rows) | _in_short() | latency_columns(rows)
     return [one.filled() for one in tables(rows, runs, columns, title)]

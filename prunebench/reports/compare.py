@@ -15,7 +15,7 @@ from prunebench.reports.columns import Table
 from prunebench.reports.difference import Difference, by_image, by_seed
 from prunebench.reports.notes import CONTROL, CONTROLS, named
 from prunebench.reports.rows import Row, counting
-from prunebench.reports.stability import stability
+from prunebench.reports.stability import accuracy, stability
 
 #: the stage that is compared
 STAGE = "finetuned_last"
@@ -65,7 +65,7 @@ def difference(
     sides = [[one.correct for one in side if one is not None] for side in kept]
     if len(sides[0]) == len(sides[1]) == len(ours):
         return by_image(np.stack(sides[0]), np.stack(sides[1]))
-    accuracies = [[_accuracy(report) for _, report in runs] for runs in (ours, theirs)]
+    accuracies = [[accuracy(report, STAGE) for _, report in runs] for runs in (ours, theirs)]
     return by_seed(*accuracies)
 
 
@@ -116,13 +116,6 @@ def _short(rows: Sequence[Row]) -> dict[str, str]:
         name = (", ".join(own) or row.method) + details
         found[named(row)] = name + (CONTROL if row.control else "")
     return found
-
-
-def _accuracy(report: Report) -> float:
-    measured = report.at(STAGE)
-    assert measured is not None
-    assert measured.test is not None
-    return measured.test.accuracy
 
 
 def _cost_same(ours: Row, theirs: Row) -> bool:

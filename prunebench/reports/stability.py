@@ -19,16 +19,12 @@ def stability(pairs: Sequence[tuple[Row, Row]], stage: str) -> Iterator[str]:
 
     That is Kendall's tau (b, which allows for ties) between the orders for two seeds, over all
     pairs of the seeds that all of these methods were run with; methods run once are left out.
-
-    Args:
-        pairs: of rows that can be compared.
-        stage: whose accuracy is the order.
     """
     groups = [[row for row in group if len(counting(row.runs)) > 1] for group in _together(pairs)]
     for group in [group for group in groups if len(group) >= FEWEST]:
         runs = [counting(row.runs) for row in group]
         seeds = sorted(set.intersection(*({*one} for one in runs)))
-        orders = [[_accuracy(one[seed][1], stage) for one in runs] for seed in seeds]
+        orders = [[accuracy(one[seed][1], stage) for one in runs] for seed in seeds]
         taus = [_tau(a, b) for a, b in combinations(orders, 2)]
         if taus:
             row = group[0]
@@ -56,7 +52,8 @@ def _together(pairs: Sequence[tuple[Row, Row]]) -> list[list[Row]]:
     return groups
 
 
-def _accuracy(report: Report, stage: str) -> float:
+def accuracy(report: Report, stage: str) -> float:
+    """Returns the test accuracy at `stage` in percent; 0 where there is none."""
     measured = report.at(stage)
     return measured.test.accuracy if measured and measured.test else 0.0
 

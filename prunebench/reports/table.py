@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from prunebench.errors import DataError, PrunebenchError
-from prunebench.errors import Parser as Parser
+from prunebench.errors import DataError, Parser, PrunebenchError
 from prunebench.reports.asked import Asked, lines_of, picked, tables_of
 from prunebench.reports.columns import Table, single
 from prunebench.reports.compare import compared
@@ -27,8 +25,6 @@ SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", 
 #: formats for programs, and how lines are written in them
 PLAIN: dict[str, Callable[[Sequence[Line]], str]] = {"csv": as_csv, "json": as_json}
 NOTHING_ASKED = Asked()
-#: characters per line where there is no terminal to ask
-FILE_WIDTH = 120
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed=options.failed,
             per_run=options.per_run,
             compare=options.compare,
-            asked=_asked(options),
+            asked=Asked(
+                columns=options.columns, sort=options.sort, where=options.where, by=options.by
+            ),
             to_file=bool(options.out),
         )
         if options.out:
@@ -124,7 +122,7 @@ def _settings(rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_f
         return PLAIN[form](lines_of(rows, names) if names else of_settings(rows))
     alone = len(rows) == 1 and rows[0].seeds and rows[0].top1
     if form == "rich" and asked == NOTHING_ASKED and alone:
-        return _rich([single(rows[0], found)], to_file=to_file)
+        return rich_text([single(rows[0], found)], to_file=to_file)
     return _drawn(tables_of(rows, found, asked, wide=form != "rich"), form, to_file=to_file)
 
 
@@ -133,16 +131,8 @@ def _drawn(tables: Sequence[Table], form: str, *, to_file: bool) -> str:
     if form in PLAIN:
         return PLAIN[form]([line for one in tables for line in of_table(one)])
     if form == "rich":
-        return _rich(tables, to_file=to_file)
+        return rich_text(tables, to_file=to_file)
     return "\n".join(map(markdown if form == "markdown" else latex, tables))
-
-
-def _rich(tables: Sequence[Table], *, to_file: bool) -> str:
-    # COLUMNS counts wherever the text goes, since its reader sets it
-    width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
-    return rich_text(
-        tables, width=width, styles=None if sys.stdout.isatty() and not to_file else False
-    )
 
 
 def print_table(runs: Sequence[str | os.PathLike[str]]) -> None:
@@ -168,14 +158,19 @@ def _write(path: Path, text: str) -> None:
         raise DataError(f"--out {path} cannot be written ({error.strerror})") from None
 
 
-def _asked(options: argparse.Namespace) -> Asked:
-    """Returns what the reader wants to see."""
-    return Asked(columns=options.columns, sort=options.sort, where=options.where, by=options.by)
-
-
 def _names(text: str) -> list[str]:
     """Returns the names in a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Adds the places at which runs are, for `load_runs`."""
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        default=["outputs"],
+        help="report files, or folders searched with their subfolders (default: outputs)",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,12 +181,7 @@ def _parser() -> argparse.ArgumentParser:
             "standard deviation over seeds, beside published figures with their sources."
         ),
     )
-    parser.add_argument(
-        "runs",
-        nargs="*",
-        default=["outputs"],
-        help="report files, or folders searched with their subfolders (default: outputs)",
-    )
+    add_runs(parser)
     parser.add_argument(
         "--format",
         choices=FORMATS,

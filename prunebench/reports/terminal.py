@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
 from prunebench.reports.columns import Table
 
+#: characters per line where there is no terminal to ask
+FILE_WIDTH = 120
 #: fewest characters per line of the first column; longer names go on below
 LABEL = 20
 #: characters between two columns
@@ -15,15 +19,14 @@ GAP = 2
 EDGES = 2
 
 
-def rich_text(
-    tables: Sequence[Table], *, width: int, styles: bool | None, label: int = LABEL
-) -> str:
+def rich_text(tables: Sequence[Table], *, to_file: bool = False, label: int = LABEL) -> str:
     """Returns the tables drawn one below the other; brackets in names are shown as they are.
+
+    Columns that find no room are left out from the right and named.
 
     Args:
         tables: to draw.
-        width: in characters. Columns that find no room are left out from the right and named.
-        styles: whether to use bold and dim; None = if standard output is a terminal.
+        to_file: whether neither width nor styles of a terminal matter.
         label: as many characters of the first column as that stay on one line.
     """
     from rich import box
@@ -31,6 +34,9 @@ def rich_text(
     from rich.table import Table as Drawn
     from rich.text import Text
 
+    # COLUMNS counts wherever the text goes, since its reader sets it
+    width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
+    styles = None if sys.stdout.isatty() and not to_file else False
     console = Console(width=width, force_terminal=styles, markup=False, highlight=False)
     shown = [table.first(fitting(table, width, label)) for table in tables]
     with console.capture() as capture:
@@ -51,7 +57,8 @@ def rich_text(
             for name, cells in zip(names, table.rows, strict=True):
                 drawn.add_row(*map(Text, [name, *cells[1:]]))
             console.print(drawn)
-        for note in [*_left_out(tables, shown, width), *_lines(shown)]:
+        notes = dict.fromkeys(line for table in shown for line in table.lines)
+        for note in [*_left_out(tables, shown, width), *notes]:
             console.print(Text(note, style="dim"))
     return capture.get()
 
@@ -89,10 +96,6 @@ def _left_out(tables: Sequence[Table], shown: Sequence[Table], width: int) -> li
         f"Left out, as {width} characters hold no more: {'; '.join(gone)} (--format markdown: all)."
     )
     return [text] if gone else []
-
-
-def _lines(tables: Sequence[Table]) -> list[str]:
-    return list(dict.fromkeys(line for table in tables for line in table.lines))
 
 
 def _width(table: Table, column: int) -> int:

@@ -42,10 +42,12 @@ class Weights(NamedTuple):
     Attributes:
         origin: where they came from.
         head: weights of the head it was trained with; None where none came along.
+        epochs: the row of metrics of each epoch of their training, as far as that is known.
     """
 
     origin: str
     head: Tensor | None = None
+    epochs: Sequence[Mapping[str, Any]] = ()
 
 
 def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
@@ -79,10 +81,7 @@ def scale_norms(network: nn.Module, scale: float) -> None:
 def check_network(network: object, data: Data, *, embeds: bool = False) -> None:
     """Raises ConfigError unless `network` gives each image of `data` a number for every class.
 
-    Args:
-        network: what the model's `build` has returned.
-        data: what it was built for.
-        embeds: whether any other numbers will do.
+    One that `embeds` may give any other numbers.
     """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: build must return a torch.nn.Module, got {network!r:.60}")
@@ -130,9 +129,8 @@ def obtain(
         return found
     rehearse()
     if not run.baseline.store:
-        result = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
-        network.load_state_dict(result["network"])
-        return Weights("trained in this run", result.get("head"))
+        done = ledger.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
+        return put(network, done, "trained in this run")
     folder = entry(run, network)
     with waiting_lock(folder, note, ledger.folder.parent):
         found = from_store(run, network)  # the job we waited for may have trained it
@@ -142,9 +140,15 @@ def obtain(
         write_json(folder / "identity.json", identity(run, network))
         begin(folder, {})  # whoever waits reads off whom for
         shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
-        result = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
-    network.load_state_dict(result["network"])
-    return Weights(f"trained, now in the baseline store ({folder.name})", result.get("head"))
+        done = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
+    return put(network, done, f"trained, now in the baseline store ({folder.name})")
+
+
+def put(network: nn.Module, done: Mapping[str, Any], origin: str) -> Weights:
+    """Puts the weights of a training that is `done` into `network`."""
+    trained = Trained.unpack(done)
+    network.load_state_dict(trained.last)
+    return Weights(origin, trained.head, trained.epochs)
 
 
 def given(run: Run, network: nn.Module, data: Data) -> Weights | None:
@@ -169,20 +173,11 @@ def from_store(run: Run, network: nn.Module) -> Weights | None:
     Raises:
         CheckpointError: the store's entry is damaged.
     """
-    stored = entry(run, network) / "stages" / "baseline.pt"
-    if run.baseline.store and stored.exists():
-        content = load(stored)
-        network.load_state_dict(content["network"])
-        return Weights(f"baseline store ({entry(run, network).name})", content.get("head"))
-    return None
-
-
-def curve(run: Run, network: nn.Module) -> Sequence[Mapping[str, Any]]:
-    """Returns the rows of metrics of the baseline that was trained, where the store has it."""
-    stored = entry(run, network) / "stages" / "baseline.pt"
+    folder = entry(run, network)
+    stored = folder / "stages" / "baseline.pt"
     if not (run.baseline.store and stored.exists()):
-        return ()
-    return Trained.unpack(load(stored)).epochs
+        return None
+    return put(network, load(stored), f"baseline store ({folder.name})")
 
 
 def stored_as(run: Run, network: nn.Module, data: Data) -> str | None:

@@ -25,7 +25,7 @@ from prunebench.records.metrics import MetricsLog
 from prunebench.records.predictions import PREDICTIONS
 from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
-from prunebench.run.step import Sample, draw_sample
+from prunebench.run.step import Method, Sample, draw_sample
 from prunebench.run.trained import Trained
 from prunebench.schedules import Step
 from prunebench.tracking import TrackedRun
@@ -68,9 +68,10 @@ class RunContext:
     head: torch.Tensor | None = None
     _sample: Sample | None = None
 
-    def sample(self, count: int, step: Step) -> Sample:
-        """Returns `count` training images for criteria and repairs; see `draw_sample`."""
-        if self._sample is None or len(self._sample.labels) != count or step.new_images:
+    def sample(self, step: Step) -> Sample:
+        """Returns the training images that criterion and repair look at; see `draw_sample`."""
+        if self._sample is None or step.new_images:
+            count = Method.of(self.run).images_needed
             self._sample = draw_sample(self.run, self.data, self.device, count, step)
         return self._sample
 
@@ -151,9 +152,9 @@ class RunContext:
         def compute(checkpoint: Checkpoint) -> dict[str, Any]:
             return self.train(network, phase, name, checkpoint, observer).pack()
 
-        done = self.ledger.do(name, compute)
-        self.head = Trained.unpack(done).head
-        return Trained.unpack(done)
+        done = Trained.unpack(self.ledger.do(name, compute))
+        self.head = done.head
+        return done
 
     def measure(
         self, stage: str, network: nn.Module, how: Callable[[str, nn.Module], str] | None = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from prunebench.datasets import Data
 from prunebench.records import write_json
+from prunebench.records.jsonfile import read_object
 from prunebench.run.folder import RunFolder
 from prunebench.tracking.progress import Progress
 
@@ -16,14 +15,10 @@ DAMAGED = "damaged.json"
 def watch(data: Data, folder: RunFolder, progress: Progress) -> None:
     """Names each damaged image of `data` the first time it is met, also in ``damaged.json``.
 
-    Args:
-        data: the splits; those that were met before a kill count as met.
-        folder: of the run.
-        progress: tells the user.
+    Those that were met before a kill count as met.
     """
     path = folder.path / DAMAGED
-    if path.is_file():
-        data.damaged.found.update(json.loads(path.read_text(encoding="utf-8")))
+    data.damaged.found.update(read_object(path))
 
     def tell(name: str, why: str) -> None:
         write_json(path, data.damaged.found)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
 from prunebench.budgets.latency import Timed
-from prunebench.channels import ChannelMap, Plan, trace
+from prunebench.channels import ChannelMap, Plan
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
@@ -20,10 +18,11 @@ from prunebench.measure import CONVENTION
 from prunebench.records.widths import advice, odd_widths
 from prunebench.run import baseline
 from prunebench.run.context import pick_device
-from prunebench.run.in_training import observer_of
-from prunebench.run.scored import left_whole, living, scored_only, searched
+from prunebench.run.in_training import try_observer
+from prunebench.run.ready import ready
+from prunebench.run.scored import left_whole, remarks
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
-from prunebench.run.timing import LATENCY, ceiling, outcome, timed
+from prunebench.run.timing import ceiling, outcome
 from prunebench.tracking.progress import Progress
 
 
@@ -33,28 +32,21 @@ def dry_run(run: Run) -> None:
     Raises:
         PrunebenchError: whatever would stop the run itself before or while pruning.
     """
-    device = pick_device(run.settings.device)
+    device, note = pick_device(run.settings.device), Progress().note
     data = run.dataset.load()
     for line in check_fit(run, data):
-        Progress().note(line)
+        note(line)
     network = baseline.build(run, data).to(device).eval()
     at_hand = baseline.given(run, network, data) or baseline.from_store(run, network)
     origin = at_hand.origin if at_hand else "initial ones; a trained net's plan may differ"
     example = tracing_image(data.shape).to(device)
-    if not run.schedule.trains:
-        network = run.criterion.arranged(network, example)
-    cmap = trace(network, example)
-    budget, unscored = scored_only(run.criterion, run.budget, network, cmap)
+    run, network, cmap, unscored = ready(run, network, example, note)
     if unscored:
-        Progress().note(left_whole(unscored))
-    note, asked = Progress().note, budget
-    budget = timed(asked, network, cmap, example, Path(run.settings.outputs) / LATENCY, note)
-    run = replace(run, budget=budget)
+        note(left_whole(unscored))
     if run.schedule.trains:
-        foresee(run, network, cmap, data, device)
+        foresee(run, network, cmap, data)
         return
-    counts = dense_counts(cmap)
-    method = Method(run.criterion, run.budget, run.repair)
+    counts, method = dense_counts(cmap), Method.of(run)
     sample = draw_sample(run, data, device, method.images_needed)
     whole = Plan({})
     error = 0.0
@@ -66,72 +58,61 @@ def dry_run(run: Run) -> None:
         network, sample = made.network, replace(sample, earlier=made.scores)
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
-        for told in filter(None, (searched(made.record), living(made.record))):
-            Progress().note(f"{step.name}: {told}")
-    target = outcome(budget, asked, network, cmap, whole, example)
-    images = sizes(data.train.labels, data.val.labels, data.test.labels)
-    print_plan(cmap, whole, origin, error, images)
-    if target is not None and isinstance(budget, Timed):
-        say(str(target), ceiling(budget, cmap), target.advice)
+        for told in remarks(made.record):
+            note(f"{step.name}: {told}")
+    target = outcome(run.budget, network, cmap, whole, example)
+    print_plan(cmap, whole, origin, error, sizes(data))
+    if target is not None and isinstance(run.budget, Timed):
+        say(str(target), ceiling(run.budget, cmap), target.advice)
     else:
         say(widths_of(cmap, whole))
 
 
-def foresee(
-    run: Run, network: nn.Module, cmap: ChannelMap, data: Data, device: torch.device
-) -> None:
+def foresee(run: Run, network: nn.Module, cmap: ChannelMap, data: Data) -> None:
     """Prints what pruning during training will go for; the plan only comes with the training.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
     """
-    observer, trained = observer_of(run, cmap, data, device, lambda row: None)
-    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
-    observer.finished()
-    console = Console()
-    images = sizes(trained.train.labels, data.val.labels, data.test.labels)
+    trained = try_observer(run, cmap, data, network)
+    images = sizes(trained)
     if held := len(data.train) - len(trained.train):
         images += f"; {held:,} more are held for criterion.holdout"
     groups = run.budget.select(cmap)
-    console.print(
-        f"dry run: nothing is trained\ndata: {images}\n{len(groups)} groups of together "
-        f"{sum(group.size for group in groups):,} channels are pruned in the course of "
-        f"{run.recipe.pruning.epochs} epochs; which, the training will show",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+    say(
+        "dry run: nothing is trained",
+        f"data: {images}",
+        f"{len(groups)} groups of together {sum(group.size for group in groups):,} channels are "
+        f"pruned in the course of {run.recipe.pruning.epochs} epochs; which, the training will "
+        "show",
     )
     for limit in run.budget.limits(cmap, dense_counts(cmap)):
-        line = f"{limit.unit}: {limit.amount(Plan({})):,} -> {limit.target:,} at the most"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(f"{limit.unit}: {limit.amount(Plan({})):,} -> {limit.target:,} at the most")
 
 
-def sizes(*labels: torch.Tensor) -> str:
+def sizes(data: Data) -> str:
     """Returns how many images train, validate and test."""
-    train, val, test = (f"{len(split):,}" for split in labels)
+    train, val, test = (f"{len(split):,}" for split in (data.train, data.val, data.test))
     return f"{train} training, {val} validation and {test} test images"
 
 
 def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: str) -> None:
     """Prints the plan group by group, what cannot be pruned, and the totals."""
-    console = Console()
     table = Table("group", "channels", "kept", title="dry run: nothing is trained")
     for group in cmap.groups:
         kept = len(plan.kept.get(group.name, range(group.size)))
         table.add_row(group.name, str(group.size), str(kept))
-    console.print(table, markup=False)
-    for name, reason in cmap.frozen.items():
-        console.print(f"not prunable: {name}: {reason}", markup=False, highlight=False)
+    Console().print(table, markup=False)
     dense = dense_counts(cmap)
     macs, params = cmap.macs(plan), cmap.params(plan)
-    lines = (
+    say(
+        *(f"not prunable: {name}: {reason}" for name, reason in cmap.frozen.items()),
         f"data: {images}",
         f"weights: {origin}",
         f"params: {dense.params:,} -> {params:,} ({params / dense.params - 1:+.1%})",
         f"MACs: {dense.macs:,} -> {macs:,} ({macs / dense.macs - 1:+.1%}); {CONVENTION}",
         f"surgery: masked and slimmed network agree to {error:.1e} (relative)",
     )
-    say(*lines)
 
 
 def widths_of(cmap: ChannelMap, plan: Plan) -> str:

@@ -5,7 +5,6 @@ A run that ends leaves exactly one of ``report.json`` and ``failure.json`` in it
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from prunebench.records.attempts import ATTEMPTS
 from prunebench.records.below import below
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
-from prunebench.records.jsonfile import remove_temporaries, write_bytes
+from prunebench.records.jsonfile import read_object, remove_temporaries, write_bytes
 from prunebench.records.unfinished import IDENTITY, LOCK, METRICS
 from prunebench.records.waiting import WAITING
 from prunebench.run.ledger import Ledger
@@ -101,7 +100,7 @@ def require_same(run: Run, folder: Path) -> None:
     It goes on whether or not ``run.resume`` says so: a cluster starts a job that it took off its
     node again with the same words.
     """
-    there = recorded(folder / IDENTITY)
+    there = read_object(folder / IDENTITY)
     require(
         there.get("digest") == run.digest,
         f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir",
@@ -138,20 +137,11 @@ def find(run: Run, fresh: Path) -> Path:
     started again in its old folder).
     """
     places = [fresh / IDENTITY, *below(Path(run.settings.outputs), IDENTITY)]
-    same = [path for path in places if recorded(path).get("digest") == run.digest]
+    same = [path for path in places if read_object(path).get("digest") == run.digest]
     if not same or same[0] == places[0]:
         return fresh
     unfinished = [path for path in same if not (path.parent / records.REPORT).exists()]
     return max(unfinished or same, key=lambda path: path.stat().st_mtime).parent
-
-
-def recorded(path: Path) -> dict[str, Any]:
-    """Returns what an identity file says; nothing if it is damaged or not there."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def discard_refused(folder: RunFolder) -> bool:
@@ -172,10 +162,7 @@ def discard_refused(folder: RunFolder) -> bool:
 def failure_recorded(run: Run, folder: RunFolder, *, refusals: bool) -> Iterator[None]:
     """Writes ``failure.json`` if the body raises, and lets the exception go on.
 
-    Args:
-        run: what is done.
-        folder: where.
-        refusals: whether a run that is refused before it computed anything is a failure, too.
+    With `refusals` a run that is refused before it computed anything is a failure, too.
     """
     try:
         yield

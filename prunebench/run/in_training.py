@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import nn, optim
 
 from prunebench.channels import ChannelMap, Plan
 from prunebench.checkpoints import Checkpoint
@@ -23,6 +23,7 @@ from prunebench.run.step import dense_counts
 from prunebench.schedules import TrainingSchedule
 from prunebench.training.batches import split_on
 from prunebench.training.split import steps
+from prunebench.training.stage import unlogged
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,7 @@ def prune_while_training(
 ) -> tuple[nn.Module, Decided]:
     """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
 
-    Args:
-        context: with a schedule that trains.
-        dense: the trained baseline; left unchanged.
-        cmap: its channel map.
+    `dense`, the trained baseline that was traced as `cmap`, is left unchanged.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
@@ -72,6 +70,19 @@ def prune_while_training(
     return network.eval(), Decided(plan, done["counts"])
 
 
+def try_observer(run: Run, cmap: ChannelMap, data: Data, network: nn.Module) -> Data:
+    """Returns the splits that would be trained on, once the observer has looked at `network`.
+
+    Raises:
+        PruningError: as `observer_of`, or when the training starts.
+    """
+    copied = deepcopy(network)
+    observer, trained = observer_of(run, cmap, data, next(copied.parameters()).device)
+    observer.start(copied, optim.SGD(copied.parameters(), lr=1.0))
+    observer.finished()
+    return trained
+
+
 def tell(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
     """Logs where pruning has come to, and tells the user of a budget that is not met."""
     row: dict[str, Any] = {"stage": "pruning-end"}
@@ -91,7 +102,7 @@ def observer_of(
     cmap: ChannelMap,
     data: Data,
     device: torch.device,
-    log: Callable[[Mapping[str, Any]], None],
+    log: Callable[[Mapping[str, Any]], None] = unlogged,
 ) -> tuple[PruningObserver, Data]:
     """Returns what watches the training, and the splits that are trained on.
 

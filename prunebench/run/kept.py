@@ -30,10 +30,7 @@ DECIDING = ("device", "threads", "prunebench", "commit", "dirty")
 def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
     """Returns the record of the baseline as JSON, measured now or by an earlier run.
 
-    Args:
-        context: the run under way; the answers to the test images are left in its folder.
-        stage: of the run.
-        network: the baseline.
+    The answers to the test images are left in the folder of the run under way.
     """
     if not context.run.baseline.store:
         return context.measured(stage, network)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,9 +26,10 @@ from prunebench.records import LatencyTarget, StepRecord, from_json, to_json
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
 from prunebench.run.in_training import Decided, prune_while_training
-from prunebench.run.scored import left_whole, living, scored_only, searched
+from prunebench.run.ready import ready
+from prunebench.run.scored import left_whole, remarks
 from prunebench.run.step import Cut, Method, cut, cut_as, dense_counts, evidence
-from prunebench.run.timing import LATENCY, outcome, timed
+from prunebench.run.timing import outcome
 from prunebench.schedules import Step
 
 
@@ -72,16 +72,10 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     Raises:
         PruningError: criterion or budget cannot serve this network, or surgery went wrong.
     """
-    if not context.run.schedule.trains:
-        dense = context.run.criterion.arranged(dense, context.example)
-    cmap = trace(dense, context.example)
-    budget, unscored = scored_only(context.run.criterion, context.run.budget, dense, cmap)
-    if unscored:
-        context.progress.note(left_whole(unscored))
-    asked, outputs = budget, Path(context.run.settings.outputs)
     note = context.progress.note
-    budget = timed(asked, dense, cmap, context.example, outputs / LATENCY, note)
-    run = replace(context.run, budget=budget)
+    run, dense, cmap, unscored = ready(context.run, dense, context.example, note)
+    if unscored:
+        note(left_whole(unscored))
     context = replace(context, run=run)
     start, decided = dense, None
     if run.schedule.trains:
@@ -92,20 +86,19 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
         cuts.append(take(context, step, network, cmap, decided, earlier))
         network = train_between(context, step, cuts[-1].network)
     repaired = cuts[-1].network
-    if any(made.record.share for made in cuts) and measure.params(repaired) == measure.params(
-        dense
-    ):
-        context.progress.note("nothing was cut: every channel stays; see budget and criterion")
+    steps = tuple(made.record for made in cuts)
+    if any(step.share for step in steps) and measure.params(repaired) == measure.params(dense):
+        note("nothing was cut: every channel stays; see budget and criterion")
     plans = tuple(made.plan for made in cuts)
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
+    wiring = wiring_of(dense)
     if run.schedule.redraws:
-        network = redrawn(context, plans, wiring_of(dense))
-    records = tuple(made.record for made in cuts)
-    plan = reduce(Plan.compose, plans, Plan({}))
-    target = outcome(budget, asked, repaired, cmap, plan, context.example)
+        network = redrawn(context, plans, wiring)
+    pruned = Pruned(network, bare, repaired, plans, steps, unscored, wiring)
+    target = outcome(run.budget, repaired, cmap, pruned.plan, context.example)
     if target is not None:
         note(f"{target}{target.advice and f'; {target.advice}'}")
-    return Pruned(network, bare, repaired, plans, records, unscored, wiring_of(dense), target)
+    return replace(pruned, latency_target=target)
 
 
 def take(
@@ -118,26 +111,19 @@ def take(
 ) -> Cut:
     """Returns what `step` makes of `network`, computed now or before a kill.
 
-    Args:
-        context: of the run.
-        step: of its schedule.
-        network: as pruned so far; left unchanged.
-        cmap: of the dense network.
-        decided: where a training has made the plan already.
-        earlier: group name -> scores of the classes left by the step before.
+    `network`, as pruned so far, is left unchanged. `decided` is there where a training has made the
+    plan; `earlier` has the scores of what the step before left.
     """
     name = f"prune-{step.name}"
     counts = dense_counts(cmap)
-
-    def make() -> Cut:
-        return compute(context, step, network, counts, decided, earlier)
-
-    done = context.ledger.do(name, lambda _: pack(make()))
+    done = context.ledger.do(
+        name, lambda _: pack(compute(context, step, network, counts, decided, earlier))
+    )
     made = unpack(done, network, context.example)
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
     context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative, {dtype})")
-    for told in filter(None, (searched(made.record), living(made.record))):
+    for told in remarks(made.record):
         context.progress.note(f"{step.name}: {told}")
     if thin := nearly_gone(made.record.kept, counts.sizes):
         context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
@@ -160,10 +146,9 @@ def compute(
 ) -> Cut:
     """Ranks, chooses, repairs, slims and verifies."""
     run, example = context.run, context.example
-    method = Method(run.criterion, run.budget, run.repair)
-    sample = replace(context.sample(method.images_needed, step), earlier=earlier)
+    sample = replace(context.sample(step), earlier=earlier)
     if decided is None:
-        return cut(network, method, step, counts, sample=sample, example=example)
+        return cut(network, Method.of(run), step, counts, sample=sample, example=example)
     facts = evidence(network, step, sample, example)
     made = cut_as(decided.plan, facts, run.repair, step, example=example)
     return replace(made, record=replace(made.record, counts=decided.counts))
@@ -212,13 +197,7 @@ def pack(made: Cut) -> dict[str, Any]:
 
 
 def unpack(done: Mapping[str, Any], before: nn.Module, example: Tensor) -> Cut:
-    """Returns what `pack` packed.
-
-    Args:
-        done: the packed cut.
-        before: the network that was cut.
-        example: input to trace it with.
-    """
+    """Returns what `pack` packed of a cut in the network `before`."""
     plan = Plan.from_json(done["plan"])
     network = slim_by((plan,), before, example)
     add_position_biases_as_in(network, done["network"])

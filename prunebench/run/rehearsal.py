@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
-from prunebench.channels import in_mode, trace
+from prunebench.channels import in_mode
 from prunebench.config import Run
 from prunebench.datasets import Data
 from prunebench.recipes.sparsity import Sparsity
-from prunebench.run.in_training import observer_of
-from prunebench.run.scored import scored_only
+from prunebench.run.in_training import try_observer
+from prunebench.run.ready import ready
 from prunebench.run.step import Method, cut, dense_counts, draw_sample
-from prunebench.run.timing import LATENCY, timed
 from prunebench.training.optim import build_optimizer
 
 #: training images that criterion and repair are tried with
@@ -29,12 +25,8 @@ def rehearse(
 ) -> None:
     """Prunes a network that is yet to be trained, all groups at once, and forgets what came of it.
 
-    Args:
-        run: what is to be done.
-        data: its splits; training images alone are looked at.
-        network: with initial weights; left unchanged.
-        example: input to trace and verify with.
-        note: tells the user.
+    `network`, with initial weights, is left unchanged; of `data` training images alone are looked
+    at.
 
     Raises:
         PrunebenchError: criterion, budget, schedule or repair cannot serve this network: a pattern
@@ -42,22 +34,14 @@ def rehearse(
             Or a phase of the recipe asks for parameters or norms that it has not.
     """
     with in_mode(network):
-        if not run.schedule.trains:
-            network = run.criterion.arranged(network, example)
-        cmap = trace(network, example)
-        budget, _ = scored_only(run.criterion, run.budget, network, cmap)
-        store = Path(run.settings.outputs) / LATENCY
-        run = replace(run, budget=timed(budget, network, cmap, example, store, note))
+        run, network, cmap, _ = ready(run, network, example, note)
         names = [group.name for group in run.budget.select(cmap)]
         steps = run.schedule.steps(names)
         _try_phases(run, network, data)
         if run.schedule.trains:
-            observer, _ = observer_of(run, cmap, data, example.device, _ignore)
-            copied = deepcopy(network)
-            observer.start(copied, optim.SGD(copied.parameters(), lr=1.0))
-            observer.finished()
+            try_observer(run, cmap, data, network)
             return
-        method = Method(run.criterion, run.budget, run.repair)
+        method = Method.of(run)
         images = min(IMAGES, method.images_needed)
         sample = draw_sample(run, data, example.device, images)
         step = replace(steps[0], groups=tuple(names), share=1.0)
@@ -73,7 +57,3 @@ def _try_phases(run: Run, network: nn.Module, data: Data) -> None:
             optimizer = build_optimizer(network, phase)
             if phase.penalised:
                 Sparsity(phase, data.shape).start(network, optimizer)
-
-
-def _ignore(row: Mapping[str, Any]) -> None:
-    """Keeps nothing."""

@@ -151,28 +151,27 @@ def subject(run: Run, folder: Path, label: Label, progress: Progress) -> Subject
 
 def dense_network(context: RunContext) -> nn.Module:
     """Returns the trained dense network, in eval mode on the run's device."""
-    run, ledger = context.run, context.ledger
+    run, ledger, note = context.run, context.ledger, context.progress.note
     ledger.under_way = "baseline"
     network = baseline.build(run, context.data).to(context.device)
 
     def rehearsal() -> None:
-        rehearse(run, context.data, network, context.example, context.progress.note)
+        rehearse(run, context.data, network, context.example, note)
 
     def train(network: nn.Module, checkpoint: Checkpoint) -> Trained:
         return context.train(network, run.recipe.baseline, "baseline", checkpoint)
 
-    given = baseline.given(run, network, context.data)
-    weights = given or baseline.obtain(
-        run, network, ledger, rehearsal, train, context.progress.note
+    weights = baseline.given(run, network, context.data) or baseline.obtain(
+        run, network, ledger, rehearsal, train, note
     )
-    context.progress.note(f"baseline: {weights.origin}")
+    note(f"baseline: {weights.origin}")
     context.head = weights.head
     if run.model.embeds and weights.head is None:
-        context.progress.note(
+        note(
             f"baseline: it comes without a head for these {context.data.classes:,} identities; "
             "further training begins with a fresh one"
         )
-    for row in () if given else baseline.curve(run, network):  # where another run trained it
+    for row in weights.epochs:  # which another run may have trained
         context.log(row)
     return network.eval()
 
@@ -182,15 +181,12 @@ def finetune(
 ) -> list[records.Measurement]:
     """Fine-tunes the slim network, saves it, and measures its last and its best-val weights.
 
-    Args:
-        context: of the run.
-        pruned: has the network.
-        before: what was measured last. Without epochs, and trainings before, that is still so.
+    Without epochs, and trainings before, what was measured `before` is still so.
     """
     run, network, data = context.run, pruned.network, context.data
     done = context.trained(network, run.recipe.finetune, FINETUNE, run.schedule.tail())
     origin = slimmed.Provenance(
-        model=context.run.config["model"],
+        model=run.config["model"],
         shape=data.shape,
         classes=data.classes,
         plans=pruned.plans,
@@ -200,7 +196,7 @@ def finetune(
     )
     network.load_state_dict(done.last)
     slimmed.save(context.folder / slimmed.SLIM, network.eval(), origin)
-    if pruned.network is pruned.repaired and not context.run.recipe.finetune.epochs:
+    if pruned.network is pruned.repaired and not run.recipe.finetune.epochs:
         return [context.measure_again("finetuned_last", before)]
     last = context.measure("finetuned_last", network)
     if done.best is None:  # no validation images, or no epochs

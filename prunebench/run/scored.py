@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -56,18 +56,10 @@ def alive_among_cut(ranks: Mapping[str, GroupRank], plan: Plan) -> tuple[int, in
     return (alive, sum(map(len, cut.values()))) if known else None
 
 
-def living(record: StepRecord) -> str:
-    """Says how many of the cut channels were alive; empty if none was or nothing is known."""
-    if not record.removed_alive:
-        return ""
-    return f"{record.removed_alive:,} of {record.removed:,} removed channels were alive"
-
-
-def searched(record: StepRecord) -> str:
-    """Says which settings of the criterion the budget found; empty if it searched none."""
-    if record.settings_found is None:
-        return ""
-    found = ", ".join(
-        f"criterion.{name}={value:g}" for name, value in record.settings_found.items()
-    )
-    return f"the mildest decision that reaches the budget: {found}"
+def remarks(record: StepRecord) -> Iterator[str]:
+    """Yields which settings a budget found, and how many living channels went, if that is known."""
+    if record.settings_found is not None:
+        found = [f"criterion.{name}={value:g}" for name, value in record.settings_found.items()]
+        yield f"the mildest decision that reaches the budget: {', '.join(found)}"
+    if record.removed_alive:
+        yield f"{record.removed_alive:,} of {record.removed:,} removed channels were alive"

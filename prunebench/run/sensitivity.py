@@ -18,7 +18,7 @@ from prunebench.criteria.ranked import ranked
 from prunebench.records import SensitivityPoint
 from prunebench.run.context import RunContext
 from prunebench.run.scored import scored_only
-from prunebench.run.step import Method, cut_as, evidence
+from prunebench.run.step import cut_as, evidence
 from prunebench.schedules import Step
 
 
@@ -33,11 +33,11 @@ def sensitivity(context: RunContext, dense: nn.Module) -> list[SensitivityPoint]
 def _points(context: RunContext, dense: nn.Module) -> str:
     """Returns all points as JSON."""
     run, example = context.run, context.example
-    budget, _ = scored_only(run.criterion, run.budget, dense, trace(dense, example))
-    names = tuple(group.name for group in budget.select(trace(dense, example)))
+    cmap = trace(dense, example)
+    budget, _ = scored_only(run.criterion, run.budget, dense, cmap)
+    names = tuple(group.name for group in budget.select(cmap))
     step = Step(name="sensitivity", groups=names, share=1.0, epochs=0)
-    sample = context.sample(Method(run.criterion, budget, run.repair).images_needed, step)
-    facts = evidence(dense, step, sample, example)
+    facts = evidence(dense, step, context.sample(step), example)
     ranks = ranked(run.criterion, facts)
     points: list[dict[str, Any]] = []
     for name in names:

@@ -43,6 +43,11 @@ class Method:
     budget: Budget
     repair: Repair
 
+    @classmethod
+    def of(cls, run: Run) -> Method:
+        """Returns the choices of `run`."""
+        return cls(run.criterion, run.budget, run.repair)
+
     @property
     def images_needed(self) -> int:
         """Number of training images that ranking and repairing want to see."""
@@ -100,9 +105,8 @@ def draw_sample(
     """
     own = (step.name,) if step is not None and step.new_images else ()
     seed = seed_for(run.settings.seed, "selection", *own)
-    balanced = Method(run.criterion, run.budget, run.repair).class_balanced
     split = split_on(device, data, data.train)
-    images, labels = split.sample(count, seed=seed, balanced=balanced)
+    images, labels = split.sample(count, seed=seed, balanced=Method.of(run).class_balanced)
     return Sample(images, labels, seed)
 
 

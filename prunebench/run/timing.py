@@ -44,13 +44,8 @@ def timed(
 ) -> Budget:
     """Returns `budget`; one of `Latency` for the time that `network` takes on this machine.
 
-    Args:
-        budget: any.
-        network: dense, traced as `cmap`; left unchanged.
-        cmap: its channel map.
-        example: an image [1, C, H, W].
-        store: folder of what was measured before; None measures anew.
-        note: tells the user.
+    `network`, dense and traced as `cmap`, is left unchanged. `store` is the folder of what was
+    measured before; None measures anew.
 
     Raises:
         PruningError: the time cannot be reached.
@@ -122,7 +117,8 @@ def layers_of(
     kinds = timing.timed_kinds(clock.engine)
     for seen in timing.calls(network, example):
         sort, module, weight = timing.kind(seen.module), seen.module, f"{seen.name}.weight"
-        if sort in ("conv", "linear"):
+        tied = sort not in ("conv", "linear")
+        if not tied:
             size = module.get_parameter("weight").shape
             last = (weight, 0)
             ends, widths = ((weight, 1), last), (size[1], size[0])
@@ -134,7 +130,7 @@ def layers_of(
             ends = (own if fits else widths[0], widths[1])
         if sort in kinds:
             free = (changes(ends[0]), changes(ends[1]))
-            grid = measured_grid(seen, widths, free, clock, tied=sort not in ("conv", "linear"))
+            grid = measured_grid(seen, widths, free, clock, tied=tied)
             sides = [
                 end if may else width for end, may, width in zip(ends, free, widths, strict=True)
             ]
@@ -144,14 +140,10 @@ def layers_of(
 def measured_grid(
     seen: timing.Seen, widths: tuple[int, int], free: tuple[bool, bool], clock: Clock, *, tied: bool
 ) -> Grid:
-    """Returns the times of a layer.
+    """Returns the times of a layer, which `clock` takes.
 
-    Args:
-        seen: the layer.
-        widths: of its inputs and outputs, dense.
-        free: whether they may change.
-        clock: times it.
-        tied: whether outputs are as many as inputs.
+    Its inputs and outputs are dense as `widths` says, and may change where they are `free`; `tied`
+    ones are equally many.
     """
     places = [points(width, each) for width, each in zip(widths, free, strict=True)]
     if tied:
@@ -207,24 +199,18 @@ def ceiling(budget: Timed, cmap: ChannelMap) -> str:
 
 
 def outcome(
-    budget: Budget, asked: Budget, network: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
+    budget: Budget, network: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
 ) -> LatencyTarget | None:
     """Returns what came of a budget in milliseconds, measured now; None for other budgets.
 
-    Args:
-        budget: as `timed` made it.
-        asked: as it was before.
-        network: slim.
-        cmap: of the dense network.
-        plan: what it keeps of that.
-        example: an image [1, C, H, W].
+    `network` is what `plan` keeps of that of `cmap`.
     """
-    if not isinstance(budget, Timed) or not isinstance(asked, Latency):
+    if not isinstance(budget, Timed):
         return None
-    clock, here = Clock(asked.on, asked.batch, None), machine(asked.on)
+    clock, here = Clock(budget.on, budget.batch, None), machine(budget.on)
     return LatencyTarget(
-        on=asked.on,
-        batch=asked.batch,
+        on=budget.on,
+        batch=budget.batch,
         device=str(here["device"]),
         threads=torch.get_num_threads(),
         divisor=budget.divisor,

@@ -8,11 +8,10 @@ srun start all of them, on several machines too: process 0 is the run's own then
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -110,10 +109,7 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
 def train_along(run: Run, device: torch.device, data: Data | None = None) -> None:
     """Takes part in the trainings that process 0 asks for, until there are no more.
 
-    Args:
-        run: what is done.
-        device: of this process.
-        data: the splits; None reads them for the first training, when process 0 has.
+    Without `data` the splits are read for the first training, when process 0 has.
     """
     while (asked := distributed.next_training()) is not None:
         images = data = data or run.dataset.load()
@@ -124,7 +120,7 @@ def train_along(run: Run, device: torch.device, data: Data | None = None) -> Non
             observers.append(tail)
         if asked.name == PRUNING:
             cmap = trace(bare(asked.network), tracing_image(data.shape))
-            observer, images = observer_of(run, cmap, data, device, _ignore)
+            observer, images = observer_of(run, cmap, data, device)
             observers.append(observer)
         stage = Stage(name=asked.name, seed=run.settings.seed, device=device, observers=observers)
         try:
@@ -236,7 +232,3 @@ def _require_alive(context: ProcessContext, seconds: float) -> None:
             f"({error.signal_name or error.exit_code}), perhaps for want of memory; go on with "
             "run.resume=true"
         ) from None
-
-
-def _ignore(row: Mapping[str, Any]) -> None:
-    """Keeps nothing: process 0 logs."""

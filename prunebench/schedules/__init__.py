@@ -92,6 +92,12 @@ class TrainingSchedule(Schedule):
         """Checks ranges."""
         require_choice("start", self.start, STARTS)
 
+    def check_phase(self, phase: Phase) -> None:
+        """Raises ConfigError where there is no epoch in which channels could go."""
+        require(
+            phase.epochs >= 1, "recipe.pruning.epochs must be at least 1: channels go as it trains"
+        )
+
     def steps(self, groups: Sequence[str]) -> list[Step]:
         """Returns one step over all `groups`."""
         return [Step(name="training", groups=tuple(groups), share=1.0, epochs=0)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
-from prunebench.errors import ConfigError, require
-from prunebench.options.patterns import first_match
+from prunebench.errors import require
+from prunebench.options.patterns import first_match, require_matches
 from prunebench.schedules import Schedule, Step
 
 
@@ -43,25 +42,17 @@ class Layerwise(Schedule):
         """Returns one step per group.
 
         Raises:
-            ConfigError: a pattern of `epochs_at` matches no group.
+            PruningError: a pattern of `epochs_at` matches no group.
         """
-        for pattern in self.epochs_at or {}:
-            if not any(fnmatchcase(group, pattern) for group in groups):
-                raise ConfigError(
-                    f"schedule.epochs_at: '{pattern}' matches no group to prune; groups: "
-                    f"{', '.join(groups)}"
-                )
+        exceptions = self.epochs_at or {}
+        require_matches("schedule.epochs_at", exceptions, groups)
         return [
             Step(
                 name=f"layer{number:03d}-{group}",
                 groups=(group,),
                 share=1.0,
-                epochs=self._epochs_after(group),
+                epochs=first_match(group, exceptions, self.epochs),
                 new_images=self.new_images,
             )
             for number, group in enumerate(groups)
         ]
-
-    def _epochs_after(self, group: str) -> int:
-        """Returns how long to fine-tune after `group`."""
-        return first_match(group, self.epochs_at or {}, self.epochs)

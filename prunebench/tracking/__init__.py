@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -77,13 +76,8 @@ class TrackedRun(ABC):
         return self
 
     @abstractmethod
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Ends the run."""
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Ends the run; `kind` is of the exception that ends it, if one does."""
 
 
 class Untracked(TrackedRun):
@@ -95,12 +89,7 @@ class Untracked(TrackedRun):
     def conclude(self, outcome: Outcome) -> None:
         """Mirrors nothing."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Ends nothing."""
 
 

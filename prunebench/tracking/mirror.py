@@ -9,7 +9,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from prunebench.tracking import Outcome, TrackedRun
@@ -25,12 +24,7 @@ class Mirror(TrackedRun):
     """Hands curves and outcome to a program; what goes wrong is said once, and ends it."""
 
     def __init__(self, program: str, open_run: Callable[[], None]) -> None:
-        """Opens the run.
-
-        Args:
-            program: its name, in messages.
-            open_run: opens it there.
-        """
+        """Opens the run by `open_run`; messages call it `program`."""
         self._program = program
         self._curves = Curves()
         self._rows = 0
@@ -47,12 +41,7 @@ class Mirror(TrackedRun):
         """Mirrors what the run ends with."""
         self._guard(lambda: self._conclude(outcome, self._rows), CLOSE_SECONDS)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Ends the run; also where something went wrong, else it would get the next one's rows."""
         close = partial(self._close, failed=kind is not None)
         if not self._guard(close, CLOSE_SECONDS, always=True):

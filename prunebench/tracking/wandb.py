@@ -6,13 +6,12 @@ import logging
 import netrc
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,26 +62,7 @@ class WandbTracker(Tracker):
     def start(self, subject: Subject) -> TrackedRun:
         """Returns a W&B run, or one that mirrors nothing if W&B fails."""
         mode = self._mode()
-        if mode == "disabled":
-            return Untracked()
-        root = subject.folder.resolve() / "wandb"
-        options = {
-            "project": self.project,
-            "entity": self.entity,
-            "group": self.group or subject.sweep or None,
-            "tags": list(self.tags),
-            "job_type": self.job_type,
-            "name": subject.title,
-            "id": subject.identity,
-            "config": _without_secrets({**subject.config, "choices": dict(subject.choices)}),
-            "mode": mode,
-            "dir": str(root.parent),
-            "resume": "allow",
-        }
-        places = _places(root, offline=mode == "offline")
-        return WandbRun(
-            options, places, artifacts=self.artifacts, plots=self.plots, note=subject.note
-        )
+        return Untracked() if mode == "disabled" else WandbRun(self, subject, mode)
 
     def _mode(self) -> str:
         """Returns online, offline or disabled; online only where nothing will be asked."""
@@ -98,26 +78,11 @@ class WandbTracker(Tracker):
 class WandbRun(Mirror):
     """A W&B run."""
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],
-        places: Mapping[str, str],
-        *,
-        artifacts: bool,
-        plots: bool,
-        note: Callable[[str], None],
-    ) -> None:
-        """Opens the run.
-
-        Args:
-            options: of ``wandb.init``.
-            places: environment variables to hold until the run ends.
-            artifacts: whether files go there too.
-            plots: whether plots do.
-            note: tells the user a line.
-        """
-        self._options, self._artifacts, self._note = options, artifacts, note
-        self._plots = plots
+    def __init__(self, tracker: WandbTracker, subject: Subject, mode: str) -> None:
+        """Opens the run, online or offline as `mode` says."""
+        self._tracker, self._subject, self._mode = tracker, subject, mode
+        root = subject.folder.resolve() / "wandb"
+        places = _places(root, offline=mode == "offline")  # held until the run ends
         self._mirrored = 0
         self._run: Any = None
         self._lies: Path | None = None
@@ -125,23 +90,18 @@ class WandbRun(Mirror):
         os.environ.update(places)
         super().__init__("wandb", self._open)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Finishes the run, with exit code 1 after an exception; says where an offline run lies."""
         try:
-            super().__exit__(kind, error, trace)
+            super().__exit__(kind, *rest)
         finally:
             for key, value in self._before.items():
                 if value is None:
                     os.environ.pop(key, None)
                 else:
                     os.environ[key] = value
-        if self._lies is not None and self._options["mode"] == "offline":
-            self._note(f"wandb: kept offline; to upload it: wandb sync {typed(self._lies)}")
+        if self._lies is not None and self._mode == "offline":
+            self._subject.note(f"wandb: kept offline; to upload it: wandb sync {typed(self._lies)}")
 
     def _open(self) -> None:
         import wandb
@@ -158,7 +118,21 @@ class WandbRun(Mirror):
             "finish_timeout": WANDB_FINISH_SECONDS,
         }
         settings = wandb.Settings(**{k: v for k, v in wanted.items() if k in known})
-        self._run = wandb.init(**self._options, settings=settings)
+        tracker, subject = self._tracker, self._subject
+        options: dict[str, Any] = {
+            "project": tracker.project,
+            "entity": tracker.entity,
+            "group": tracker.group or subject.sweep or None,
+            "tags": list(tracker.tags),
+            "job_type": tracker.job_type,
+            "name": subject.title,
+            "id": subject.identity,
+            "config": _without_secrets({**subject.config, "choices": dict(subject.choices)}),
+            "mode": self._mode,
+            "dir": str(subject.folder.resolve()),
+            "resume": "allow",
+        }
+        self._run = wandb.init(**options, settings=settings)
         self._lies = Path(str(self._run.dir)).parent
         self._run.define_metric(AXIS)
         self._run.define_metric("*", step_metric=AXIS)
@@ -172,20 +146,21 @@ class WandbRun(Mirror):
 
     def _conclude(self, outcome: Outcome, number: int) -> None:
         import wandb
+        from PIL import Image
 
         last: dict[str, Any] = {}
         if outcome.layers:
             columns: list[str | int] = list(outcome.layers[0])
             cells = [list(row.values()) for row in outcome.layers]
             last["layers"] = wandb.Table(columns, cells)
-        for kind, png in outcome.plots().items() if self._plots else ():
-            last[f"plots/{kind}"] = wandb.Image(_opened(png))
+        for kind, png in outcome.plots().items() if self._tracker.plots else ():
+            last[f"plots/{kind}"] = wandb.Image(Image.open(BytesIO(png)))
         if last:
             self._run.log(last, step=number, commit=True)
         self._run.summary.update(dict(outcome.figures))
-        if not self._artifacts:
+        if not self._tracker.artifacts:
             return
-        artifact = wandb.Artifact(f"run-{self._options['id']}", type="pruned-network")
+        artifact = wandb.Artifact(f"run-{self._subject.identity}", type="pruned-network")
         for name, text in outcome.texts.items():
             with artifact.new_file(name, mode="w", encoding="utf-8") as file:
                 file.write(text)
@@ -224,12 +199,6 @@ def has_login() -> bool:
         return netrc.netrc(str(file)).authenticators(host) is not None
     except (OSError, RuntimeError, netrc.NetrcParseError):
         return False
-
-
-def _opened(png: bytes) -> Any:
-    from PIL import Image
-
-    return Image.open(BytesIO(png))
 
 
 def _places(root: Path, *, offline: bool) -> dict[str, str]:

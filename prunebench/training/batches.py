@@ -14,14 +14,7 @@ from prunebench.training.streamed import StreamedSplit
 def split_on(
     device: torch.device, data: Data, images: Images, *, channels_last: bool = False
 ) -> Split:
-    """Returns `images`, one of the splits of `data`, as batches on `device`.
-
-    Args:
-        device: where batches are.
-        data: the data set.
-        images: its ``train``, ``val`` or ``test``.
-        channels_last: memory format of the batches.
-    """
+    """Returns `images`, one of the splits of `data`, as batches on `device` in either layout."""
     if isinstance(images, Stream):
         return StreamedSplit(data, images, device=device, channels_last=channels_last)
     return ResidentSplit(data, images, device=device, channels_last=channels_last)

@@ -106,13 +106,7 @@ def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
 
 
 def learning_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
-    """Returns the rate of one step.
-
-    Args:
-        phase: what is trained.
-        step: counted from 0 over the whole phase.
-        steps_per_epoch: as `split.steps` says.
-    """
+    """Returns the rate of a `step`, counted from 0 over all of the phase."""
     warmup = round(phase.warmup_epochs * steps_per_epoch)
     total = phase.epochs * steps_per_epoch
     if step < warmup:

@@ -15,7 +15,7 @@ from prunebench.tracking.progress import Progress
 from prunebench.training.recorder import Recorder
 
 
-def _ignore(row: Mapping[str, object]) -> None:
+def unlogged(row: Mapping[str, object]) -> None:
     """Keeps nothing."""
 
 
@@ -42,7 +42,7 @@ class Stage:
     observers: Sequence[Observer] = ()
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
     recorder: Recorder | None = None
-    log: Callable[[Mapping[str, object]], None] = _ignore
+    log: Callable[[Mapping[str, object]], None] = unlogged
 
 
 @dataclass(frozen=True, kw_only=True)

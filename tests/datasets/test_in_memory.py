@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from prunebench.datasets import Arrays
-from prunebench.datasets.in_memory import balanced_order, pick
+from prunebench.datasets.in_memory import balanced_order
 from prunebench.datasets.npz import Npz
 from prunebench.errors import ConfigError, DataError
 
@@ -51,7 +51,7 @@ def test_a_class_without_images_does_no_harm():
 
 
 def test_pick_keeps_the_stored_order():
-    picked = pick(numbered(LABELS), torch.tensor([50, 3, 20]))
+    picked = numbered(LABELS).at(torch.tensor([50, 3, 20]))
     assert picked.images[:, 0, 0, 0].tolist() == [3, 20, 50]
     assert picked.labels.tolist() == [0, 1, 2]
 

@@ -18,9 +18,9 @@ from filelock import FileLock
 from prunebench.errors import DataError
 from prunebench.options.files import conf_dir
 from prunebench.records import Failure, Report, finish, write_json
-from prunebench.reports import table
-from prunebench.reports.table import FILE_WIDTH, main, print_table, render
-from prunebench.reports.terminal import labels
+from prunebench.reports import terminal
+from prunebench.reports.table import FORMATS, main, print_table, render
+from prunebench.reports.terminal import FILE_WIDTH, labels
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -47,7 +47,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_format(sweep: Path, monkeypatch: pytest.MonkeyPatch, form: str, file: str) -> None:
     """The figures of the golden files were worked out by hand; see test_rows for how."""
     monkeypatch.chdir(sweep)
-    monkeypatch.setattr(table, "FILE_WIDTH", 100)
+    monkeypatch.setattr(terminal, "FILE_WIDTH", 100)
     text = render(["."], form, to_file=True)
     assert trimmed(text) == (GOLDEN / file).read_text(encoding="utf-8")
 
@@ -214,7 +214,7 @@ def test_failed_runs_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     finish(tmp_path, make_failure(make_report()))
-    for form in table.FORMATS:
+    for form in FORMATS:
         assert main([str(tmp_path), "--format", form]) == 0
         assert capsys.readouterr().out
     text = render([tmp_path], "latex")

@@ -59,7 +59,7 @@ def run(*overrides):
         (
             ["criterion=aofp", "budget=own", "schedule=during_training",
              "recipe.pruning.epochs=0", "recipe.pruning.warmup_epochs=0"],
-            "recipe.pruning.epochs must be at least 1 for criterion=aofp",
+            "recipe.pruning.epochs must be at least 1: channels go as it trains",
         ),
         (["schedule=from_scratch", "schedule.start=zero"], "start must be one of scratch, base"),
     ],

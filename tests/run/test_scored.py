@@ -14,7 +14,7 @@ from prunebench.criteria import Criterion
 from prunebench.errors import PruningError
 from prunebench.options import option
 from prunebench.repairs import Repair
-from prunebench.run.scored import living, scored_only
+from prunebench.run.scored import remarks, scored_only
 from prunebench.run.step import Method, Sample, cut, dense_counts
 from prunebench.schedules import Schedule
 from prunebench.schedules.oneshot import OneShot
@@ -123,7 +123,7 @@ def test_living_channels_that_went_are_counted(network):
         assert slim.convs[number].out_channels == count
     assert 0 < alive < removed == record.removed
     assert record.removed_alive == alive
-    assert living(record) == f"{alive} of {removed} removed channels were alive"
+    assert [*remarks(record)] == [f"{alive} of {removed} removed channels were alive"]
 
 
 def test_criteria_that_do_not_know_the_living_say_nothing(network):
@@ -133,7 +133,7 @@ def test_criteria_that_do_not_know_the_living_say_nothing(network):
     [step] = OneShot().steps(["convs.0"])
     dense = dense_counts(trace(network, EXAMPLE))
     record = cut(network, method, step, dense, sample=SAMPLE, example=EXAMPLE).record
-    assert (record.removed, record.removed_alive, living(record)) == (None, None, "")
+    assert (record.removed, record.removed_alive, [*remarks(record)]) == (None, None, [])
 
 
 def test_a_network_without_any_score_is_refused():

@@ -69,12 +69,11 @@ def budget_for(network, cmap, asked, store=None):
 
 def test_prediction_and_measurement_agree(network, cmap, pretended):
     pretended()
-    asked = Latency(keep=0.5, batch=2)
-    made = budget_for(network, cmap, asked)
+    made = budget_for(network, cmap, Latency(keep=0.5, batch=2))
     assert made.times.dense == 10 * (32 + 32 + 64 + 5)
     plan = timing.tentative(made, cmap)
     slim = package.channels.slim(network, cmap, plan)
-    found = outcome(made, asked, slim, cmap, plan, IMAGE)
+    found = outcome(made, slim, cmap, plan, IMAGE)
     assert found.asked_ms == pytest.approx(0.665)
     assert found.predicted_ms == pytest.approx(found.measured_ms, rel=0.02)
     assert found.measured_ms <= found.asked_ms

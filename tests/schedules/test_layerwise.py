@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunebench.errors import ConfigError
+from prunebench.errors import ConfigError, PruningError
 from prunebench.schedules.layerwise import Layerwise
 
 GROUPS = ["block1.conv1", "block1.conv2", "block2.conv1", "block2.conv2"]
@@ -28,7 +28,7 @@ def test_the_first_matching_pattern_says_how_long_to_train():
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
-    with pytest.raises(ConfigError, match=r"schedule\.epochs_at: 'conv9' matches no group"):
+    with pytest.raises(PruningError, match=r"schedule\.epochs_at: 'conv9' matches no group"):
         Layerwise(epochs=1, epochs_at={"conv9": 2}).steps(GROUPS)
 
 

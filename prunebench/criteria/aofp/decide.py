@@ -72,7 +72,10 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
     elif passed and room > 0:
         search.remove(chosen[:room])
     elif room > 0 and len(chosen) > 1:
-        _narrow(settings, search, chosen)
+        if settings.estimator == "gram":  # which draws nothing
+            search.confirm(chosen[: len(chosen) // 2])
+        else:
+            search.narrow(chosen)
     else:
         search.fails += 1
         search.restart()
@@ -120,14 +123,6 @@ def _choose(settings: AofpSettings, search: Search, masks: Tensor) -> tuple[Tens
     means = mean_damage(masks, damage)[search.space]
     order = means.argsort(stable=True)[: search.granularity]
     return search.space[order], float(means[order].max())
-
-
-def _narrow(settings: AofpSettings, search: Search, chosen: Tensor) -> None:
-    """Goes on with the better half; without draws, with the first half of what failed."""
-    if settings.estimator == "gram":
-        search.confirm(chosen[: len(chosen) // 2])
-    else:
-        search.narrow(chosen)
 
 
 def met(limits: Sequence[Limit], plan: Plan) -> bool:

@@ -73,7 +73,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         self.draws = Draws(self.edges, min(rows, self.settings.draws_per_step), self.device)
         self.factors = ConsumerFactors([edge.group for edge in self.edges])
         require_reachable(self.work, [edge.group.name for edge in self.edges])
-        self._share_masks()
+        self.factors.alive = [search.alive for search in self.searches]
         self.factors.attach(network)
         self.handles = [network.register_forward_pre_hook(self._before)]
         for number, edge in enumerate(self.edges):
@@ -138,7 +138,6 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         self.tallies = {name: dict(tally) for name, tally in state["tallies"].items()}
         for search, found in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(found)
-        self._share_masks()
         self.factors.refresh()
         self._live_outputs()
 
@@ -259,9 +258,6 @@ class AofpObserver(PruningObserver, RepeatingObserver):
                 known.copy_(alive)
             elif not bool(alive.all()):
                 self.live[edge_number] = alive.to(self.device)
-
-    def _share_masks(self) -> None:
-        self.factors.alive = [search.alive for search in self.searches]
 
     # -- deciding --------------------------------------------------------------------------------
 

@@ -111,7 +111,8 @@ class Search:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
         device = self.damages.device
-        self.alive, self.space = state["alive"].cpu().clone(), state["space"].cpu().clone()
+        self.alive.copy_(state["alive"])  # in place, since the network's masks are these
+        self.space = state["space"].cpu().clone()
         self.draws, self.fails, self.frozen = state["draws"], state["fails"], state["frozen"]
         self.seconds = state["seconds"]
         self.trying = None if state["trying"] is None else state["trying"].cpu()

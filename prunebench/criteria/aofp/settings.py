@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from prunebench.criteria import TrainingCriterion
 from prunebench.errors import require, require_choice
-
-if TYPE_CHECKING:
-    from prunebench.recipes import Phase
 
 BN_MODES = ("own", "base")
 REDUCTIONS = ("batch", "example")
@@ -92,7 +88,3 @@ class AofpSettings(TrainingCriterion):
     def harmless(self, damage: float) -> bool:
         """Whether channels of this damage go."""
         return damage < self.theta if self.strict else damage <= self.theta
-
-    def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where the training in which pruning happens does not suit."""
-        require(phase.epochs >= 1, "recipe.pruning.epochs must be at least 1 for criterion=aofp")

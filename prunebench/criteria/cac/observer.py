@@ -50,7 +50,7 @@ class CacObserver(PruningObserver, RepeatingObserver):
         """
         self.settings, self.work = settings, work
         self.factors, self.removal = ConsumerFactors(work.groups), Removal(settings, work)
-        self.sizes = [group.size for group in work.groups]
+        self.sizes = self.removal.sizes
         self.gates = Gates(settings, self.sizes, work.seed)
         self.gating, self.threshold = True, 0.0
         self.numbers: Tensor | None = None  # of the step's gates
@@ -247,11 +247,9 @@ class CacObserver(PruningObserver, RepeatingObserver):
         plan = self.removal.next_plan(step, before, known, self.threshold)
         row: dict[str, Any] = {"stage": f"removal-{step}"}
         if known.errors is not None:
-            row |= {
-                "held_back": int(self.removal.still_useful(before, known, self.threshold).sum())
-            }
+            row["held_back"] = int(self.removal.still_useful(before, known, self.threshold).sum())
             self.threshold = self.removal.raised(self.threshold, before, plan, known.scores)
-            row |= {"threshold": self.threshold}
+            row["threshold"] = self.threshold
         for group, alive in zip(self.work.groups, self.factors.alive, strict=True):
             alive.zero_()
             alive[list(plan.kept[group.name])] = True

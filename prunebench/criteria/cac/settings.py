@@ -112,7 +112,6 @@ class CacSettings(TrainingCriterion):
 
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError where the training in which pruning happens does not suit."""
-        require(phase.epochs >= 1, "recipe.pruning.epochs must be at least 1 for criterion=cac")
         require(
             phase.label_smoothing == 0,
             "recipe.pruning.label_smoothing must be 0 for criterion=cac, which reads the gradient "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,8 +72,7 @@ class Faces:
         Raises:
             Unreadable: it is damaged, not there, or of a size that is not to be cut.
         """
-        path = os.path.join(self.files.root, self.name(number))
-        return fitting(rgb(path, self.files.root), self.size)
+        return fitting(self.files.read(number), self.size)
 
 
 def decoded(content: bytes, size: tuple[int, int]) -> Image:

@@ -7,12 +7,10 @@ between are the identities, each with the first of its images and the first that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunebench.datasets.decoding import rgb
-from prunebench.datasets.faces.aligned import fitting
+from prunebench.datasets.faces.aligned import decoded
 from prunebench.datasets.faces.recordio import Item, Records
 from prunebench.datasets.stream import Unreadable
 from prunebench.errors import DataError
@@ -46,7 +44,7 @@ class Packed:
         Raises:
             Unreadable: it is damaged, or of a size that is not to be cut.
         """
-        return fitting(rgb(BytesIO(self.records.item(number).image)), self.size)
+        return decoded(self.records.item(number).image, self.size)
 
 
 def read_pack(root: Path, size: tuple[int, int]) -> tuple[Packed, Tensor, Tensor, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from prunebench.records import LayerRow, Report
+from prunebench.records import LayerRow, Measurement, Report
 from prunebench.records.identity import dotted
 from prunebench.reports.cells import amount
 from prunebench.reports.curves import Course, course_of
@@ -85,15 +85,15 @@ def run(path: Path, report: Report) -> dict[str, Any]:
         "environment": {key: _plain(value) for key, value in report.environment.items()},
         "seconds": {stage: round(value, 1) for stage, value in report.seconds.items()},
         "measured": [_measured(one) for one in report.measurements],
-        "layers": [_layer(report, one) for one in report.layers],
+        # name, channels, parameters and MACs before and after
+        "layers": [[*astuple(one), why_whole(report, one)] for one in report.layers],
         "speed": slower_than_counted(report),
         "surgery": max((step.surgery_error for step in report.steps), default=None),
         "curves": _thinned(course) if course else None,
     }
 
 
-def _measured(one: Any) -> dict[str, Any]:
-    values = asdict(one)
+def _measured(one: Measurement) -> dict[str, Any]:
     return {
         "stage": one.stage,
         "accuracy": one.test.accuracy if one.test else None,
@@ -101,24 +101,8 @@ def _measured(one: Any) -> dict[str, Any]:
         "params": amount(Spread(one.params)),
         "macs": amount(Spread(one.macs)),
         "bytes": amount(Spread(one.size_bytes), "B"),
-        "latency": [
-            f"batch {time['batch']}: {time['median_ms']:.4g} ms" for time in values["latency"]
-        ],
+        "latency": [f"batch {time.batch}: {time.median_ms:.4g} ms" for time in one.latency],
     }
-
-
-def _layer(report: Report, layer: LayerRow) -> list[Any]:
-    """Returns name, channels, parameters and MACs before and after, and why it is whole if so."""
-    return [
-        layer.name,
-        layer.channels_before,
-        layer.channels_after,
-        layer.params_before,
-        layer.params_after,
-        layer.macs_before,
-        layer.macs_after,
-        why_whole(report, layer),
-    ]
 
 
 def why_whole(report: Report, layer: LayerRow) -> str:

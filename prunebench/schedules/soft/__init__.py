@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from prunebench.budgets import Budget
     from prunebench.contracts import Assignment, Dense, Observer, PruningObserver
     from prunebench.criteria import Criterion
-    from prunebench.recipes import Phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +50,6 @@ class Soft(TrainingSchedule):
             f"{names['schedule']} selects between epochs by weights alone, and "
             f"{names['criterion']} needs more; choose criterion=l2, l1, fpgm or slimming",
         )
-
-    def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where there is no epoch to select after."""
-        require(phase.epochs >= 1, "recipe.pruning.epochs must be at least 1 for schedule=soft")
 
     def observer(
         self, criterion: Criterion, budget: Budget, dense: Dense, assignment: Assignment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,7 +60,8 @@ class SoftObserver(PruningObserver, RepeatingObserver):
             PruningError: criterion or budget cannot serve this network, or filters are computed.
         """
         self.network = network
-        for site in (site for group in self.groups for site in group.producers):
+        sites = [site for group in self.groups for site in group.producers]
+        for site in sites:
             if site.normed is not None:
                 raise PruningError(
                     f"schedule=soft zeroes filters, and those of {site.module} are computed by a "
@@ -69,7 +69,6 @@ class SoftObserver(PruningObserver, RepeatingObserver):
                     "(torch.nn.utils.parametrize.remove_parametrizations), or choose another "
                     "schedule"
                 )
-        sites = [site for group in self.groups for site in group.producers]
         weights = [network.get_parameter(site.name) for site in sites]
         self.zeroed = {
             weight: torch.zeros_like(weight, dtype=torch.bool)
@@ -191,8 +190,7 @@ def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
     chosen = {group.name for group in work.groups}
     found: dict[str, ChannelGroup] = {}  # a layer may feed several streams, as option A's do
     for group in work.cmap.groups:
-        excluded = any(fnmatchcase(group.name, pattern) for pattern in budget.exclude)
-        if group.name in chosen or not group.residual or excluded:
+        if group.name in chosen or not group.residual or budget.excludes(group.name):
             continue
         for site in group.producers:
             if site.parameter == "weight":

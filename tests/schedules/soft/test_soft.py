@@ -48,7 +48,7 @@ def test_one_step_over_all_groups():
         (["criterion=l2", "budget=uniform", "schedule.every=0"], "every must be at least 1, got"),
         (
             ["criterion=l2", "budget=uniform", "recipe.pruning.epochs=0"],
-            "recipe.pruning.epochs must be at least 1 for schedule=soft",
+            "recipe.pruning.epochs must be at least 1: channels go as it trains",
         ),
     ],
 )
