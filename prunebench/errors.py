@@ -98,6 +98,11 @@ def wrong_type(key: str, value: object, hint: Any) -> str:
     return f"{key} must be {forms.get(get_origin(hint) or hint, one)}; got {got}"
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says; the name of its class if it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def require(condition: bool, message: str) -> None:
     """Raises ConfigError with `message` unless `condition` holds."""
     if not condition:

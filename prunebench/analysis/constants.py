@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prunebench.analysis.clipped_normal import clipped_moments, deviation, still
@@ -92,19 +93,14 @@ def hold_group(
 def holding(network: nn.Module, held: Held) -> Iterator[None]:
     """Holds the outputs of norms while the body runs: the network with constants emulated."""
 
-    def hold(module: nn.Module, given: Any, out: Tensor, name: str) -> Tensor:
+    def hold(name: str, module: nn.Module, given: Any, out: Tensor) -> Tensor:
         at, constants = held[name]
         changed = out.clone()
         view = [-1 if d == 1 else 1 for d in range(out.dim())]
         changed[:, at.to(out.device)] = constants.to(out).view(view)
         return changed
 
-    hooks = [
-        network.get_submodule(name).register_forward_hook(
-            lambda module, given, out, name=name: hold(module, given, out, name)
-        )
-        for name in held
-    ]
+    hooks = [network.get_submodule(n).register_forward_hook(partial(hold, n)) for n in held]
     try:
         yield
     finally:
@@ -135,7 +131,7 @@ def uneven(
         for site in group.consumers:
             readers.setdefault(site.module, []).append((group.name, site.classes.cpu()))
 
-    def look(module: nn.Module, given: Any, name: str) -> None:
+    def look(name: str, module: nn.Module, given: Any) -> None:
         x = given[0].flatten(2) if given[0].dim() > 2 else given[0][..., None]
         low, high = x.amin((0, 2)).cpu(), x.amax((0, 2)).cpu()
         rounding = 64 * torch.finfo(x.dtype).eps
@@ -146,12 +142,7 @@ def uneven(
             classes = classes.repeat(len(differs) // len(classes))
             found[group][classes[differs & (classes >= 0)]] = True
 
-    hooks = [
-        network.get_submodule(name).register_forward_pre_hook(
-            lambda module, given, name=name: look(module, given, name)
-        )
-        for name in readers
-    ]
+    hooks = [network.get_submodule(n).register_forward_pre_hook(partial(look, n)) for n in readers]
     shape = (2, *example.shape[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example)
     try:

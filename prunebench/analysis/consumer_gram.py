@@ -38,8 +38,8 @@ def squared(rows: Tensor) -> Tensor:
         return torch.from_numpy(table.T @ table)
 
 
-class Place:
-    """Where in the images the sweep is.
+class Sweep:
+    """A pass over the images, and where it is.
 
     Attributes:
         total: images of the whole sweep.
@@ -143,7 +143,7 @@ class Sampled:
         self.reader, self.draws, self.seed = reader, draws, seed
         self.gram: Tensor | None = None
 
-    def add(self, inputs: Tensor, place: Place, call: int) -> None:
+    def add(self, inputs: Tensor, sweep: Sweep, call: int) -> None:
         """Takes in one batch of inputs of the consumer's `call`-th call in a forward."""
         import torch
 
@@ -151,8 +151,8 @@ class Sampled:
         height, width = self.reader.positions(padded)
         filters = len(self.reader.weight)
         # a network may fold frames or tiles into the batch
-        each = len(inputs) // max(place.size, 1)
-        drawn = self._uniform(place.total * each, call)[place.start * each :][: len(inputs)]
+        each = len(inputs) // max(sweep.size, 1)
+        drawn = self._uniform(sweep.total * each, call)[sweep.start * each :][: len(inputs)]
         limits = torch.tensor([filters, height, width])
         where = (drawn * limits).long().reshape(-1, 3).to(inputs.device)
         image = torch.arange(len(inputs), device=inputs.device).repeat_interleave(self.draws)
@@ -231,7 +231,7 @@ class Entries:
             )
         self.patches: Tensor | None = None
 
-    def add(self, inputs: Tensor, place: Place, call: int) -> None:
+    def add(self, inputs: Tensor, sweep: Sweep, call: int) -> None:
         """Takes in one batch of inputs of the consumer."""
         import torch
         from torch.nn import functional

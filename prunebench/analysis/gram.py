@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunebench.analysis.chunks import images_at_once
-from prunebench.analysis.consumer_gram import Entries, Place, Reader, Sampled
+from prunebench.analysis.consumer_gram import Entries, Reader, Sampled, Sweep
 from prunebench.contracts import rows_in
 from prunebench.errors import require, require_choice
 
@@ -108,7 +108,7 @@ class GramCollection:
         images = min(self.num_samples, evidence.size)
         size = images_at_once(evidence, self.chunk)
         modules = dict(evidence.network.named_modules())
-        seen = Place(images)
+        sweep = Sweep(images)
         made: dict[str, dict[str, Table]] = {}
         for group in groups:
             made[group.name] = {}
@@ -123,9 +123,9 @@ class GramCollection:
         if not tables:
             return {name: {} for name in made}
         uses = Counter(call.weight for call in evidence.cmap.tape.calls)
-        with torch.no_grad(), cuda_math(exact=True), _listening(tables, seen, uses):
+        with torch.no_grad(), cuda_math(exact=True), _listening(tables, sweep, uses):
             for some, _ in evidence.batches(images, size):
-                seen.next_batch(rows_in(some))
+                sweep.next_batch(rows_in(some))
                 with suppress(_AllHeard):
                     evidence.task.run(evidence.network, some)
         return {
@@ -179,12 +179,12 @@ class _AllHeard(BaseException):
 
 
 @contextmanager
-def _listening(tables: Sequence[Table], place: Place, uses: Mapping[str, int]) -> Iterator[None]:
+def _listening(tables: Sequence[Table], sweep: Sweep, uses: Mapping[str, int]) -> Iterator[None]:
     """Feeds the inputs of every consumer to its tables while a network runs.
 
     Args:
         tables: one per group and consumer.
-        place: where the sweep is.
+        sweep: that the network runs for.
         uses: weight -> how often a forward uses it. The forward ends when all tables have heard
             that many calls, since the layers behind them do not matter.
     """
@@ -193,10 +193,10 @@ def _listening(tables: Sequence[Table], place: Place, uses: Mapping[str, int]) -
 
     def hear(table: Table, module: nn.Module, inputs: Any, named: Mapping[str, Any]) -> None:
         nonlocal batch
-        if batch != place.start:
-            batch = place.start
+        if batch != sweep.start:
+            batch = sweep.start
             heard.clear()
-        table.add(inputs[0] if inputs else named["input"], place, heard[id(table)])
+        table.add(inputs[0] if inputs else named["input"], sweep, heard[id(table)])
         heard[id(table)] += 1
         if all(heard[id(one)] >= uses[one.reader.name] for one in tables):
             raise _AllHeard

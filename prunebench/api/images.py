@@ -13,7 +13,7 @@ from prunebench.channels.example import described
 from prunebench.channels.followable import plain, require_followable
 from prunebench.channels.tensors import map_tensors, tensors_in
 from prunebench.contracts import Task, rows
-from prunebench.errors import ConfigError, PruningError
+from prunebench.errors import ConfigError, PruningError, first_line
 from prunebench.run.step import Method, Sample
 
 FORMS = (
@@ -160,7 +160,7 @@ def _require_runs(network: nn.Module, image: Any) -> None:
         try:
             Task().run(network, image)
         except Exception as error:
-            why = str(error).split("\n")[0] or type(error).__name__
+            why = first_line(error)
             raise PruningError(
                 f"the network fails on the first of images= ({described(image)}): {why}; give what "
                 "its forward takes, or a forward= of network and inputs"

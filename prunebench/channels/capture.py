@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.example import Example, run_on
 from prunebench.channels.labels.tape import Place
-from prunebench.channels.map import ChannelGroup, ChannelMap, as_array
+from prunebench.channels.map import ChannelGroup, ChannelMap
 from prunebench.channels.members import named_modules
 from prunebench.errors import PruningError, require_choice
 
@@ -87,15 +87,7 @@ def look(
     Raises:
         PruningError: a group does not exist at this point.
     """
-
-    def showing(take: Callable[[Tensor], None]) -> Edit:
-        def show(x: Tensor) -> None:
-            take(x.detach())
-
-        return show
-
-    shows = {name: showing(take) for name, take in takers.items()}
-    with torch.no_grad(), edit(model, cmap, point, shows):
+    with torch.no_grad(), edit(model, cmap, point, takers):
         run(model, images)
 
 
@@ -186,8 +178,7 @@ def _layout(cmap: ChannelMap, name: str, place: Place) -> _Layout:
     number = cmap.groups.index(group)
     dims = [d for d, size in enumerate(place.labels.shape) if size > 1]
     dim = dims[0] if dims else 1
-    row = place.labels.reshape(-1) >> 1
-    found, local = cmap.locate[:, cmap.class_of[as_array(row)]]
+    found, local = cmap.locate[:, cmap.classes(place.labels >> 1)]
     mine = np.nonzero(found == number)[0]
     order = mine[np.argsort(local[mine], kind="stable")]
     if len(dims) > 1 or len(order) == 0 or len(order) % group.size:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
@@ -35,9 +37,8 @@ def build_map(
     for weight, norm in tape.normed.items():
         if (weight, norm.dim) in dims:
             dims[norm.lengths, norm.dim] = dims[weight, norm.dim]
-    producers = _Producers(tape, class_of, reasons)
-    groups, locate = producers.groups(int(class_of.max()) + 1)
-    groups = _freeze_groups(groups, locate, frozen_groups or {}, reasons)
+    producers = _Producers(tape, class_of)
+    groups, locate = producers.groups(reasons, frozen_groups or {})
     shapes = {name: tuple(t.shape) for name, t in named_tensors(model)}
     frozen = dict(tape.refused)
     for call in producers.calls:
@@ -50,7 +51,6 @@ def build_map(
     return ChannelMap(
         groups=described,
         frozen=frozen,
-        frozen_groups=dict(frozen_groups or {}),
         dims=dims,
         class_of=class_of,
         locate=locate,
@@ -87,26 +87,6 @@ def _classes_read(tape: Tape, class_of: Ids) -> dict[tuple[str, int], Ids]:
                 found[id(ids)] = class_of[as_array(ids)]
             dims[key] = found[id(ids)]
     return dims
-
-
-def _freeze_groups(
-    groups: list[tuple[str, int, bool]],
-    locate: Ids,
-    frozen: Mapping[str, str],
-    reasons: dict[int, str],
-) -> list[tuple[str, int, bool]]:
-    """Takes the groups named in `frozen` out; the others keep their names."""
-    if not frozen:
-        return groups
-    stays = np.array([name not in frozen for name, _, _ in groups] + [False])
-    for number, (name, _, _) in enumerate(groups):
-        if name in frozen:
-            for found in (locate[0] == number).nonzero()[0].tolist():
-                reasons[found] = frozen[name]
-    gone = ~stays[locate[0]]
-    locate[0] = np.where(gone, -1, (np.cumsum(stays) - 1)[locate[0]])
-    locate[1, gone] = -1
-    return [group for group in groups if group[0] not in frozen]
 
 
 def _components(tape: Tape) -> Ids:
@@ -190,37 +170,49 @@ def _by_key(members: Ids, keys: Ids) -> list[Ids]:
 class _Producers:
     """Sorts classes into groups by the set of their producers."""
 
-    def __init__(self, tape: Tape, class_of: Ids, reasons: dict[int, str]) -> None:
+    def __init__(self, tape: Tape, class_of: Ids) -> None:
         """Collects the producers in forward order."""
-        self.tape, self.class_of = tape, class_of
         first: dict[str, Call] = {}
         for call in tape.calls:
             if call.kind in ("conv", "linear"):
                 first.setdefault(call.weight, call)
         self.calls = list(first.values())
-        self.frozen = np.fromiter(reasons, dtype=np.int64, count=len(reasons))
-        gates = [as_array(ids) for ids in tape.gates]
-        gate_ids = np.unique(np.concatenate(gates)) if gates else np.empty(0, np.int64)
-        self.gate = [
-            bool(len(gate_ids)) and bool(np.isin(as_array(call.outputs), gate_ids).all())
-            for call in self.calls
-        ]
+        self.classes = int(class_of.max()) + 1
+        self.outputs = [class_of[as_array(call.outputs)] for call in self.calls]
+        gates = np.unique(np.concatenate([np.empty(0, np.int64), *map(as_array, tape.gates)]))
+        self.gate = [bool(np.isin(as_array(call.outputs), gates).all()) for call in self.calls]
 
-    def groups(self, classes: int) -> tuple[list[tuple[str, int, bool]], Ids]:
-        """Returns (name, size, residual) of each group and where each class went [2, classes]."""
-        locate = np.full((2, classes), -1, dtype=np.int64)
-        if not self.calls:
-            return [], locate
-        outputs = [self.class_of[as_array(call.outputs)] for call in self.calls]
-        free = np.ones(classes, dtype=bool)
-        free[self.frozen] = False
+    def groups(
+        self, reasons: dict[int, str], whole: Mapping[str, str]
+    ) -> tuple[list[tuple[str, int, bool]], Ids]:
+        """Returns (name, size, residual) of each group and where each class went [2, classes].
+
+        Args:
+            reasons: class -> why it is frozen; those of groups in `whole` are added.
+            whole: group name -> why it is to stay whole.
+        """
+        free = np.ones(self.classes, dtype=bool)
+        free[np.fromiter(reasons, dtype=np.int64, count=len(reasons))] = False
+        locate = np.full((2, self.classes), -1, dtype=np.int64)
+        groups: list[tuple[str, int, bool]] = []
+        for name, members, residual in self._named(self._sets(free)):
+            if name in whole:
+                reasons |= dict.fromkeys(members.tolist(), whole[name])
+                continue
+            locate[0, members] = len(groups)
+            locate[1, members] = np.arange(len(members))
+            groups.append((name, len(members), residual))
+        return groups, locate
+
+    def _sets(self, free: NDArray[np.bool_]) -> list[Ids]:
+        """Returns the free classes of every set of producers, by their first position."""
         # the sum of one random number per producer identifies a set of producers; the numbers
         # come from a generator of our own
-        marks = np.random.default_rng(0).integers(1, 2**62, size=len(outputs))
-        keys = np.zeros(classes, dtype=np.int64)
-        first = np.full(classes, -1, dtype=np.int64)
-        position, position_here = np.zeros((2, classes), dtype=np.int64)
-        for number, found in enumerate(outputs):
+        marks = np.random.default_rng(0).integers(1, 2**62, size=len(self.calls))
+        keys = np.zeros(self.classes, dtype=np.int64)
+        first = np.full(self.classes, -1, dtype=np.int64)
+        position, position_here = np.zeros((2, self.classes), dtype=np.int64)
+        for number, found in enumerate(self.outputs):
             # written back to front, so that the first position of a class stays
             position_here[found[::-1]] = np.arange(len(found))[::-1]
             once = found[position_here[found] == np.arange(len(found))]
@@ -230,32 +222,28 @@ class _Producers:
             position[new] = position_here[new]
         members = np.nonzero(free & (first >= 0))[0]
         # they are in order but for a few, so that the stable sort, which sees that, is the fast one
-        order = members[np.argsort(first[members] * classes + position[members], kind="stable")]
-        return self._name(_by_key(order, keys[order]), outputs, locate), locate
+        order = members[
+            np.argsort(first[members] * self.classes + position[members], kind="stable")
+        ]
+        return _by_key(order, keys[order])
 
-    def _name(
-        self, sets: list[Ids], outputs: list[Ids], locate: Ids
-    ) -> list[tuple[str, int, bool]]:
-        """Names groups by their producers alone, so that slimming changes no name."""
-        set_of = np.full(locate.shape[1], -1, dtype=np.int64)
+    def _named(self, sets: list[Ids]) -> Iterator[tuple[str, Ids, bool]]:
+        """Yields (name, classes, residual) of sets in forward order of their producers.
+
+        They are named by their producers alone, so that slimming changes no name.
+        """
+        set_of = np.full(self.classes, -1, dtype=np.int64)
         for number, members in enumerate(sets):
             set_of[members] = number
         producers_of: list[list[int]] = [[] for _ in sets]
-        for producer, found in enumerate(outputs):
+        for producer, found in enumerate(self.outputs):
             for number in np.flatnonzero(np.bincount(set_of[found] + 1)[1:]).tolist():
                 producers_of[number].append(producer)
-        described = sorted(
-            ((tuple(p), m) for p, m in zip(producers_of, sets, strict=True) if len(m)),
-            key=lambda pair: pair[0],
-        )
-        named = []
-        seen: dict[int, int] = {}
-        for number, (producers, members) in enumerate(described):
-            nth = seen.get(producers[0], 0)
-            seen[producers[0]] = nth + 1
+        seen = Counter[int]()
+        for producers, members in sorted(
+            zip(producers_of, sets, strict=True), key=lambda pair: pair[0]
+        ):
+            nth = seen[producers[0]]
+            seen[producers[0]] += 1
             name = self.calls[producers[0]].module + (f":{nth}" if nth else "")
-            locate[0, members] = number
-            locate[1, members] = np.arange(len(members))
-            added = sum(not self.gate[n] for n in producers)
-            named.append((name, len(members), added > 1))
-        return named
+            yield name, members, sum(not self.gate[n] for n in producers) > 1

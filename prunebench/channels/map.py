@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from prunebench.channels.labels.tape import Place, Tape
+from prunebench.channels.labels.tape import Place, Tape, owner
 from prunebench.channels.plan import Plan
 from prunebench.channels.weight_norm import WeightNorm
 from prunebench.errors import PruningError
 
 Ids = NDArray[np.int64]
+#: of each class of a network, whether it stays
+Kept = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +27,7 @@ class Site:
     """One dimension of one parameter that a group reaches.
 
     Attributes:
-        module: qualified name of the module.
-        parameter: its name within the module.
+        name: full name of the parameter.
         dim: the dimension of the parameter.
         classes: int64 [size of that dimension]; the class of the group at each position, or -1
             where the position belongs to another group (concatenation). Behind a flatten a class
@@ -34,16 +35,20 @@ class Site:
         normed: how the weight of the module is computed from the parameter, under weight norm.
     """
 
-    module: str
-    parameter: str
+    name: str
     dim: int
     classes: Tensor
     normed: WeightNorm | None = None
 
     @property
-    def name(self) -> str:
-        """Full name of the parameter."""
-        return f"{self.module}.{self.parameter}" if self.module else self.parameter
+    def module(self) -> str:
+        """Qualified name of the layer that it belongs to."""
+        return owner(self.name)
+
+    @property
+    def parameter(self) -> str:
+        """Its name within that layer."""
+        return self.name[len(self.module) :].removeprefix(".")
 
     @property
     def positions(self) -> Tensor:
@@ -107,8 +112,6 @@ class ChannelMap:
         groups: in forward order.
         frozen: module name -> reason, for every layer with weights whose output channels cannot be
             cut: convolutions, linear and recurrent ones, and those of operations that are unknown.
-        frozen_groups: name -> reason, of groups that stay whole because of how the code of the
-            network moves them.
         dims: (parameter or buffer, dimension) -> class number [size] over the whole network.
         class_of: class number of each label id of the tape.
         locate: class number -> (group number, class within the group), -1 where frozen [2, n].
@@ -119,7 +122,6 @@ class ChannelMap:
 
     groups: list[ChannelGroup]
     frozen: dict[str, str]
-    frozen_groups: Mapping[str, str] = field(repr=False)
     dims: Mapping[tuple[str, int], Ids] = field(repr=False)
     class_of: Ids = field(repr=False)
     locate: Ids = field(repr=False)
@@ -158,7 +160,11 @@ class ChannelMap:
                     f"but channel {indices[-1]} is to be kept"
                 )
 
-    def keeps(self, plan: Plan) -> NDArray[np.bool_]:
+    def classes(self, ids: Tensor) -> Ids:
+        """Returns the class numbers of label ids, flattened."""
+        return self.class_of[as_array(ids)]
+
+    def keeps(self, plan: Plan) -> Kept:
         """Returns for each class of the network whether it stays under `plan`."""
         kept = np.ones(self.locate.shape[1] + 1, dtype=bool)
         for number, group in enumerate(self.groups):
@@ -216,7 +222,7 @@ class ChannelMap:
         """The multiply-adds of each class that are no matter of weights."""
         costs = np.zeros(self.locate.shape[1], dtype=np.int64)
         for macs, ids in self.tape.spread_macs:
-            np.add.at(costs, self.class_of[as_array(ids)], macs)
+            np.add.at(costs, self.classes(ids), macs)
         return costs
 
     def _count(self, plan: Plan, what: int) -> int:

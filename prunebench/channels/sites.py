@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from prunebench.channels.labels.tape import Call, Tape, owner
+from prunebench.channels.labels.tape import Call, Tape
 from prunebench.channels.map import ChannelGroup, Ids, Site
 
 
@@ -48,9 +48,7 @@ class Sites:
 
     def _add(self, role: str, weight: str, dim: int) -> None:
         for number, mine in self._at(weight, dim):
-            module, norm = owner(weight), self.tape.normed.get(weight)
-            parameter = weight[len(module) + 1 :] if module else weight
-            self.found[number][role].append(Site(module, parameter, dim, mine, norm))
+            self.found[number][role].append(Site(weight, dim, mine, self.tape.normed.get(weight)))
 
     def _at(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
         """Returns for each group along `dim` of `weight` where its classes are, -1 elsewhere."""

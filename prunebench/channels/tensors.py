@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+T = TypeVar("T")
 #: what holds no tensor of a result, or is not looked into for one
 SIMPLE = (
     str, bytes, int, float, complex, type(None), type, slice, torch.dtype, torch.device, torch.Size,
@@ -61,13 +62,27 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """Returns `value` with every tensor in nested tuples, lists and dicts changed."""
-    if isinstance(value, Tensor):
+    return map_nested(value, Tensor, change)
+
+
+def map_nested(value: Any, kind: type[T], change: Callable[[T], Any]) -> Any:
+    """Returns `value` with every `kind` in nested tuples, lists and dicts changed."""
+    if isinstance(value, kind):
         return change(value)
     if type(value) is dict:
-        return {key: map_tensors(item, change) for key, item in value.items()}
+        return {key: map_nested(item, kind, change) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        items = [map_tensors(item, change) for item in value]
+        items = [map_nested(item, kind, change) for item in value]
         if type(value) is list:
             return items
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     return value
+
+
+def nested(value: Any, kind: type[T]) -> Iterator[T]:
+    """Yields every `kind` in nested tuples, lists and dicts."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from nested(item, kind)

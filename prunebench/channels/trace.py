@@ -19,7 +19,7 @@ from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_modules, named_parameters
 from prunebench.channels.surgery.trial_cut import map_after_trial
 from prunebench.channels.tensors import tensors_in
-from prunebench.errors import PruningError
+from prunebench.errors import PruningError, first_line
 
 
 def trace(model: nn.Module, example: Example) -> ChannelMap:
@@ -90,7 +90,7 @@ def _misfit(labeller: Labeller, model: nn.Module, example: Example, error: Excep
     module = model.get_submodule(name)
     weight = getattr(module, "weight", None)
     has = f", has a weight {described(weight)}" if isinstance(weight, Tensor) else ""
-    why = str(error).split("\n")[0] or type(error).__name__
+    why = first_line(error)
     return (
         f"the forward fails on the example ({described(example)}): "
         f"{name or 'the network'} ({type(module).__name__}) is given {described(args)}{has}: {why}"
@@ -141,14 +141,15 @@ def _follow_training(labeller: Labeller, model: nn.Module, image: Example) -> No
     evaluation shows how important it is.
     """
     tape = labeller.tape
-    counted, known = tape.fixed_macs, {call.weight for call in tape.calls}
-    used = set(tape.used)
-    labeller.counting = False
+    known, used, macs = {call.weight for call in tape.calls}, set(tape.used), tape.fixed_macs
+    calls, spread = len(tape.calls), len(tape.spread_macs)
     result = None
     with suppress(PruningError, RuntimeError), following(labeller, model, training=True):
         result = run_on(model, image)
     freeze_outputs(labeller, result)
-    for call in tape.calls:
+    for call in tape.calls[calls:]:
+        call.macs = 0  # an evaluation does not run it
         if call.weight not in known:
-            labeller.ids.freeze(call.outputs, "it is used in training only")
-    tape.fixed_macs, tape.used = counted, used
+            tape.freeze(call.outputs, "it is used in training only")
+    del tape.spread_macs[spread:]
+    tape.fixed_macs, tape.used = macs, used

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunebench.errors import PruningError
+from prunebench.errors import PruningError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,7 +70,7 @@ def _cross_entropy(outputs: Any, targets: Any, reduction: str) -> Tensor:
     try:
         return cross_entropy(outputs, targets, reduction=reduction)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        why = str(error).split("\n")[0]
+        why = first_line(error)
         raise PruningError(
             f"the outputs ({type(outputs).__name__} of {described(outputs)}) and the targets "
             f"({described(targets)}) have no cross-entropy ({why}); give logits and int64 labels, "

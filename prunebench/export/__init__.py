@@ -31,6 +31,7 @@ from prunebench.export.timings import timings
 from prunebench.interruption import finish
 from prunebench.measure.conventions import conventions
 from prunebench.measure.engines import Runner
+from prunebench.records import to_json
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, write_bytes
@@ -101,13 +102,13 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
         difference = compared(network, opened.run, images, source, wanted)
         say(f"{difference.relative:.1e} relative difference to PyTorch, on {difference.images}")
         made = recounted(certified(source, wanted, difference, network, opened), opened.counts)
-        kind.carry(draft, certificates.written(certificates.sealed(made)))
+        kind.carry(draft, to_json(certificates.sealed(made)))
         files = {path.name: certificates.file_digest(path) for path in kind.files(draft)}
         made = certificates.sealed(made, files)
         finish()  # a file without its certificate, or with an older one, would be neither
         for path in kind.files(draft):
             os.replace(path, folder / path.name)
-    write_bytes(certificates.beside(wanted.file), certificates.written(made).encode())
+    write_bytes(certificates.beside(wanted.file), to_json(made).encode())
     return made
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import prunebench
 from prunebench.errors import DataError
-from prunebench.records import Latency, Score, from_json, to_json
+from prunebench.records import Latency, Score, from_json
 from prunebench.records.jsonfile import digest, plain
 
 #: what the name of a certificate ends with, behind the whole name of the file
@@ -162,11 +162,6 @@ def sealed(certificate: Certificate, files: Mapping[str, str] | None = None) -> 
 def beside(path: Path) -> Path:
     """Returns where the certificate of the file at `path` lies."""
     return path.with_name(path.name + ENDING)
-
-
-def written(certificate: Certificate) -> str:
-    """Returns the text of a certificate."""
-    return to_json(certificate)
 
 
 def read(text: str, source: str) -> Certificate:

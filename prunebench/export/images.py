@@ -37,8 +37,7 @@ def images_of(source: Source, count: int, root: Path | None = None) -> Images:
         root: where the data lie, if not where the run found them.
     """
     try:
-        values, origin = _real(source, count, root)
-        return Images(values, origin)
+        return _real(source, count, root)
     except PrunebenchError as error:
         draw = torch.Generator().manual_seed(0)
         why = str(error).partition(";")[0]
@@ -48,8 +47,8 @@ def images_of(source: Source, count: int, root: Path | None = None) -> Images:
         )
 
 
-def _real(source: Source, count: int, root: Path | None) -> tuple[Tensor, str]:
-    """Returns images of the run's data, and which they are.
+def _real(source: Source, count: int, root: Path | None) -> Images:
+    """Returns images of the run's data.
 
     Raises:
         PrunebenchError: they are not at hand.
@@ -71,4 +70,4 @@ def _real(source: Source, count: int, root: Path | None) -> tuple[Tensor, str]:
         raise PrunebenchError(f"they are {data.shape} and not {source.shape}")
     split = split_on(torch.device("cpu"), data, part)
     images = next(iter(split.batches(count)))[0][:count]
-    return images, f"{len(images)} {name} images of {data.name}"
+    return Images(images, f"{len(images)} {name} images of {data.name}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prunebench.errors import ConfigError, require
+from prunebench.errors import ConfigError, first_line, require
 from prunebench.models.imported import Imported
 from prunebench.options.code import imported, make_importable
 
@@ -50,9 +50,9 @@ class Own:
         try:
             made = call(**self.kwargs)
         except Exception as error:
-            kind, first = type(error).__name__, str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"--kwargs {dict(self.kwargs)}: {self.target} cannot be built ({kind}: {first})"
+                f"--kwargs {dict(self.kwargs)}: {self.target} cannot be built "
+                f"({type(error).__name__}: {first_line(error)})"
             ) from error
         require(isinstance(made, nn.Module), f"--model {self.target} makes a {type(made).__name__}")
         network: nn.Module = made

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from prunebench.errors import CheckpointError, ConfigError
+from prunebench.errors import CheckpointError, ConfigError, first_line
 from prunebench.export.formats import Opened, random_images
 
 #: name of the certificate among the extra files, and of what the file says of its input
@@ -28,8 +28,7 @@ def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, A
                 copy.deepcopy(network), (example,), dynamic_shapes=({0: Dim("batch")},)
             )
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"torch.export cannot take the network: {why}") from error
+        raise ConfigError(f"torch.export cannot take the network: {first_line(error)}") from error
     _save(program, path, {INPUT: about["input"]})
 
 
@@ -72,7 +71,6 @@ def _load(path: Path) -> tuple[ExportedProgram, dict[str, str]]:
         with warnings.catch_warnings(action="ignore"):
             program = torch.export.load(io.BytesIO(path.read_bytes()), extra_files=extra)
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path} is no exported program ({why})") from error
+        raise CheckpointError(f"{path} is no exported program ({first_line(error)})") from error
     found = {k: v.decode() if isinstance(v, bytes) else str(v) for k, v in extra.items()}
     return program, found

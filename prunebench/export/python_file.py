@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench.errors import CheckpointError
+from prunebench.errors import CheckpointError, first_line
 from prunebench.export.code import source_code
 from prunebench.export.formats import Opened, plain_tensors
 from prunebench.measure import macs, params
@@ -50,8 +50,9 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
     try:
         network = _imported(path).load()
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{path} does not run: {type(error).__name__}: {why}") from error
+        raise CheckpointError(
+            f"{path} does not run: {type(error).__name__}: {first_line(error)}"
+        ) from error
     counts = {"params": params(network), "macs": macs(network, torch.zeros(1, *shape))}
     return Opened(network, counts, "")
 

@@ -50,14 +50,9 @@ class Source:
         return c, h, w
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
-        """The cuts, each in the numbering of what the one before left."""
-        return tuple(Plan.from_json(text) for text in self.content["plans"])
-
-    @property
     def plan(self) -> Plan:
         """All cuts as one plan for the dense network."""
-        return reduce(Plan.compose, self.plans, Plan({}))
+        return reduce(Plan.compose, map(Plan.from_json, self.content["plans"]), Plan({}))
 
     @property
     def normalisation(self) -> slimmed.Normalisation | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench.errors import ConfigError
+from prunebench.errors import ConfigError, first_line
 from prunebench.measure.accuracy import evaluating
 
 ENGINES = ("eager", "compiled", "onnxruntime")
@@ -69,7 +69,7 @@ def _onnx_program(network: nn.Module, example: Tensor) -> Any:
         first: BaseException = error  # torch's own says which of its steps it was, and no reason
         while first.__cause__ is not None:
             first = first.__cause__
-        why = str(first).strip().partition("\n")[0]
+        why = first_line(first)
         raise ConfigError(f"the network cannot be expressed in ONNX: {why}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -92,7 +92,7 @@ def session(content: bytes) -> Runner:
     try:
         made = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
+        why = first_line(error)
         raise ConfigError(f"onnxruntime cannot run it: {why}") from error
     name = made.get_inputs()[0].name
 
@@ -124,6 +124,6 @@ def runner(engine: str, network: nn.Module, example: Tensor) -> Runner:
         with warnings.catch_warnings(action="ignore"), evaluating(network):
             made(example)
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
+        why = first_line(error)
         raise ConfigError(f"torch.compile does not work here: {why}") from error
     return made

@@ -64,6 +64,16 @@ class ModelSpec(ABC):
         """
 
 
+def require_size(name: str, shape: tuple[int, int, int], least: int) -> None:
+    """Raises ConfigError unless images of `shape` are at least `least` pixels wide and high."""
+    _, height, width = shape
+    require(
+        min(height, width) >= least,
+        f"model: {name} needs images of at least {least} x {least}, got {height} x {width}; "
+        "enlarge them (dataset=digits has dataset.size) or choose another model",
+    )
+
+
 def as_recorded(values: Mapping[str, Any], source: str) -> ModelSpec:
     """Returns the model whose section the file `source`, perhaps a stranger's, holds.
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunebench.errors import require
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_convolutions
 
 _SMALLEST = 8
 
@@ -68,9 +69,7 @@ class DensenetNetwork(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(stem + 3 * more, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
@@ -100,13 +99,8 @@ class Densenet(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
-        channels, height, width = shape
-        require(
-            min(height, width) >= _SMALLEST,
-            f"model: this DenseNet needs images of at least {_SMALLEST} x {_SMALLEST}, "
-            f"got {height} x {width}",
-        )
+        require_size("this DenseNet", shape, _SMALLEST)
         layers = (self.depth - 4) // 3
         return DensenetNetwork(
-            layers=layers, growth=self.growth, channels=channels, classes=classes
+            layers=layers, growth=self.growth, channels=shape[0], classes=classes
         )

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.errors import require, require_choice
-from prunebench.models import ModelSpec
-from prunebench.models.mobilenet import STEMS, depthwise, divisible, initialise, require_size
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_as_mobilenet
+from prunebench.models.mobilenet import STEMS, depthwise, divisible
 
 _Row = tuple[int, int, int, bool, int]
 #: (kernel, hidden channels, output channels, squeeze-and-excitation, stride) of each bottleneck
@@ -138,7 +139,7 @@ class GhostnetNetwork(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(0.2)
         self.classifier = nn.Linear(_HEAD, classes)
-        initialise(self)
+        draw_as_mobilenet(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""

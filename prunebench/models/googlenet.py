@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.errors import require
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
 
 _STEM = 192
 #: block -> widths of 1x1; 1x1 and 3x3; 1x1 and two 3x3 (for one 5x5); 1x1 behind a pooling
@@ -98,15 +98,10 @@ class Googlenet(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
-        channels, height, width = shape
-        require(
-            min(height, width) >= _SMALLEST,
-            f"model: googlenet needs images of at least {_SMALLEST} x {_SMALLEST}, "
-            f"got {height} x {width}",
-        )
+        require_size("googlenet", shape, _SMALLEST)
         blocks = {
             name: tuple(max(1, round(c * self.width)) for c in widths)
             for name, widths in _BLOCKS.items()
         }
         stem = max(1, round(_STEM * self.width))
-        return GooglenetNetwork(stem, blocks, channels=channels, classes=classes)
+        return GooglenetNetwork(stem, blocks, channels=shape[0], classes=classes)

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 
 from prunebench.datasets.views import Preset
-from prunebench.errors import CheckpointError, ConfigError, require, unknown
+from prunebench.errors import CheckpointError, ConfigError, first_line, require, unknown
 from prunebench.models import ModelSpec
 
 #: what torchvision's weights classify into
@@ -91,10 +91,9 @@ class Torchvision(ModelSpec):
                 _without_auxiliary(empty).eval()(images)
         except (RuntimeError, AssertionError, ValueError, IndexError) as error:
             size = " x ".join(map(str, shape))
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"model: torchvision's {self.name} cannot take images of {size} ({reason}); "
-                "choose another dataset or model"
+                f"model: torchvision's {self.name} cannot take images of {size} "
+                f"({first_line(error)}); choose another dataset or model"
             ) from error
 
     def _pretrained(self) -> nn.Module:

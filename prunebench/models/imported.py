@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prunebench.errors import ConfigError, require
+from prunebench.errors import ConfigError, first_line, require
 from prunebench.models import ModelSpec
 from prunebench.options.code import imported
 
@@ -83,9 +83,9 @@ class Imported(ModelSpec):
         try:
             return found(**self._kwargs)
         except Exception as error:
-            kind, first = type(error).__name__, str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"model.kwargs={self._kwargs}: {self.target} cannot be built ({kind}: {first})"
+                f"model.kwargs={self._kwargs}: {self.target} cannot be built "
+                f"({type(error).__name__}: {first_line(error)})"
             ) from error
 
     @property

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from prunebench.errors import require
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_plain
 
 _SMALLEST = 16
 
@@ -20,11 +20,7 @@ class Lenet5(ModelSpec):
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16 (it does not pad)."""
         channels, height, width = shape
-        require(
-            min(height, width) >= _SMALLEST,
-            f"model: lenet5 needs images of at least {_SMALLEST} x {_SMALLEST}, got "
-            f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
-        )
+        require_size("lenet5", shape, _SMALLEST)
         left = [((side - 4) // 2 - 4) // 2 for side in (height, width)]
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv1=nn.Conv2d(channels, 20, 5),
@@ -39,9 +35,5 @@ class Lenet5(ModelSpec):
             fc2=nn.Linear(500, classes),
         )
         network = nn.Sequential(layers)
-        for name, parameter in network.named_parameters():
-            if name.endswith("weight"):
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
+        draw_plain(network)
         return network

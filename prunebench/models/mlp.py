@@ -10,6 +10,7 @@ from torch import nn
 
 from prunebench.errors import require
 from prunebench.models import ModelSpec
+from prunebench.models.initialisation import draw_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,5 @@ class Mlp(ModelSpec):
             inputs = width
         layers[f"fc{len(self.widths) + 1}"] = nn.Linear(inputs, classes)
         network = nn.Sequential(layers)
-        for name, parameter in network.named_parameters():
-            if name.endswith("weight"):
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
+        draw_plain(network)
         return network

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunebench.errors import require
-from prunebench.models import ModelSpec
-from prunebench.models.mobilenet import depthwise, require_size
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_convolutions
+from prunebench.models.mobilenet import depthwise
 
 #: (expansion, output channels, blocks, stride) of the bottlenecks
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -84,9 +85,7 @@ class MobilefacenetNetwork(nn.Module):
         self.linear7 = ConvBlock(over_all, linear=True)
         self.linear1 = ConvBlock(nn.Conv2d(_LAST, embedding, 1, bias=False), linear=True)
         self.flatten = nn.Flatten()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        draw_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns embeddings [n, embedding], of any length, of images [n, C, H, W]."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunebench.errors import require, require_choice
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_as_mobilenet
 
 STEMS = ("cifar", "imagenet")
 #: (output channels, stride of the depthwise convolution) of V1's blocks
@@ -36,27 +37,6 @@ def divisible(channels: float, by: int = 8) -> int:
     """
     rounded = max(by, int(channels + by / 2) // by * by)
     return rounded if rounded >= 0.9 * channels else rounded + by
-
-
-def initialise(network: nn.Module) -> None:
-    """Draws He-normal convolutions (fan-out) and small linear layers, as MobileNetV2 does."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0, 0.01)
-            nn.init.zeros_(module.bias)
-
-
-def require_size(name: str, shape: tuple[int, int, int], least: int) -> None:
-    """Raises ConfigError unless images of `shape` are at least `least` pixels wide and high."""
-    _, height, width = shape
-    require(
-        min(height, width) >= least,
-        f"model: {name} needs images of at least {least} x {least}, got {height} x {width}",
-    )
 
 
 def depthwise(channels: int, stride: int, kernel: int = 3) -> nn.Conv2d:
@@ -99,7 +79,7 @@ class MobilenetV1Network(nn.Module):
         self.features = nn.Sequential(blocks)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(before, classes)
-        initialise(self)
+        draw_as_mobilenet(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
@@ -162,7 +142,7 @@ class MobilenetV2Network(nn.Module):
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))
-        initialise(self)
+        draw_as_mobilenet(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunebench.errors import require
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_convolutions
 
 _WIDTHS = (16, 32, 64)
 _STEM = 16
@@ -69,9 +70,7 @@ class PreResnetNetwork(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(inputs, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
@@ -100,12 +99,7 @@ class PreResnet(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
-        channels, height, width = shape
-        require(
-            min(height, width) >= _SMALLEST,
-            f"model: this ResNet needs images of at least {_SMALLEST} x {_SMALLEST}, "
-            f"got {height} x {width}",
-        )
+        require_size("this ResNet", shape, _SMALLEST)
         widths = tuple(max(1, round(c * self.width)) for c in _WIDTHS)
         blocks = (self.depth - 2) // 9
-        return PreResnetNetwork(widths, blocks=blocks, channels=channels, classes=classes)
+        return PreResnetNetwork(widths, blocks=blocks, channels=shape[0], classes=classes)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from prunebench.channels import GatherChannels
 from prunebench.errors import require, require_choice
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
 
 _WIDTHS = (16, 32, 64)
 _SMALLEST = 8
@@ -171,15 +171,6 @@ def _he_init(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight)
 
 
-def _require_size(shape: tuple[int, int, int]) -> None:
-    _, height, width = shape
-    require(
-        min(height, width) >= _SMALLEST,
-        f"model: this ResNet needs images of at least {_SMALLEST} x {_SMALLEST}, "
-        f"got {height} x {width}",
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Resnet(ModelSpec):
     """CIFAR ResNet; the schema of ``conf/model/resnet{20,32,44,56,110}.yaml``.
@@ -203,7 +194,7 @@ class Resnet(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
-        _require_size(shape)
+        require_size("this ResNet", shape, _SMALLEST)
         return ResnetNetwork(
             tuple(max(1, round(c * self.width)) for c in _WIDTHS),
             blocks=(self.depth - 2) // 6,
@@ -219,5 +210,5 @@ class Resnet56Foad(ModelSpec):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 8 x 8."""
-        _require_size(shape)
+        require_size("this ResNet", shape, _SMALLEST)
         return Resnet56FoadNetwork(channels=shape[0], classes=classes)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from prunebench.channels import GatherChannels
 from prunebench.errors import require, require_choice
-from prunebench.models import ModelSpec
-from prunebench.models.mobilenet import STEMS, depthwise, initialise, require_size
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_as_mobilenet
+from prunebench.models.mobilenet import STEMS, depthwise
 
 _STEM = 24
 _REPEATS = (4, 8, 4)
@@ -138,7 +139,7 @@ class ShufflenetV1Network(nn.Module):
         self.stage2, self.stage3, self.stage4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(before, classes)
-        initialise(self)
+        draw_as_mobilenet(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
@@ -146,6 +147,11 @@ class ShufflenetV1Network(nn.Module):
         x = self.stage4(self.stage3(self.stage2(x)))
         logits: Tensor = self.fc(self.avgpool(x).flatten(1))
         return logits
+
+
+def _pointwise(inputs: int, outputs: int) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 class HalvedUnit(nn.Module):
@@ -163,21 +169,13 @@ class HalvedUnit(nn.Module):
         self.branch1 = nn.Sequential()
         if stride == 2:
             self.branch1 = nn.Sequential(
-                depthwise(inputs, stride),
-                nn.BatchNorm2d(inputs),
-                nn.Conv2d(inputs, half, 1, bias=False),
-                nn.BatchNorm2d(half),
-                nn.ReLU(inplace=True),
+                depthwise(inputs, stride), nn.BatchNorm2d(inputs), *_pointwise(inputs, half)
             )
         self.branch2 = nn.Sequential(
-            nn.Conv2d(inputs if stride == 2 else half, half, 1, bias=False),
-            nn.BatchNorm2d(half),
-            nn.ReLU(inplace=True),
+            *_pointwise(inputs if stride == 2 else half, half),
             depthwise(half, stride),
             nn.BatchNorm2d(half),
-            nn.Conv2d(half, half, 1, bias=False),
-            nn.BatchNorm2d(half),
-            nn.ReLU(inplace=True),
+            *_pointwise(half, half),
         )
         self.shuffle = GatherChannels(interleaving(outputs))
 
@@ -209,14 +207,10 @@ class ShufflenetV2Network(nn.Module):
             stages.append(nn.Sequential(*units))
             before = width
         self.stage2, self.stage3, self.stage4 = stages
-        self.conv5 = nn.Sequential(
-            nn.Conv2d(before, widths[-1], 1, bias=False),
-            nn.BatchNorm2d(widths[-1]),
-            nn.ReLU(inplace=True),
-        )
+        self.conv5 = nn.Sequential(*_pointwise(before, widths[-1]))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[-1], classes)
-        initialise(self)
+        draw_as_mobilenet(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunebench.datasets.views import INTERPOLATIONS, Preset
-from prunebench.errors import CheckpointError, ConfigError, nearest, require, unknown
+from prunebench.errors import CheckpointError, ConfigError, first_line, nearest, require, unknown
 from prunebench.models import ModelSpec
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Timm(ModelSpec):
                 num_classes=classes,
             )
         except Exception as error:
-            first = str(error).strip().partition("\n")[0]
+            first = first_line(error)
             if self.weights is None:
                 raise ConfigError(f"model.name={self.name}: timm refuses ({first})") from error
             raise CheckpointError(

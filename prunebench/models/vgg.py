@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from prunebench.errors import require
-from prunebench.models import ModelSpec
+from prunebench.models import ModelSpec, require_size
+from prunebench.models.initialisation import draw_convolutions
 
 #: convolution widths between two poolings, for width multiplier 1
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -55,11 +56,7 @@ class VggNetwork(nn.Module):
         if hidden is not None:
             self.hidden = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
         self.classifier = nn.Linear(hidden or channels, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        draw_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [n, classes] of images [n, C, H, W]."""
@@ -142,11 +139,6 @@ def _vgg(
     norm: bool,
     hidden: int | None = None,
 ) -> nn.Module:
-    channels, height, width = shape
-    require(
-        min(height, width) >= _SMALLEST,
-        f"model: VGG needs images of at least {_SMALLEST} x {_SMALLEST}, got "
-        f"{height} x {width}; enlarge them (dataset=digits has dataset.size) or choose an MLP",
-    )
+    require_size("VGG", shape, _SMALLEST)
     stages = tuple(tuple(max(1, round(c * factor)) for c in stage) for stage in widths)
-    return VggNetwork(stages, channels=channels, classes=classes, norm=norm, hidden=hidden)
+    return VggNetwork(stages, channels=shape[0], classes=classes, norm=norm, hidden=hidden)

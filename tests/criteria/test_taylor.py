@@ -104,7 +104,7 @@ def test_weight_form_equals_a_loop_over_weights(evidence):
 
 def test_the_square_of_a_mean_is_not_the_mean_of_squares():
     # two examples, slopes (1, 0), (2, -1), (1, 3) of three channels: batch form .25, .25, 4
-    site = Site("bn", "weight", 0, torch.arange(3))
+    site = Site("bn.weight", 0, torch.arange(3))
     batch = gate_scores({"bn.weight": torch.tensor([0.5, 0.5, 2.0]).double()}, (site,), 3)
     assert batch.tolist() == [0.25, 0.25, 4.0]
     single = [
@@ -115,7 +115,7 @@ def test_the_square_of_a_mean_is_not_the_mean_of_squares():
 
 
 def test_the_weight_form_is_no_square_of_a_sum():
-    site = Site("conv", "weight", 0, torch.arange(2))
+    site = Site("conv.weight", 0, torch.arange(2))
     products = {"conv.weight": torch.tensor([[3.0, -3.0], [1.0, 1.0]]).double()}
     assert weight_scores(products, (site,), 2).tolist() == [18.0, 2.0]
 

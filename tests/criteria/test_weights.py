@@ -90,7 +90,7 @@ def test_a_dead_layer_has_finite_scores(network):
 
 
 def test_filters_of_a_class_with_several_positions_lie_side_by_side():
-    producer = Site("", "weight", 0, torch.tensor([1, 0, -1, 1, 0, 2]))
+    producer = Site("weight", 0, torch.tensor([1, 0, -1, 1, 0, 2]))
     group = SimpleNamespace(name="fc", size=3, producers=(producer,))
     network = nn.Linear(2, 6)
     network.weight.data = torch.arange(12.0).reshape(6, 2)

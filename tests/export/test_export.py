@@ -27,7 +27,7 @@ from prunebench.measure import engines, macs, params
 from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.options.files import conf_dir, read_option
-from prunebench.records import StepRecord, finish
+from prunebench.records import StepRecord, finish, to_json
 from tests.conftest import report
 
 pytest.importorskip("onnx")
@@ -208,7 +208,7 @@ def rewritten(path, **changes):
     beside = certificates.beside(path)
     held = certificates.read(beside.read_text(), "")
     changed = dataclasses.replace(held, **changes)
-    beside.write_text(certificates.written(certificates.sealed(changed, changed.files)))
+    beside.write_text(to_json(certificates.sealed(changed, changed.files)))
 
 
 def test_an_altered_certificate_is_found(copy, capsys):
@@ -239,7 +239,7 @@ def test_outputs_and_counts_are_compared(copy, capsys):
     held = certificates.read(certificates.beside(path).read_text(), "")
     counts = {**held.counts, "slim": {**held.counts["slim"], "macs": 1}}
     lying = dataclasses.replace(held, counts=counts)
-    program.carry(path, certificates.written(certificates.sealed(lying)))
+    program.carry(path, to_json(certificates.sealed(lying)))
     rewritten(path, counts=counts, files={path.name: certificates.file_digest(path)})
     code, _, said = checked(capsys, path)
     assert code == 1

@@ -10,22 +10,15 @@ from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import given_in, in_place
-from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tape import Trail, leave_trail, trail_of
 from prunebench.channels.labels.tensors import dead, is_labelled, labels_of, put, row_of
 from prunebench.channels.tensors import map_tensors
 
 #: functions whose result has the type of their operands
-_SAME_TYPE = (
-    "add",
-    "__add__",
-    "__radd__",
-    "sub",
-    "__sub__",
-    "mul",
-    "__mul__",
-    "div",
-    "__truediv__",
-)
+_SAME_TYPE = {
+    *("add", "__add__", "__radd__", "sub", "__sub__"),
+    *("mul", "__mul__", "div", "__truediv__"),
+}
 
 #: functions that add two tensors up: zeros where both are
 _SUMS = {
@@ -54,7 +47,7 @@ def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
 
 def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries labels over through an activation; a cut channel stays zero only if f(0) = 0."""
-    x = args[0] if args else kwargs["input"]
+    x = args[0]
     labels = run.labels(x)
     result: Any = x
     if not in_place(name, args, kwargs):
@@ -66,8 +59,7 @@ def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if trail is not None:
         place = run.place(name, result)
         if trail.raw:
-            note_place(run.tape.activations, trail, place, besides=run.tape.done)
-            note_place(run.tape.blocks, trail, place, besides=run.tape.done)
+            run.tape.pass_on(trail, place)
             run.tape.done.update(trail.producers)
         leave_trail(result, Trail(trail.producers, False, place))
     return result
@@ -224,8 +216,6 @@ def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
 
     What is tied to one channel at every position goes by the name of that channel.
     """
-    if ids is more:
-        return ids
     a, b = ids, more
     if a.shape != b.shape:
         a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
 from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, numbers_in, worn
-from prunebench.channels.labels.tape import Call, Place, Tape, trail_of
+from prunebench.channels.labels.tape import Place, Tape, trail_of
 from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
 from prunebench.channels.labels.values import mix, put_values
 from prunebench.channels.members import named_modules
@@ -44,7 +44,6 @@ class Labeller(TorchFunctionMode):
         names: id of each parameter and buffer -> full name.
         grouped: module name -> how groups are cut, where surgery has noted it.
         stack: names of the modules that are running, innermost last.
-        counting: whether multiply-adds count (they do in eval mode).
         stuck: name of the innermost module whose forward failed.
         stuck_args: what it was called with.
         strangers: id -> name of the weights of another network, which are not for this one.
@@ -88,7 +87,7 @@ class Labeller(TorchFunctionMode):
         self.stuck_args: Any = ()
         self.strangers: Mapping[int, str] = {}
         self.borrowed: set[str] = set()
-        self.counting, self.asleep, self.moved = True, False, 0
+        self.asleep, self.moved = False, 0
         self.seen: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self._meta: dict[int, tuple[Tensor, Tensor]] = {}
@@ -254,17 +253,6 @@ class Labeller(TorchFunctionMode):
         """Notes that the code which runs moves channels by numbers that a cut may belie."""
         self.tape.fragile = True
         self.tape.movers.add(self.running)
-
-    def note(self, call: Call) -> None:
-        """Notes one use of weights."""
-        if not self.counting:
-            call.macs = 0
-        self.tape.calls.append(call)
-
-    def spread(self, macs: int, labels: Tensor) -> None:
-        """Notes multiply-adds that all channels of `labels` cost alike."""
-        if self.counting:
-            self.tape.spread_macs.append((macs // labels.numel(), labels.reshape(-1) >> 1))
 
     def row(self, labels: Tensor, dim: int, size: int) -> Row | None:
         """Returns the labels [size] along `dim`; None where only other dimensions hold channels.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.steps import given_in
+from prunebench.channels.labels.steps import bind, given_in
 from prunebench.channels.labels.tape import Call
 from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
@@ -124,9 +124,8 @@ def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
 
 def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Concatenates labels and value numbers."""
-    parts = list(args[0] if args else kwargs.get("tensors"))
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
-    parts = [t for t in parts if not (t.dim() == 1 and t.numel() == 0)]
+    parts = [t for t in args[0] if not (t.dim() == 1 and t.numel() == 0)]
     dim %= parts[0].dim()
     shape = list(parts[0].shape)
     shape[dim] = sum(t.size(dim) for t in parts)
@@ -169,10 +168,9 @@ def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Pads labels with new ones on dimensions that hold channels."""
     result = run.run(func, args, kwargs)
-    x = args[0] if args else kwargs["input"]
-    widths = list(args[1] if len(args) > 1 else kwargs["pad"])
-    mode = args[2] if len(args) > 2 else kwargs.get("mode", "constant")
-    value = args[3] if len(args) > 3 else kwargs.get("value", None)
+    names = "input pad value" if name == "constant_pad_nd" else "input pad mode value"
+    a = bind(names, args, kwargs)
+    x, widths, mode = a["input"], a["pad"], a.get("mode", "constant")
     labels, values = run.labels(x), values_of(x)
     for at in range(len(widths) // 2):
         dim = x.dim() - 1 - at
@@ -189,7 +187,7 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(values, Tensor) and values.size(dim) > 1:
             ends = [torch.zeros_like(one) for one in sides]
             values = torch.cat([ends[0], values, ends[1]], dim)
-    if value:
+    if a.get("value"):
         labels = labels | 1
     if result.shape[2:] != x.shape[2:]:
         for width in (len(mode), *widths):
@@ -227,7 +225,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     )
     run.ids.read(run.names[id(index)], 0, picked)
     run.ids.read(run.names[id(index)] + "/from", 0, row.ids)
-    run.note(call)
+    run.tape.calls.append(call)
     values = values_of(x)
     if isinstance(values, Tensor) and values.size(dim) > 1:
         values = values.index_select(dim, there)

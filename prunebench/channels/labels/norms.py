@@ -9,9 +9,10 @@ from torch import Tensor
 
 from prunebench.channels.labels.elementwise import unary
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.tape import Call, Trail, leave_trail, note_place, owner, trail_of
+from prunebench.channels.labels.steps import bind
+from prunebench.channels.labels.tape import Call, Trail, leave_trail, owner, trail_of
 from prunebench.channels.labels.tensors import labels_of, put, row_of
-from prunebench.channels.labels.weights import bind, refuse
+from prunebench.channels.labels.weights import refuse
 
 
 def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
@@ -28,7 +29,9 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
         run.ids.read(vector, 0, ids)
     if named:
         place = run.place(name, x, takes=True)
-        run.note(Call("norm", owner(named[0]), named[0], ids, row.live, ids, 0, groups, place))
+        run.tape.calls.append(
+            Call("norm", owner(named[0]), named[0], ids, row.live, ids, 0, groups, place)
+        )
     elif run.stack:
         run.tape.unweighted.append((run.stack[-1], ids, groups))
     return labels
@@ -43,20 +46,14 @@ def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool
     trail = trail_of(x)
     if trail is not None and trail.raw:
         place = run.place(name, result)
-        note_place(run.tape.activations, trail, place, besides=run.tape.done)
-        note_place(run.tape.blocks, trail, place, besides=run.tape.done)
+        run.tape.pass_on(trail, place)
         leave_trail(result, Trail(trail.producers, True, place))
     return result
 
 
 def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Notes the labels of the per-channel vectors."""
-    if name == "instance_norm":
-        a = bind("input running_mean running_var weight bias", args, kwargs)
-    else:
-        a = bind("input running_mean running_var weight bias training", args, kwargs)
-        if "cudnn" in name or name == "native_batch_norm":
-            a = bind("input weight bias running_mean running_var", args, kwargs)
+    a = bind("input running_mean running_var weight bias", args, kwargs)
     x = a["input"]
     vectors = [a.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     labels = _norm(run, name, x, 1, vectors, 1)

@@ -52,7 +52,9 @@ def _read(run: Labeller, name: str, x: Tensor, row: Row, w: Tensor) -> None:
     run.ids.read(weight, 1, row.ids)
     place = run.place(name, x, takes=True)
     outputs = torch.zeros(w.size(0), dtype=torch.int64)
-    run.note(Call("recurrent", owner(weight), weight, row.ids, row.live, outputs, steps, 1, place))
+    run.tape.calls.append(
+        Call("recurrent", owner(weight), weight, row.ids, row.live, outputs, steps, 1, place)
+    )
 
 
 def _leaf(name: str) -> str:

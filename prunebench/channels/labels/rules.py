@@ -12,7 +12,7 @@ from prunebench.channels.labels.elementwise import elementwise, unary
 from prunebench.channels.labels.labeller import Labeller, Rule
 from prunebench.channels.labels.movement import concat, gather, movement, pad, zeros
 from prunebench.channels.labels.recurrent import recurrent
-from prunebench.channels.labels.tape import Trail, leave_trail, note_place, trail_of
+from prunebench.channels.labels.tape import Trail, leave_trail, trail_of
 from prunebench.channels.labels.tensors import along, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.labels.values import put_values, values_of
@@ -114,7 +114,7 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     trail = trail_of(x)
     if trail is not None and name.startswith("max_pool"):
         place = run.place(name, out)
-        note_place(run.tape.blocks, trail, place)
+        run.tape.blocks |= dict.fromkeys(trail.producers, place)
         leave_trail(out, Trail((), trail.raw, place))
     return result
 
@@ -156,7 +156,7 @@ def unpool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 def reduction(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Drops dimensions; summing over one that holds channels ties or freezes them."""
-    x = args[0] if args else kwargs["input"]
+    x = args[0]
     labels = run.labels(x)
     result = run.run(func, args, kwargs)
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
@@ -195,7 +195,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
 
 def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Freezes channels that a softmax mixes; others pass, no longer zero when cut."""
-    x = args[0] if args else kwargs["input"]
+    x = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if dim is None:
         return unknown_function(run, name, func, args, kwargs)

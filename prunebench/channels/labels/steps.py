@@ -117,6 +117,11 @@ def worn(t: Tensor, names: dict[int, str]) -> Worn:
     return Worn("", labels_of(t), values_of(t), tuple(t.shape), constant)
 
 
+def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a function by name."""
+    return {**dict(zip(names.split(), args, strict=False)), **kwargs}
+
+
 def given_in(value: Any) -> list[Tensor]:
     """Returns every tensor in nested arguments of a function."""
     found: list[Tensor] = []

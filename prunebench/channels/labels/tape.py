@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,15 +98,6 @@ def owner(weight: str) -> str:
     """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
     outer, parametrized, _ = f".{weight}".partition(".parametrizations.")
     return outer[1:] if parametrized else weight.rpartition(".")[0]
-
-
-def note_place(
-    points: dict[str, Place], trail: Trail, place: Place, *, besides: Collection[str] = ()
-) -> None:
-    """Notes `place` in `points` for every producer of `trail` that is not in `besides`."""
-    for producer in trail.producers:
-        if producer not in besides:
-            points[producer] = place
 
 
 def _seen(t: Tensor) -> Seen:
@@ -207,6 +197,12 @@ class Tape:
     def mend(self, labeller: Any, module: Any, call: Entered, error: Exception) -> Any:
         """Does nothing for a forward that fails."""
         raise error
+
+    def pass_on(self, trail: Trail, place: Place) -> None:
+        """Notes that the channels of producers on `trail` that are not done are at `place` now."""
+        for producer in trail.producers:
+            if producer not in self.done:
+                self.activations[producer] = self.blocks[producer] = place
 
     def new(self, count: int) -> Tensor:
         """Returns `count` new label ids."""

@@ -10,17 +10,13 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
+from prunebench.channels.labels.steps import bind
 from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, owner, trail_of
 from prunebench.channels.labels.tensors import dead, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.weight_norm import WeightNorm
 
 NOT_A_PARAMETER = "its weight is computed in the forward"
-
-
-def bind(names: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Returns arguments by name."""
-    return {**dict(zip(names.split(), args, strict=False)), **kwargs}
 
 
 @lru_cache(maxsize=1 << 14)
@@ -60,10 +56,10 @@ def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None)
 
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the input channels and makes new ones for the output."""
-    a = bind("input weight bias stride padding", args, kwargs)
-    x, w, bias = a["input"], a["weight"], a.get("bias")
     turned = "transpose" in name
-    groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
+    # _ is the dilation, or the padding of the output
+    a = bind("input weight bias stride padding _ groups", args, kwargs)
+    x, w, bias, groups = a["input"], a["weight"], a.get("bias"), a.get("groups", 1)
     result = convolved(run, name, func, args, kwargs)
     dim = x.dim() - (w.dim() - 1)
     weight = run.names.get(id(w))
@@ -81,7 +77,9 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
     kind = "depthwise" if through else "conv"
-    run.note(Call(kind, module, weight, row.ids, row.live, out, macs, groups, place, turned))
+    run.tape.calls.append(
+        Call(kind, module, weight, row.ids, row.live, out, macs, groups, place, turned)
+    )
     put(result, dead(out, dim, x.dim(), plain=row.plain or not through))
     return result if through else _produced(run, name, result, weight)
 
@@ -198,7 +196,8 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     row = run.row(labels, x.dim() - 1, x.size(-1))
     if weight is None or row is None:
         if weight is not None and labels.size(-1) == 1:
-            run.spread(macs * w.numel(), labels)
+            each = macs * w.numel() // labels.numel()
+            run.tape.spread_macs.append((each, labels.reshape(-1) >> 1))
             run.tape.refused.setdefault(owner(weight), "it mixes positions, not channels")
             return put(result, labels | (bias is not None))
         run.tape.fixed_macs += macs * w.numel()
@@ -210,6 +209,8 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)
-    run.note(Call("linear", owner(weight), weight, row.ids, row.live, out, macs, 1, place))
+    run.tape.calls.append(
+        Call("linear", owner(weight), weight, row.ids, row.live, out, macs, 1, place)
+    )
     put(result, dead(out, x.dim() - 1, x.dim()))
     return _produced(run, name, result, weight)

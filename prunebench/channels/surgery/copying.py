@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunebench.channels.members import named_modules
 from prunebench.channels.untouched import PLAIN
-from prunebench.errors import PruningError
+from prunebench.errors import PruningError, first_line
 
 _IMMUTABLE = {str, bytes, int, float, bool, complex, type(None), torch.dtype, torch.device}
 _STATE = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__deepcopy__")
@@ -51,9 +51,10 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         name = ""
         made: nn.Module = _copied(model, memo)
     except Exception as error:
-        why = str(error).split("\n")[0] or type(error).__name__
         where = f"attribute {name} of a {type(module).__name__}" if name else "it"
-        raise PruningError(f"the network cannot be copied, for {where} cannot: {why}") from error
+        raise PruningError(
+            f"the network cannot be copied, for {where} cannot: {first_line(error)}"
+        ) from error
     return made
 
 

@@ -20,16 +20,14 @@ from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.steps import Entered, Seen
 from prunebench.channels.labels.tape import Tape
-from prunebench.channels.map import ChannelMap
+from prunebench.channels.map import ChannelMap, Kept
 from prunebench.channels.mode import in_mode
-from prunebench.channels.surgery.graph import (
-    Captured,
-    LabelledNodes,
-    forward_graph,
-)
+from prunebench.channels.surgery.graph import Captured, LabelledNodes, forward_graph
 from prunebench.channels.surgery.recheck import Recheck, StuckError, replay
 from prunebench.channels.surgery.rewriter import Rewriter
+from prunebench.channels.tensors import map_nested, nested
 from prunebench.channels.untouched import untouched
+from prunebench.errors import first_line
 
 
 class _Mender:
@@ -56,14 +54,15 @@ class _Mender:
         with _asleep(labeller):
             stuck = self.recheck.stuck(call.name, error, call.given)
             try:
-                again = call.nth > 0 and (known is None or not self._had(call))
+                entered = self.recheck.cmap.tape.entered
+                again = call.nth > 0 and (known is None or (call.name, call.nth) not in entered)
                 if again or _is_altered(module):
                     raise stuck.because("it has hooks, another forward, or was called before")
                 dense = self._captured(original, call)
             except StuckError:
                 raise
             except Exception as failure:  # noqa: BLE001  (any code may fail on symbolic values)
-                raise stuck.because(str(failure)) from failure
+                raise stuck.because(first_line(failure)) from failure
             rewriter = Rewriter(module, labeller, self.recheck, dense)
             given = _arguments(module, call)
         try:
@@ -72,17 +71,13 @@ class _Mender:
             raise StuckError(failure.where, failure.why, failure.groups or stuck.groups) from None
         with _asleep(labeller):
             if known is not None and rewriter.changes() != known.changes():
-                calls = [self.recheck.cmap.tape.entered[call.name, nth] for nth in (0, call.nth)]
-                touched = [one.labels for one in _seen_in([made.given for made in calls])]
+                calls = [entered[call.name, nth].given for nth in (0, call.nth)]
+                touched = [one.labels for one in nested(calls, Seen)]
                 groups = self.recheck.groups(touched)
                 raise StuckError(call.name, "its calls need different channels", groups)
         self.mended.setdefault(call.name, rewriter)
         self.recheck.mended.add(call.name)
         return result
-
-    def _had(self, call: Entered) -> bool:
-        """Whether the dense network has such a call."""
-        return (call.name, call.nth) in self.recheck.cmap.tape.entered
 
     def _captured(self, original: nn.Module, call: Entered) -> Captured:
         """Returns the forward of a module of the dense network; the trial cut may have it."""
@@ -151,36 +146,16 @@ def _asleep(labeller: Labeller) -> Iterator[None]:
 
 def _arguments(module: nn.Module, call: Entered) -> list[Any]:
     """Returns the arguments of a call in the order of the parameters of the forward."""
-    args, kwargs = _again(call.given)
+    args, kwargs = map_nested(call.given, Seen, Seen.again)
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     bound.apply_defaults()
     return list(bound.arguments.values())
 
 
-def _seen_in(value: Any) -> Iterator[Seen]:
-    """Yields the tensors in nested arguments of the dense forward."""
-    if isinstance(value, Seen):
-        yield value
-    elif isinstance(value, dict):
-        yield from _seen_in(list(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _seen_in(item)
-
-
-def _again(value: Any) -> Any:
-    """Returns nested arguments of the dense forward as tensors."""
-    if isinstance(value, Seen):
-        return value.again()
-    if isinstance(value, dict):
-        return {key: _again(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
-        return type(value)(_again(item) for item in value)
-    return value
-
-
-def gathers_for(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Any) -> _Mender:
+def gathers_for(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> _Mender:
     """Returns what mends `slimmed`, found in one forward of it without data.
+
+    Its `finish` returns the network with gathers in the modules that need them.
 
     Args:
         model: the dense network.
@@ -197,12 +172,3 @@ def gathers_for(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: An
     if reason is not None:
         raise reason
     return mender
-
-
-def insert_gathers(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Any) -> nn.Module:
-    """Returns `slimmed`, with gathers in the modules that need them; the arguments are the same.
-
-    Raises:
-        StuckError: gathers cannot mend it.
-    """
-    return gathers_for(model, slimmed, cmap, kept).finish()

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.followable import plain
+from prunebench.channels.labels.steps import bind
 from prunebench.channels.labels.tensors import along
-from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.map import ChannelMap, Ids, Kept, as_array
 from prunebench.channels.members import named_parameters, named_tensors
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import full_copy
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
 
-Kept = NDArray[np.bool_]
 READERS = ("conv", "linear", "recurrent")
+#: norms that compute statistics across channels, and what they are called with
+_ACROSS = {
+    "layer_norm": "input normalized_shape weight bias eps",
+    "rms_norm": "input normalized_shape weight eps",
+    "group_norm": "input num_groups weight bias eps",
+}
 
 
 def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -49,7 +53,7 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
         _zero_cut(named, cmap, kept)
     statistics: dict[str, Tensor] = {}
     for call in cmap.tape.calls:
-        stays = kept[cmap.class_of[as_array(call.inputs)]]
+        stays = kept[cmap.classes(call.inputs)]
         if call.kind == "norm" and not stays.all():
             statistics[call.weight] = torch.from_numpy(stays)
     return _Restricted(masked, statistics) if _wide(masked, cmap, statistics) else masked
@@ -82,12 +86,12 @@ def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
         if gone.any():
             _zero(named[name], dim, gone)
     for call in cmap.tape.calls:
-        gone = ~kept[cmap.class_of[as_array(call.inputs)]] & as_array(call.live).astype(bool)
+        gone = ~kept[cmap.classes(call.inputs)] & as_array(call.live).astype(bool)
         if call.kind in READERS and gone.any():
             _zero(named[call.weight], 0 if call.turned else 1, gone.reshape(call.groups, -1)[0])
 
 
-def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, NDArray[np.int64]]]:
+def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
     """Lists the dimensions along which channels are made, normed or passed on.
 
     A weight that one call turns and another does not makes channels along both.
@@ -147,48 +151,23 @@ class _Statistics(TorchFunctionMode):
     ) -> Any:
         """Runs `func`, restricted where need be."""
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in ("layer_norm", "group_norm", "rms_norm"):
-            x, size, weight = args[0], args[1], kwargs.get("weight", (*args, None, None)[2])
-            kept = self.stays.get(id(weight))
-            if kept is not None and name == "group_norm" and size < len(kept):
-                return _within(
-                    x,
-                    kept,
-                    1,
-                    lambda part: _group_norm(part, size, kwargs, args),
-                    weight,
-                    _bias(args, kwargs),
-                )
-            if kept is not None and name != "group_norm":
-                eps = kwargs.get("eps", args[-1] if isinstance(args[-1], float) else 1e-5)
-                norm = F.rms_norm if name == "rms_norm" else F.layer_norm
-                return _within(
-                    x,
-                    kept,
-                    x.dim() - 1,
-                    lambda part: norm(part, part.shape[-1:], eps=eps),
-                    weight,
-                    None if name == "rms_norm" else _bias(args, kwargs),
-                )
-        return func(*args, **kwargs)
+        names = _ACROSS.get(getattr(func, "__name__", ""))
+        if names is None:
+            return func(*args, **kwargs)
+        a = bind(names, args, kwargs)
+        kept = self.stays.get(id(a.get("weight")))
+        if kept is None or a.get("num_groups", 0) >= len(kept):
+            return func(*args, **kwargs)
+        return _within(func, a, kept)
 
 
-def _bias(args: Any, kwargs: Any) -> Tensor | None:
-    return cast("Tensor | None", kwargs.get("bias", (*args, None, None, None, None)[3]))
-
-
-def _group_norm(part: Tensor, groups: int, kwargs: Any, args: Any) -> Tensor:
-    eps = kwargs.get("eps", args[-1] if isinstance(args[-1], float) else 1e-5)
-    return F.group_norm(part, groups, eps=eps)
-
-
-def _within(
-    x: Tensor, kept: Tensor, dim: int, norm: Any, weight: Tensor | None, bias: Tensor | None
-) -> Tensor:
-    """Norms the surviving channels alone and leaves zeros in the others."""
+def _within(norm: Any, a: dict[str, Any], kept: Tensor) -> Tensor:
+    """Returns what `norm` makes of the surviving channels alone, and zeros in the others."""
+    x, weight, bias = a["input"], a["weight"], a.get("bias")
+    dim = 1 if "num_groups" in a else x.dim() - 1
     index = kept.nonzero().reshape(-1).to(x.device)
-    out = torch.zeros_like(x).index_copy(dim, index, norm(x.index_select(dim, index)))
-    if weight is not None:
-        out = out * along(weight, dim, x.dim())
+    part = x.index_select(dim, index)
+    eps = {"eps": a["eps"]} if "eps" in a else {}
+    normed = norm(part, a.get("num_groups", part.shape[-1:]), **eps)
+    out = torch.zeros_like(x).index_copy(dim, index, normed) * along(weight, dim, x.dim())
     return out if bias is None else out + along(bias, dim, x.dim())

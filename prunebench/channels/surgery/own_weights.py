@@ -13,8 +13,6 @@ from weakref import (
     ref,
 )
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from prunebench.channels.example import one_image, run_on
@@ -26,11 +24,11 @@ from prunebench.channels.labels.recurrent import first_step, recurrent
 from prunebench.channels.labels.rules import RULES, assignment, decision, no_tensor
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.labels.weights import conv, convolved
-from prunebench.channels.map import ChannelMap
+from prunebench.channels.map import ChannelMap, Kept
 from prunebench.channels.members import named_tensors
 from prunebench.channels.surgery.recheck import Recheck, replay
 from prunebench.channels.untouched import CONTAINERS, LEFT_ALONE, PLAIN, TENSORS, inside
-from prunebench.errors import PruningError
+from prunebench.errors import PruningError, first_line
 
 _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictionary, WeakSet)
 
@@ -100,9 +98,7 @@ def _names_modules(method: FunctionType) -> bool:
     )
 
 
-def require_own_weights(
-    copied: nn.Module, model: nn.Module, cmap: ChannelMap, kept: NDArray[np.bool_]
-) -> None:
+def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap, kept: Kept) -> None:
     """Refuses a copy of `model` whose forward does not compute with the copy's weights.
 
     A deep copy takes neither closures along nor weak references nor globals: a patched forward or
@@ -139,7 +135,7 @@ def require_own_weights(
             f"does a method of a module, so that {weight.rpartition('.')[0] or 'it'} is copied"
         )
     if failure is not None:
-        why = str(failure).split("\n")[0] or type(failure).__name__
+        why = first_line(failure)
         raise PruningError(
             f"a copy of the network does not run, {labeller.stuck or 'its forward'} fails: {why}; "
             "a hook or closure in the forward may still work on the original"

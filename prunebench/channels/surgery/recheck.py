@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prunebench.channels.example import run_on
@@ -18,11 +17,9 @@ from prunebench.channels.labels.steps import Entered, Step, Worn
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.labels.tensors import labels_of, row_of
 from prunebench.channels.labels.values import packed
-from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.map import ChannelMap, Kept, as_array
 from prunebench.channels.tensors import tensors_in
-from prunebench.errors import PruningError
-
-Kept = NDArray[np.bool_]
+from prunebench.errors import PruningError, first_line
 
 #: mends a module whose forward fails, in its call, and returns its result
 Mend: TypeAlias = Callable[[Labeller, nn.Module, Entered, Exception], Any]
@@ -60,8 +57,7 @@ class StuckError(PruningError):
 
     def because(self, reason: str) -> StuckError:
         """Returns the same error with a further reason."""
-        first = reason.split("\n")[0]
-        return StuckError(self.where, f"{self.why}; {first}", self.groups)
+        return StuckError(self.where, f"{self.why}; {reason}", self.groups)
 
 
 class Recheck:
@@ -102,7 +98,7 @@ class Recheck:
         """Returns the names of the groups that labels in `rows` belong to."""
         found: set[str] = set()
         for labels in rows:
-            numbers = self.cmap.locate[0, self.cmap.class_of[as_array(labels >> 1)]]
+            numbers = self.cmap.locate[0, self.cmap.classes(labels >> 1)]
             found.update(self.cmap.groups[n].name for n in np.unique(numbers) if n >= 0)
         return found
 
@@ -151,8 +147,7 @@ class Recheck:
         touched = touched or self.groups(map(labels_of, tensors_in(given)))
         ahead = self.cmap.tape.steps[self.at : self.at + 1]
         touched = touched or self.groups(one.labels for step in ahead for one in step.given)
-        why = (str(error) or type(error).__name__).split("\n")[0]
-        return StuckError(where or "the forward of the network", why, touched)
+        return StuckError(where or "the forward of the network", first_line(error), touched)
 
     def step(self, step: Step) -> None:
         """Checks that a function is given what is left of what it was given."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from prunebench.channels.example import Example, run_on
 from prunebench.channels.gather import GatherChannels
-from prunebench.channels.labels.tape import Call, Tape, owner
+from prunebench.channels.labels.tape import Call, Tape
 from prunebench.channels.map import ChannelGroup, ChannelMap, Site
 from prunebench.channels.members import named_tensors
 from prunebench.channels.mode import in_mode
@@ -132,10 +132,8 @@ def _alone(
     roles: dict[str, list[Site]] = {"norm": [], "depthwise": [], "conv": []}
     for call in tape.calls:
         if (call.weight, 0) in fitted and call.kind in roles:
-            module = owner(call.weight)
-            parameter = call.weight[len(module) + 1 :] if module else call.weight
             order = orders[fitted[call.weight, 0]]
-            roles[call.kind].append(Site(module, parameter, 0, order))
+            roles[call.kind].append(Site(call.weight, 0, order))
     return ChannelGroup(
         name=made.module,
         size=len(gather.inputs),

@@ -18,10 +18,11 @@ from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import Worn, worn
 from prunebench.channels.labels.tensors import put
 from prunebench.channels.labels.values import SHIFT, packed, put_values, ranks
-from prunebench.channels.map import as_array
 from prunebench.channels.mode import match_modes
 from prunebench.channels.surgery.graph import Captured, complete, described, only_moves
 from prunebench.channels.surgery.recheck import Recheck, StuckError
+from prunebench.channels.tensors import nested
+from prunebench.errors import first_line
 
 
 class _Broken:
@@ -58,16 +59,16 @@ class Rewriter(fx.Interpreter):
             if moves:
                 return _Broken()
             with torch._C.DisableTorchFunction():
-                raise self._stuck(n, str(error)) from error
+                raise self._stuck(n, first_line(error)) from error
 
     def _stuck(self, n: fx.Node, why: str) -> StuckError:
         """Returns the error that names the groups `n` is concerned with."""
         rows = []
         for source in n.all_input_nodes:
-            rows += [one.labels for one in _worn_in(self.dense.worn.get(source.name))]
+            rows += [one.labels for one in nested(self.dense.worn.get(source.name), Worn)]
         where = self.labeller.stack[-1] or "the forward of the network"
-        name, first = getattr(n.target, "__name__", str(n.target)), why.split("\n")[0]
-        return StuckError(where, f"{name}: {first}", self.recheck.groups(rows))
+        name = getattr(n.target, "__name__", str(n.target))
+        return StuckError(where, f"{name}: {why}", self.recheck.groups(rows))
 
     def _mend(self, n: fx.Node, source: fx.Node) -> None:
         """Replaces `source` by a gather as an input of `n`, if it does not hold what it should."""
@@ -143,9 +144,9 @@ class Rewriter(fx.Interpreter):
 
     def changes(self) -> Any:
         """Returns what is the same for two calls of a module which any cut changes alike."""
-        labels = [one.labels for value in self.dense.worn.values() for one in _worn_in(value)]
-        class_of = self.recheck.cmap.class_of
-        return described(self.graph), [class_of[as_array(one >> 1)].tolist() for one in labels]
+        labels = [one.labels for one in nested(self.dense.worn, Worn)]
+        cmap = self.recheck.cmap
+        return described(self.graph), [cmap.classes(one >> 1).tolist() for one in labels]
 
     def finished(self) -> fx.GraphModule:
         """Returns the module with its gathers, ready to run, in the modes that it had.
@@ -163,17 +164,6 @@ class Rewriter(fx.Interpreter):
         complete(mended, slimmed)
         match_modes(mended, slimmed)
         return mended
-
-
-def _worn_in(value: Any) -> list[Worn]:
-    """Returns what is worn in nested tuples, lists and dicts."""
-    if isinstance(value, Worn):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (tuple, list)):
-        return [one for item in value for one in _worn_in(item)]
-    return []
 
 
 def _index_of(want: Tensor, held: Tensor) -> list[int]:

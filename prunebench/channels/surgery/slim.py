@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.weight_norm import WeightNorm as HookedNorm
@@ -14,15 +13,14 @@ from torch.nn.utils.weight_norm import WeightNorm as HookedNorm
 from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.tape import Call, owner
-from prunebench.channels.map import ChannelMap, as_array
+from prunebench.channels.map import ChannelMap, Kept
 from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
-from prunebench.channels.surgery.insert_gathers import insert_gathers
+from prunebench.channels.surgery.insert_gathers import gathers_for
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
 from prunebench.errors import PruningError
 
-Kept = NDArray[np.bool_]
 #: parameter -> along which dimensions which indices stay
 Positions = dict[str, list[tuple[int, Tensor]]]
 BLOCK = 1 << 18  # elements
@@ -52,7 +50,7 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     _require_channels(cmap, kept)
     slimmed = keep_only(model, cmap, kept)
     if not kept.all() and (cmap.tape.fragile or _empties(cmap, kept)):
-        slimmed = insert_gathers(model, slimmed, cmap, kept)
+        slimmed = gathers_for(model, slimmed, cmap, kept).finish()
     if leads_out(model):
         require_own_weights(slimmed, model, cmap, kept)
     return slimmed
@@ -80,7 +78,7 @@ def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
 def _empties(cmap: ChannelMap, kept: Kept) -> bool:
     """Whether a gather is left with nothing to take, so that what is done with it may fail."""
     return any(
-        call.kind == "gather" and not kept[cmap.class_of[as_array(ids)]].any()
+        call.kind == "gather" and not kept[cmap.classes(ids)].any()
         for call in cmap.tape.calls
         for ids in (call.inputs, call.outputs)
     )
@@ -99,16 +97,16 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
         if call.kind == "gather":
             _cut_gather(slimmed.get_submodule(call.module), call, cmap, kept)
     owners = _owners(slimmed)
+    for call in cmap.tape.calls:
+        if call.kind == "depthwise" or (call.groups > 1 and call.kind in ("conv", "norm")):
+            for module in owners[call.weight]:
+                _fit_groups(module, call, kept[cmap.classes(call.inputs)])
     for module in {module for name in positions for module in owners[name]}:
         _compute_weights(module)
         _fit_attributes(module)
     for path, ids, groups in cmap.tape.unweighted:
-        left = int(kept[cmap.class_of[as_array(ids)]].sum())
+        left = int(kept[cmap.classes(ids)].sum())
         _fit_unweighted(slimmed.get_submodule(path), left, groups)
-    for call in cmap.tape.calls:
-        if call.kind == "depthwise" or (call.groups > 1 and call.kind in ("conv", "norm")):
-            for module in owners[call.weight]:
-                _fit_groups(module, call, cmap, kept)
     return slimmed
 
 
@@ -229,22 +227,19 @@ def _fit_attributes(module: nn.Module) -> None:
         module.num_parameters = len(weight)
 
 
-def _fit_groups(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
-    """Notes how groups are cut, and sets their number where whole groups went."""
-    inputs = kept[cmap.class_of[as_array(call.inputs)]]
-    by_group = call.kind == "depthwise" or (call.kind == "norm" and call.groups == len(inputs))
+def _fit_groups(module: nn.Module, call: Call, stay: Kept) -> None:
+    """Notes how groups are cut, and sets their number where whole groups went.
+
+    Args:
+        module: a convolution or norm of several groups.
+        call: of it.
+        stay: which of its inputs stay.
+    """
+    by_group = call.kind == "depthwise" or (call.kind == "norm" and call.groups == len(stay))
     module.grouped_by = "group" if by_group else "position"  # type: ignore[assignment]
-    if not by_group:
-        return
-    groups = int(inputs.reshape(call.groups, -1)[:, 0].sum())
-    if isinstance(module, nn.modules.conv._ConvNd):
-        module.groups = groups
-        module.in_channels = groups * (call.inputs.numel() // call.groups)
-        module.out_channels = (
-            module.weight.size(1) * groups if module.transposed else module.weight.size(0)
-        )
-    elif isinstance(module, nn.GroupNorm):
-        module.num_groups = groups
+    if by_group and isinstance(module, nn.modules.conv._ConvNd | nn.GroupNorm):
+        number = "num_groups" if isinstance(module, nn.GroupNorm) else "groups"
+        setattr(module, number, int(stay.reshape(call.groups, -1)[:, 0].sum()))
 
 
 def _fit_unweighted(module: nn.Module, channels: int, groups: int) -> None:
@@ -259,8 +254,7 @@ def _fit_unweighted(module: nn.Module, channels: int, groups: int) -> None:
 def _cut_gather(module: nn.Module, call: Call, cmap: ChannelMap, kept: Kept) -> None:
     """Rewrites the index of a gather for the channels that are left."""
     assert isinstance(module, GatherChannels), f"{call.module} is no GatherChannels"
-    inputs = kept[cmap.class_of[as_array(call.inputs)]]
-    outputs = kept[cmap.class_of[as_array(call.outputs)]]
+    inputs, outputs = kept[cmap.classes(call.inputs)], kept[cmap.classes(call.outputs)]
     moved = np.where(inputs, np.cumsum(inputs) - 1, -1)
     old = np.array(call.positions, dtype=np.int64)[outputs]
     module.set_positions(np.where(old >= 0, moved[old], -1).tolist())

@@ -20,7 +20,7 @@ from prunebench.channels.surgery.copying import full_copy
 from prunebench.channels.surgery.mask import mask
 from prunebench.channels.tensors import tensors_in
 from prunebench.channels.untouched import untouched
-from prunebench.errors import PruningError
+from prunebench.errors import PruningError, first_line
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,9 @@ def _outputs(network: nn.Module, example: Example, whose: str) -> list[Tensor]:
         try:
             outs = list(tensors_in(run_on(network, example)))
         except Exception as error:
-            why = str(error).split("\n")[0] or type(error).__name__
             raise PruningError(
                 f"{whose} fails on the example ({described(example)} on {_devices(example)}); "
-                f"{_last_started(network, example)}: {why}"
+                f"{_last_started(network, example)}: {first_line(error)}"
             ) from error
     return [(torch.view_as_real(out) if out.is_complex() else out).double() for out in outs]
 

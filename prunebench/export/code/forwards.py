@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import operator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.fx.node import _get_qualified_name
 
 from prunebench.channels import in_mode
 from prunebench.channels.untouched import untouched
-from prunebench.errors import ConfigError
+from prunebench.errors import ConfigError, first_line
 
 #: longest line of a method
 WIDTH = 88
@@ -79,12 +79,10 @@ class Forward:
     Attributes:
         arguments: as in its first line.
         lines: of its body.
-        held: names of parameters and buffers that it uses itself.
     """
 
     arguments: str
     lines: list[str]
-    held: set[str] = field(default_factory=set)
 
 
 def forward_of(module: nn.Module, name: str) -> Forward:
@@ -99,10 +97,9 @@ def forward_of(module: nn.Module, name: str) -> Forward:
         with untouched(module), in_mode(module):
             graph = ChildrenWhole().trace(module)
     except Exception as error:
-        why = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"the forward of {name or type(module).__name__} cannot be written out ({why}); "
-            "export to onnx or torch_export instead"
+            f"the forward of {name or type(module).__name__} cannot be written out "
+            f"({first_line(error)}); export to onnx or torch_export instead"
         ) from error
     return Writer(module, graph, name).forward()
 
@@ -179,7 +176,6 @@ class Writer:
         words = [self.text(value) for value in node.args]
         words += [f"{key}={self.text(value)}" for key, value in node.kwargs.items()]
         if node.op == "get_attr":
-            self.made.held.add(str(node.target))
             return path(self.module, str(node.target))
         if node.op == "call_module":
             return f"{path(self.module, str(node.target))}({', '.join(words)})"
