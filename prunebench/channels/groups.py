@@ -179,8 +179,10 @@ class _Producers:
         self.calls = list(first.values())
         self.classes = int(class_of.max()) + 1
         self.outputs = [class_of[as_array(call.outputs)] for call in self.calls]
-        gates = np.unique(np.concatenate([np.empty(0, np.int64), *map(as_array, tape.gates)]))
-        self.gate = [bool(np.isin(as_array(call.outputs), gates).all()) for call in self.calls]
+        gates = np.zeros(tape.count, dtype=bool)
+        for ids in tape.gates:
+            gates[as_array(ids)] = True
+        self.gate = [bool(gates[as_array(call.outputs)].all()) for call in self.calls]
 
     def groups(
         self, reasons: dict[int, str], whole: Mapping[str, str]

@@ -24,8 +24,8 @@ class LabelIds(Protocol):
     def freeze(self, ids: Tensor, reason: str) -> None:
         """Hears that `ids` can never be cut."""
 
-    def elsewhere(self, dim: int) -> bool:
-        """Hears that `dim`, which is read, holds one channel and others hold more; is it so?"""
+    def elsewhere(self, dim: int, *, found: bool) -> bool:
+        """Hears whether others than `dim` hold channels; is it so, but for cuts that left one?"""
 
     def frees(self, name: str, t: Tensor) -> bool:
         """Returns whether the elements of parameter `t` are labelled when it is used directly."""

@@ -261,7 +261,7 @@ class Labeller(TorchFunctionMode):
         position to the next.
         """
         if labels.numel() != labels.size(dim):
-            if labels.size(dim) == 1 and self.ids.elsewhere(dim):
+            if labels.size(dim) == 1 and self.ids.elsewhere(dim, found=True):
                 return None
             others = [d for d in range(labels.dim()) if d != dim]
             live = (labels & 1).amax(others, keepdim=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
-from prunebench.channels.labels.steps import bind, given_in
+from prunebench.channels.labels.steps import bind, given_in, worn
 from prunebench.channels.labels.tape import Call
 from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
@@ -107,10 +107,13 @@ def _keeps_all(name: str, args: Any, labels: Tensor, result: Any) -> bool:
 def _move_unlabelled(run: Labeller, sources: list[Tensor], result: Any) -> None:
     """Labels moved data that holds no channels; its elements are not told apart."""
     live = max((int(run.labels(t).max()) for t in sources), default=0)
+    salt = run.ids.at
+    for t in sources:
+        salt = mix(salt, worn(t, run.names).number())
     for out in tensors_in(result):
         put(out, torch.full([1] * out.dim(), live))
         run.moved += 1
-        put_values(out, mix(run.ids.at, run.moved))
+        put_values(out, mix(salt, run.moved))
 
 
 def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:

@@ -179,8 +179,8 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
     mixed = [d for d in dims if labels.size(d) > 1]
     if not mixed:
         return labels
-    kept = [d for d in range(labels.dim()) if d not in mixed and labels.size(d) > 1]
-    if not kept:
+    found = any(labels.size(d) > 1 for d in range(labels.dim()) if d not in mixed)
+    if not run.ids.elsewhere(mixed[0], found=found):
         run.ids.freeze(labels >> 1, f"{name} over channels")
         return torch.zeros([1] * labels.dim(), dtype=torch.int64)
     first = labels

@@ -95,6 +95,11 @@ class Step(NamedTuple):
         """Whether what is given holds channels."""
         return any(one.holds_channels() for one in self.given)
 
+    def matters(self) -> bool:
+        """Whether what is given holds channels, meets a weight, or is returned by the network."""
+        ends = self.function == "return" or any(one.parameter for one in self.given)
+        return ends or self.meets_channels()
+
     def salt(self) -> int:
         """Returns what the numbers of the result start from.
 

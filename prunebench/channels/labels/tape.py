@@ -133,7 +133,8 @@ class Tape:
         done: weights whose channels have been activated or read.
         steps: what every function that computes is given.
         movers: modules whose own code moves channels by numbers.
-        turned: (steps before it, dimension) of reads along a dimension without channels.
+        turned: (steps before it, dimension) of what goes along a dimension while others hold
+            channels.
         entered: (module, call number) -> what it is given.
         left: (module, call number) -> what a mover returns.
         captured: (module, call number) -> its forward as a graph, once surgery has needed it.
@@ -173,10 +174,11 @@ class Tape:
         """How many steps there are so far."""
         return len(self.steps)
 
-    def elsewhere(self, dim: int) -> bool:
-        """Notes that other dimensions than the one that is read hold channels."""
-        self.turned.add((self.at, dim))
-        return True
+    def elsewhere(self, dim: int, *, found: bool) -> bool:
+        """Notes where other dimensions than `dim` hold channels; returns whether they do."""
+        if found:
+            self.turned.add((self.at, dim))
+        return found
 
     def frees(self, name: str, t: Tensor) -> bool:
         """Returns whether the elements of parameter `t` are labelled when it is used directly."""

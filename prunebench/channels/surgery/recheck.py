@@ -102,12 +102,14 @@ class Recheck:
             found.update(self.cmap.groups[n].name for n in np.unique(numbers) if n >= 0)
         return found
 
+    def stays(self, was: Worn) -> Tensor:
+        """Returns which labels of a tensor of the dense network are left, in their shape."""
+        return torch.from_numpy(np.asarray(self._stays[(was.labels >> 1).numpy()]))
+
     def want(self, was: Worn) -> Tensor:
         """Returns which elements are left of a tensor of the dense network, flattened."""
-        ids = was.labels >> 1
-        stays = torch.from_numpy(self._stays[ids.numpy()])
-        both = packed(ids, was.values)
-        return both[stays.expand(both.shape)]
+        both = packed(was.labels >> 1, was.values)
+        return both[self.stays(was).expand(both.shape)]
 
     def agrees(self, was: Worn, now: Worn) -> bool:
         """Whether a tensor holds what is left of its like in the dense network, in that order."""
@@ -139,14 +141,12 @@ class Recheck:
     def stuck(self, where: str, error: Exception, given: Any = ()) -> StuckError:
         """Returns what to say of an error.
 
-        Its groups are those it tells, those that `given` holds, or those that would be read next.
+        Its groups are those it tells, or those that `given` holds.
         """
         if isinstance(error, StuckError):
             return error
         touched = self.groups(error.met if isinstance(error, MisplacedError) else ())
         touched = touched or self.groups(map(labels_of, tensors_in(given)))
-        ahead = self.cmap.tape.steps[self.at : self.at + 1]
-        touched = touched or self.groups(one.labels for step in ahead for one in step.given)
         return StuckError(where or "the forward of the network", first_line(error), touched)
 
     def step(self, step: Step) -> None:
@@ -160,7 +160,7 @@ class Recheck:
             raise MisplacedError(
                 f"{step.function} runs where {was.function} did before the cut", met
             )
-        if not was.meets_channels():
+        if not was.matters():
             return
         if step.numbers != was.numbers:
             raise MisplacedError(
@@ -190,8 +190,8 @@ class Recheck:
         if want is None or self.left(want).numel() != ids.numel():
             raise MisplacedError(f"{name} meets other channels")
 
-    def elsewhere(self, dim: int) -> bool:
-        """Returns whether it was so before a cut left one channel."""
+    def elsewhere(self, dim: int, *, found: bool) -> bool:
+        """Returns whether it was so in the dense network."""
         return (self.at, dim) in self.cmap.tape.turned
 
     def frees(self, name: str, t: Tensor) -> bool:

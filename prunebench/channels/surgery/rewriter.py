@@ -7,7 +7,9 @@ Operations that only move data may fail there or yield something else; wherever 
 from __future__ import annotations
 
 import copy
+import math
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -78,11 +80,7 @@ class Rewriter(fx.Interpreter):
         if not isinstance(value, _Broken) and self._right(source):
             return
         if source not in self.mended:
-            dims = [d for d, size in enumerate(was.labels.shape) if size > 1]
-            dims = dims or [d for d, size in enumerate(was.shape) if d and size == 1][:1]
-            if len(dims) != 1:
-                raise self._stuck(n, "channels lie along several dimensions")
-            self.mended[source] = self._gather(n, source, was, dims[0])
+            self.mended[source] = self._gather(n, source, was)
         n.replace_input_with(source, self.mended[source])
 
     def _right(self, node: fx.Node) -> bool:
@@ -91,25 +89,49 @@ class Rewriter(fx.Interpreter):
             self.dense.worn[node.name], worn(self.env[node], self.labeller.names)
         )
 
-    def _gather(self, n: fx.Node, source: fx.Node, was: Worn, dim: int) -> fx.Node:
-        """Inserts a gather of what is left of `source` before `n`; returns its node."""
-        want = self.recheck.want(was)
+    def _gather(self, n: fx.Node, source: fx.Node, was: Worn) -> fx.Node:
+        """Inserts before `n` what makes what is left of `source`, and returns its node.
+
+        Its channels are gathered from a tensor that holds them along one dimension, or flattened
+        into one, and are unflattened where they are to lie along several.
+        """
+        sizes = self._sizes_left(n, was)
+        dim, want = min(sizes), self.recheck.want(was)
         shape = list(was.shape)
-        shape[dim] = len(want)
+        shape[dim : dim + len(sizes)] = [len(want)]
         zeros = [int(one) & ((1 << SHIFT) - 1) in self._zeros for one in want]
         holders = self._holders(source)
         if all(zeros):  # any tensor of that size will do
             holders += [node for node in n.all_input_nodes if isinstance(self.env[node], Tensor)]
-        for holder in holders:
-            now = worn(self.env[holder], self.labeller.names)
-            held = packed(now.labels >> 1, now.values)
-            others = [size for d, size in enumerate(now.shape) if d != dim]
-            if held.numel() != held.size(dim) or others != shape[:dim] + shape[dim + 1 :]:
+        ones = len(shape) - max(d for d, size in enumerate(shape) if d == dim or size != 1) - 1
+        for holder, new in product(holders, range(ones + 1)):
+            now, rest = (
+                worn(self.env[holder], self.labeller.names),
+                shape[dim + 1 :][: -new or None],
+            )
+            end = len(now.shape) - len(rest)
+            row = _row(now, dim, end)
+            if row is None or (now.shape[:dim], now.shape[end:]) != (was.shape[:dim], tuple(rest)):
                 continue
-            index = _index_of(want, held.reshape(-1).expand(now.shape[dim]))
+            index = _index_of(want, row)
             if all(i >= 0 or zero for i, zero in zip(index, zeros, strict=True)):
-                return self._insert(n, holder, index, dim, want, shape)
+                sizes |= dict.fromkeys(range(dim + len(sizes), dim + len(sizes) + new), 1)
+                with n.graph.inserting_before(n):
+                    return self._insert(holder, range(dim, end), index, want, sizes)
         raise self._stuck(n, "no tensor holds the channels that are needed")
+
+    def _sizes_left(self, n: fx.Node, was: Worn) -> dict[int, int]:
+        """Returns the dimensions along which channels lie, side by side -> what is left of each."""
+        dims = [d for d, size in enumerate(was.labels.shape) if size > 1]
+        dims = dims or [d for d, size in enumerate(was.shape) if d and size == 1][:1]
+        if not dims:
+            raise self._stuck(n, "what it is given depends on how many channels there are")
+        stays = self.recheck.stays(was)
+        sizes = {d: int(stays.movedim(d, 0).flatten(1).any(1).sum()) for d in dims}
+        box = math.prod(sizes.values()) == len(self.recheck.want(was))
+        if not box or dims != [*range(dims[0], dims[-1] + 1)]:
+            raise self._stuck(n, "channels lie along several dimensions")
+        return sizes
 
     @cached_property
     def _zeros(self) -> set[int]:
@@ -127,17 +149,27 @@ class Rewriter(fx.Interpreter):
         return [node for node in found[::-1] if isinstance(self.env.get(node), Tensor)]
 
     def _insert(
-        self, n: fx.Node, holder: fx.Node, index: list[int], dim: int, want: Tensor, shape: Any
+        self, holder: fx.Node, dims: range, index: list[int], want: Tensor, sizes: dict[int, int]
     ) -> fx.Node:
-        name = f"gather_{len(self.gathers)}"
-        while hasattr(self.module, name):
-            name += "_"
-        self.gathers[name] = GatherChannels(index, dim=dim)
-        graph = n.graph
-        with graph.inserting_before(n):
-            node = graph.create_node("call_module", name, (holder,))
-        value = torch.empty(shape, dtype=self.env[holder].dtype, device="meta")
-        both = want.view([-1 if d == dim else 1 for d in range(len(shape))])
+        """Takes `index` of `holder`, flattened along `dims`, and lays it along those of `sizes`."""
+        graph, dim, node, held = holder.graph, dims[0], holder, self.env[holder]
+        if len(dims) > 1:
+            node = graph.create_node("call_method", "flatten", (node, dim, dims[-1]))
+        if index != list(range(math.prod(held.shape[dim : dims.stop]))):
+            name = f"gather_{len(self.gathers)}"
+            while hasattr(self.module, name):
+                name += "_"
+            self.gathers[name] = GatherChannels(index, dim=dim)
+            node = graph.create_node("call_module", name, (node,))
+        if len(sizes) > 1:  # -1: a further cut may leave less of the last that is more than one
+            several = list(sizes.values())
+            several[max(i for i, size in enumerate(several) if not i or size > 1)] = -1
+            node = graph.create_node("call_method", "unflatten", (node, dim, tuple(several)))
+        if node is holder:
+            return node
+        shape = [*held.shape[:dim], *sizes.values(), *held.shape[dims.stop :]]
+        both = want.view([sizes.get(d, 1) for d in range(len(shape))])
+        value = torch.empty(shape, dtype=held.dtype, device="meta")
         put(value, (both & ((1 << SHIFT) - 1)) * 2)
         self.env[node] = put_values(value, both >> SHIFT)
         return node
@@ -164,6 +196,14 @@ class Rewriter(fx.Interpreter):
         complete(mended, slimmed)
         match_modes(mended, slimmed)
         return mended
+
+
+def _row(now: Worn, dim: int, end: int) -> Tensor | None:
+    """Returns what a tensor wears, flattened from `dim` to before `end`; None if elsewhere, too."""
+    held = packed(now.labels >> 1, now.values)
+    if end <= dim or held.numel() != math.prod(held.shape[dim:end]):
+        return None
+    return held.reshape(held.shape[dim:end]).expand(now.shape[dim:end]).reshape(-1)
 
 
 def _index_of(want: Tensor, held: Tensor) -> list[int]:

@@ -31,19 +31,28 @@ def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
     empty = _without_data(model)
     frozen: dict[str, str] = {}
     while cmap.groups:
-        try:
-            kept = cmap.keeps(_trial_plan(cmap))
-            gathers_for(empty, keep_only(empty, cmap, kept), cmap, kept)
-        except StuckError as error:
-            held = set(error.groups) - set(frozen)
-            if not held:  # nobody knows whose channels they are: nothing may be cut
-                held = {group.name for group in cmap.groups}
-            reason = f"{error.where} does not follow a cut: {error.why}"
-            frozen |= dict.fromkeys(sorted(held), reason)
-            cmap = build_map(model, tape, frozen)
-        else:
+        plan = _trial_plan(cmap)
+        error = _stuck(empty, cmap, plan)
+        if error is None:
             break
+        held = set(error.groups) - set(frozen)
+        if not held:  # nobody knows whose channels they are: those that cannot be cut alone, or all
+            alone = {name: Plan({name: kept}) for name, kept in plan.kept.items()}
+            held = {name for name, one in alone.items() if _stuck(empty, cmap, one)} or set(alone)
+        reason = f"{error.where} does not follow a cut: {error.why}"
+        frozen |= dict.fromkeys(sorted(held), reason)
+        cmap = build_map(model, tape, frozen)
     return cmap
+
+
+def _stuck(empty: nn.Module, cmap: ChannelMap, plan: Plan) -> StuckError | None:
+    """Returns why `empty` cannot be cut by `plan`; None if it can."""
+    kept = cmap.keeps(plan)
+    try:
+        gathers_for(empty, keep_only(empty, cmap, kept), cmap, kept)
+    except StuckError as error:
+        return error
+    return None
 
 
 def _without_data(model: nn.Module) -> nn.Module:

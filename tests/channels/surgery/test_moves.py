@@ -95,6 +95,47 @@ def test_both_halves_keep_their_own_data(name: str, scramble, random_plan) -> No
     assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(6))
 
 
+def selected(net: Net, x: Tensor) -> Tensor:
+    """Two branches, mixed channel by channel as a softmax over both says."""
+    branches = torch.stack([x, net.d(x)], 1)
+    scores = net.select(branches.sum(1).mean((2, 3), keepdim=True))
+    return (branches * scores.view(-1, 2, 8).softmax(1)[..., None, None]).sum(1)
+
+
+#: views by numbers that are written down
+FIXED: dict[str, tuple[Forward, int]] = {
+    "row": (lambda net, x: x.mean((2, 3)).view(-1, 8)[..., None, None], 8),
+    "pooled": (lambda net, x: x.mean((2, 3), keepdim=True).view(-1, 8)[..., None, None], 8),
+    "all in one row": (lambda net, x: x.view(-1, 8 * 8 * 8)[..., None, None], 512),
+    "of a part": (lambda net, x: x[:, 2:7].reshape(-1, 5 * 64)[..., None, None], 320),
+    "tokens": (lambda net, x: x.view(-1, 8, 64).mT.reshape(-1, 8, 8, 8).permute(0, 3, 1, 2), 8),
+    "selected": (selected, 8),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_view_by_fixed_numbers_follows_one_cut_and_another(
+    name: str, scramble, random_plan
+) -> None:
+    between, wide = FIXED[name]
+    net = ready(Net(between, wide, select=nn.Conv2d(8, 16, 1)), scramble)
+    cmap = trace(net, example())
+    assert [group.name for group in cmap.groups] == ["a", "b"], cmap.frozen
+    for seed in range(4):
+        plan = random_plan(cmap, seed)
+        slimmed = slim(net, cmap, plan)
+        assert verify(net, slimmed, cmap, plan, example()) < 1e-9
+        again = trace(slimmed, example())
+        assert {group.size for group in again.groups} == {len(one) for one in plan.kept.values()}
+        assert exact(slimmed, again, random_plan(again, seed))
+
+
+def test_a_view_whose_channels_stay_in_order_is_no_copy(scramble) -> None:
+    net = ready(Net(*FIXED["all in one row"]), scramble)
+    slimmed = slim(net, trace(net, example()), Plan({"a": [1, 6]}))
+    assert not any(isinstance(module, GatherChannels) for module in slimmed.modules())
+
+
 @pytest.mark.parametrize("name", ["ghost", "crelu", "pool", "twice cut", "flatten"])
 def test_one_channel_is_enough(name: str, scramble) -> None:
     between, wide = TWO_BRANCHES.get(name, (lambda net, x: x.flatten(1)[:, :, None, None], 512))
@@ -175,18 +216,59 @@ def test_a_count_in_the_code_freezes_what_it_concerns(name: str, scramble, rando
     assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(3))
 
 
-def test_a_module_that_fails_freezes_what_it_is_given_and_no_more(scramble, random_plan) -> None:
+def attention(power: int) -> nn.Module:
+    """Heads whose numbers are those of the channels that come in, scaled by a power of these."""
+
     def forward(heads: nn.Module, x: Tensor) -> Tensor:
         q = heads.qkv(x.flatten(2).transpose(1, 2)).unflatten(2, (2, 4, x.size(1) // 4))
         mixed = (q[:, :, 0] @ q[:, :, 1].transpose(-1, -2)).softmax(-1) @ q[:, :, 1]
+        mixed = mixed * x.size(1) ** power if power else mixed
         return heads.proj(mixed.flatten(2)).transpose(1, 2).unflatten(2, x.shape[2:])
 
-    heads = type("Heads", (nn.Module,), {"forward": forward})()
+    heads: nn.Module = type("Heads", (nn.Module,), {"forward": forward})()
     heads.qkv, heads.proj = nn.Linear(8, 16), nn.Linear(8, 8)
-    net = ready(Net(lambda net, x: net.heads(x), 8, heads=heads), scramble)
+    return heads
+
+
+def test_heads_keep_their_numbers_where_fewer_channels_come_in(scramble, random_plan) -> None:
+    net = ready(Net(lambda net, x: net.heads(x), 8, heads=attention(0)), scramble)
     cmap = trace(net, example())
-    assert "heads does not follow a cut" in cmap.frozen["a"]
+    assert [group.name for group in cmap.groups] == ["a", "heads.proj", "b"]
+    assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(3))
+
+
+def test_a_module_that_fails_freezes_what_it_is_given_and_no_more(scramble, random_plan) -> None:
+    net = ready(Net(lambda net, x: net.heads(x), 8, heads=attention(-1)), scramble)
+    cmap = trace(net, example())
+    assert "heads does not follow a cut: proj: what it is given" in cmap.frozen["a"]
     assert [group.name for group in cmap.groups] == ["heads.proj", "b"]
+    assert exact(net, cmap, random_plan(cmap, 0))
+
+
+def scaled(net: Net, x: Tensor) -> Tensor:
+    """A scale that nothing but the number of channels of `a` decides, where no channels are."""
+    row = net.q(x.mean((2, 3)))
+    return net.p((row[:, None] @ row[..., None]) / x.size(1)).flatten(1)[..., None, None] + net.r(x)
+
+
+class Counts(Net):
+    """Returns what depends on the number of its channels, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x), (x.mean() + 1) * self.a(x).size(1)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("kind", "between", "rest"), [(Net, scaled, ["p", "b"]), (Counts, lambda net, x: x, ["b"])]
+)
+def test_of_groups_that_nobody_names_those_stay_that_cannot_be_cut_alone(
+    kind: type[Net], between: Forward, rest: list[str], scramble, random_plan
+) -> None:
+    layers = {"q": nn.Linear(8, 4), "p": nn.Linear(1, 6), "r": nn.Conv2d(8, 6, 1)}
+    net = ready(kind(between, 6 if kind is Net else 8, **layers), scramble)
+    cmap = trace(net, example())
+    assert "meets other channels" in cmap.frozen["a"]
+    assert [group.name for group in cmap.groups] == rest
     assert exact(net, cmap, random_plan(cmap, 0))
 
 
