@@ -191,10 +191,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
 
 
 def _built(
-    plain: Mapping[str, Any],
-    choices: dict[str, str],
-    recipe: Recipe,
-    baseline: Baseline | None,
+    plain: Mapping[str, Any], choices: dict[str, str], recipe: Recipe, baseline: Baseline | None
 ) -> dict[str, Any]:
     """Returns the chosen option of each group; the model comes last, since it imports torch.
 

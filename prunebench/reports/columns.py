@@ -74,9 +74,7 @@ def tabulate(rows: Sequence[Row], runs: Runs, title: Cell) -> list[Table]:
 
 
 def panels(
-    rows: Sequence[Row],
-    runs: Runs,
-    title: Cell = lambda row: f"{row.model} on {row.dataset}",
+    rows: Sequence[Row], runs: Runs, title: Cell = lambda row: f"{row.model} on {row.dataset}"
 ) -> list[Table]:
     """Returns a table for each `title`, what matters most in its first columns."""
     known = columns_of(rows)
