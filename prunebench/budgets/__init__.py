@@ -120,12 +120,7 @@ class Budget(ABC):
 
     @abstractmethod
     def choose(
-        self,
-        cmap: ChannelMap,
-        ranks: Mapping[str, GroupRank],
-        dense: Dense,
-        *,
-        share: float,
+        self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> Plan:
         """Returns the plan for `cmap` (the network as pruned so far).
 

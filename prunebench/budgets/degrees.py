@@ -37,7 +37,7 @@ def mildest(
         target: may not be exceeded.
         amount: what a plan amounts to.
     """
-    # which `config` has seen to
+    # all have some: `config` has seen to that
     degrees = {name: rank.degrees for name, rank in ranks.items() if rank.degrees is not None}
 
     def plan(level: int, bar: int) -> Plan:

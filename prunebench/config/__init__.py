@@ -32,7 +32,7 @@ from prunebench.models import ModelSpec
 from prunebench.options import component
 from prunebench.options.files import PRESETS
 from prunebench.options.schema import section
-from prunebench.recipes import OF_ALL_PHASES, Recipe
+from prunebench.recipes import OF_ALL_PHASES, Phase, Recipe
 from prunebench.records.identity import contents, deciding
 from prunebench.records.jsonfile import digest
 from prunebench.repairs import Repair
@@ -67,7 +67,7 @@ class Run:
     contents: dict[str, str]
     hidden: dict[str, Any]
 
-    def phases(self, *, pretrained: bool = False) -> set[str]:
+    def phases(self, *, pretrained: bool = False) -> dict[str, Phase]:
         """Returns the phases of the recipe that train something, those of no epochs among them.
 
         Args:
@@ -80,7 +80,7 @@ class Run:
             "pruning": schedule.trains,
             "finetune": True,
         }
-        return {name for name, does in comes.items() if does}
+        return {name: phase for name, phase in vars(self.recipe).items() if comes[name]}
 
     @property
     def recorded(self) -> dict[str, Any]:
@@ -191,10 +191,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
 
 
 def _built(
-    plain: Mapping[str, Any],
-    choices: dict[str, str],
-    recipe: Recipe,
-    baseline: Baseline | None,
+    plain: Mapping[str, Any], choices: dict[str, str], recipe: Recipe, baseline: Baseline | None
 ) -> dict[str, Any]:
     """Returns the chosen option of each group; the model comes last, since it imports torch.
 

@@ -22,8 +22,7 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
         )
     images = len(data.train)
     pretrained = run.model.pretrained(data.classes)
-    for name in sorted(run.phases(pretrained=pretrained)):
-        phase = getattr(run.recipe, name)
+    for name, phase in run.phases(pretrained=pretrained).items():
         if phase.epochs and phase.batch_size > images:
             yield (
                 f"recipe.{name}.batch_size={phase.batch_size}: more than the {images:,} training "

@@ -87,18 +87,26 @@ class Thinet(GramCollection, Criterion):
         return added
 
 
-def search_path(gram: Tensor | Matrix, *, search: str) -> tuple[list[int], Matrix]:
-    """Returns all C channels, the first to go first, and the squared error after each, float64 [C].
+def removal_order(gram: Tensor | Matrix, *, search: str) -> list[int]:
+    """Returns all C channels, the first to go first.
 
-    For the searches that grow the kept set the order is the reverse of that of keeping. It is
+    For the searches that grow the kept set this is the reverse order of keeping. The order is
     nested: whatever the number of channels to keep, the last ones of the list are it. Ties go to
     the lower index. Under ``omp`` and ``ols`` a channel that depends linearly on the kept ones is
-    kept after all others. The error is that of the unscaled channels (remove, keep) or of the best
-    fit (omp, ols).
+    kept after all others.
 
     Args:
         gram: X'X [C, C].
         search: ``remove``, ``keep``, ``omp`` or ``ols``; see `Thinet`.
+    """
+    order, _ = search_path(gram, search=search)
+    return order
+
+
+def search_path(gram: Tensor | Matrix, *, search: str) -> tuple[list[int], Matrix]:
+    """Returns `removal_order` and the squared error after each removal, float64 [C].
+
+    The error is that of the unscaled channels (remove, keep) or of the best fit (omp, ols).
     """
     import torch
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -47,9 +46,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
             if missing := [key for key in KEYS if key not in file.files]:
                 lacks = f"{path} lacks {', '.join(missing)}"
                 raise DataError(f"{lacks}; it must hold {', '.join(KEYS)}")
-            sizes = {member.filename: member.file_size for member in file.zip.infolist()}
             for key in KEYS:
-                _check_size(file.zip, f"{key}.npy", sizes)
+                _check_size(file.zip, f"{key}.npy")
             arrays = {key: file[key] for key in KEYS}
     except UNREADABLE as error:
         # NumPy's advice is to unpickle it, which would run its code
@@ -70,7 +68,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def _check_size(archive: zipfile.ZipFile, name: str, sizes: Mapping[str, int]) -> None:
+def _check_size(archive: zipfile.ZipFile, name: str) -> None:
     """Raises ValueError unless the array of a member is as large as the member.
 
     Its header alone says for how much memory is asked.
@@ -83,7 +81,7 @@ def _check_size(archive: zipfile.ZipFile, name: str, sizes: Mapping[str, int]) -
         if version not in known:
             return
         shape, _, dtype = known[version](member)
-        if prod(shape) * dtype.itemsize > sizes[name]:
+        if prod(shape) * dtype.itemsize > archive.getinfo(name).file_size:
             raise ValueError(f"{name} claims to be {dtype} {list(shape)}, and is not that long")
 
 

@@ -20,10 +20,6 @@ DECIDING = ("torch", "platform", "device", "threads", "prunebench", "commit")
 def begin(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Writes down that this process works in `folder` from now on.
 
-    Args:
-        folder: of the run.
-        environment: of this process, see `records.environment`.
-
     Returns:
         All attempts, this one last, each with ``started`` (ISO 8601), ``host`` and ``pid`` beside
         its environment.

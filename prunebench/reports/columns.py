@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from prunebench.records import TOP1
-from prunebench.reports.cells import (
-    amount,
-    cost,
-    ends,
-    percent,
-    plain,
-    points,
-    speed_up,
-    step,
-    times,
-)
+from prunebench.reports.cells import amount, cost, percent, plain, points, speed_up, step
 from prunebench.reports.load import Runs
-from prunebench.reports.notes import (
-    busy,
-    label,
-    latency_notes,
-    losses_of,
-    marks_of,
-    notes_of,
-    timed_beside,
-)
+from prunebench.reports.named import ACCURACY, COUNTS, Column, columns_of, latencies
+from prunebench.reports.notes import busy, label, latency_notes, losses_of, notes_of
 from prunebench.reports.rows import Row
 
 #: how a cell is read off a row
-Column = Callable[[Row], str]
-#: stage -> title
-ACCURACY = {
-    "baseline": "baseline",
-    "pruned": "pruned",
-    "repaired": "repaired",
-    "finetuned_last": "fine-tuned (last)",
-    "finetuned_best_val": "fine-tuned (best val)",
-    "published": "published",
-}
+Cell = Callable[[Row], str]
+#: the wide table's accuracies
+WIDE = ("baseline", "pruned", "repaired", "last", "best_val", "published", "drop")
+#: the narrow one's accuracies and costs by weight: it shows the first of them
+NARROW = (
+    *("finetuned", "drop", "macs", "baseline", "params", "pruned", "repaired", "best_val"),
+    *("macs_counts", "params_counts"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,36 +60,39 @@ class Table:
         return [*dict.fromkeys(asides), *self.notes]
 
 
-def tabulate(rows: Sequence[Row], runs: Runs, title: Column) -> list[Table]:
+def tabulate(rows: Sequence[Row], runs: Runs, title: Cell) -> list[Table]:
     """Returns the wide table: a line per row, without columns that would be empty.
 
     There is a table for each `title`.
     """
-    latencies = latency_columns(rows)
-    columns = _names(rows) | _counts() | _metric(rows) | _accuracies() | _costs() | latencies
+    known = columns_of(rows)
+    columns = _cells(known, ("model", "dataset", "method", *COUNTS)) | _metric(rows)
+    columns |= _cells(known, WIDE)
+    columns |= {"params": lambda row: cost(row.params), "MACs": lambda row: cost(row.macs)}
+    columns |= _cells(known, latencies(rows))
     return [replace(one, labels=3).filled() for one in tables(rows, runs, columns, title)]
 
 
 def panels(
-    rows: Sequence[Row],
-    runs: Runs,
-    title: Column = lambda row: f"{row.model} on {row.dataset}",
+    rows: Sequence[Row], runs: Runs, title: Cell = lambda row: f"{row.model} on {row.dataset}"
 ) -> list[Table]:
     """Returns a table for each `title`, what matters most in its first columns."""
-    names = {"method": _names(rows)["method"]}
-    columns = names | _counts() | _metric(rows) | _in_short() | latency_columns(rows)
+    known = columns_of(rows)
+    known["best_val"] = replace(known["best_val"], header="best val %")
+    columns = _cells(known, ("method", *COUNTS)) | _metric(rows) | _cells(known, NARROW)
+    columns |= _cells(known, latencies(rows))
     return [one.filled() for one in tables(rows, runs, columns, title)]
 
 
 def tables(
-    rows: Sequence[Row], runs: Runs, columns: Mapping[str, Column], title: Column
+    rows: Sequence[Row], runs: Runs, columns: Mapping[str, Cell], title: Cell
 ) -> list[Table]:
     """Returns a table with these `columns` for each `title`; what must be said stands below all."""
-    made = []
+    made, timed = [], [one.header for one in latencies(rows).values()]
     for name in dict.fromkeys(map(title, rows)):
         here = [row for row in rows if title(row) == name]
         cells = [[read(row) for read in columns.values()] for row in here]
-        asides = dict.fromkeys(latency_columns(rows), latency_notes(here))
+        asides = dict.fromkeys(timed, latency_notes(here))
         made.append(Table(list(columns), cells, [], title=name, asides=asides))
     return [*made[:-1], replace(made[-1], notes=notes_of(rows) + losses_of(runs))]
 
@@ -134,66 +118,12 @@ def single(row: Row, runs: Runs) -> Table:
     return Table(["", "before", "after", "change"], lines, notes, title=title)
 
 
-def _names(rows: Sequence[Row]) -> dict[str, Column]:
-    marks = marks_of(rows)
-    return {
-        "model": lambda row: row.model,
-        "dataset": lambda row: row.dataset,
-        "method": lambda row: label(row, marks),
-    }
+def _cells(known: Mapping[str, Column], names: Iterable[str]) -> dict[str, Cell]:
+    """Returns header -> cell of the columns `names`."""
+    return {known[name].header: known[name].text for name in names}
 
 
-def _counts() -> dict[str, Column]:
-    return {
-        "seeds": lambda row: "" if row.source else str(row.seeds),
-        "failed": lambda row: str(row.failed or ""),
-        "unfinished": lambda row: str(row.unfinished or ""),
-    }
-
-
-def _metric(rows: Sequence[Row]) -> dict[str, Column]:
+def _metric(rows: Sequence[Row]) -> dict[str, Cell]:
     """Returns what accuracies are, where they are not all top-1."""
     plain = all(row.metric == TOP1 for row in rows)
     return {"accuracy": lambda row: "" if plain else row.metric}
-
-
-def _accuracies() -> dict[str, Column]:
-    columns = {f"{title} %": _top1(stage) for stage, title in ACCURACY.items()}
-    return columns | {"drop": lambda row: points(row.drop)}
-
-
-def _costs() -> dict[str, Column]:
-    return {"params": lambda row: cost(row.params), "MACs": lambda row: cost(row.macs)}
-
-
-def _in_short() -> dict[str, Column]:
-    """Returns accuracies and costs by weight: a narrow table shows the first of them."""
-    return {
-        "fine-tuned %": lambda row: points(
-            row.top1.get("finetuned_last", row.top1.get("published"))
-        ),
-        "drop": lambda row: points(row.drop),
-        "MACs": lambda row: percent(row.macs.reduction) if row.macs else "",
-        "baseline %": _top1("baseline"),
-        "params": lambda row: percent(row.params.reduction) if row.params else "",
-        "pruned %": _top1("pruned"),
-        "repaired %": _top1("repaired"),
-        "best val %": _top1("finetuned_best_val"),
-        "MACs, counts": lambda row: ends(row.macs),
-        "params, counts": lambda row: ends(row.params),
-    }
-
-
-def latency_columns(rows: Sequence[Row]) -> dict[str, Column]:
-    """Returns the latencies of all batch sizes, where the machines allowed a comparison."""
-    spoilt = busy(rows)
-
-    def at(batch: int) -> Column:
-        return lambda row: "" if timed_beside(row) in spoilt else times(row.latency.get(batch))
-
-    batches = sorted({batch for row in rows for batch in row.latency})
-    return {f"latency ms, batch {batch}": at(batch) for batch in batches}
-
-
-def _top1(stage: str) -> Column:
-    return lambda row: points(row.top1.get(stage))

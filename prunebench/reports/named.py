@@ -6,12 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prunebench.errors import DataError, unknown
-from prunebench.reports.cells import amount, ends, percent, points
-from prunebench.reports.columns import ACCURACY, latency_columns
+from prunebench.reports.cells import amount, ends, percent, points, times
 from prunebench.reports.figures import Change, Spread
-from prunebench.reports.notes import label, marks_of
+from prunebench.reports.notes import busy, label, marks_of, timed_beside
 from prunebench.reports.rows import Row
 
+#: stage -> title
+ACCURACY = {
+    "baseline": "baseline",
+    "pruned": "pruned",
+    "repaired": "repaired",
+    "finetuned_last": "fine-tuned (last)",
+    "finetuned_best_val": "fine-tuned (best val)",
+    "published": "published",
+}
 Value = Spread | str | int | None
 WORDS = ("model", "dataset", "control", "metric", "source", "note")
 SETTINGS = ("criterion", "budget", "repair", "schedule", "recipe")
@@ -47,10 +55,22 @@ def columns_of(rows: Sequence[Row]) -> dict[str, Column]:
     found["drop"] = _figure("drop", lambda row: row.drop, points)
     for name, title in (("params", "params"), ("macs", "MACs"), ("size", "file size")):
         found |= _costs(name, title)
-    for header, cell in latency_columns(rows).items():
-        batch = int(header.rpartition(" ")[2])
-        found[f"latency_{batch}"] = _latency(batch, header, cell)
-    return found
+    return found | latencies(rows)
+
+
+def latencies(rows: Sequence[Row]) -> dict[str, Column]:
+    """Returns name -> milliseconds at each batch size, where the machines allowed a comparison."""
+    spoilt = busy(rows)
+
+    def at(batch: int) -> Column:
+        def read(row: Row) -> Change | None:
+            return None if timed_beside(row) in spoilt else row.latency.get(batch)
+
+        header = f"latency ms, batch {batch}"
+        return Column(header, lambda row: _after(read(row)), lambda row: times(read(row)))
+
+    batches = sorted({batch for row in rows for batch in row.latency})
+    return {f"latency_{batch}": at(batch) for batch in batches}
 
 
 def column(name: str, known: Mapping[str, Column], rows: Sequence[Row]) -> Column:
@@ -113,11 +133,6 @@ def _figure(
 
 def _accuracy(stage: str) -> Column:
     return _figure(f"{ACCURACY[stage]} %", lambda row: row.top1.get(stage), points)
-
-
-def _latency(batch: int, header: str, cell: Callable[[Row], str]) -> Column:
-    """Returns milliseconds after pruning; none where the machine allowed no comparison."""
-    return Column(header, lambda row: _after(row.latency.get(batch)) if cell(row) else None, cell)
 
 
 def _costs(name: str, title: str) -> dict[str, Column]:

@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from prunebench.records.identity import setting
-from prunebench.reports.columns import ACCURACY, Table
+from prunebench.reports.columns import Table
 from prunebench.reports.figures import Change, Spread
+from prunebench.reports.named import ACCURACY
 from prunebench.reports.rows import Row, counting, row_of
 
 #: column -> what is known; "" where nothing is

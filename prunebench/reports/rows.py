@@ -113,9 +113,7 @@ def counting(runs: Sequence[tuple[Path, Report]]) -> dict[int, tuple[Path, Repor
     return {report.seed: (path, report) for path, report in runs}
 
 
-def _by_structure(
-    runs: list[tuple[Path, Report]],
-) -> list[tuple[str, list[tuple[Path, Report]]]]:
+def _by_structure(runs: list[tuple[Path, Report]]) -> list[tuple[str, list[tuple[Path, Report]]]]:
     """Splits runs of one setting that train structures which other runs found.
 
     Those that each train what their own seed found are one row (as are all where nobody found

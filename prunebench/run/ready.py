@@ -32,7 +32,7 @@ class Ready(NamedTuple):
 
 
 def ready(run: Run, network: nn.Module, example: Tensor, note: Callable[[str], None]) -> Ready:
-    """Returns what `run` begins to cut of `network`, which is left unchanged, in eval mode.
+    """Returns what `run` begins to cut; `network`, in eval mode, is left unchanged.
 
     Raises:
         PruningError: the criterion scores no group, or a time cannot be reached.

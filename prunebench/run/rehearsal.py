@@ -50,8 +50,7 @@ def rehearse(
 
 def _try_phases(run: Run, network: nn.Module, data: Data) -> None:
     """Lets each phase that will train look for its parameters and norms."""
-    for name in sorted(run.phases(pretrained=run.model.pretrained(data.classes))):
-        phase = getattr(run.recipe, name)
+    for name, phase in run.phases(pretrained=run.model.pretrained(data.classes)).items():
         # `between` lasts as long as the schedule says; heads have parameters, too
         if (phase.epochs or name == "between") and not run.model.embeds:
             optimizer = build_optimizer(network, phase)

@@ -43,10 +43,7 @@ class Forward:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        half: torch.dtype | None,
-        aligned: Aligned | None = None,
+        self, network: nn.Module, half: torch.dtype | None, aligned: Aligned | None = None
     ) -> None:
         """Finds what can be done together.
 

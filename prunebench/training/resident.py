@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from prunebench.datasets import Arrays, Data
 from prunebench.reproducibility import generator
-from prunebench.training.split import Split, own_part, starts, steps
+from prunebench.training.split import Split, own_parts, starts
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ class ResidentSplit(Split):
         """See `Split`. Nothing in here waits for the device after the first batch."""
         drawn = draw_epoch(len(self), self.data, seed=seed, stage=stage, epoch=epoch)
         drawn = drawn.to(self.device)
-        for step in range(start, steps(len(self), batch_size)):
-            yield self.drawn(drawn.part(own_part(step, len(self), batch_size)))
+        for part in own_parts(len(self), batch_size, start):
+            yield self.drawn(drawn.part(part))
 
     def drawn(self, part: Draws) -> tuple[Tensor, Tensor]:
         """Returns the batch that chance decided on, augmented and normalised, and its labels."""

@@ -126,11 +126,15 @@ def images_at(step: int, images: int, batch_size: int) -> int:
     return images - step * batch_size if last else batch_size
 
 
-def own_part(step: int, images: int, batch_size: int) -> slice:
-    """Returns which places in an epoch's order are this process's part of batch `step`."""
-    begin = step * batch_size
-    end = begin + images_at(step, images, batch_size)
-    return slice(begin + distributed.rank(), end, distributed.size())
+def own_parts(images: int, batch_size: int, start: int) -> Iterator[slice]:
+    """Yields the places in an epoch's order that are this process's part of each batch.
+
+    They begin with the batch of step `start`.
+    """
+    for step in range(start, steps(images, batch_size)):
+        begin = step * batch_size
+        end = begin + images_at(step, images, batch_size)
+        yield slice(begin + distributed.rank(), end, distributed.size())
 
 
 def starts(images: int, batch_size: int, *, shared_out: bool) -> range:

@@ -20,7 +20,7 @@ from prunebench.interruption import SIGNALS, stop_if_asked
 from prunebench.reproducibility import generator
 from prunebench.training import distributed
 from prunebench.training.readers import Batch, Fetcher, Loaded, Reader
-from prunebench.training.split import Split, own_part, starts, steps
+from prunebench.training.split import Split, own_parts, starts
 
 #: images that one loader process reads at a time for a sample
 SAMPLE_BATCH = 16
@@ -76,10 +76,9 @@ class StreamedSplit(Split):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split`."""
         order = torch.randperm(len(self), generator=generator(seed, stage, "epoch", epoch))
-        every = range(start, steps(len(self), batch_size))
         wanted = (
-            Batch(order[own_part(step, len(self), batch_size)], (seed, stage, epoch))
-            for step in every
+            Batch(order[part], (seed, stage, epoch))
+            for part in own_parts(len(self), batch_size, start)
         )
         for images, labels in self._read(wanted, together=True):
             if not len(labels):

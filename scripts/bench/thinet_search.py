@@ -29,7 +29,7 @@ from result import Row, arguments, by_turns, publish
 from threadpoolctl import threadpool_info
 
 from prunebench.analysis.consumer_gram import squared
-from prunebench.criteria.thinet import search_path
+from prunebench.criteria.thinet import removal_order
 
 ABOUT = """The loops over samples that the authors' scripts run, against the search on the Gram
 matrix (which is counted, too); both pick the same channels. `remove` is the first paper's greedy
@@ -84,7 +84,7 @@ def omp_loop(x: Samples, count: int) -> list[int]:
 
 def ours(x: Samples, search: str) -> list[int]:
     """Returns the order of removal (remove) or of keeping (omp), Gram matrix included."""
-    order, _ = search_path(squared(torch.from_numpy(x)), search=search)
+    order = removal_order(squared(torch.from_numpy(x)), search=search)
     return order if search == "remove" else order[::-1]
 
 

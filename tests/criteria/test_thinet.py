@@ -9,7 +9,7 @@ from torch import nn
 
 from prunebench.channels import Plan, mask, slim, trace
 from prunebench.contracts import Evidence
-from prunebench.criteria.thinet import SEARCHES, Thinet, rescale, search_path
+from prunebench.criteria.thinet import SEARCHES, Thinet, removal_order, rescale, search_path
 from prunebench.errors import ConfigError, PruningError
 
 X = np.array([[1, -1, 3, 0], [2, -2, 0, 1], [-1, 2, 1, 1]], dtype=np.float64)
@@ -113,7 +113,7 @@ def test_both_faces_of_the_objective_agree_for_every_subset():
 def test_orders_are_those_of_the_plain_loops(search):
     for seed in range(70):
         x = problem(seed)
-        assert search_path(torch.from_numpy(x.T @ x), search=search)[0] == SLOW[search](x), seed
+        assert removal_order(torch.from_numpy(x.T @ x), search=search) == SLOW[search](x), seed
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -131,16 +131,16 @@ def test_errors_are_those_of_the_subsets(search):
 
 def test_ties_go_to_the_lower_index():
     gram = np.eye(4)
-    assert search_path(gram, search="remove")[0] == [0, 1, 2, 3]
+    assert removal_order(gram, search="remove") == [0, 1, 2, 3]
     for search in ("keep", "omp", "ols"):
-        assert search_path(gram, search=search)[0] == [3, 2, 1, 0]
+        assert removal_order(gram, search=search) == [3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("search", ["remove", "omp", "ols"])
 def test_a_dead_channel_goes_first(search):
     x = problem(7)
     x[:, 1] = 0
-    assert search_path(x.T @ x, search=search)[0][0] == 1
+    assert removal_order(x.T @ x, search=search)[0] == 1
 
 
 @pytest.mark.parametrize("search", ["omp", "ols"])
@@ -149,7 +149,7 @@ def test_dependent_channels_are_kept_after_all_independent_ones(search):
         x = np.random.default_rng(seed).standard_normal((50, 8))
         x[:, 2] = 2 * x[:, 5]
         x[:, 7] = x[:, 0] - x[:, 3]
-        kept = search_path(x.T @ x, search=search)[0][::-1]
+        kept = removal_order(x.T @ x, search=search)[::-1]
         assert np.linalg.matrix_rank(x[:, kept[:6]]) == 6
         assert kept[6:] == sorted(kept[6:])
 
@@ -166,14 +166,14 @@ def test_fewer_samples_than_channels_give_a_whole_order(search):
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_nothing_but_dead_channels(search):
-    assert sorted(search_path(np.zeros((3, 3)), search=search)[0]) == [0, 1, 2]
+    assert sorted(removal_order(np.zeros((3, 3)), search=search)) == [0, 1, 2]
     assert rescale(np.zeros((3, 3)), [0, 2]).tolist() == [1, 1]
 
 
 def test_rescaling_is_the_least_squares_fit():
     for seed in range(30):
         x = problem(seed)
-        kept = sorted(search_path(x.T @ x, search="remove")[0][x.shape[1] // 2 :])
+        kept = sorted(removal_order(x.T @ x, search="remove")[x.shape[1] // 2 :])
         expected = np.linalg.lstsq(x[:, kept], x.sum(1), rcond=None)[0]
         assert rescale(x.T @ x, kept).numpy() == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
@@ -209,7 +209,7 @@ def test_one_channel_left_takes_the_best_factor():
 
 def test_an_unknown_search_is_refused():
     with pytest.raises(ConfigError, match="search must be one of remove, keep, omp, ols"):
-        search_path(np.eye(2), search="best")[0]
+        removal_order(np.eye(2), search="best")
 
 
 # -- through the criterion ---------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_scores_rank_like_the_order_of_removal_and_are_relative(network, search)
     setup = thinet(search=search)
     for name, rank in setup.rank(facts).items():
         [gram] = setup.grams(facts, facts.groups)[name].values()
-        assert rank.scores.argsort().tolist() == search_path(gram, search=search)[0]
+        assert rank.scores.argsort().tolist() == removal_order(gram, search=search)
         assert len(set(rank.scores.tolist())) == len(gram)
         assert rank.scores.dtype == torch.float64
         assert rank.kept is None

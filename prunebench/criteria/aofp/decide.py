@@ -55,10 +55,7 @@ def wanted(settings: AofpSettings, search: Search) -> int:
 def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
     """Ends a half of `search`, in place; all processes take part and decide alike.
 
-    Args:
-        settings: of the criterion.
-        search: with as many draws as are `wanted`.
-        floor: fewest channels to keep.
+    `search` has as many draws as are `wanted`; at least `floor` channels stay.
     """
     searched, granularity = len(search.space), search.granularity
     confirming = search.trying is not None
@@ -97,9 +94,7 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
 def _least_draws(search: Search, masks: Tensor) -> int:
     """Returns how often the channel was dropped that was dropped the fewest times.
 
-    Args:
-        search: at the end of a half.
-        masks: what each draw of all processes dropped, bool [draws, C].
+    `masks` are what each draw of all processes dropped, bool [draws, C].
     """
     if search.trying is not None or search.gram is not None:
         return search.draws * distributed.size()

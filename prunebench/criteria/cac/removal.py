@@ -60,12 +60,6 @@ class Removal:
     def next_plan(self, step: int, plan: Plan, known: Estimates, threshold: float) -> Plan:
         """Returns what stays of `plan` once the counts are down to the ramp's level at `step`.
 
-        Args:
-            step: steps done.
-            plan: the channels left.
-            known: of all channels.
-            threshold: see `still_useful`.
-
         Raises:
             PruningError: the ramp is over and a limit not met.
         """
@@ -83,13 +77,7 @@ class Removal:
             return all(limit.amount(plan) <= most for limit, most in pairs)
 
         most = max(1, int(self.settings.max_step * sum(self.sizes)))
-        left, there = fewest(
-            plan.kept,
-            self.order(scores, plan),
-            self.floors,
-            reached,
-            most=most,
-        )
+        left, there = fewest(plan.kept, self.order(scores, plan), self.floors, reached, most=most)
         if final and not there:
             self._refuse(left, known, threshold)
         return left
