@@ -29,7 +29,7 @@ class Sites:
         seen: set[str] = set()
         for call in tape.calls:
             if call.kind in ("conv", "linear"):
-                for number, _ in self._at(call.weight, 0 if call.turned else 1):
+                for number, _ in self._at(call.weight, call.reads):
                     self.first_call[number] = self.first_call[number] or call
             if call.weight not in seen and call.kind not in ("gather", "recurrent"):
                 seen.add(call.weight)
@@ -37,9 +37,7 @@ class Sites:
 
     def _sort(self, call: Call) -> None:
         """Adds the sites of one weight to the groups it belongs to."""
-        roles = {"producers": 0, "consumers": 1}
-        if call.turned:
-            roles = {"producers": 1, "consumers": 0}
+        roles = {"producers": 1 - call.reads, "consumers": call.reads}
         if call.kind in ("norm", "depthwise"):
             roles = {"norms" if call.kind == "norm" else "depthwise": 0}
         norm = self.tape.normed.get(call.weight)

@@ -92,7 +92,9 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
         flag = reduce(and_, flags)
     else:
         flag = reduce(or_, live)
-        if any(_fixed(run, t) for t in operands) or _moves_zero(func, args, kwargs):
+        # a constant of the forward does not vanish with any channel
+        fixed = any(not is_labelled(t) and id(t) not in run.names for t in operands)
+        if fixed or _moves_zero(func, args, kwargs):
             flag = torch.ones_like(flag)
     put(result, ids * 2 + flag)
     _add_trails(run, name, operands, result)
@@ -140,11 +142,6 @@ def _note_gates(run: Labeller, labels: list[Tensor], live: list[Tensor]) -> None
     if len(labels) == 2 and bool(live[0].all()) != bool(live[1].all()):
         gate = labels[0] if bool(live[0].all()) else labels[1]
         run.tape.gates.append(gate.reshape(-1) >> 1)
-
-
-def _fixed(run: Labeller, t: Tensor) -> bool:
-    """Whether `t` is a constant of the forward, which does not vanish with any channel."""
-    return not is_labelled(t) and id(t) not in run.names
 
 
 def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:

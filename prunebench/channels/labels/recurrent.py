@@ -25,7 +25,7 @@ def recurrent(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
     if row is None:  # packed sequences, weights that are computed
         return unknown_function(run, name, func, args, kwargs)
     for t in tensors_in(state):
-        run.ids.freeze(run.labels(t) >> 1, f"the state of {run.stack[-1]}")
+        run.ids.freeze(run.labels(t) >> 1, f"the state of {run.running}")
     for w in readers:
         _read(run, name, x, row, w)
     run.tape.refused[owner(run.names[id(readers[0])])] = "its state is its own"

@@ -192,7 +192,7 @@ class Recheck:
 
     def elsewhere(self, dim: int) -> bool:
         """Returns whether it was so before a cut left one channel."""
-        return (self.at, dim) in self.cmap.tape.turned
+        return (self.at, dim) in self.cmap.tape.bare_reads
 
     def frees(self, name: str, t: Tensor) -> bool:
         """Returns whether the elements of parameter `name` were labelled in the dense network."""
@@ -208,7 +208,7 @@ class Recheck:
 
     def leave(self, call: Entered, result: list[Worn]) -> None:
         """Checks what a module returns that moves channels by numbers of its own."""
-        was = self.cmap.tape.left.get((call.name, call.nth), result)
+        was = self.cmap.tape.returned.get((call.name, call.nth), result)
         if len(was) != len(result) or not all(map(self.agrees, was, result)):
             raise MisplacedError("it moves channels by numbers of its own", [*was, *result])
 
