@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -46,16 +47,12 @@ def shared(run: Run, network: nn.Module, tensors: Collection[Tensor]) -> Outputs
         if not over and isinstance(output, Tensor):
             found[name] = output
 
-    handles = []
-    for name, module in network.named_modules():
-        if not (module._forward_hooks or module._forward_pre_hooks):
-            handles.append(module.register_forward_pre_hook(partial(before, name)))
-            handles.append(module.register_forward_hook(partial(after, name)))
-    try:
+    with ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if not (module._forward_hooks or module._forward_pre_hooks):
+                hooks.enter_context(module.register_forward_pre_hook(partial(before, name)))
+                hooks.enter_context(module.register_forward_hook(partial(after, name)))
         run(network)
-    finally:
-        for handle in handles:
-            handle.remove()
     single = {name: output for name, output in found.items() if calls[name] == 1}
     return {
         name: output

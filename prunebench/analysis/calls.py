@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -32,13 +33,12 @@ class Reading:
     tensor: Tensor
     version: int
 
-    def of(self, other: Reading) -> bool:
-        """Whether this is `other`, unchanged: an addition in place leaves the tensor the same."""
-        return self.key == other.key
-
     @property
     def key(self) -> tuple[int, int]:
-        """What no other tensor that is noted has, nor this one once it is written to."""
+        """What no other tensor that is noted has, nor this one once it is written to.
+
+        An addition in place leaves the tensor the same.
+        """
         return id(self.tensor), self.version
 
 
@@ -82,7 +82,7 @@ class Calls:
         """Returns the first module of `kind` that reads the very tensor `given`."""
         if given is None:
             return None
-        readers = (call.module for call in self.modules if call.taken.of(given))
+        readers = (call.module for call in self.modules if call.taken.key == given.key)
         return next((module for module in readers if isinstance(module, kind)), None)
 
     def activation(self, given: Reading | None) -> Activation | None:
@@ -90,7 +90,7 @@ class Calls:
         readers = [
             call
             for call in self.functions
-            if given is not None and any(taken.of(given) for taken in call.taken)
+            if given is not None and any(taken.key == given.key for taken in call.taken)
         ]
         if len(readers) != 1 or readers[0].name not in ACTIVATIONS:
             return None
@@ -123,15 +123,12 @@ def follow(network: nn.Module, example: Tensor) -> Calls:
                 calls.functions.append(FunctionCall(func, args, kwargs, read, given))
             return result
 
-    leaves = [module for module in network.modules() if not any(True for _ in module.children())]
-    handles = [leaf.register_forward_pre_hook(before) for leaf in leaves]
-    handles += [leaf.register_forward_hook(after) for leaf in leaves]
-    try:
-        with in_mode(network), torch.no_grad(), Noting():
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, in_mode(network), torch.no_grad(), Noting():
+        for module in network.modules():
+            if not any(True for _ in module.children()):
+                hooks.enter_context(module.register_forward_pre_hook(before))
+                hooks.enter_context(module.register_forward_hook(after))
+        network(example)
     return calls
 
 

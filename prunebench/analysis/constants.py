@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -100,12 +100,11 @@ def holding(network: nn.Module, held: Held) -> Iterator[None]:
         changed[:, at.to(out.device)] = constants.to(out).view(view)
         return changed
 
-    hooks = [network.get_submodule(n).register_forward_hook(partial(hold, n)) for n in held]
-    try:
+    with ExitStack() as hooks:
+        for name in held:
+            module = network.get_submodule(name)
+            hooks.enter_context(module.register_forward_hook(partial(hold, name)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def uneven(
@@ -142,13 +141,11 @@ def uneven(
             classes = classes.repeat(len(differs) // len(classes))
             found[group][classes[differs & (classes >= 0)]] = True
 
-    hooks = [network.get_submodule(n).register_forward_pre_hook(partial(look, n)) for n in readers]
     shape = (2, *example.shape[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(example)
-    try:
-        with torch.no_grad(), holding(network, held):
-            network(noise)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad(), holding(network, held):
+        for name in readers:
+            module = network.get_submodule(name)
+            hooks.enter_context(module.register_forward_pre_hook(partial(look, name)))
+        network(noise)
     return found

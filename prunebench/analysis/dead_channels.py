@@ -6,6 +6,7 @@ below zero. See `bn_probability` for the four cases of a depthwise convolution.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,18 +22,14 @@ if TYPE_CHECKING:
 
 def misfit(group: ChannelGroup, norms: Mapping[str, Norm]) -> str | None:
     """Returns why no probability can be told for `group`; None if it can."""
-    followed = 0
-    bare = None
-    for producer in group.producers:
-        behind = [norm for norm in norms.values() if norm.fed_by == producer.module]
-        followed += bool(behind)
-        if not behind:
-            bare = bare or f"no batch norm follows {producer.module}"
-        for norm in behind:
-            if norm.ceiling is None:
-                return f"{norm.name} is not followed by a ReLU"
+    producers = [site.module for site in group.producers]
+    behind = [norm for name in producers for norm in norms.values() if norm.fed_by == name]
+    for norm in behind:
+        if norm.ceiling is None:
+            return f"{norm.name} is not followed by a ReLU"
+    bare = [name for name in producers if name not in {norm.fed_by for norm in behind}]
     # producers of a group that is no residual stream are gates, all but one: they scale zeros
-    return None if followed and not group.residual else bare
+    return f"no batch norm follows {bare[0]}" if bare and (group.residual or not behind) else None
 
 
 def misfits(groups: Sequence[ChannelGroup], norms: Mapping[str, Norm]) -> dict[str, str]:
@@ -81,17 +78,19 @@ class Standing:
         if not self.passages:
             dead = int((self.z >= least).sum())
             return {"alive": len(self.z) - dead, "dead": dead}
-        counts = dict.fromkeys(("case1", "case2", "case3", "case4"), 0)
-        counts |= {"case3_amplified": 0, "case4_read_elsewhere": 0}
+        counts = Counter[str]()
         for passage in self.passages.values():
             front, back = passage.before >= least, passage.behind >= least
-            counts["case1"] += int((~front & ~back).sum())
-            counts["case2"] += int((front & back).sum())
-            counts["case3"] += int((front & ~back).sum())
-            counts["case4"] += int((~front & back).sum())
-            counts["case3_amplified"] += int((front & ~back & (passage.rho > self.rho_max)).sum())
-            counts["case4_read_elsewhere"] += 0 if passage.open else int((~front & back).sum())
-        return counts
+            found = {
+                "case1": ~front & ~back,
+                "case2": front & back,
+                "case3": front & ~back,
+                "case4": ~front & back,
+                "case3_amplified": front & ~back & (passage.rho > self.rho_max),
+                "case4_read_elsewhere": ~front & back & (not passage.open),
+            }
+            counts.update({case: int(those.sum()) for case, those in found.items()})
+        return dict(counts)
 
     def distribution(self) -> dict[str, int]:
         """Returns how many channels have z of at least 1, 2 and 3, and how many a small rho."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -201,12 +201,8 @@ def _listening(tables: Sequence[Table], sweep: Sweep, uses: Mapping[str, int]) -
         if all(heard[id(one)] >= uses[one.reader.name] for one in tables):
             raise _AllHeard
 
-    handles = [
-        table.reader.module.register_forward_pre_hook(partial(hear, table), with_kwargs=True)
-        for table in tables
-    ]
-    try:
+    with ExitStack() as hooks:
+        for table in tables:
+            hook, module = partial(hear, table), table.reader.module
+            hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

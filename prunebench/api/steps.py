@@ -10,11 +10,11 @@ from torch import nn
 
 from prunebench.api.choices import spoken
 from prunebench.api.optimizer import Follower
-from prunebench.channels import ChannelMap, Example, in_mode, match_modes
+from prunebench.channels import ChannelMap, Example, in_mode, match_modes, trace
 from prunebench.channels.untouched import untouched
 from prunebench.config.combinations import check_combination
 from prunebench.errors import ConfigError, require
-from prunebench.run.step import Cut, Method, Sample, cut, dense_counts
+from prunebench.run.step import Cut, Method, Sample, cut, dense_counts, evidence
 from prunebench.schedules import Schedule
 from prunebench.schedules.iterative import Iterative
 from prunebench.schedules.oneshot import OneShot
@@ -89,7 +89,9 @@ def cut_in_steps(
     with rounds.follower:
         for number, step in enumerate(plan, start=1):
             with in_mode(network), untouched(network):
-                made = cut(network, method, step, dense, sample=sample, example=example)
+                here = cmap if network is model else trace(network, example)
+                facts = evidence(network, here, step, sample)
+                made = cut(facts, method, step, dense, example=example)
                 sample = replace(sample, earlier=made.scores)
                 rounds.follower.follow(network, made, example)
             cuts.append(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -121,20 +121,16 @@ def edit(
         at.changes.append((_layout(cmap, name, place), change))
     modules = dict(named_modules(model))
     counter = _CallCounter([edited for edited in by_place.values() if edited.place.module is None])
-    handles = [model.register_forward_pre_hook(counter.start)]
-    handles.append(model.register_forward_hook(counter.stop, always_call=True))
-    try:
+    with ExitStack() as hooks:
+        hooks.enter_context(model.register_forward_pre_hook(counter.start))
+        hooks.enter_context(model.register_forward_hook(counter.stop, always_call=True))
         for name in {s.place.module for s in by_place.values() if s.place.module is not None}:
             places = [s for s in by_place.values() if s.place.module == name]
-            handles += counter.attach(modules[name], name, places)
+            for hook in counter.attach(modules[name], name, places):
+                hooks.enter_context(hook)
         if counter.places:
-            with counter:
-                yield
-        else:
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+            hooks.enter_context(counter)
+        yield
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ class ChannelGroup:
             squeeze-and-excitation gate on the way does not count.
         activation: where the classes are first activated (else the last norm or producer).
         block: the same, after a max pool should one follow.
+        consumer: the input of the first convolution or linear layer that reads them.
     """
 
     name: str

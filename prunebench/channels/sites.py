@@ -29,7 +29,7 @@ class Sites:
         seen: set[str] = set()
         for call in tape.calls:
             if call.kind in ("conv", "linear"):
-                for number, _ in self._at(call.weight, 0 if call.turned else 1):
+                for number, _ in self._at(call.weight, call.reads):
                     self.first_call[number] = self.first_call[number] or call
             if call.weight not in seen and call.kind not in ("gather", "recurrent"):
                 seen.add(call.weight)
@@ -37,18 +37,13 @@ class Sites:
 
     def _sort(self, call: Call) -> None:
         """Adds the sites of one weight to the groups it belongs to."""
-        made, read = (1, 0) if call.turned else (0, 1)
-        if call.kind == "norm":
-            self._add("norms", call.weight, 0)
-        elif call.kind == "depthwise":
-            self._add("depthwise", call.weight, 0)
-        else:
-            self._add("producers", call.weight, made)
-            self._add("consumers", call.weight, read)
-
-    def _add(self, role: str, weight: str, dim: int) -> None:
-        for number, mine in self._at(weight, dim):
-            self.found[number][role].append(Site(weight, dim, mine, self.tape.normed.get(weight)))
+        roles = {"producers": 1 - call.reads, "consumers": call.reads}
+        if call.kind in ("norm", "depthwise"):
+            roles = {"norms" if call.kind == "norm" else "depthwise": 0}
+        norm = self.tape.normed.get(call.weight)
+        for role, dim in roles.items():
+            for number, mine in self._at(call.weight, dim):
+                self.found[number][role].append(Site(call.weight, dim, mine, norm))
 
     def _at(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
         """Returns for each group along `dim` of `weight` where its classes are, -1 elsewhere."""
@@ -70,16 +65,12 @@ class Sites:
 
     def describe(self, number: int, name: str, size: int, residual: bool) -> ChannelGroup:
         """Returns the finished group."""
-        roles = self.found[number]
-        weight = roles["producers"][0].name
-        call = self.first_call[number]
+        sites = {role: tuple(found) for role, found in self.found[number].items()}
+        weight, call = sites["producers"][0].name, self.first_call[number]
         return ChannelGroup(
             name=name,
             size=size,
-            producers=tuple(roles["producers"]),
-            norms=tuple(roles["norms"]),
-            depthwise=tuple(roles["depthwise"]),
-            consumers=tuple(roles["consumers"]),
+            **sites,
             residual=residual,
             activation=self.tape.activations.get(weight),
             block=self.tape.blocks.get(weight),

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import nn
 
 from prunebench.budgets.latency import Timed
-from prunebench.channels import ChannelMap, Plan
+from prunebench.channels import ChannelMap, Plan, trace
 from prunebench.checkpoints.slimmed import tracing_image
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
@@ -21,7 +21,7 @@ from prunebench.run.context import pick_device
 from prunebench.run.in_training import try_observer
 from prunebench.run.ready import ready
 from prunebench.run.scored import left_whole, remarks
-from prunebench.run.step import Method, cut, dense_counts, draw_sample
+from prunebench.run.step import Method, cut, dense_counts, draw_sample, evidence
 from prunebench.run.timing import ceiling, outcome
 from prunebench.tracking.progress import Progress
 
@@ -54,7 +54,8 @@ def dry_run(run: Run) -> None:
         if step.new_images:
             fresh = draw_sample(run, data, device, method.images_needed, step)
             sample = replace(fresh, earlier=sample.earlier)
-        made = cut(network, method, step, counts, sample=sample, example=example)
+        facts = evidence(network, trace(network, example), step, sample)
+        made = cut(facts, method, step, counts, example=example)
         network, sample = made.network, replace(sample, earlier=made.scores)
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)

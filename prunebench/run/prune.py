@@ -147,9 +147,9 @@ def compute(
     """Ranks, chooses, repairs, slims and verifies."""
     run, example = context.run, context.example
     sample = replace(context.sample(step), earlier=earlier)
+    facts = evidence(network, trace(network, example), step, sample)
     if decided is None:
-        return cut(network, Method.of(run), step, counts, sample=sample, example=example)
-    facts = evidence(network, step, sample, example)
+        return cut(facts, Method.of(run), step, counts, example=example)
     made = cut_as(decided.plan, facts, run.repair, step, example=example)
     return replace(made, record=replace(made.record, counts=decided.counts))
 

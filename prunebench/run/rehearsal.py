@@ -13,7 +13,7 @@ from prunebench.datasets import Data
 from prunebench.recipes.sparsity import Sparsity
 from prunebench.run.in_training import try_observer
 from prunebench.run.ready import ready
-from prunebench.run.step import Method, cut, dense_counts, draw_sample
+from prunebench.run.step import Method, cut, dense_counts, draw_sample, evidence
 from prunebench.training.optim import build_optimizer
 
 #: training images that criterion and repair are tried with
@@ -45,7 +45,8 @@ def rehearse(
         images = min(IMAGES, method.images_needed)
         sample = draw_sample(run, data, example.device, images)
         step = replace(steps[0], groups=tuple(names), share=1.0)
-        cut(network, method, step, dense_counts(cmap), sample=sample, example=example)
+        facts = evidence(network, cmap, step, sample)
+        cut(facts, method, step, dense_counts(cmap), example=example)
 
 
 def _try_phases(run: Run, network: nn.Module, data: Data) -> None:

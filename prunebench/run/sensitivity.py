@@ -37,7 +37,7 @@ def _points(context: RunContext, dense: nn.Module) -> str:
     budget, _ = scored_only(run.criterion, run.budget, dense, cmap)
     names = tuple(group.name for group in budget.select(cmap))
     step = Step(name="sensitivity", groups=names, share=1.0, epochs=0)
-    facts = evidence(dense, step, context.sample(step), example)
+    facts = evidence(dense, cmap, step, context.sample(step))
     ranks = ranked(run.criterion, facts)
     points: list[dict[str, Any]] = []
     for name in names:

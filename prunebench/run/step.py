@@ -19,7 +19,6 @@ from prunebench.channels import (
     agreement,
     require_as_planned,
     slim,
-    trace,
 )
 from prunebench.config import Run
 from prunebench.contracts import Dense, Evidence, Task
@@ -117,31 +116,21 @@ def dense_counts(cmap: ChannelMap) -> Dense:
     return Dense(sizes=sizes, macs=cmap.macs(whole), params=cmap.params(whole))
 
 
-def cut(
-    network: nn.Module,
-    method: Method,
-    step: Step,
-    dense: Dense,
-    *,
-    sample: Sample,
-    example: Example,
-) -> Cut:
-    """Prunes the step's groups of `network`, which is left unchanged.
+def cut(facts: Evidence, method: Method, step: Step, dense: Dense, *, example: Example) -> Cut:
+    """Ranks and prunes the step's groups of a network, which is left unchanged.
 
     Args:
-        network: in eval mode.
+        facts: the network, in eval mode, its channel map, and what may be looked at.
         method: criterion, budget and repair.
         step: which groups to rank and prune now, and how far.
         dense: counts of the unpruned network.
-        sample: what criterion and repair may look at.
-        example: input [1, C, H, W], or several as for `trace`, to trace and verify with.
+        example: input [1, C, H, W], or several as for `trace`, to verify with.
 
     Raises:
         PruningError: the criterion or budget cannot serve this network, or the slimmed network
             does not compute what the masked one does.
     """
     start = perf_counter()
-    facts = evidence(network, step, sample, example)
     ranks = ranked(method.criterion, facts)
     seconds = perf_counter() - start
     plan = method.budget.choose(facts.cmap, ranks, dense, share=step.share)
@@ -160,9 +149,8 @@ def cut(
     return replace(made, record=record, scores=stay)
 
 
-def evidence(network: nn.Module, step: Step, sample: Sample, example: Example) -> Evidence:
+def evidence(network: nn.Module, cmap: ChannelMap, step: Step, sample: Sample) -> Evidence:
     """Returns what criterion and repair may look at in `step`."""
-    cmap = trace(network, example)
     groups = tuple(group for group in cmap.groups if group.name in step.groups)
     return Evidence(
         network, cmap, groups, **{f.name: getattr(sample, f.name) for f in fields(sample)}

@@ -214,6 +214,14 @@ class Scaled(nn.Module):
         return x * self.scale + self.shift.view(1, -1, 1, 1)
 
 
+def padded_by_torch() -> Net:
+    """Pads with `torch.constant_pad_nd`, whose third argument is the value and no mode."""
+    return Net(
+        lambda n, x: head(n, n.b(torch.constant_pad_nd(F.relu(n.a(x)), (1, 1, 1, 1), 0.5))),
+        a=conv(3, 8), b=nn.Conv2d(8, 8, 3), fc=nn.Linear(8, 5),
+    )  # fmt: skip
+
+
 def scale() -> Net:
     return Net(
         lambda n, x: head(n, F.relu(n.b(n.s(n.a(x))))),
@@ -238,7 +246,7 @@ def tokens() -> Net:
 STRUCTURES = [
     groupconv, dw_multiplier, dw_reduce, shared_conv, pixelshuffle, there_and_back, groupnorm, unet,
     swap_halves, preact, squeeze_excite, sigmoid_before_conv, prelu, flatten, option_a,
-    option_a_zeros, option_a_gather, shuffle, scale, tokens,
+    option_a_zeros, option_a_gather, padded_by_torch, shuffle, scale, tokens,
 ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import and_, or_
 from typing import Any
 
 import torch
@@ -70,11 +72,7 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     operands = [t for t in given_in((*args, *kwargs.values())) if t.dim() > 0]
     if not operands:
         return run.run(func, args, kwargs)
-    shape = operands[0].shape
-    if any(t.shape != shape for t in operands):
-        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-            *(t.shape for t in operands)
-        )
+    shape = torch.broadcast_shapes(*(t.shape for t in operands))  # type: ignore[no-untyped-call]
     if in_place(name, args, kwargs) and isinstance(args[0], Tensor) and args[0].is_meta:
         result = args[0]
     elif all(t.dtype == operands[0].dtype for t in operands) and name in _SAME_TYPE:
@@ -91,14 +89,12 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     if any(key in name for key in ("mul", "div")):
         flags = live[:1] if "div" in name and operands[0] is args[0] else live
         _note_gates(run, labels, live)
-        flag = flags[0]
-        for other in flags[1:]:
-            flag = flag & other
+        flag = reduce(and_, flags)
     else:
-        flag = live[0]
-        for other in live[1:]:
-            flag = flag | other
-        if any(_fixed(run, t) for t in operands) or _moves_zero(func, args, kwargs):
+        flag = reduce(or_, live)
+        # a constant of the forward does not vanish with any channel
+        fixed = any(not is_labelled(t) and id(t) not in run.names for t in operands)
+        if fixed or _moves_zero(func, args, kwargs):
             flag = torch.ones_like(flag)
     put(result, ids * 2 + flag)
     _add_trails(run, name, operands, result)
@@ -146,11 +142,6 @@ def _note_gates(run: Labeller, labels: list[Tensor], live: list[Tensor]) -> None
     if len(labels) == 2 and bool(live[0].all()) != bool(live[1].all()):
         gate = labels[0] if bool(live[0].all()) else labels[1]
         run.tape.gates.append(gate.reshape(-1) >> 1)
-
-
-def _fixed(run: Labeller, t: Tensor) -> bool:
-    """Whether `t` is a constant of the forward, which does not vanish with any channel."""
-    return not is_labelled(t) and id(t) not in run.names
 
 
 def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:

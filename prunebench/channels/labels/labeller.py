@@ -22,7 +22,7 @@ from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, 
 from prunebench.channels.labels.tape import Place, Tape, trail_of
 from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
 from prunebench.channels.labels.values import mix, put_values
-from prunebench.channels.members import named_modules
+from prunebench.channels.members import named_modules, named_tensors
 from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: where torch keeps modules that move data
@@ -62,7 +62,7 @@ class Labeller(TorchFunctionMode):
         self._rules = rules
         self.tape = tape
         self.ids: LabelIds = ids or tape
-        self.names: dict[int, str] = {}
+        self.names = {id(tensor): name for name, tensor in named_tensors(model)}
         self.modules: dict[int, str] = {}
         self.gathers: dict[int, tuple[int, ...]] = {}
         self.grouped: dict[str, str] = {}
@@ -70,9 +70,6 @@ class Labeller(TorchFunctionMode):
         self.still: set[str] = set()
         for name, module in named_modules(model):
             self.modules[id(module)] = name
-            for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
-                if tensor is not None:
-                    self.names.setdefault(id(tensor), f"{name}.{key}" if name else key)
             if isinstance(module, GatherChannels):
                 self.gathers[id(module.index)] = module.positions
             if "grouped_by" in vars(module):
@@ -188,36 +185,36 @@ class Labeller(TorchFunctionMode):
     def watching(self) -> Iterator[None]:
         """Keeps `stack` up to date while a forward runs."""
         original: Any = nn.Module._call_impl  # to set __call__, a slot, visits every subclass
-        labeller = self
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if labeller.asleep:
+            if self.asleep:
                 return original(module, *args, **kwargs)
-            name = labeller.modules.get(id(module), "")
-            labeller.stack.append(name)
-            nth = labeller.calls.get(name, 0)
-            labeller.calls[name] = nth + 1
-            entered = Entered(name, nth, labeller.ids.at, len(labeller.tape.made), (args, kwargs))
+            name = self.modules.get(id(module), "")
+            self.stack.append(name)
+            nth = self.calls.get(name, 0)
+            self.calls[name] = nth + 1
+            entered = Entered(name, nth, self.ids.at, len(self.tape.made), (args, kwargs))
             try:
                 try:
-                    if name not in labeller.still:
+                    if name not in self.still:
                         with torch._C.DisableTorchFunction():  # the labeller must not look on
-                            labeller.ids.enter(entered)
+                            self.ids.enter(entered)
                     result = original(module, *args, **kwargs)
-                    if name in labeller.tape.movers:
+                    if name in self.tape.movers:
                         with torch._C.DisableTorchFunction():
-                            outs = [worn(t, labeller.names) for t in tensors_in(result)]
-                            labeller.ids.leave(entered, outs)
+                            outs = [worn(t, self.names) for t in tensors_in(result)]
+                            self.ids.leave(entered, outs)
                 except Exception as error:  # noqa: BLE001  (forwards may raise anything)
-                    result = labeller.ids.mend(labeller, module, entered, error)
+                    result = self.ids.mend(self, module, entered, error)
             except BaseException:
-                if not labeller.stuck:
-                    labeller.stuck, labeller.stuck_args = name, (args, kwargs)
+                if not self.stuck:
+                    self.stuck, self.stuck_args = name, (args, kwargs)
                 raise
             finally:
-                labeller.stack.pop()
-            if isinstance(result, Tensor):
-                labeller.returned(result, name, nth)
+                self.stack.pop()
+            trail = trail_of(result) if isinstance(result, Tensor) else None
+            if trail is not None and trail.place.module is None:
+                trail.place.module, trail.place.call = name, nth
             return result
 
         nn.Module._call_impl = call  # type: ignore[method-assign, assignment]
@@ -234,12 +231,6 @@ class Labeller(TorchFunctionMode):
     def place(self, name: str, t: Tensor, *, takes: bool = False) -> Place:
         """Returns the place of `t`, taken or returned by the running call of function `name`."""
         return Place(name, self.seen[name], labels_of(t), tuple(t.shape), takes=takes)
-
-    def returned(self, result: Tensor, module: str, call: int) -> None:
-        """Completes the place of `result`, which `module` has just returned."""
-        trail = trail_of(result)
-        if trail is not None and trail.place.module is None:
-            trail.place.module, trail.place.call = module, call
 
     # -- noting --------------------------------------------------------------------------------
 

@@ -79,16 +79,10 @@ def _move(
 
     def move(rows: list[Tensor]) -> list[Tensor]:
         by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, rows, strict=True)}
+        given = map_tensors((args, kwargs), lambda t: by_id.get(id(t), t))
         # labels are expanded, so their strides may not allow a view where the data's do
         on_labels = Tensor.reshape if func is Tensor.view else func
-        return list(
-            tensors_in(
-                on_labels(
-                    *map_tensors(args, lambda t: by_id.get(id(t), t)),
-                    **map_tensors(kwargs, lambda t: by_id.get(id(t), t)),
-                )
-            )
-        )
+        return list(tensors_in(on_labels(*given[0], **given[1])))
 
     stood = move([standing(t.shape, both) for t, both in zip(sources, known, strict=True)])
     for out, both, was in zip(tensors_in(result), move(known), stood, strict=True):
@@ -216,7 +210,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     picked[missing], live[missing] = run.new_zeros(int(missing.sum())), 0
     call = Call(
         "gather",
-        run.stack[-1],
+        run.running,
         run.names[id(index)],
         row.ids,
         row.live,

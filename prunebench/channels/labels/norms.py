@@ -22,7 +22,7 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
     vectors = [v for v in vectors if isinstance(v, Tensor)]
     named = [run.names[id(v)] for v in vectors if id(v) in run.names]
     if row is None or len(named) < len(vectors):
-        refuse(run, labels, run.stack[-1], "its channels cannot be told apart")
+        refuse(run, labels, "its channels cannot be told apart")
         return labels_of(torch.empty([1] * x.dim()))
     ids = row.ids
     for vector in named:
@@ -32,8 +32,8 @@ def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], gro
         run.tape.calls.append(
             Call("norm", owner(named[0]), named[0], ids, row.live, ids, 0, groups, place)
         )
-    elif run.stack:
-        run.tape.unweighted.append((run.stack[-1], ids, groups))
+    else:
+        run.tape.unweighted.append((run.running, ids, groups))
     return labels
 
 
@@ -73,7 +73,7 @@ def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
         return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
     if over > 1 or weight is None:
-        refuse(run, labels, run.stack[-1], "a layer norm without one weight per channel")
+        refuse(run, labels, "a layer norm without one weight per channel")
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
     labels = _norm(run, name, x, x.dim() - 1, [weight, a.get("bias")], 1)
     return _normed(run, name, x, labels, affine=True)
@@ -85,7 +85,7 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     x, groups, weight = a["input"], a["num_groups"], a.get("weight")
     row = run.row(run.labels(x), 1, x.size(1))
     if weight is None and groups < x.size(1):
-        refuse(run, run.labels(x), run.stack[-1], "a group norm without one weight per channel")
+        refuse(run, run.labels(x), "a group norm without one weight per channel")
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
     noted = "" if weight is None else run.grouped.get(owner(run.names.get(id(weight), "")), "")
     if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):

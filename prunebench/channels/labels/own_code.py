@@ -11,7 +11,7 @@ from torch import nn
 
 from prunebench.channels.members import named_modules
 
-#: attributes of layers that a cut changes
+#: attributes of layers that say how many channels they have
 COUNTS = {
     *("in_channels", "out_channels", "in_features", "out_features"),
     *("num_features", "num_channels", "num_parameters", "normalized_shape"),

@@ -20,12 +20,12 @@ _READERS = ("weight_ih_l0", "weight_ih_l0_reverse")
 def recurrent(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the last dimension of the input; what comes out is never cut."""
     x, state, weights = args[:3]
-    readers = [w for w in tensors_in(weights) if _leaf(run.names.get(id(w), "")) in _READERS]
+    readers = [w for w in tensors_in(weights) if run.names.get(id(w), "").endswith(_READERS)]
     row = run.row(run.labels(x), x.dim() - 1, x.size(-1)) if readers else None
     if row is None:  # packed sequences, weights that are computed
         return unknown_function(run, name, func, args, kwargs)
     for t in tensors_in(state):
-        run.ids.freeze(run.labels(t) >> 1, f"the state of {run.stack[-1]}")
+        run.ids.freeze(run.labels(t) >> 1, f"the state of {run.running}")
     for w in readers:
         _read(run, name, x, row, w)
     run.tape.refused[owner(run.names[id(readers[0])])] = "its state is its own"
@@ -55,7 +55,3 @@ def _read(run: Labeller, name: str, x: Tensor, row: Row, w: Tensor) -> None:
     run.tape.calls.append(
         Call("recurrent", owner(weight), weight, row.ids, row.live, outputs, steps, 1, place)
     )
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]

@@ -48,7 +48,7 @@ def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     weight = run.names.get(id(x))
     if weight is not None and _attribute(func) == "data":
         raise PruningError(
-            f"the forward of {run.stack[-1] or 'the network'} exchanges the data of {weight}, "
+            f"the forward of {run.running or 'the network'} exchanges the data of {weight}, "
             "and what it puts there does not know of a cut; do so once, before pruning"
         )
     if x.is_meta and weight is None:
@@ -67,7 +67,7 @@ def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     """Refuses to follow a forward that asks for a value which depends on the input."""
     if args[0].is_meta:
         raise PruningError(
-            f"the forward of {run.stack[-1] or 'the network'} asks for the value of a tensor "
+            f"the forward of {run.running or 'the network'} asks for the value of a tensor "
             f"({name}), so it may take another path for another image; channels cannot be traced"
         )
     return func(*args, **kwargs)

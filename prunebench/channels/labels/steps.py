@@ -40,12 +40,12 @@ class Worn(NamedTuple):
         return self.values if isinstance(self.values, int) else int(self.values.sum()) % PRIME
 
 
-class Seen:
+class Seen(NamedTuple):
     """A tensor as it was at some time, whatever is done to it in place later on."""
 
-    def __init__(self, t: Tensor, labels: Tensor, values: Values) -> None:
-        """Keeps what `t` wears now."""
-        self.tensor, self.labels, self.values = t, labels, values
+    tensor: Tensor
+    labels: Tensor
+    values: Values
 
     def again(self) -> Tensor:
         """Returns a tensor like that."""

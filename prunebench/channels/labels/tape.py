@@ -68,6 +68,11 @@ class Call:
     turned: bool = False
     positions: tuple[int, ...] = ()
 
+    @property
+    def reads(self) -> int:
+        """The dimension of the weight along which its inputs lie; of the first two."""
+        return 0 if self.turned else 1
+
 
 @dataclass
 class Trail:
@@ -133,10 +138,10 @@ class Tape:
         done: weights whose channels have been activated or read.
         steps: what every function that computes is given.
         movers: modules whose own code moves channels by numbers.
-        turned: (steps before it, dimension) of what goes along a dimension while others hold
+        bare: (steps before it, dimension) of what goes along a dimension while others hold
             channels.
         entered: (module, call number) -> what it is given.
-        left: (module, call number) -> what a mover returns.
+        returned: (module, call number) -> what a mover returns.
         captured: (module, call number) -> its forward as a graph, once surgery has needed it.
     """
 
@@ -164,9 +169,9 @@ class Tape:
     done: set[str] = field(default_factory=set)
     steps: list[Step] = field(default_factory=list)
     movers: set[str] = field(default_factory=set)
-    turned: set[tuple[int, int]] = field(default_factory=set)
+    bare: set[tuple[int, int]] = field(default_factory=set)
     entered: dict[tuple[str, int], Entered] = field(default_factory=dict)
-    left: dict[tuple[str, int], list[Worn]] = field(default_factory=dict)
+    returned: dict[tuple[str, int], list[Worn]] = field(default_factory=dict)
     captured: dict[tuple[str, int], Any] = field(default_factory=dict)
 
     @property
@@ -177,7 +182,7 @@ class Tape:
     def elsewhere(self, dim: int, *, found: bool) -> bool:
         """Notes where other dimensions than `dim` hold channels; returns whether they do."""
         if found:
-            self.turned.add((self.at, dim))
+            self.bare.add((self.at, dim))
         return found
 
     def frees(self, name: str, t: Tensor) -> bool:
@@ -194,7 +199,7 @@ class Tape:
 
     def leave(self, call: Entered, result: list[Worn]) -> None:
         """Notes what a module returns that moves channels by numbers."""
-        self.left[call.name, call.nth] = result
+        self.returned[call.name, call.nth] = result
 
     def mend(self, labeller: Any, module: Any, call: Entered, error: Exception) -> Any:
         """Does nothing for a forward that fails."""

@@ -23,8 +23,8 @@ NOT_A_PARAMETER = "its weight is computed in the forward"
 def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of the input `x`, and settles the points of its producers."""
     place = run.place(name, x, takes=True)
-    if run.stack and run.stack[-1] == owner(weight):
-        place.module, place.call = run.stack[-1], run.calls[run.stack[-1]] - 1
+    if run.running == owner(weight):
+        place.module, place.call = run.running, run.calls.get(run.running, 1) - 1
     trail = trail_of(x)
     if trail is not None:
         run.tape.done.update(trail.producers)
@@ -40,10 +40,10 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
     return result
 
 
-def refuse(run: Labeller, labels: Tensor, module: str, reason: str) -> None:
-    """Freezes the input of a layer that cannot be cut, and reports the layer."""
+def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
+    """Freezes the input of the running layer, which cannot be cut, and reports it."""
     run.ids.freeze(labels >> 1, reason)
-    run.tape.refused[module] = reason  # the convolution itself has the last word
+    run.tape.refused[run.running] = reason  # the convolution itself has the last word
 
 
 def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
@@ -51,7 +51,7 @@ def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None)
     if weight is None:
         run.ids.freeze(run.labels(w) >> 1, "a weight is computed from it")
     reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-    refuse(run, labels, run.stack[-1], reason)
+    refuse(run, labels, reason)
 
 
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:

@@ -16,6 +16,7 @@ from prunebench.channels.example import Example, one_image, run_on
 from prunebench.channels.followable import is_compiled, plain
 from prunebench.channels.labels.forward import following
 from prunebench.channels.labels.labeller import Labeller, Rules
+from prunebench.channels.labels.own_code import COUNTS
 from prunebench.channels.labels.recurrent import recurrent
 from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.tape import Tape
@@ -27,11 +28,7 @@ from prunebench.channels.surgery.own_weights import UNLABELLED, ignored
 from prunebench.errors import PruningError
 
 #: what modules state about themselves that a cut changes
-CHANGED = {
-    *("in_channels", "out_channels", "in_features", "out_features", "num_features"),
-    *("num_channels", "num_parameters", "normalized_shape", "input_size"),
-    *("groups", "num_groups", "grouped_by", "positions"),
-}
+CHANGED = COUNTS | {"input_size", "groups", "num_groups", "grouped_by", "positions"}
 _PLAIN = (bool, int, float, str, type(None))
 _UNCOPIED = {"_compiled_call_impl"}
 

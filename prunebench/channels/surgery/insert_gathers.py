@@ -31,17 +31,11 @@ from prunebench.errors import first_line
 
 
 class _Mender:
-    """Mends modules of a slimmed network in the middle of its replay.
-
-    Attributes:
-        network: the slimmed network.
-        mended: names of modules that need it, and what mends them.
-    """
+    """Mends modules of a slimmed network in the middle of its replay."""
 
     def __init__(self, model: nn.Module, slimmed: nn.Module, recheck: Recheck) -> None:
         """Works on `slimmed`, which was cut out of `model`."""
         self.model, self.network, self.recheck = model, slimmed, recheck
-        self.mended: dict[str, Rewriter] = {}
 
     def __call__(
         self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception
@@ -50,7 +44,7 @@ class _Mender:
 
         Where the module is called again, what mends it must be the same.
         """
-        original, known = self.model.get_submodule(call.name), self.mended.get(call.name)
+        original, known = self.model.get_submodule(call.name), self.recheck.mended.get(call.name)
         with _asleep(labeller):
             stuck = self.recheck.stuck(call.name, error, call.given)
             try:
@@ -75,8 +69,7 @@ class _Mender:
                 touched = [one.labels for one in nested(calls, Seen)]
                 groups = self.recheck.groups(touched)
                 raise StuckError(call.name, "its calls need different channels", groups)
-        self.mended.setdefault(call.name, rewriter)
-        self.recheck.mended.add(call.name)
+        self.recheck.mended.setdefault(call.name, rewriter)
         return result
 
     def _captured(self, original: nn.Module, call: Entered) -> Captured:
@@ -112,7 +105,9 @@ class _Mender:
 
     def finish(self) -> nn.Module:
         """Returns the network with every mended module in its place, in the modes it had."""
-        instead = {id(one.module): one.finished() for one in self.mended.values()}
+        instead: dict[int, nn.Module] = {
+            id(one.module): one.finished() for one in self.recheck.mended.values()
+        }
         network = instead.get(id(self.network), self.network)
         waiting, seen = [network], {id(network)}
         while waiting:
@@ -167,8 +162,8 @@ def gathers_for(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Ke
         StuckError: gathers cannot mend it.
     """
     recheck = Recheck(cmap, kept)
-    mender = _Mender(model, slimmed, recheck)
-    reason = replay(slimmed, recheck, mender)
+    recheck.mender = mender = _Mender(model, slimmed, recheck)
+    reason = replay(slimmed, recheck)
     if reason is not None:
         raise reason
     return mender

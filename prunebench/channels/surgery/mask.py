@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,21 +47,20 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
     if leads_out(model):
         require_own_weights(masked, model, cmap, np.ones_like(kept))
     named = dict(named_tensors(masked))
-    with _weights_plain(named, cmap, kept):
+    with torch.no_grad():
         _zero_cut(named, cmap, kept)
     statistics: dict[str, Tensor] = {}
     for call in cmap.tape.calls:
         stays = kept[cmap.classes(call.inputs)]
         if call.kind == "norm" and not stays.all():
             statistics[call.weight] = torch.from_numpy(stays)
-    return _Restricted(masked, statistics) if _wide(masked, cmap, statistics) else masked
+    return _Restricted(masked, statistics) if _wide(masked, statistics) else masked
 
 
-@contextmanager
-def _weights_plain(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> Iterator[None]:
-    """While it is open, the directions of weight norms hold the weights that come of them.
+def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
+    """Zeroes what makes cut channels, and what reads them where they are not zero by then.
 
-    Those that no channel goes from are left alone.
+    Meanwhile the directions of weight norms that channels go from hold the weights themselves.
     """
     cut = {name for (name, _), classes in cmap.dims.items() if not kept[classes].all()}
     normed = [
@@ -71,24 +68,16 @@ def _weights_plain(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> It
         for name, norm in cmap.tape.normed.items()
         if name in cut
     ]
-    with torch.no_grad():
-        for norm, direction, lengths in normed:
-            direction.copy_(norm.weight(direction, lengths))
-        yield
-        for norm, direction, lengths in normed:
-            norm.set(direction, lengths, norm.lengths_of(direction))
-
-
-def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
-    """Zeroes what makes cut channels, and what reads them where they are not zero by then."""
+    for norm, direction, lengths in normed:
+        direction.copy_(norm.weight(direction, lengths))
     for name, dim, classes in _zeroed(cmap):
-        gone = ~kept[classes]
-        if gone.any():
-            _zero(named[name], dim, gone)
+        _zero(named[name], dim, ~kept[classes])
     for call in cmap.tape.calls:
-        gone = ~kept[cmap.classes(call.inputs)] & as_array(call.live).astype(bool)
-        if call.kind in READERS and gone.any():
-            _zero(named[call.weight], 0 if call.turned else 1, gone.reshape(call.groups, -1)[0])
+        if call.kind in READERS:
+            gone = ~kept[cmap.classes(call.inputs)] & as_array(call.live).astype(bool)
+            _zero(named[call.weight], call.reads, gone.reshape(call.groups, -1)[0])
+    for norm, direction, lengths in normed:
+        norm.set(direction, lengths, norm.lengths_of(direction))
 
 
 def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
@@ -97,8 +86,8 @@ def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
     A weight that one call turns and another does not makes channels along both.
     """
     layers = [call for call in cmap.tape.calls if call.kind in READERS]
-    makers = {(call.weight, 1 if call.turned else 0) for call in layers}
-    readers = {(call.weight, 0 if call.turned else 1) for call in layers} - makers
+    makers = {(call.weight, 1 - call.reads) for call in layers}
+    readers = {(call.weight, call.reads) for call in layers} - makers
     others = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
     others |= {norm.lengths for norm in cmap.tape.normed.values()}  # they follow their weight
     keep_as_is = ("running_mean", "running_var", "num_batches_tracked")
@@ -110,12 +99,12 @@ def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
 
 
 def _zero(tensor: Tensor, dim: int, gone: Kept) -> None:
-    """Zeroes some indices of one dimension."""
-    with torch.no_grad():
+    """Zeroes the indices of one dimension that are gone."""
+    if gone.any():
         tensor.index_fill_(dim, torch.from_numpy(gone.nonzero()[0]).to(tensor.device), 0)
 
 
-def _wide(masked: nn.Module, cmap: ChannelMap, statistics: dict[str, Tensor]) -> bool:
+def _wide(masked: nn.Module, statistics: dict[str, Tensor]) -> bool:
     """Whether a norm of `statistics` computes them across channels."""
     buffers = {name for name, _ in masked.named_buffers()}
     return any(f"{name.rpartition('.')[0]}.running_mean" not in buffers for name in statistics)

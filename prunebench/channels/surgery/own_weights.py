@@ -116,8 +116,7 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap, k
         PruningError: it does not, or the copy does not run.
     """
     labeller = Labeller(copied, Tape(), UNLABELLED)
-    tensors = named_tensors(model)
-    labeller.strangers = {id(tensor): name for name, tensor in tensors}
+    labeller.strangers = {id(tensor): name for name, tensor in named_tensors(model)}
     failure: Exception | None = None
     try:
         with following(labeller, copied):

@@ -70,7 +70,7 @@ class Recheck:
         cmap, kept: channel map of the dense network, and which of its classes are left.
         made, at: how many of the dense forward's label vectors and steps were passed.
         mender: what mends modules whose forward fails, if anything does.
-        mended: names of those that it has mended.
+        mended: name of a module -> what mends it.
     """
 
     def __init__(self, cmap: ChannelMap, kept: Kept) -> None:
@@ -78,7 +78,7 @@ class Recheck:
         self.cmap, self.kept = cmap, kept
         self.made = self.at = 0
         self.mender: Mend | None = None
-        self.mended: set[str] = set()
+        self.mended: dict[str, Any] = {}
         self._stays: Kept = kept[cmap.class_of]
         self._left: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -192,7 +192,7 @@ class Recheck:
 
     def elsewhere(self, dim: int, *, found: bool) -> bool:
         """Returns whether it was so in the dense network."""
-        return (self.at, dim) in self.cmap.tape.turned
+        return (self.at, dim) in self.cmap.tape.bare
 
     def frees(self, name: str, t: Tensor) -> bool:
         """Returns whether the elements of parameter `name` were labelled in the dense network."""
@@ -208,7 +208,7 @@ class Recheck:
 
     def leave(self, call: Entered, result: list[Worn]) -> None:
         """Checks what a module returns that moves channels by numbers of its own."""
-        was = self.cmap.tape.left.get((call.name, call.nth), result)
+        was = self.cmap.tape.returned.get((call.name, call.nth), result)
         if len(was) != len(result) or not all(map(self.agrees, was, result)):
             raise MisplacedError("it moves channels by numbers of its own", [*was, *result])
 
@@ -219,9 +219,8 @@ class Recheck:
         return self.mender(labeller, module, call, error)
 
 
-def replay(slimmed: nn.Module, recheck: Recheck, mender: Mend | None = None) -> StuckError | None:
+def replay(slimmed: nn.Module, recheck: Recheck) -> StuckError | None:
     """Returns what is wrong if channels are not in their place; None if all are."""
-    recheck.mender = mender
     tape = recheck.cmap.tape
     labeller = Labeller(slimmed, Tape(movers=set(tape.movers)), RULES, recheck)
     image = labelled_input(labeller, tape.example)

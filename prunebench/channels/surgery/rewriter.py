@@ -68,7 +68,7 @@ class Rewriter(fx.Interpreter):
         rows = []
         for source in n.all_input_nodes:
             rows += [one.labels for one in nested(self.dense.worn.get(source.name), Worn)]
-        where = self.labeller.stack[-1] or "the forward of the network"
+        where = self.labeller.running or "the forward of the network"
         name = getattr(n.target, "__name__", str(n.target))
         return StuckError(where, f"{name}: {why}", self.recheck.groups(rows))
 

@@ -169,15 +169,12 @@ def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
 
 def like(tensor: Tensor, cut: Tensor) -> Tensor:
     """Returns `cut` as what `tensor` is: a parameter or buffer, in its memory format."""
-    if cut.shape != tensor.shape and _is_channels_last(tensor):
-        cut = cut.contiguous(memory_format=torch.channels_last)
+    last = torch.channels_last
+    if cut.shape != tensor.shape and tensor.dim() == 4 and tensor.is_contiguous(memory_format=last):
+        cut = cut.contiguous(memory_format=last)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(cut, requires_grad=tensor.requires_grad)
     return cut.requires_grad_(tensor.requires_grad)
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:

@@ -146,11 +146,8 @@ def _last_started(network: nn.Module, example: Example) -> str:
     """Returns the name of the module in which the forward fails, and what weights it has."""
     started = [network]
     watch = nn.modules.module.register_module_forward_pre_hook(lambda m, _: started.append(m))
-    try:
-        with suppress(Exception):
-            run_on(network, example)
-    finally:
-        watch.remove()
+    with watch, suppress(Exception):
+        run_on(network, example)
     module = started[-1]
     name = next((name for name, one in named_modules(network) if one is module), "")
     own = list(module.parameters(recurse=False))

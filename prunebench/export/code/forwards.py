@@ -39,25 +39,22 @@ IN_PLACE = {
 RESERVED = ("self", "torch", "nn", "functional", "math")
 
 
+def _noted(how: Any) -> Any:
+    """Returns a method that notes a change of a tensor by the function `how`."""
+
+    def change(tensor: fx.Proxy, other: Any) -> fx.Proxy:
+        return tensor.tracer.create_proxy("call_function", how, (tensor, other), {})
+
+    return change
+
+
 class Changing(fx.Proxy):
     """Stands for a tensor, and notes what changes it in place."""
 
-    def __iadd__(self, other: Any) -> fx.Proxy:
-        """Notes ``+=``; the rest likewise."""
-        return self._changed(operator.iadd, other)
-
-    def __isub__(self, other: Any) -> fx.Proxy:
-        return self._changed(operator.isub, other)
-
-    def __imul__(self, other: Any) -> fx.Proxy:
-        return self._changed(operator.imul, other)
-
-    def __itruediv__(self, other: Any) -> fx.Proxy:
-        return self._changed(operator.itruediv, other)
-
-    def _changed(self, how: Any, other: Any) -> fx.Proxy:
-        made: fx.Proxy = self.tracer.create_proxy("call_function", how, (self, other), {})
-        return made
+    __iadd__ = _noted(operator.iadd)
+    __isub__ = _noted(operator.isub)
+    __imul__ = _noted(operator.imul)
+    __itruediv__ = _noted(operator.itruediv)
 
 
 class ChildrenWhole(fx.Tracer):

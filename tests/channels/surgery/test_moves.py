@@ -370,6 +370,25 @@ def test_a_module_that_only_pads_is_mended(scramble, random_plan) -> None:
     assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(4))
 
 
+class OwnWeight(nn.Module):
+    """Convolves with a weight of its own, and moves the channels that it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight)
+        return torch.cat([y[:, 4:], y[:, :4]], 1)
+
+
+def test_a_module_that_moves_and_has_weights_is_mended(scramble, random_plan) -> None:
+    net = ready(Net(lambda net, x: net.own(x), 8, own=OwnWeight()), scramble)
+    cmap = trace(net, example())
+    assert cmap.group("own").size == 8
+    assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(4))
+
+
 def test_a_module_that_is_called_twice_is_mended_once(scramble, random_plan) -> None:
     def between(net: Net, x: Tensor) -> Tensor:
         return net.block(x) + net.block(F.max_pool2d(x, 3, 1, 1))
