@@ -27,6 +27,7 @@ from prunebench.options import option
 from prunebench.options.files import conf_dir
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, cut_as, dense_counts
+from prunebench.run.step import evidence as looked_at
 from prunebench.schedules import Schedule
 from prunebench.schedules.oneshot import OneShot
 
@@ -251,7 +252,13 @@ def carried_out(network, sample, criterion, budget, schedule):
     method = Method(criterion, budget, option("repair", "none", Repair))
     whole, worst = Plan({}), 0.0
     for step in schedule.steps([group.name for group in groups]):
-        made = cut(network, method, step, dense, sample=sample, example=sample.images[:2])
+        made = cut(
+            looked_at(network, trace(network, sample.images[:2]), step, sample),
+            method,
+            step,
+            dense,
+            example=sample.images[:2],
+        )
         network, whole = made.network, Plan.compose(whole, made.plan)
         worst = max(worst, made.record.surgery_error)
     return whole, worst

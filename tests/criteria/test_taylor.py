@@ -15,6 +15,7 @@ from prunebench.errors import ConfigError, PruningError
 from prunebench.options import option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, dense_counts
+from prunebench.run.step import evidence as looked_at
 from prunebench.schedules import Step
 
 
@@ -230,7 +231,13 @@ def test_scores_are_averaged_with_those_of_the_round_before(evidence, form):
             0.9 * known[channel] + 0.1 * score if known else score
             for channel, score in enumerate(fresh)
         ]
-        made = cut(network, method, step, dense, sample=sample, example=evidence.images[:1])
+        made = cut(
+            looked_at(network, trace(network, evidence.images[:1]), step, sample),
+            method,
+            step,
+            dense,
+            example=evidence.images[:1],
+        )
         kept = made.plan.kept["first"]
         assert sorted(kept) == sorted(
             sorted(range(len(mixed)), key=lambda c: -mixed[c])[: len(kept)]

@@ -19,6 +19,7 @@ from prunebench.models.shufflenet import ShufflenetV1, ShufflenetV2
 from prunebench.options import option
 from prunebench.repairs import Repair
 from prunebench.run.step import Method, Sample, cut, dense_counts
+from prunebench.run.step import evidence as looked_at
 from prunebench.schedules.oneshot import OneShot
 
 SPECS = {
@@ -550,7 +551,13 @@ def test_a_step_of_a_run_measures_with_and_without_fusion_and_records_the_cases(
     cmap = trace(network, images[:1])
     [step] = OneShot().steps([group.name for group in cmap.groups])
     sample = Sample(images, torch.zeros(4, dtype=torch.int64), 0)
-    made = cut(network, method, step, dense_counts(cmap), sample=sample, example=images[:1])
+    made = cut(
+        looked_at(network, trace(network, images[:1]), step, sample),
+        method,
+        step,
+        dense_counts(cmap),
+        example=images[:1],
+    )
     assert made.plan.kept["features.block2.pointwise"] == (0, 2, 4, *range(6, 32))
     assert made.record.counts["features.block2.pointwise"]["case3"] == 3
     with torch.no_grad():

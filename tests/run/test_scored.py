@@ -16,6 +16,7 @@ from prunebench.options import option
 from prunebench.repairs import Repair
 from prunebench.run.scored import remarks, scored_only
 from prunebench.run.step import Method, Sample, cut, dense_counts
+from prunebench.run.step import evidence as looked_at
 from prunebench.schedules import Schedule
 from prunebench.schedules.oneshot import OneShot
 
@@ -75,7 +76,13 @@ def pruned(network, budget, schedule=OneShot(), **changes):  # noqa: B008
     method = Method(criterion, chosen, option("repair", "none", Repair))
     records, dense = [], dense_counts(cmap)
     for step in schedule.steps([group.name for group in chosen.select(cmap)]):
-        made = cut(network, method, step, dense, sample=SAMPLE, example=EXAMPLE)
+        made = cut(
+            looked_at(network, trace(network, EXAMPLE), step, SAMPLE),
+            method,
+            step,
+            dense,
+            example=EXAMPLE,
+        )
         network, records = made.network, [*records, made.record]
     return network, records
 
@@ -132,7 +139,13 @@ def test_criteria_that_do_not_know_the_living_say_nothing(network):
     )))  # fmt: skip
     [step] = OneShot().steps(["convs.0"])
     dense = dense_counts(trace(network, EXAMPLE))
-    record = cut(network, method, step, dense, sample=SAMPLE, example=EXAMPLE).record
+    record = cut(
+        looked_at(network, trace(network, EXAMPLE), step, SAMPLE),
+        method,
+        step,
+        dense,
+        example=EXAMPLE,
+    ).record
     assert (record.removed, record.removed_alive, [*remarks(record)]) == (None, None, [])
 
 
