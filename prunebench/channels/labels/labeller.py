@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
@@ -156,6 +157,13 @@ class Labeller(TorchFunctionMode):
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs `func` with every real tensor replaced by one without data."""
         return func(*map_tensors(args, self.meta), **map_tensors(kwargs, self.meta))
+
+    def run_counted(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Does what `run` does, and adds what it costs to what no cut changes."""
+        with FlopCounterMode(display=False) as counter:
+            result = self.run(func, args, kwargs)
+        self.tape.fixed_macs += counter.get_total_flops() // 2
+        return result
 
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""
