@@ -23,7 +23,7 @@ from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, 
 from prunebench.channels.labels.tape import Place, Tape, trail_of
 from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
 from prunebench.channels.labels.values import mix, put_values
-from prunebench.channels.members import named_modules, named_tensors
+from prunebench.channels.members import named_modules
 from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: where torch keeps modules that move data
@@ -63,7 +63,7 @@ class Labeller(TorchFunctionMode):
         self._rules = rules
         self.tape = tape
         self.ids: LabelIds = ids or tape
-        self.names = {id(tensor): name for name, tensor in named_tensors(model)}
+        self.names: dict[int, str] = {}
         self.modules: dict[int, str] = {}
         self.gathers: dict[int, tuple[int, ...]] = {}
         self.grouped: dict[str, str] = {}
@@ -71,6 +71,9 @@ class Labeller(TorchFunctionMode):
         self.still: set[str] = set()
         for name, module in named_modules(model):
             self.modules[id(module)] = name
+            for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    self.names.setdefault(id(tensor), f"{name}.{key}" if name else key)
             if isinstance(module, GatherChannels):
                 self.gathers[id(module.index)] = module.positions
             if "grouped_by" in vars(module):
