@@ -72,7 +72,11 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     operands = [t for t in given_in((*args, *kwargs.values())) if t.dim() > 0]
     if not operands:
         return run.run(func, args, kwargs)
-    shape = torch.broadcast_shapes(*(t.shape for t in operands))  # type: ignore[no-untyped-call]
+    shape = operands[0].shape
+    if any(t.shape != shape for t in operands):  # torch takes long even over equal ones
+        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+            *(t.shape for t in operands)
+        )
     if in_place(name, args, kwargs) and isinstance(args[0], Tensor) and args[0].is_meta:
         result = args[0]
     elif all(t.dtype == operands[0].dtype for t in operands) and name in _SAME_TYPE:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
@@ -22,7 +23,7 @@ from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, 
 from prunebench.channels.labels.tape import Place, Tape, trail_of
 from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
 from prunebench.channels.labels.values import mix, put_values
-from prunebench.channels.members import named_modules, named_tensors
+from prunebench.channels.members import named_modules
 from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: where torch keeps modules that move data
@@ -62,7 +63,7 @@ class Labeller(TorchFunctionMode):
         self._rules = rules
         self.tape = tape
         self.ids: LabelIds = ids or tape
-        self.names = {id(tensor): name for name, tensor in named_tensors(model)}
+        self.names: dict[int, str] = {}
         self.modules: dict[int, str] = {}
         self.gathers: dict[int, tuple[int, ...]] = {}
         self.grouped: dict[str, str] = {}
@@ -70,6 +71,9 @@ class Labeller(TorchFunctionMode):
         self.still: set[str] = set()
         for name, module in named_modules(model):
             self.modules[id(module)] = name
+            for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
+                if tensor is not None:
+                    self.names.setdefault(id(tensor), f"{name}.{key}" if name else key)
             if isinstance(module, GatherChannels):
                 self.gathers[id(module.index)] = module.positions
             if "grouped_by" in vars(module):
@@ -156,6 +160,13 @@ class Labeller(TorchFunctionMode):
     def run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Runs `func` with every real tensor replaced by one without data."""
         return func(*map_tensors(args, self.meta), **map_tensors(kwargs, self.meta))
+
+    def run_counted(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Does what `run` does, and adds what it costs to what no cut changes."""
+        with FlopCounterMode(display=False) as counter:
+            result = self.run(func, args, kwargs)
+        self.tape.fixed_macs += counter.get_total_flops() // 2
+        return result
 
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""

@@ -227,7 +227,3 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(values, Tensor) and values.size(dim) > 1:
         values = values.index_select(dim, there)
     return put_values(put(result, along(picked * 2 + live, dim, x.dim())), values)
-
-
-for _rule in (movement, concat, pad, gather):
-    _rule.moves = True  # type: ignore[attr-defined]

@@ -255,7 +255,7 @@ _FUNCTIONS: dict[Rule, str] = {
     norms.prelu: "prelu",
 }
 
-for _rule in (no_tensor, same):
+for _rule in (no_tensor, same, movement, concat, pad, gather):
     _rule.moves = True  # type: ignore[attr-defined]
 for _rule in (pool, pixel_shuffle, unpool, reduction, softmax, dropout):
     _rule.spatial = True  # type: ignore[attr-defined]

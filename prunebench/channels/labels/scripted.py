@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tensors import labels_of
-from prunebench.channels.tensors import map_tensors, tensors_in
+from prunebench.channels.tensors import tensors_in
 
 REASON = "TorchScript cannot be followed"
 
@@ -23,13 +22,10 @@ def scripts_freeze(labeller: Labeller) -> Iterator[None]:
 
     def freezing(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(script: Any, *args: Any, **kwargs: Any) -> Any:
-            with FlopCounterMode(display=False) as counter, torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction():
                 for t in tensors_in([args, kwargs]):
                     labeller.ids.freeze(labels_of(t) >> 1, REASON)
-                args = map_tensors(args, labeller.meta)
-                result = original(script, *args, **map_tensors(kwargs, labeller.meta))
-            labeller.tape.fixed_macs += counter.get_total_flops() // 2
-            return result
+                return labeller.run_counted(original, (script, *args), kwargs)
 
         return call
 

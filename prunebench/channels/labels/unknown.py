@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.tape import owner
@@ -22,7 +21,4 @@ def unknown_function(run: Labeller, name: str, func: Any, args: Any, kwargs: Any
             run.tape.refused.setdefault(owner(own) or own, f"unknown operation {name}")
         if id(t) not in run.names:
             put(t, torch.zeros([1] * t.dim(), dtype=torch.int64))  # it may be changed in place
-    with FlopCounterMode(display=False) as counter:
-        result = run.run(func, args, kwargs)
-    run.tape.fixed_macs += counter.get_total_flops() // 2
-    return result
+    return run.run_counted(func, args, kwargs)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.example import Example, one_image, run_on
 from prunebench.channels.followable import is_compiled, plain
@@ -58,16 +57,13 @@ def multiply_adds(network: nn.Module, example: Example) -> int:
 
 def _count(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a function without data and counts what it costs."""
-    with FlopCounterMode(display=False) as counter:
-        result = run.run(func, args, kwargs)
-    run.tape.fixed_macs += counter.get_total_flops() // 2
-    return result
+    return run.run_counted(func, args, kwargs)
 
 
 def _convolve(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Counts a convolution by its shapes: torch's counter takes ten times as long."""
     if "transpose" in name or kwargs:
-        return _count(run, name, func, args, kwargs)
+        return run.run_counted(func, args, kwargs)
     result = convolved(run, name, func, args, kwargs)
     run.tape.fixed_macs += result.numel() * args[1].shape[1:].numel()
     return result

@@ -66,8 +66,7 @@ class _Mender:
         with _asleep(labeller):
             if known is not None and rewriter.changes() != known.changes():
                 calls = [entered[call.name, nth].given for nth in (0, call.nth)]
-                touched = [one.labels for one in nested(calls, Seen)]
-                groups = self.recheck.groups(touched)
+                groups = self.recheck.groups(one.labels for one in nested(calls, Seen))
                 raise StuckError(call.name, "its calls need different channels", groups)
         self.recheck.mended.setdefault(call.name, rewriter)
         return result
@@ -109,15 +108,9 @@ class _Mender:
             id(one.module): one.finished() for one in self.recheck.mended.values()
         }
         network = instead.get(id(self.network), self.network)
-        waiting, seen = [network], {id(network)}
-        while waiting:
-            parent = waiting.pop()
+        for parent in network.modules():  # what is put into one it goes through next
             for name, child in parent._modules.items():
-                if child is not None:
-                    parent._modules[name] = child = instead.get(id(child), child)
-                    if id(child) not in seen:
-                        seen.add(id(child))
-                        waiting.append(child)
+                parent._modules[name] = instead.get(id(child), child)
         return network
 
 
