@@ -34,7 +34,7 @@ def followable(model: nn.Module) -> nn.Module:
     for name, weight in network.named_parameters():
         if weight.is_meta:
             raise PruningError(f"{name} is on the device meta, without numbers; load weights first")
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+        if weight.is_floating_point() and not bool(weight.detach().isfinite().all()):
             raise PruningError(f"{name} has values that are not finite; has training diverged?")
     return network
 
