@@ -60,7 +60,8 @@ def _in_type_of(network: nn.Module, example: Any) -> Any:
     kinds = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
     if example is None or len(kinds) != 1:
         return example
-    return changed(example, lambda t: t.to(*kinds) if t.is_floating_point() else t)
+    [kind] = kinds
+    return changed(example, lambda t: t.to(kind) if t.is_floating_point() else t)
 
 
 def _require_sizes(dense: nn.Module, sizes: Mapping[str, int], example: Example) -> None:
