@@ -100,6 +100,11 @@ def hand_over(cfg: DictConfig) -> Report | None:
             "and earlier runs; leave it out",
         )
         require(
+            not os.path.relpath(folder).startswith("~"),
+            "run.outputs, hydra.run.dir and hydra.sweep.dir take ~ for the name of a folder here; "
+            "type $HOME in its place",
+        )
+        require(
             not (launched() and sweep.sweep_name() and sweep.in_this_process()),
             "torchrun and srun make one run of their processes; start each run of a sweep with "
             "them, or let a launcher start jobs (hydra/launcher=submitit_slurm)",
