@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, inference_mode, nn, optim
 
-from prunebench.api.choices import called, chosen, counted, limited, scorable
+from prunebench.api.choices import chosen, counted, limited, scorable
 from prunebench.api.images import followable, sample_of
 from prunebench.api.optimizer import Follower
 from prunebench.api.result import Slim, attach, require_room
@@ -70,7 +70,6 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
     """
     with in_python(criterion, repair, keys), inference_mode(False):  # what is made can be trained
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
-        called(between=between, loss=loss, forward=forward)
         network = followable(model)
         require_room(network)
         rounds = Steps(counted("steps", steps, 1), between, Follower(optimizer, network))

@@ -113,7 +113,8 @@ def require_same(run: Run, folder: Path) -> None:
     there = recorded(folder / IDENTITY)
     require(
         there.get("digest") == run.digest,
-        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir",
+        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir, or "
+        "of a sweep another hydra.sweep.subdir",
     )
 
 
