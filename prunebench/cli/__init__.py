@@ -39,6 +39,7 @@ from prunebench.cli.mistakes import (
     say,
 )
 from prunebench.cli.option_help import option_help
+from prunebench.cli.relay import answered
 from prunebench.cli.sources import read_with_care
 from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
@@ -207,7 +208,7 @@ def run_jobs() -> None:
                 raise mistake
         else:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
-            explained(job)
+            explained(lambda: answered(job))
     finally:
         for folder in sweep.FOLDERS:
             sweep.forget_if_all_refused(folder)

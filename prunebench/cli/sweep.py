@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
+from prunebench.cli.relay import relay
 from prunebench.config.secrets import unsaid
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
@@ -144,6 +145,8 @@ class SweepFolder(Callback):
         """Called by Hydra before it makes the folder."""
         folder = Path(str(config.hydra.sweep.dir))
         FOLDERS.append(folder)
+        if str(config.hydra.launcher._target_).endswith(".JoblibLauncher"):
+            relay()
         if not is_grid(config.hydra):  # whose sweeper leaves this undone
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(config, folder / SWEEP)
