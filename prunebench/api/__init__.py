@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
-from torch import Tensor, nn, optim
+from torch import Tensor, inference_mode, nn, optim
 
 from prunebench.api.choices import chosen, counted, limited, scorable
 from prunebench.api.images import followable, sample_of
@@ -68,7 +68,7 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         seed: for criteria that draw at random.
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """
-    with in_python(criterion, repair, keys):
+    with in_python(criterion, repair, keys), inference_mode(False):  # what is made can be trained
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
         network = followable(model)
         require_room(network)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from glob import escape
@@ -87,18 +87,21 @@ def chosen_budget(
     if not isinstance(asked, str | None):
         require(not keys, f"a budget object has its own fields; leave {', '.join(keys)} to it")
         return _chosen("budget", asked, Budget)  # type: ignore[type-abstract]
-    short = [name for name in SHORT if name in keys] if asked is None else []
+    short = [name for name in SHORT if name in keys and asked in (None, name)]
     require(
         len(short) < 2,
         f"give one budget, not {' and '.join(short)}; "
         'budget="macs_params", macs=0.5, params=0.5 is one for both',
     )
+    require(not short or "keep" not in keys, f"{''.join(short)}= and keep= say the same; give one")
     name = asked or (short[0] if short else "own" if criterion.decides else "uniform")
     if name not in known("budget"):
         raise ConfigError(_unknown("budget", name))
     renamed = {("keep" if [key] == short else key): value for key, value in keys.items()}
     valid = sorted(read_option(conf_dir() / "budget" / f"{name}.yaml").keys() - {"_target_"})
     for key in renamed.keys() - set(valid):
+        if key in SHORT:
+            raise ConfigError(f'{key}= is a budget of its own beside budget="{name}"; give one')
         words = {*arguments, *valid, *SHORT} - {"keys"}
         hint = f"; did you mean '{near}'?" if (near := nearest(key, sorted(words))) else ""
         raise ConfigError(
@@ -126,6 +129,17 @@ def counted(name: str, value: object, least: int) -> int:
     if not isinstance(count, int) or isinstance(count, bool) or count < least:
         raise ConfigError(f"{name} must be {least}, {least + 1}, {least + 2} ...; got {value!r}")
     return count
+
+
+def called(**given: Callable[..., Any] | None) -> None:
+    """Refuses arguments that are to be called and cannot be.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    for name, function in given.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name} must be a function; got {function!r}")
 
 
 def spoken(made: object) -> str:
@@ -165,9 +179,16 @@ def _chosen(group: str, asked: object, base: type[Part]) -> Part:
     return asked
 
 
-def listed(patterns: str | Sequence[str]) -> list[str]:
-    """Returns patterns as a list; a text is one."""
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+def listed(name: str, patterns: str | Sequence[str]) -> list[str]:
+    """Returns the patterns that the argument `name` gives as a list; a text is one.
+
+    Raises:
+        ConfigError: they are no texts.
+    """
+    found = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(found, Iterable) or not all(isinstance(each, str) for each in (*found,)):
+        raise ConfigError(f"{name} must be a name pattern, or a list of them; got {patterns!r}")
+    return list(found)
 
 
 def limited(
@@ -181,9 +202,9 @@ def limited(
 
     Raises:
         PruningError: a pattern of `only` matches no group.
-        ConfigError: there is no such scope.
+        ConfigError: there is no such scope, or a pattern is no text.
     """
-    budget, wanted = method.budget, listed(only)
+    budget, wanted = method.budget, listed("only", only)
     names = [group.name for group in cmap.groups]
     require_matches("only", wanted, names)
     others = [
@@ -196,7 +217,7 @@ def limited(
         budget=replace(
             budget,
             scope=budget.scope if scope is None else scope,
-            exclude=[*budget.exclude, *listed(exclude), *others],
+            exclude=[*budget.exclude, *listed("exclude", exclude), *others],
         ),
     )
 

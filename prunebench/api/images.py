@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench.api.choices import counted, spoken
+from prunebench.api.choices import called, counted, spoken
 from prunebench.channels.example import described
 from prunebench.channels.followable import plain, require_followable
 from prunebench.channels.tensors import map_tensors, tensors_in
@@ -34,7 +34,7 @@ def followable(model: nn.Module) -> nn.Module:
     for name, weight in network.named_parameters():
         if weight.is_meta:
             raise PruningError(f"{name} is on the device meta, without numbers; load weights first")
-        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+        if weight.is_floating_point() and not bool(weight.detach().isfinite().all()):
             raise PruningError(f"{name} has values that are not finite; has training diverged?")
     return network
 
@@ -46,10 +46,12 @@ def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed:
     is to be given have an entry for each image; otherwise a list of inputs is as good as a tuple.
 
     Raises:
-        ConfigError: there are none, or they are of no such form, or `seed` is no whole number.
+        ConfigError: there are none, or they are of no such form, or `seed` is no whole number, or
+            what is to be called no function.
         PruningError: the network fails on the first of them.
     """
     seed = counted("seed", seed, 0)
+    called(loss=task.loss, forward=task.forward)
     count = method.images_needed
     if not count:
         return Sample(torch.empty(0), None, seed, task)

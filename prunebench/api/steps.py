@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from prunebench.api.choices import spoken
+from prunebench.api.choices import called, spoken
 from prunebench.api.optimizer import Follower
 from prunebench.channels import ChannelMap, Example, in_mode, match_modes, trace
 from prunebench.channels.untouched import untouched
@@ -36,6 +36,7 @@ class Steps:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
+        called(between=self.between)
         require(
             self.between is None or self.count > 1,
             "between= is called between two steps; give steps=2 or more",

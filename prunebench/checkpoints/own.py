@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from prunebench.channels import Example, Plan, add_position_biases_as_in, in_mode, trace
+from prunebench.channels.example import changed
 from prunebench.channels.untouched import untouched
 from prunebench.checkpoints import slimmed
 from prunebench.checkpoints.foreign import fit_weights
@@ -37,7 +38,7 @@ def restored(
     Raises:
         CheckpointError: the file is of another network, or there is no input.
     """
-    given = content["example"] if example is None else example
+    given = _in_type_of(dense, content["example"]) if example is None else example
     if given is None:
         raise CheckpointError(f"{path} says nothing about the input; give load(..., example=...)")
     try:
@@ -52,6 +53,15 @@ def restored(
     add_position_biases_as_in(network, content["network"])
     fit_weights(network, content["network"], path)
     return network
+
+
+def _in_type_of(network: nn.Module, example: Any) -> Any:
+    """Returns `example` in the type of the weights, which were of another when it was recorded."""
+    kinds = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
+    if example is None or len(kinds) != 1:
+        return example
+    [kind] = kinds
+    return changed(example, lambda t: t.to(kind) if t.is_floating_point() else t)
 
 
 def _require_sizes(dense: nn.Module, sizes: Mapping[str, int], example: Example) -> None:

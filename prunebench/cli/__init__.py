@@ -39,6 +39,7 @@ from prunebench.cli.mistakes import (
     say,
 )
 from prunebench.cli.option_help import option_help
+from prunebench.cli.relay import answered
 from prunebench.cli.sources import read_with_care
 from prunebench.cli.streams import outlive_the_terminal
 from prunebench.config.launched import launched
@@ -98,6 +99,11 @@ def hand_over(cfg: DictConfig) -> Report | None:
             not hydra_config.job.chdir,
             "hydra.job.chdir=true would have each run look in its own folder for data, baselines "
             "and earlier runs; leave it out",
+        )
+        require(
+            not os.path.relpath(folder).startswith("~"),
+            "run.outputs, hydra.run.dir and hydra.sweep.dir take ~ for the name of a folder here; "
+            "type $HOME in its place",
         )
         require(
             not (launched() and sweep.sweep_name() and sweep.in_this_process()),
@@ -202,7 +208,7 @@ def run_jobs() -> None:
                 raise mistake
         else:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
-            explained(job)
+            explained(lambda: answered(job))
     finally:
         for folder in sweep.FOLDERS:
             sweep.forget_if_all_refused(folder)

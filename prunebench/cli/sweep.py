@@ -14,13 +14,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
+from prunebench.cli.relay import relay
 from prunebench.config.secrets import unsaid
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 from prunebench.records.waiting import REFUSED, refuse
-from prunebench.sweeps.plans import SWEEP, typed
+from prunebench.sweeps.plans import SWEEP, jobs_of, places, typed
 
 #: how the settings begin that say how a run is carried out, and who is told
 CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
@@ -101,6 +102,13 @@ def is_grid(hydra: Any) -> bool:
     return str(hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
+def jobless(hydra: Any) -> str:
+    """Says which words of a grid stand for no value at all, so that it has no job; "" if none."""
+    words = [str(word) for word in hydra.overrides.task] if is_grid(hydra) else []
+    empty = [word for word in words if not jobs_of([word], places(hydra))]
+    return f"{', '.join(empty)} stands for nothing, so that no job is to be done" if empty else ""
+
+
 def begin() -> None:
     """Counts the job, and says which one of a sweep it is."""
     BEGUN.append(Path(str(HydraConfig.get().runtime.output_dir)))
@@ -137,12 +145,18 @@ class SweepFolder(Callback):
         """Called by Hydra before it makes the folder."""
         folder = Path(str(config.hydra.sweep.dir))
         FOLDERS.append(folder)
+        if str(config.hydra.launcher._target_).endswith(".JoblibLauncher"):
+            relay()
         if not is_grid(config.hydra):  # whose sweeper leaves this undone
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(config, folder / SWEEP)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Called by Hydra in the process that was called, wherever the jobs ran."""
+        if nothing := jobless(config.hydra):
+            MISTAKES.append(ConfigError(nothing))
+            say(nothing)
+            return
         folder = Path(os.path.relpath(str(config.hydra.sweep.dir)))
         counted = f"{len(MISTAKES)} of {len(BEGUN)} jobs failed" if BEGUN else "the jobs are done"
         recorded = bool(below(folder, REPORT, FAILURE))

@@ -30,6 +30,7 @@ from prunebench.datasets import DatasetSpec
 from prunebench.errors import ConfigError, require, unknown
 from prunebench.models import ModelSpec
 from prunebench.options import component
+from prunebench.options.code import file_of
 from prunebench.options.files import PRESETS
 from prunebench.options.schema import section
 from prunebench.recipes import OF_ALL_PHASES, Phase, Recipe
@@ -47,7 +48,7 @@ class Run:
     Attributes:
         config: the resolved configuration as plain values of its fields' types, for the report.
         choices: group -> chosen option.
-        contents: dotted key -> sha256 of the file it names; see `DatasetSpec.files`.
+        contents: dotted key -> sha256 of the file it names; see `DatasetSpec.files`, `own_code`.
         hidden: dotted key -> how a value was written that an environment variable gave.
     """
 
@@ -114,6 +115,15 @@ def named_files(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict
         for section, part in parts.items()
         for field, path in part.files.items()
     }
+
+
+def own_code(parts: Mapping[str, object]) -> dict[str, Path]:
+    """Returns the file of each of `parts` (group -> option) whose class is the user's own.
+
+    What it does is no setting, and yet another class under the same name is another run.
+    """
+    found = {group: file_of(type(part)) for group, part in parts.items() if group != "tracker"}
+    return {f"{group}._target_": path for group, path in found.items() if path is not None}
 
 
 def plain_values(cfg: DictConfig) -> dict[str, Any]:
@@ -184,7 +194,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
         name=str(texts.get("name", plain["name"])),
         config=plain,
         choices=choices,
-        contents=contents(read) if files else {},
+        contents=contents(read | own_code(parts)) if files else {},
         hidden=texts,
         **parts,
     )

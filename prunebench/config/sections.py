@@ -33,6 +33,11 @@ class Settings:
             self.threads is None or 1 <= self.threads <= 1024,  # OpenMP dies of more
             f"threads must be null or from 1 to 1024, got {self.threads}",
         )
+        require(
+            not self.outputs.startswith("~"),
+            f"outputs={self.outputs} would be a folder called ~ right here; type $HOME in its "
+            "place, or ${oc.env:HOME} in a YAML",
+        )
         require(self.processes >= 1, f"processes must be at least 1, got {self.processes}")
         kind, _, index = self.device.partition(":")
         require(

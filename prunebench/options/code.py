@@ -29,6 +29,13 @@ def imported(key: str, target: str) -> Any:
         raise ConfigError(f"{key}: cannot import {target} ({kind}: {error})") from error
 
 
+def file_of(kind: type) -> Path | None:
+    """Returns the file that a class of somebody else's is defined in; None of one of prunebench."""
+    module = kind.__module__
+    path = getattr(sys.modules.get(module), "__file__", None)
+    return Path(path) if path and module.partition(".")[0] != "prunebench" else None
+
+
 def require_trusted(source: str, target: str) -> None:
     """Raises ConfigError unless the class `target` is one that the file `source` may name."""
     module = target.rpartition(".")[0]

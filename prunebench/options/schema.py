@@ -10,7 +10,7 @@ from functools import cache
 from math import isfinite
 from typing import Any, TypeVar, cast, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.errors import ConfigError, require, unknown, wrong_type
@@ -51,7 +51,8 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         require(not missing, f"{name} lacks {', '.join(missing)}")
     else:
         fitting = typed(name, values, schema)
-        for key in OmegaConf.missing_keys(fitting):
+        unset = [key for key, value in values.items() if value == MISSING]  # whatever its default
+        for key in [*unset, *OmegaConf.missing_keys(fitting)]:
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
         check_finite(name, OmegaConf.to_container(fitting))
     try:

@@ -23,9 +23,12 @@ from prunebench.records.below import below
 from prunebench.records.environment import environment
 from prunebench.records.identity import deciding, dotted
 from prunebench.records.jsonfile import read_object, remove_temporaries, write_bytes
-from prunebench.records.unfinished import IDENTITY, LOCK, METRICS
+from prunebench.records.unfinished import IDENTITY, LOCK, METRICS, was_interrupted
 from prunebench.records.waiting import WAITING
 from prunebench.run.ledger import Ledger
+
+#: how the keys end that go by what a file with the user's own code holds
+CODE = ("._target_", "model.code")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ def claim(
         remove_temporaries(path)
         ledger = Ledger(path, every_seconds=run.settings.checkpoint_seconds)
         begun = (path / IDENTITY).exists()
+        if begun and mended(run, path):
+            note(f"code has changed since the run in {path} failed: it starts anew")
+            ledger.clear()
+            for stale in (records.FAILURE, WAITING, METRICS, ATTEMPTS, IDENTITY):
+                (path / stale).unlink(missing_ok=True)
+            begun = False
         if begun:
             require_same(run, path)
             for stale in (records.FAILURE, WAITING):  # it is under way again
@@ -103,18 +112,36 @@ def require_same(run: Run, folder: Path) -> None:
     there = read_object(folder / IDENTITY)
     require(
         there.get("digest") == run.digest,
-        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir",
+        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir, or "
+        "of a sweep another hydra.sweep.subdir",
     )
+
+
+def mended(run: Run, folder: Path) -> bool:
+    """Whether the run in `folder` failed, and nothing is another today but the user's own code."""
+    failed = (folder / records.FAILURE).exists() and not was_interrupted(folder)
+    keys = differing(run, read_object(folder / IDENTITY))
+    return failed and bool(keys) and all(key.startswith("the code of ") for key in keys)
 
 
 def difference(run: Run, there: Mapping[str, Any]) -> str:
     """Says in which settings `run` differs from the one recorded `there`."""
-    found = dict(dotted(deciding(there.get("config", {}), there.get("contents", {}))))
-    wanted = dict(dotted(deciding(run.config, run.contents)))
-    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
-    if not found:
+    if not there.get("config"):
         return f"its {IDENTITY} is damaged"
-    return f"it differs in {', '.join(keys) or 'the version of prunebench'}"
+    return f"it differs in {', '.join(differing(run, there)) or 'the version of prunebench'}"
+
+
+def differing(run: Run, there: Mapping[str, Any]) -> list[str]:
+    """Returns what decides a result and is another in `run` than `there`, in words."""
+    config, held = there.get("config", {}), there.get("contents") or {}
+    found, wanted = (
+        dict(dotted(deciding(config, held))),
+        dict(dotted(deciding(run.config, run.contents))),
+    )
+    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    named, now = dict(dotted(config)), dict(dotted(run.config))
+    same = {key for key in keys if key.endswith(CODE) and named.get(key) == now.get(key)}
+    return [f"the code of {key}" if key in same else key for key in keys]
 
 
 def describe(run: Run, folder: Path, notes: Mapping[str, str]) -> None:

@@ -10,14 +10,18 @@ from typing import Any
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob
 from hydra.errors import HydraException
 
 from prunebench.errors import DataError
+from prunebench.options.files import option_names
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 
 #: written by Hydra into the folder of a sweep
 SWEEP = "multirun.yaml"
+#: what Hydra composes where no --config-name was typed
+CONFIG = "config"
 #: settings that a command which goes on makes itself
 PLACES = ("hydra.sweep.dir=", "hydra.run.dir=", "hydra.mode=", "run.resume=")
 
@@ -55,7 +59,7 @@ def sweep_in(folder: Path) -> Asked:
         folder=folder,
         cwd=Path(hydra["runtime"]["cwd"]),
         words=[*words, "run.resume=true"],
-        jobs=jobs_of(swept) if grid else [],
+        jobs=jobs_of(swept, places(hydra)) if grid else [],
     )
 
 
@@ -80,10 +84,19 @@ def job_words(folder: Path) -> list[str]:
         return []
 
 
-def jobs_of(words: Sequence[str]) -> list[list[str]]:
-    """Returns the words of each job of a grid, in the order of their numbers."""
+def jobs_of(words: Sequence[str], where: Sequence[Path] = ()) -> list[list[str]]:
+    """Returns the words of each job of a grid, in the order of their numbers.
+
+    Args:
+        words: what was typed.
+        where: folders of the options that ``group=glob(*)`` stands for.
+    """
     try:
         overrides = OverridesParser.create().parse_overrides(list(words))
+        for override in overrides:
+            if isinstance(override._value, Glob):
+                names = override._value.filter(option_names(override.key_or_group, where))
+                override._value = ChoiceSweep(list=list(names))
         batches = BasicSweeper.split_arguments(overrides, None)
     except HydraException:  # drawn from an interval: a sweeper's business
         return []
@@ -97,11 +110,20 @@ def folders(root: Path) -> tuple[list[Path], list[Path]]:
     return sweeps, [run for run in runs if not any(sweep in run.parents for sweep in sweeps)]
 
 
+def places(hydra: Any) -> list[Path]:
+    """Returns the folders whose options ``glob(*)`` takes: not those of hydra.searchpath."""
+    sources = hydra["runtime"]["config_sources"]
+    found = [source["path"] for source in sources if source["provider"] in ("main", "command-line")]
+    return [Path(hydra["runtime"]["cwd"], path) for path in found]
+
+
 def _words(hydra: Any, task: Sequence[str]) -> list[str]:
     """Returns the flags and words of the command, without those that `typed` leaves out."""
     sources = hydra["runtime"]["config_sources"]
     own = [source["path"] for source in sources if source["provider"] == "command-line"]
     flags = [word for path in own for word in ("--config-dir", str(path))]
+    name = str(hydra["job"].get("config_name") or CONFIG)
+    flags += ["--config-name", name] if name != CONFIG else []
     return [*flags, *task, *typed(hydra["overrides"]["hydra"])]
 
 
@@ -114,6 +136,6 @@ def _hydra(path: Path) -> Any:
     """Returns Hydra's own configuration, written at `path`."""
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]
-        return {key: found[key] for key in ("overrides", "runtime", "sweeper")}
+        return {key: found[key] for key in ("job", "overrides", "runtime", "sweeper")}
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read ({type(error).__name__})") from None

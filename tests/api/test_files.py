@@ -83,6 +83,18 @@ def test_several_inputs_and_plain_values_are_remembered(tmp_path: Path) -> None:
     assert torch.equal(loaded(**example), small.eval()(**example))
 
 
+@pytest.mark.parametrize("pruned", [torch.float16, torch.float32])
+@pytest.mark.parametrize("dense", [torch.float16, torch.float32])
+def test_the_dense_network_may_be_of_another_type(
+    tmp_path: Path, pruned: torch.dtype, dense: torch.dtype
+) -> None:
+    small = prunebench.prune(Net().to(pruned), X.to(pruned))
+    save(small, tmp_path / "slim.pt")
+    loaded = load(tmp_path / "slim.pt", model=Net().to(dense))
+    assert {weight.dtype for weight in loaded.parameters()} == {dense}
+    assert torch.equal(loaded.a.weight, small.a.weight.to(dense))
+
+
 def test_what_else_is_in_an_example_is_asked_for(tmp_path: Path) -> None:
     class Given:
         """Something that a network may be given, and no file should hold."""

@@ -14,6 +14,7 @@ from prunebench.budgets.uniform import Uniform
 from prunebench.channels import Plan, slim, trace
 from prunebench.criteria.l1 import L1
 from prunebench.criteria.random import Random
+from prunebench.criteria.taylor import Taylor
 from prunebench.errors import ConfigError, PruningError
 from prunebench.measure import macs, params
 from prunebench.models import ModelSpec
@@ -102,6 +103,8 @@ def test_a_criterion_that_decides_needs_no_budget() -> None:
 def test_budgets(budget: dict[str, float]) -> None:
     model, example = own(), torch.randn(IMAGE)
     small = prunebench.prune(model, example, **budget)
+    same = prunebench.prune(model, example, budget=next(iter(budget)), **budget)
+    assert same.plan == small.plan
     if "macs" in budget:
         assert macs(small, example) <= 0.5 * macs(model, example)
     elif "params" in budget:
@@ -140,6 +143,13 @@ MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"between": print}, "between= is called between two steps"),
     ({"steps": 2, "between": lambda network: nn.Identity()}, "returned another network"),
     ({"steps": 2, "criterion": "foad", "images": torch.ones(2, 3, 32, 32)}, "choose steps=1, or a"),
+    ({"budget": "params", "macs": 0.5}, r'^macs= is a budget of its own beside budget="params"'),
+    ({"macs": 0.5, "keep": 0.7}, "^macs= and keep= say the same; give one"),
+    ({"loss": 3}, "^loss must be a function; got 3"),
+    ({"forward": "x"}, "^forward must be a function; got 'x'"),
+    ({"steps": 2, "between": 3}, "^between must be a function; got 3"),
+    ({"exclude": 3}, "^exclude must be a name pattern, or a list of them; got 3"),
+    ({"only": ["0", 3]}, r"^only must be a name pattern, or a list of them; got \['0', 3\]"),
     ({"optimizer": 3}, r"optimizer must be a torch.optim.Optimizer .*got int"),
 ]
 
@@ -149,6 +159,18 @@ def test_mistakes_are_one_sentence_of_python(arguments: dict[str, object], says:
     with pytest.raises((ConfigError, PruningError), match=says) as told:
         prunebench.prune(own(), torch.randn(IMAGE), **arguments)  # type: ignore[arg-type]
     assert not re.search(r"(budget|criterion|repair|schedule)\.|schedule=|\n", str(told.value))
+
+
+def test_what_is_pruned_in_inference_mode_can_be_trained() -> None:
+    outside, example = own(), torch.randn(IMAGE)
+    images = example, torch.zeros(len(example), dtype=torch.int64)
+    taylor = Taylor(form="weight", num_samples=1)
+    with torch.inference_mode():
+        some = prunebench.prune(outside, example, macs=0.5, images=images, criterion=taylor)
+        others = prunebench.prune(own(), example, macs=0.5)
+    for small in (some, others):
+        small(example).sum().backward()
+        assert all(weight.grad is not None for weight in small.parameters())
 
 
 def test_weights_that_are_no_numbers_are_blamed_first() -> None:

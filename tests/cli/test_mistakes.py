@@ -57,6 +57,10 @@ TORCH_FREE = [
     (["dataset.mean=[nan,0.5,0.5]"], ["dataset.mean must be finite, got nan"]),
     (["run.outputs=/proc/x"], ["cannot write /proc/x", "choose another run.outputs=FOLDER"]),
     (["run.outputs=/etc/passwd"], ["cannot write /etc/passwd", "run.outputs=FOLDER"]),
+    (["run.outputs='~/x'"], ["run.outputs, hydra.run.dir and", "take ~ for the name of a folder"]),
+    (["hydra.run.dir='~/x'"], ["take ~ for the name of a folder here; type $HOME"]),
+    (["run.outputs='~/x'", "hydra.run.dir=y"], ["outputs=~/x would be a folder called ~"]),
+    (["hydra/job_logging=disabled", "run.seed=-1"], ["run: seed must not be negative"]),
     (["-m", "hydra.launcher._target_=os.system", "run.seed=0,1"], ["Hydra's plugins alone"]),
     (["-m", "run.outputs=/etc/passwd", "run.seed=0,1"], ["cannot write /etc/passwd"]),
     (
@@ -82,6 +86,7 @@ def test_a_mistake_is_one_line(torch_free, tmp_path, typed, parts):
     for part in parts:
         assert part in done.stderr
     assert not done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_an_option_in_another_encoding_is_one_line(torch_free, tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -157,6 +159,8 @@ def test_who_is_told_twice_saves_in_peace():
 #: a run in which torch reports a mistake of the network where a signal arrived
 MISTAKEN = """
 import signal
+import subprocess
+import sys
 from prunebench import cli
 from prunebench.errors import ConfigError
 from prunebench.run import runner
@@ -223,3 +227,31 @@ def test_what_is_ignored_stays_ignored():
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+RELAYED = """
+import os, signal, subprocess, sys
+from prunebench.cli.relay import answered, relay
+from prunebench.interruption import Interrupted
+
+workers = [subprocess.Popen(["sleep", "60"]) for _ in range(int(sys.argv[1]))]
+
+def work():
+    os.kill(os.getpid(), signal.SIGTERM)
+    print([worker.wait(10) for worker in workers], flush=True)
+    raise RuntimeError("a worker is gone")
+
+relay()
+try:
+    answered(work)
+except Interrupted as error:
+    print(error, error.code)
+"""
+
+
+@pytest.mark.parametrize(("workers", "said"), [(0, ""), (2, "[-15, -15]\n")])
+def test_workers_of_a_launcher_are_told(workers, said):
+    done = subprocess.run(
+        [sys.executable, "-c", RELAYED, str(workers)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == f"{said}interrupted by SIGTERM 75\n", done.stderr

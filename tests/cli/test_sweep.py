@@ -56,6 +56,15 @@ def test_an_option_misspelt_in_a_sweep_is_one_line(prunebench):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_sweep_over_nothing_is_no_success(prunebench, tmp_path):
+    done = prunebench("-m", *TINY, "criterion=glob(zz*)", "run.seed=0,1")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "prunebench: criterion=glob(zz*) stands for nothing, so that no job is to be done\n"
+    )
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_a_job_that_fails_says_which_it_is_and_the_sweep_counts_it(prunebench):
     # flags and settings in whatever order
     done = prunebench(

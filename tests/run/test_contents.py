@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from prunebench.config import load
 from prunebench.errors import DataError
 from prunebench.options.files import conf_dir
-from prunebench.records import REPORT, finish
+from prunebench.records import FAILURE, REPORT, finish
 from prunebench.records.identity import contents, deciding
 from prunebench.run import baseline
 from tests.photographs import write_tree
@@ -173,3 +173,58 @@ def test_a_checkpoint_is_on_record(prunebench, tmp_path):
     assert prunebench(*words, "baseline.checkpoint=mine.pt", "name=mine").returncode == 0
     [path] = (tmp_path / "outputs" / "mine").rglob(REPORT)
     assert set(json.loads(path.read_text())["contents"]) == {"dataset.path", "baseline.checkpoint"}
+
+
+RANK = """
+from dataclasses import dataclass
+import torch
+from prunebench.criteria import Criterion, GroupRank
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Criterion):
+    def rank(self, evidence):
+        return {g.name: GroupRank(SCORES) for g in evidence.groups}
+"""
+
+
+def test_the_code_of_ones_own_options_tells_runs_apart(prunebench, tmp_path):
+    words = [*TINY, "dataset.path=data.npz", "criterion=mine", "run.resume=true"]
+    words = ["--config-dir", "my", *words, "hydra.run.dir=outputs/x"]
+    write_images(tmp_path / "data.npz", seed=0)
+    (tmp_path / "my" / "criterion").mkdir(parents=True)
+    (tmp_path / "my" / "criterion" / "mine.yaml").write_text("_target_: mine.Mine\n")
+    own = tmp_path / "mine.py"
+    own.write_text(RANK.replace("SCORES", "scores"))
+    failed = prunebench(*words, "-m", "hydra.sweep.dir=outputs", "hydra.sweep.subdir=x")
+    assert failed.returncode == 2
+    assert (tmp_path / "outputs" / "x" / FAILURE).exists()
+    own.write_text(RANK.replace("SCORES", "torch.arange(g.size).double()"))
+    mended = prunebench(*words)
+    assert mended.returncode == 0, mended.stderr
+    assert "outputs/x failed: it starts anew" in mended.stderr
+    assert sorted(path.name for path in (tmp_path / "outputs" / "x").glob("*.json")) == [
+        REPORT,
+        "run.json",
+    ]
+    own.write_text(RANK.replace("SCORES", "-torch.arange(g.size).double()"))
+    refused = prunebench(*words)
+    assert refused.returncode == 2
+    assert "holds another run: it differs in the code of criterion._target_" in refused.stderr
+    anew = prunebench(*words, "hydra.run.dir=outputs/y")
+    assert "nothing to resume" in anew.stderr
+    table = prunebench("table", "outputs", "--columns", "method,seeds")
+    assert table.stdout.count("criterion._target_=sha256") == 2
+
+
+def test_a_network_of_ones_own_with_other_code_has_another_baseline(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = "from prunebench.models.mlp import Mlp\n\nclass Net(Mlp):\n    pass\n"
+    found = []
+    for text in (spec, spec, f"{spec}# another\n"):
+        (tmp_path / "ownnet.py").write_text(text)
+        made = run(*TINY, "dataset=digits", "model._target_=ownnet.Net")
+        assert list(made.contents) == ["model._target_"]
+        found.append((made.digest, entry(made)))
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+    assert found[0][1] != found[2][1]

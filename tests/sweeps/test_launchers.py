@@ -69,6 +69,20 @@ def test_on_one_machine(prunebench, tmp_path, plugin, words):
     assert len(stored) == 2  # one for each seed
 
 
+@pytest.mark.timeout(900)
+def test_a_sweep_that_is_told_to_stop_takes_its_workers_along(prunebench, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    process = start(tmp_path, *LONG, "hydra/launcher=parallel", "hydra.launcher.n_jobs=2")
+    while len(list(tmp_path.rglob("metrics.jsonl"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.2)
+    process.terminate()
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 75, said.decode()
+    assert said.decode().splitlines()[-1].startswith("prunebench: interrupted by SIGTERM")
+    assert set(states(prunebench).values()) == {"interrupted", "not begun"}
+
+
 @pytest.mark.timeout(1800)
 def test_on_a_cluster_that_takes_jobs_away(prunebench, tmp_path):
     """Needs sbatch and a cluster that answers, such as one node on this machine."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from prunebench.options.files import conf_dir
 from prunebench.records import INTERRUPTED, finish
 from prunebench.records.attempts import ATTEMPTS, begin, changes, read_attempts
 from prunebench.records.unfinished import IDENTITY, METRICS
@@ -123,6 +124,14 @@ def test_the_jobs_of_a_grid():
     assert jobs_of(["a=interval(0,1)"]) == []
 
 
+def test_a_glob_stands_for_the_options_there_are(tmp_path):
+    (tmp_path / "criterion").mkdir()
+    (tmp_path / "criterion" / "mine.yaml").touch()
+    words = ["criterion=glob([mi*,l*],exclude=l2)"]
+    assert jobs_of(words, [conf_dir(), tmp_path]) == [["criterion=l1"], ["criterion=mine"]]
+    assert jobs_of(["criterion=glob(zz*)"], [conf_dir()]) == []
+
+
 def test_watching_empties_terminals_and_no_files(folder, monkeypatch, capsys):
     naps = []
 
@@ -194,6 +203,22 @@ def test_a_single_run_is_completed_too(prunebench, tmp_path):
     done = prunebench(*shlex.split(line)[1:])
     assert done.returncode == 0, done.stderr
     assert prunebench("status").stdout.startswith("outputs: 1 done")
+
+
+def test_a_configuration_of_ones_own_is_gone_on_with(prunebench, tmp_path):
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / "mine.yaml").write_text("defaults: [config, _self_]\nrun: {seed: 7}\n")
+    own = ["--config-dir", "my", "--config-name", "mine"]
+    assert prunebench("-m", *own, *TINY, "criterion=glob(l*)").returncode == 0
+    [sweep] = (tmp_path / "outputs" / "sweeps").iterdir()
+    first, second = sorted(path for path in sweep.iterdir() if path.is_dir())
+    shutil.rmtree(second)
+    assert "1 (criterion=l2)" in prunebench("status").stdout
+    [line] = prunebench("status", "--resume").stdout.splitlines()
+    done = prunebench(*shlex.split(line)[1:])
+    assert done.returncode == 0, done.stderr
+    seeds = [json.loads((run / "report.json").read_text())["seed"] for run in (first, second)]
+    assert seeds == [7, 7]
 
 
 @pytest.mark.parametrize(
