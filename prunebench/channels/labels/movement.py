@@ -35,7 +35,12 @@ _RESHAPES = ["view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"]
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves labels and value numbers by the same function as the data."""
     given = given_in((*args, *kwargs.values()))
-    sources = [t for t in given if t.is_floating_point() or is_labelled(t)]
+    # whole numbers that come later say where to look, though they were computed from channels
+    sources = [
+        t
+        for nth, t in enumerate(given)
+        if t.is_floating_point() or (is_labelled(t) and (nth == 0 or name == "stack"))
+    ]
     if len(sources) < len(given) and _opaque(run, sources, given):
         return unknown_function(run, name, func, args, kwargs)
     result = run.run(func, args, kwargs)

@@ -201,6 +201,11 @@ COUNTED: dict[str, tuple[Forward, int, str]] = {
     "assert": (asserted, 8, "eight or nothing"),
     "groups": (own_groups, 8, "does not follow a cut"),
     "weight": (lambda net, x: x if len(net.a.weight) == 8 else x.neg(), 8, "neg runs where"),
+    "looked up": (
+        lambda net, x: x.flatten(2).gather(2, net.d(x).flatten(2).max(2, True)[1])[..., None],
+        8,
+        "unknown operation gather",
+    ),
     "in place": (in_place, 8, "a part of it is changed in place"),
     "added in place": (doubled, 8, "a part of it is changed in place"),
 }
