@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
-from prunebench.channels.labels.tape import Call, Tape, owner
+from prunebench.channels.labels.tape import FROM, Call, Tape, owner
 from prunebench.channels.map import ChannelMap, Ids, as_array
 from prunebench.channels.members import named_modules, named_parameters, named_tensors
 from prunebench.channels.sites import Sites
@@ -82,7 +82,7 @@ def _classes_read(tape: Tape, class_of: Ids) -> dict[tuple[str, int], Ids]:
     found: dict[int, Ids] = {}
     dims = {}
     for key, ids in tape.reads.items():
-        if "/" not in key[0]:
+        if not key[0].endswith(FROM):
             if id(ids) not in found:
                 found[id(ids)] = class_of[as_array(ids)]
             dims[key] = found[id(ids)]

@@ -168,6 +168,11 @@ class Labeller(TorchFunctionMode):
         self.tape.fixed_macs += counter.get_total_flops() // 2
         return result
 
+    def constant(self, args: Any, kwargs: Any) -> bool:
+        """Whether a function is given nothing but constants of the code: data, no parameters."""
+        given = given_in((*args, *kwargs.values()))
+        return not any(t.is_meta or id(t) in self.names for t in given)
+
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""
         if t.is_meta and id(t) not in self.names and id(t) not in self.strangers:

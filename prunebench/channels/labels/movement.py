@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import bind, given_in, worn
-from prunebench.channels.labels.tape import Call
+from prunebench.channels.labels.tape import FROM, Call
 from prunebench.channels.labels.tensors import along, is_labelled, labels_of, put
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.labels.values import (
@@ -43,6 +43,8 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     ]
     if len(sources) < len(given) and _opaque(run, sources, given):
         return unknown_function(run, name, func, args, kwargs)
+    if run.constant(args, kwargs):
+        return func(*args, **kwargs)  # parts of constants have data, too
     result = run.run(func, args, kwargs)
     labels = [run.labels(t) for t in sources]
     if all(one.numel() == 1 and int(one) <= 1 for one in labels):
@@ -226,7 +228,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         positions=tuple(positions.tolist()),
     )
     run.ids.read(run.names[id(index)], 0, picked)
-    run.ids.read(run.names[id(index)] + "/from", 0, row.ids)
+    run.ids.read(run.names[id(index)] + FROM, 0, row.ids)
     run.tape.calls.append(call)
     values = values_of(x)
     if isinstance(values, Tensor) and values.size(dim) > 1:

@@ -38,6 +38,17 @@ def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
     return result
 
 
+def full(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """Makes a constant, with data where that is known which it is filled with."""
+    given = args
+    if name == "new_full":
+        like, *given = args
+        func, kwargs = torch.full, {"dtype": like.dtype, **kwargs}
+    if any(t.is_meta for t in tensors_in([given, kwargs])):
+        return unknown_function(run, name, func, given, kwargs)
+    return func(*given, **kwargs)
+
+
 def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Sets an attribute of a tensor (``x.data = y``), but of none that the network holds.
 
@@ -209,6 +220,7 @@ _FUNCTIONS: dict[Rule, str] = {
     " storage_offset __repr__ __format__ is_same_size is_tensor result_type",
     decision: "item tolist __bool__ __int__ __float__ __index__ numpy equal allclose any all"
     " __contains__",
+    full: "full new_full",
     assignment: "__set__ requires_grad_",
     same: "contiguous clone detach to type float half double bfloat16 type_as cpu cuda"
     " alias_copy to_memory_format _assert",

@@ -99,6 +99,10 @@ def leave_trail(t: Tensor, trail: Trail | None) -> None:
     t._channel_trail = trail  # type: ignore[attr-defined]
 
 
+#: behind the name of a gather's index: what it gathers from; no part of a name is empty
+FROM = "..from"
+
+
 def owner(weight: str) -> str:
     """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
     outer, parametrized, _ = f".{weight}".partition(".parametrizations.")

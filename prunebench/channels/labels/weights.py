@@ -185,6 +185,12 @@ def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     return weight
 
 
+def _require_fit(x: Tensor, w: Tensor) -> None:
+    """Raises what a linear layer does that is given other features than its weight reads."""
+    if x.size(-1) != w.size(-1):
+        raise RuntimeError(f"{x.size(-1)} features come where {w.size(-1)} are read")
+
+
 def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the last dimension and makes new ones for the output."""
     a = bind("input weight bias", args, kwargs)
@@ -195,6 +201,7 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     macs = math.prod(x.shape[:-1])
     row = run.row(labels, x.dim() - 1, x.size(-1))
     if weight is None or row is None:
+        _require_fit(x, w)
         if weight is not None and labels.size(-1) == 1:
             each = macs * w.numel() // labels.numel()
             run.tape.spread_macs.append((each, labels.reshape(-1) >> 1))
@@ -206,6 +213,7 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)
     run.ids.read(weight, 1, row.ids)
+    _require_fit(x, w)  # where a cut is replayed, what is read has been compared by now
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)

@@ -21,7 +21,7 @@ from prunebench.channels.labels.forward import following
 from prunebench.channels.labels.labeller import Labeller, Rules
 from prunebench.channels.labels.norms import batch_norm
 from prunebench.channels.labels.recurrent import first_step, recurrent
-from prunebench.channels.labels.rules import RULES, assignment, decision, no_tensor
+from prunebench.channels.labels.rules import MOVES, RULES, assignment, decision, full, no_tensor
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.labels.weights import conv, convolved
 from prunebench.channels.map import ChannelMap, Kept
@@ -35,11 +35,13 @@ _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictiona
 
 def ignored(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a function without data; labels are of no interest."""
+    if name in MOVES and run.constant(args, kwargs):
+        return func(*args, **kwargs)
     return run.run(func, args, kwargs)
 
 
 #: rules that ask tensors for something, and those that know the shape of a result faster than torch
-_KEPT = (no_tensor, decision, assignment, unary, elementwise, batch_norm)
+_KEPT = (no_tensor, decision, assignment, full, unary, elementwise, batch_norm)
 UNLABELLED: Rules = {
     "": ignored,
     **{name: rule for name, rule in RULES.items() if rule in _KEPT},

@@ -136,6 +136,39 @@ def test_a_view_whose_channels_stay_in_order_is_no_copy(scramble) -> None:
     assert not any(isinstance(module, GatherChannels) for module in slimmed.modules())
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda net, x: x * x.new_full((1, 1, 8, 1), net.strides[1]),
+        lambda net, x: x + torch.full((8, 1), net.strides[1:].unbind()[0], dtype=x.dtype),
+    ],
+)
+def test_a_constant_of_the_code_may_fill_another(between: Forward, scramble, random_plan) -> None:
+    net = ready(Net(between, 8), scramble)
+    net.strides = torch.tensor([2.0, 3.0])  # neither a parameter nor a buffer
+    cmap = trace(net, example())
+    assert [group.name for group in cmap.groups] == ["a", "b"]
+    assert all(exact(net, cmap, random_plan(cmap, seed)) for seed in range(2))
+
+
+def test_names_of_modules_may_hold_whatever_a_path_does(scramble, random_plan) -> None:
+    named = {"1/norm": nn.BatchNorm2d(8), "2/from": nn.Conv2d(8, 8, 1)}
+    net = ready(Net(lambda net, x: [x := layer(x) for layer in net.inner][-1], 8), scramble)
+    net.inner = nn.Sequential()
+    for name, layer in named.items():
+        net.inner.add_module(name, layer.double().eval())
+    cmap = trace(net, example())
+    assert [group.name for group in cmap.groups] == ["a", "inner.2/from", "b"]
+    assert exact(net, cmap, random_plan(cmap, 0))
+
+
+def test_an_example_that_a_linear_layer_cannot_read_is_refused(scramble) -> None:
+    net = ready(Net(lambda net, x: x.flatten(1)[..., None, None], 512), scramble)
+    net.fc = nn.Linear(7, 3).double()
+    with pytest.raises(PruningError, match=r"fc \(Linear\) .* 6 features come where 7 are read"):
+        trace(net, example())
+
+
 @pytest.mark.parametrize("name", ["ghost", "crelu", "pool", "twice cut", "flatten"])
 def test_one_channel_is_enough(name: str, scramble) -> None:
     between, wide = TWO_BRANCHES.get(name, (lambda net, x: x.flatten(1)[:, :, None, None], 512))
