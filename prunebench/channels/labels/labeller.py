@@ -168,9 +168,8 @@ class Labeller(TorchFunctionMode):
         self.tape.fixed_macs += counter.get_total_flops() // 2
         return result
 
-    def constant(self, args: Any, kwargs: Any) -> bool:
+    def constants(self, given: list[Tensor]) -> bool:
         """Whether a function is given nothing but constants of the code: data, no parameters."""
-        given = given_in((*args, *kwargs.values()))
         return not any(t.is_meta or id(t) in self.names for t in given)
 
     def meta(self, t: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     ]
     if len(sources) < len(given) and _opaque(run, sources, given):
         return unknown_function(run, name, func, args, kwargs)
-    if run.constant(args, kwargs):
+    if run.constants(given):
         return func(*args, **kwargs)  # parts of constants have data, too
     result = run.run(func, args, kwargs)
     labels = [run.labels(t) for t in sources]

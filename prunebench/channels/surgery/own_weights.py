@@ -22,6 +22,7 @@ from prunebench.channels.labels.labeller import Labeller, Rules
 from prunebench.channels.labels.norms import batch_norm
 from prunebench.channels.labels.recurrent import first_step, recurrent
 from prunebench.channels.labels.rules import MOVES, RULES, assignment, decision, full, no_tensor
+from prunebench.channels.labels.steps import given_in
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.labels.weights import conv, convolved
 from prunebench.channels.map import ChannelMap, Kept
@@ -35,7 +36,7 @@ _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictiona
 
 def ignored(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a function without data; labels are of no interest."""
-    if name in MOVES and run.constant(args, kwargs):
+    if name in MOVES and run.constants(given_in((*args, *kwargs.values()))):
         return func(*args, **kwargs)
     return run.run(func, args, kwargs)
 
