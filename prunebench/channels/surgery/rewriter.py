@@ -131,6 +131,8 @@ class Rewriter(fx.Interpreter):
         box = math.prod(sizes.values()) == len(self.recheck.want(was))
         if not box or dims != [*range(dims[0], dims[-1] + 1)]:
             raise self._stuck(n, "channels lie along several dimensions")
+        if dims[0] == 0:  # where more images would lie as well
+            raise self._stuck(n, "channels lie along the dimension of images")
         return sizes
 
     @cached_property
