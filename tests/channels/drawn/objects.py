@@ -75,7 +75,9 @@ def _parts(item: Any) -> list[tuple[str, Any]]:
     """Returns what `item` consists of, by name; nothing for objects of libraries."""
     if isinstance(item, dict):
         return [(str(key), value) for key, value in item.items()]
-    if isinstance(item, (list, tuple, set)):
+    if isinstance(item, set):  # a copy may go through it in another order
+        return [(str(at), value) for at, value in enumerate(sorted(item, key=str))]
+    if isinstance(item, (list, tuple)):
         return [(str(at), value) for at, value in enumerate(item)]
     if isinstance(item, FunctionType):
         cells = zip(item.__code__.co_freevars, item.__closure__ or (), strict=True)
