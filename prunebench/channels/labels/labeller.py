@@ -170,7 +170,7 @@ class Labeller(TorchFunctionMode):
 
     def constants(self, given: list[Tensor]) -> bool:
         """Whether a function is given nothing but constants of the code: data, no parameters."""
-        return not any(t.is_meta or id(t) in self.names for t in given)
+        return not any(t.is_meta or id(t) in self.names or id(t) in self.strangers for t in given)
 
     def meta(self, t: Tensor) -> Tensor:
         """Returns `t` without its data (`t` itself if it has none)."""

@@ -105,10 +105,8 @@ class Rewriter(fx.Interpreter):
             holders += [node for node in n.all_input_nodes if isinstance(self.env[node], Tensor)]
         ones = len(shape) - max(d for d, size in enumerate(shape) if d == dim or size != 1) - 1
         for holder, new in product(holders, range(ones + 1)):
-            now, rest = (
-                worn(self.env[holder], self.labeller.names),
-                shape[dim + 1 :][: -new or None],
-            )
+            now = worn(self.env[holder], self.labeller.names)
+            rest = shape[dim + 1 : len(shape) - new]
             end = len(now.shape) - len(rest)
             row = _row(now, dim, end)
             if row is None or (now.shape[:dim], now.shape[end:]) != (was.shape[:dim], tuple(rest)):
