@@ -38,7 +38,7 @@ def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
     require(
         not fixed,
         f"experiment={experiment} has a way to prune of its own ({', '.join(fixed)}), which "
-        f"method={method} cannot take over; type instead: prunebench {typed}",
+        f"method={method} cannot take over; in place of both, type: {typed}",
     )
 
 

@@ -69,7 +69,7 @@ TORCH_FREE = [
     ),
     (
         ["experiment=cac_lenet_300_100", "method=sfp"],
-        ["type instead: prunebench model=lenet_300_100 dataset=mnist recipe=mnist method=sfp"],
+        ["in place of both, type: model=lenet_300_100 dataset=mnist recipe=mnist method=sfp"],
     ),
     (["model=vgg16", "foad"], ["'foad' is not key=value; did you mean criterion=foad"]),
     (["criterion.t="], ["criterion.t"]),
