@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from prunebench.channels.weight_norm import WeightNorm
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
 
-@lru_cache(maxsize=1 << 14)
 def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of the input `x`, and settles the points of its producers."""
     place = run.place(name, x, takes=True)
