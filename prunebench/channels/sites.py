@@ -1,4 +1,4 @@
-"""Where groups reach: the parameter dimensions that go with their channels."""
+"""Finds the parameter dimensions that hold the channels of each group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunebench.channels.map import ChannelGroup, Ids, Site
 
 
 class Sites:
-    """Finds the parameter dimensions of each group."""
+    """The parameter dimensions of each group, sorted by the role of their layer."""
 
     def __init__(
         self,
@@ -19,7 +19,7 @@ class Sites:
         locate: Ids,
         count: int,
     ) -> None:
-        """Sorts every use of weights by group."""
+        """Sorts every use of a weight by group."""
         self.tape, self.dims, self.locate = tape, dims, np.ascontiguousarray(locate)
         self.found: list[dict[str, list[Site]]] = [
             {"producers": [], "norms": [], "depthwise": [], "consumers": []} for _ in range(count)
@@ -36,7 +36,7 @@ class Sites:
                 self._sort(call)
 
     def _sort(self, call: Call) -> None:
-        """Adds the sites of one weight to the groups it belongs to."""
+        """Adds the sites of a call's weight to the groups whose channels it holds."""
         roles = {"producers": 1 - call.reads, "consumers": call.reads}
         if call.kind in ("norm", "depthwise"):
             roles = {"norms" if call.kind == "norm" else "depthwise": 0}
@@ -46,7 +46,7 @@ class Sites:
                 self.found[number][role].append(Site(call.weight, dim, mine, norm))
 
     def _at(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
-        """Returns for each group along `dim` of `weight` where its classes are, -1 elsewhere."""
+        """Returns (group number, its class at each index or -1) of groups along a dimension."""
         classes = self.dims[weight, dim]
         if id(classes) not in self.reached:
             self.reached[id(classes)] = self._reached(classes)
@@ -64,7 +64,7 @@ class Sites:
         ]
 
     def describe(self, number: int, name: str, size: int, residual: bool) -> ChannelGroup:
-        """Returns the finished group."""
+        """Returns group `number` with all its sites."""
         sites = {role: tuple(found) for role, found in self.found[number].items()}
         weight, call = sites["producers"][0].name, self.first_call[number]
         return ChannelGroup(

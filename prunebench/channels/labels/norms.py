@@ -1,4 +1,4 @@
-"""What norms and other vectors with one number per channel do to channel labels."""
+"""Label rules of norms and PReLU: functions with a vector of one number per channel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunebench.channels.labels.weights import refuse
 
 
 def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
-    """Notes the per-channel vectors of a norm over dimension `dim`; returns the new labels."""
+    """Assigns the vectors of a norm to the channels along `dim`; returns the new labels."""
     labels = run.labels(x)
     row = run.row(labels, dim, x.size(dim))
     vectors = [v for v in vectors if isinstance(v, Tensor)]
@@ -52,7 +52,7 @@ def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool
 
 
 def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the per-channel vectors."""
+    """Assigns the per-channel vectors of a batch norm to the channels of its input."""
     a = bind("input running_mean running_var weight bias", args, kwargs)
     x = a["input"]
     vectors = [a.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
@@ -61,7 +61,7 @@ def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 
 
 def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the affine vectors; the statistics are those of what survives."""
+    """Assigns the affine vectors to channels; statistics are taken over surviving channels."""
     a = bind("input normalized_shape weight bias", args, kwargs)
     x, weight = a["input"], a.get("weight")
     labels = run.labels(x)
@@ -80,7 +80,7 @@ def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 
 
 def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Like batch norm, and the k-th channels of all groups live and die together."""
+    """Like batch norm; also ties the k-th channels of all groups, which are cut together."""
     a = bind("input num_groups weight bias", args, kwargs)
     x, groups, weight = a["input"], a["num_groups"], a.get("weight")
     row = run.row(run.labels(x), 1, x.size(1))
@@ -96,7 +96,7 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 
 
 def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """An activation with one slope per channel, or one for all."""
+    """Follows an activation with one slope per channel, or one for all."""
     a = bind("input weight", args, kwargs)
     x, slope = a["input"], a["weight"]
     if slope.numel() > 1:

@@ -58,9 +58,9 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
 
 def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
-    """Zeroes what makes cut channels, and what reads them where they are not zero by then.
+    """Zeroes the weights that make cut channels, and those that read such as are still not zero.
 
-    Meanwhile the directions of weight norms that channels go from hold the weights themselves.
+    Under weight norm the direction holds the weight itself meanwhile; the lengths are set to match.
     """
     cut = {name for (name, _), classes in cmap.dims.items() if not kept[classes].all()}
     normed = [
@@ -81,9 +81,9 @@ def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
 
 
 def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
-    """Lists the dimensions along which channels are made, normed or passed on.
+    """Lists (name, dimension, classes) where channels are made, normed or passed on.
 
-    A weight that one call turns and another does not makes channels along both.
+    A weight that one call transposes and another does not makes channels along both dimensions.
     """
     layers = [call for call in cmap.tape.calls if call.kind in READERS]
     makers = {(call.weight, 1 - call.reads) for call in layers}
@@ -99,19 +99,19 @@ def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
 
 
 def _zero(tensor: Tensor, dim: int, gone: Kept) -> None:
-    """Zeroes the indices of one dimension that are gone."""
+    """Zeroes the indices of dimension `dim` that are gone."""
     if gone.any():
         tensor.index_fill_(dim, torch.from_numpy(gone.nonzero()[0]).to(tensor.device), 0)
 
 
 def _wide(masked: nn.Module, statistics: dict[str, Tensor]) -> bool:
-    """Whether a norm of `statistics` computes them across channels."""
+    """Whether any norm in `statistics` takes its statistics across channels."""
     buffers = {name for name, _ in masked.named_buffers()}
     return any(f"{name.rpartition('.')[0]}.running_mean" not in buffers for name in statistics)
 
 
 class _Restricted(nn.Module):
-    """Runs a network with the statistics of its layer and group norms over some channels only."""
+    """Runs a network whose layer and group norms take statistics over some channels only."""
 
     def __init__(self, inner: nn.Module, statistics: dict[str, Tensor]) -> None:
         """Keeps which channels count, by name of the norm's weight."""
@@ -128,7 +128,7 @@ class _Restricted(nn.Module):
 
 
 class _Statistics(TorchFunctionMode):
-    """Replaces norms across channels by ones over surviving channels."""
+    """Replaces norms across channels by norms across surviving channels."""
 
     def __init__(self, stays: dict[int, Tensor]) -> None:
         """Keeps id of the weight -> bool [channels]."""
@@ -151,7 +151,7 @@ class _Statistics(TorchFunctionMode):
 
 
 def _within(norm: Any, a: dict[str, Any], kept: Tensor) -> Tensor:
-    """Returns what `norm` makes of the surviving channels alone, and zeros in the others."""
+    """Applies `norm` to the surviving channels alone; the others become zero (or their bias)."""
     x, weight, bias = a["input"], a["weight"], a.get("bias")
     dim = 1 if "num_groups" in a else x.dim() - 1
     index = kept.nonzero().reshape(-1).to(x.device)
