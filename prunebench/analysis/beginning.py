@@ -1,4 +1,4 @@
-"""Runs networks that differ in some layers only, and computes what comes before those once.
+"""Runs networks that differ in a few layers, computing the part before these only once.
 
 Modules that run before the first differing layer return the same in all of these networks. Their
 outputs are kept, and in the next network such modules return them at once. No forward is

@@ -1,4 +1,4 @@
-"""Gram matrices of one consumer: what each channel of a group adds to its output, in products.
+"""Gram matrices of one consumer, of what each channel of a group adds to its output.
 
 One sample is one scalar of the layer's output before its bias: with filter f at output position
 (i, j) of image n,

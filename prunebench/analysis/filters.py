@@ -1,4 +1,4 @@
-"""The filters of a group's producers by class, and their norms, for criteria that read weights."""
+"""The filters of a group's producers by class, and their norms."""
 
 from __future__ import annotations
 

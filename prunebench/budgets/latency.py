@@ -22,7 +22,7 @@ ENGINES = ("cpu", "cuda", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class Latency(Budget):
-    """Keeps as many channels as stay within a time, once the network's layers are timed.
+    """Keeps as many channels as a time allows, once the network's layers are timed.
 
     Attributes:
         keep: up to 1 the fraction of the dense network's time, above 1 milliseconds.

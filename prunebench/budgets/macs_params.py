@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MacsParams(Budget):
-    """Keeps as many channels as stay within a number of MACs and a number of parameters.
+    """Keeps as many channels as a number of MACs and a number of parameters both allow.
 
     Attributes:
         macs, params: up to 1 the fraction of the dense network's count, above 1 the count itself.

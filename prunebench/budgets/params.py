@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Params(Target):
-    """Keeps as many channels as stay within a number of parameters of the whole network."""
+    """Keeps as many channels as a number of parameters of the whole network allows."""
 
     unit = "parameters"
 

@@ -23,7 +23,7 @@ ALLOCATIONS = ("uniform", "global")
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Budget):
-    """Keeps as many channels as stay within a target, found by bisection.
+    """Keeps as many channels as a target allows, found by bisection.
 
     With ``uniform`` allocation, groups that are not ranked in this step but still have their dense
     width count as cut by the same ratio, since a layer-by-layer schedule will come to them. Later

@@ -1,4 +1,4 @@
-"""Weight norm: a weight that a forward computes from a direction v and lengths g, w = g v / |v|."""
+"""Weight norm: weights computed from a direction v and lengths g, w = g v / |v|."""
 
 from __future__ import annotations
 

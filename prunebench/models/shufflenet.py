@@ -46,7 +46,7 @@ def transposition(channels: int, groups: int) -> list[int]:
 
 
 def rotation(channels: int, groups: int) -> list[int]:
-    """Returns the index of our shuffle for V1: channel k of group b goes to place k of group b + k.
+    """Returns the index of our shuffle: channel k of group b goes to place k of group b + k.
 
     Zhang et al. 2018, "ShuffleNet", transpose (group, place) instead. Both give every group an
     equal share (within one channel) of every group before it, and the order within a group means

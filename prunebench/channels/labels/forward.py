@@ -42,7 +42,7 @@ def freeze_outputs(labeller: Labeller, result: Any) -> None:
 
 
 def uncompile(model: nn.Module) -> None:
-    """Makes what ``module.compile()`` compiled run as Python, until `untouched` restores it."""
+    """Makes modules compiled by ``module.compile()`` run as Python, until `untouched` ends."""
     for _, module in named_modules(model):
         vars(module).pop("_compiled_call_impl", None)
 

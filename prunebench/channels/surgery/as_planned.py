@@ -122,7 +122,7 @@ def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
 
 
 def _described(value: Any) -> Any:
-    """Returns what is compared of an attribute: plain values, and how many hooks there are."""
+    """Returns the comparable part of an attribute: plain values, and the number of hooks."""
     if isinstance(value, dict):
         return len(value)
     if isinstance(value, tuple):

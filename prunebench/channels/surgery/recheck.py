@@ -33,7 +33,7 @@ class MisplacedError(Exception):
     """
 
     def __init__(self, why: str, met: Iterable[Worn] = ()) -> None:
-        """Says what is wrong."""
+        """Stores the message and the labels that met."""
         super().__init__(why)
         self.met = [one.labels for one in met]
 
@@ -47,7 +47,7 @@ class StuckError(PruningError):
     """
 
     def __init__(self, where: str, why: str, groups: Iterable[str]) -> None:
-        """Says what would help."""
+        """Makes a message that also names the groups to leave whole."""
         self.where, self.why = where, why
         self.groups = sorted(set(groups))
         super().__init__(

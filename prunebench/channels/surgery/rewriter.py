@@ -1,7 +1,8 @@
-"""Rewrites the captured forward of a module, node by node, so that it serves the slimmed network.
+"""Rewrites the captured forward of a module so that it serves the slimmed network.
 
-Operations that only move data may fail there or give a wrong result. Where such a result is *used*,
-it is replaced by one gather from a tensor that holds all the elements needed.
+It runs node by node. Operations that only move data may fail there or give a wrong result. Where
+such a result is *used*, it is replaced by one gather from a tensor that holds all the elements
+needed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scoring edges: a group, the one layer that reads it, and the norm and activation behind that."""
+"""Scoring edges: a group, the one layer that reads it, and what follows that layer."""
 
 from __future__ import annotations
 

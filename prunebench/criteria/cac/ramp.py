@@ -1,4 +1,4 @@
-"""The ramp of gradual pruning: how far counts must be down at a step, and what goes for that."""
+"""The ramp of gradual pruning: the counts due at a step, and the channels that go for them."""
 
 from __future__ import annotations
 
