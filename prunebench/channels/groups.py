@@ -45,7 +45,7 @@ def build_map(
         found = class_of[as_array(call.outputs)]
         if (locate[0, found] < 0).all():
             frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
-    frozen |= _sharers(model, frozen)
+    frozen |= _weight_sharers(model, frozen)
     sites = Sites(tape, dims, locate, len(groups))
     described = [sites.describe(number, *group) for number, group in enumerate(groups)]
     return ChannelMap(
@@ -61,7 +61,7 @@ def build_map(
     )
 
 
-def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
+def _weight_sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
     """Returns module -> reason for modules that share the weight of one in `frozen`."""
     owners: dict[int, str] = {}
     shared: dict[str, str] = {}
@@ -97,13 +97,14 @@ def _components(tape: Tape) -> Ids:
     ties = [*tape.ties, *_data_ties(tape)]
     if not ties:
         return np.arange(tape.count)
-    a = torch.cat([pair[0] for pair in ties]).numpy()
-    b = torch.cat([pair[1] for pair in ties]).numpy()
-    differ = a != b
-    a, b = a[differ], b[differ]
-    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(tape.count, tape.count))
-    _, labels = connected_components(graph, directed=False)
-    return np.asarray(labels, dtype=np.int64)
+    ids = torch.cat([pair[0] for pair in ties]).numpy()
+    partners = torch.cat([pair[1] for pair in ties]).numpy()
+    differ = ids != partners
+    ids, partners = ids[differ], partners[differ]
+    edges = (np.ones(len(ids), np.int8), (ids, partners))
+    graph = coo_array(edges, shape=(tape.count, tape.count))
+    _, class_of = connected_components(graph, directed=False)
+    return np.asarray(class_of, dtype=np.int64)
 
 
 def _two_uses(tape: Tape) -> dict[str, dict[int, torch.Tensor]]:

@@ -167,13 +167,13 @@ class ChannelMap:
 
     def keeps(self, plan: Plan) -> Kept:
         """Returns for each class of the network whether it stays under `plan`; bool [classes]."""
-        kept = np.ones(self.locate.shape[1] + 1, dtype=bool)
+        kept = np.ones(self.locate.shape[1], dtype=bool)
         for number, group in enumerate(self.groups):
             if group.name in plan.kept:
                 stays = np.zeros(group.size, dtype=bool)
                 stays[list(plan.kept[group.name])] = True
                 kept[self._classes[number]] = stays
-        return kept[:-1]
+        return kept
 
     @cached_property
     def _classes(self) -> list[Ids]:
@@ -232,11 +232,12 @@ class ChannelMap:
             np.add.at(costs, self.classes(ids), macs)
         return costs
 
-    def _count(self, plan: Plan, what: int) -> int:
+    def _count(self, plan: Plan, products: tuple[Ids, Ids, Ids]) -> int:
+        """Returns the sum of `products`, one of the two of `_products`, under `plan`."""
         self.check(plan)
         matrix, _ = self._counter
         counts = np.append(matrix @ self.keeps(plan).astype(np.int64), 1)
-        constant, first, second = self._products[what]
+        constant, first, second = products
         return int((constant * counts[first] * counts[second]).sum())
 
     def macs(self, plan: Plan) -> int:
@@ -246,7 +247,8 @@ class ChannelMap:
             PruningError: the plan does not fit this network.
         """
         spread = int(self._spread_macs[self.keeps(plan)].sum())
-        return self._count(plan, 1) + spread + self.tape.fixed_macs
+        _, uses = self._products
+        return self._count(plan, uses) + spread + self.tape.fixed_macs
 
     def params(self, plan: Plan) -> int:
         """Returns the number of parameters of the slimmed network.
@@ -254,7 +256,8 @@ class ChannelMap:
         Raises:
             PruningError: the plan does not fit this network.
         """
-        return self._count(plan, 0)
+        params, _ = self._products
+        return self._count(plan, params)
 
 
 def _columns(rows: list[Any]) -> tuple[Ids, Ids, Ids]:

@@ -29,7 +29,7 @@ class Sites:
         seen: set[str] = set()
         for call in tape.calls:
             if call.kind in ("conv", "linear"):
-                for number, _ in self._at(call.weight, call.reads):
+                for number, _ in self._groups_along(call.weight, call.reads):
                     self.first_call[number] = self.first_call[number] or call
             if call.weight not in seen and call.kind not in ("gather", "recurrent"):
                 seen.add(call.weight)
@@ -42,17 +42,17 @@ class Sites:
             roles = {"norms" if call.kind == "norm" else "depthwise": 0}
         norm = self.tape.normed.get(call.weight)
         for role, dim in roles.items():
-            for number, mine in self._at(call.weight, dim):
+            for number, mine in self._groups_along(call.weight, dim):
                 self.found[number][role].append(Site(call.weight, dim, mine, norm))
 
-    def _at(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
+    def _groups_along(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
         """Returns (group number, its class at each index or -1) of groups along a dimension."""
         classes = self.dims[weight, dim]
         if id(classes) not in self.reached:
-            self.reached[id(classes)] = self._reached(classes)
+            self.reached[id(classes)] = self._by_group(classes)
         return self.reached[id(classes)]
 
-    def _reached(self, classes: Ids) -> list[tuple[int, torch.Tensor]]:
+    def _by_group(self, classes: Ids) -> list[tuple[int, torch.Tensor]]:
         groups, local = self.locate[0][classes], self.locate[1][classes]
         if (groups == groups[:1]).all():
             return [(int(groups[0]), torch.from_numpy(local))] if (groups >= 0).any() else []

@@ -173,8 +173,8 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Pads labels with new ones on dimensions that hold channels."""
     result = run.run(func, args, kwargs)
     names = "input pad value" if name == "constant_pad_nd" else "input pad mode value"
-    a = bind(names, args, kwargs)
-    x, widths, mode = a["input"], a["pad"], a.get("mode", "constant")
+    given = bind(names, args, kwargs)
+    x, widths, mode = given["input"], given["pad"], given.get("mode", "constant")
     labels, values = run.labels(x), values_of(x)
     for at in range(len(widths) // 2):
         dim = x.dim() - 1 - at
@@ -191,7 +191,7 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(values, Tensor) and values.size(dim) > 1:
             ends = [torch.zeros_like(one) for one in sides]
             values = torch.cat([ends[0], values, ends[1]], dim)
-    if a.get("value"):
+    if given.get("value"):
         labels = labels | 1
     if result.shape[2:] != x.shape[2:]:
         for width in (len(mode), *widths):

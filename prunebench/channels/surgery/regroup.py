@@ -228,8 +228,8 @@ def _require_same(model: nn.Module, made: nn.Module, example: Example) -> None:
     with torch.no_grad(), in_mode(model), in_mode(made):
         before = list(tensors_in(run_on(model, example)))
         after = list(tensors_in(run_on(made, example)))
-    for a, b in zip(before, after, strict=True):
-        error = float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
+    for was, now in zip(before, after, strict=True):
+        error = float((was - now).abs().max() / was.abs().max().clamp(min=1e-30))
         if not error <= ROUNDING:
             raise PruningError(
                 f"with its grouped channels in another order the network differs by {error:.1e} "
