@@ -65,11 +65,11 @@ def relu_moments(mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
     import torch
 
     mean, spread = mean.double(), spread.double()
-    a = torch.where(spread > 0, mean / spread, torch.inf * mean.sign())
-    below = torch.special.ndtr(a)
-    density = torch.exp(-0.5 * a.square()) / math.sqrt(2 * math.pi)
-    first = torch.where(spread > 0, mean * below + spread * density, mean.clamp(min=0))
-    whole = (mean.square() + spread.square()) * below + mean * spread * density
+    ratio = torch.where(spread > 0, mean / spread, torch.inf * mean.sign())
+    above = torch.special.ndtr(ratio)  # the probability that X > 0
+    density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
+    first = torch.where(spread > 0, mean * above + spread * density, mean.clamp(min=0))
+    whole = (mean.square() + spread.square()) * above + mean * spread * density
     second = torch.where(spread > 0, whole, mean.clamp(min=0).square())
     return first, second
 

@@ -76,14 +76,14 @@ def hold_group(
         norm = norms.get(site.module)
         if norm is None:  # no batch norm
             continue
-        late = gone
+        held_here = gone
         if norm.fed_by not in producers:
             passage = standing.passages.get(norm.fed_by or "")
             if passage is None or not passage.open or norm.ceiling is None:
                 continue
-            late = gone & ~passage.still & (passage.behind > passage.before)
+            held_here = gone & ~passage.still & (passage.behind > passage.before)
         classes = site.classes.cpu()
-        at = (late[classes] & (classes >= 0)).nonzero().flatten()
+        at = (held_here[classes] & (classes >= 0)).nonzero().flatten()
         if len(at):
             held[norm.name] = (at, values(network, norm, constant)[at])
     return held

@@ -153,11 +153,11 @@ def costly_widths(times: LayerTimes, cmap: ChannelMap, plan: Plan) -> list[int]:
     """
     sizes = {group.name: group.size for group in cmap.groups}
     counts = {name: len(plan.kept.get(name, range(size))) for name, size in sizes.items()}
-    odd = {name: n for name, n in counts.items() if n % BLOCK and n < sizes[name]}
-    if not odd:
+    uneven = {name: n for name, n in counts.items() if n % BLOCK and n < sizes[name]}
+    if not uneven:
         return []
-    rounded = {name: range(min(-(-n // BLOCK) * BLOCK, sizes[name])) for name, n in odd.items()}
+    rounded = {name: range(min(-(-n // BLOCK) * BLOCK, sizes[name])) for name, n in uneven.items()}
     now, promised = times.predicted(cmap, plan), times.promised(cmap, plan)
     then = times.predicted(cmap, type(plan)({**plan.kept, **rounded}))
     costly = then < 0.98 * now or times.dense - now < 0.6 * (times.dense - promised)
-    return odd_widths(odd.values()) if costly else []
+    return odd_widths(uneven.values()) if costly else []

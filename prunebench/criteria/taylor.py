@@ -92,8 +92,8 @@ class Taylor(Criterion):
         from prunebench.analysis.chunks import images_at_once
 
         score = gate_scores if self.form == "gate" else weight_scores
-        of = gates if self.form == "gate" else makers
-        sites = {group.name: of(group) for group in evidence.groups}
+        sites_of = gates if self.form == "gate" else makers
+        sites = {group.name: sites_of(group) for group in evidence.groups}
         names = sorted({name for found in sites.values() for site in found for name in owned(site)})
         held = dict(evidence.network.named_parameters(remove_duplicate=False))
         weights = {name: held[name] for name in names if name in held}

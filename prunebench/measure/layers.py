@@ -143,11 +143,11 @@ def fastest(run: Runner, images: Tensor, seconds: float = SECONDS) -> float:
         run(images)
         begun = clock()
         while passes < FEWEST or (clock() - begun < seconds and passes < MOST):
-            best, passes = min(best, _one(run, images, clock)), passes + 1
+            best, passes = min(best, _pass_seconds(run, images, clock)), passes + 1
     return 1e6 * best
 
 
-def _one(run: Runner, images: Tensor, clock: Callable[[], float]) -> float:
+def _pass_seconds(run: Runner, images: Tensor, clock: Callable[[], float]) -> float:
     on_gpu = images.device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(images.device)

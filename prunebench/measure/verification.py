@@ -121,7 +121,7 @@ def verification(
         protocol: ``insightface`` or ``sphereface``.
     """
     parts = torch.arange(len(same)).tensor_split(folds)
-    of = _distances if protocol == "insightface" else _negative_cosines
+    distances = _distances if protocol == "insightface" else _negative_cosines
     correct, thresholds, accepted = list[int](), list[float](), list[float]()
     held_out = torch.empty(len(same), dtype=torch.float64)
     for part in parts:
@@ -129,11 +129,11 @@ def verification(
         rest[part] = False
         if folds == 1:
             rest[part] = True
-        apart = of(first, second, rest)
+        apart = distances(first, second, rest)
         held_out[part] = apart[part]
-        at = _best_threshold(apart[rest], same[rest], protocol)
-        thresholds.append(at if protocol == "insightface" else -at)
-        correct.append(int(_right(apart[part], same[part], torch.tensor([at]))))
+        threshold = _best_threshold(apart[rest], same[rest], protocol)
+        thresholds.append(threshold if protocol == "insightface" else -threshold)
+        correct.append(int(_right(apart[part], same[part], torch.tensor([threshold]))))
         limit = _accepting(apart[rest][~same[rest]])
         accepted.append(_share(apart[part][same[part]] < limit))
     return Verification(

@@ -61,14 +61,14 @@ class Found(ModelSpec):
             ConfigError: it cannot be read, its run pruned nothing, or its structure was found by
                 itself.
         """
-        report = _read(Path(self.report))
+        report = _read_report(Path(self.report))
         require(bool(report.plan), f"model.report: {self.report} prunes nothing")
         seen, inner = {Path(self.report).resolve()}, report.config["model"].get("report")
         while inner is not None:  # its network may itself be one that a run found, and so on
             place = Path(inner).resolve()
             require(place not in seen, f"model.report: {self.report} leads back to itself")
             seen.add(place)
-            inner = _read(place).config["model"].get("report")
+            inner = _read_report(place).config["model"].get("report")
         return report
 
     def origin(self) -> Origin:
@@ -105,7 +105,7 @@ class Found(ModelSpec):
                 f"images of {shape}",
             )
         if self.macs is None:
-            return _cut(dense, cmap, found)
+            return _cut_to(dense, cmap, found)
         target = int(self.macs * cmap.macs(Plan({})) + 1e-6)
         original = {group.name: group.size for group in cmap.groups}
         least = cmap.macs(_plan({**original, **dict.fromkeys(found, 1)}))
@@ -119,14 +119,14 @@ class Found(ModelSpec):
             wide_map = trace(wide, example)
             widths, enough = scaled(wide_map, original, found, target)
             if enough:
-                return _cut(wide, wide_map, widths)
+                return _cut_to(wide, wide_map, widths)
         raise ConfigError(
             f"model.macs={self.macs:g} would take layers {WIDEST} times as wide as the original; "
             "ask for less"
         )
 
 
-def _read(path: Path) -> Report:
+def _read_report(path: Path) -> Report:
     try:
         return from_json(Report, path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -194,7 +194,7 @@ def _plan(widths: Mapping[str, int]) -> Plan:
     return Plan({name: range(width) for name, width in widths.items()})
 
 
-def _cut(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
+def _cut_to(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
     """Returns `network` with the first `widths` channels of every group, kernels rescaled."""
     from prunebench.channels import slim
 

@@ -76,12 +76,12 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         require_reachable(self.work, [edge.group.name for edge in self.edges])
         self.factors.alive = [search.alive for search in self.searches]
         self.factors.attach(network)
-        self.handles = [network.register_forward_pre_hook(self._before)]
+        self.handles = [network.register_forward_pre_hook(self._open_scoring)]
         for number, edge in enumerate(self.edges):
-            take, measure = partial(self._take, number), partial(self._measure, number)
+            take, measure = partial(self._keep_input, number), partial(self._measure, number)
             self.handles.append(edge.consumer.register_forward_pre_hook(take))
             if edge.norm is not None:
-                keep = partial(self._keep, number)
+                keep = partial(self._keep_output, number)
                 self.handles.append(edge.consumer.register_forward_hook(keep))
             self.handles.append((edge.norm or edge.consumer).register_forward_hook(measure))
         self.live = [None for _ in self.edges]
@@ -201,18 +201,18 @@ class AofpObserver(PruningObserver, RepeatingObserver):
             drops.append(self.draws.positions(number, dropped))
         return [torch.arange(first, search.draws), *drops]
 
-    def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _open_scoring(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Moves the pending draws to the step's first training forward, which scores them."""
         self.inputs, self.outputs, self.scoring = {}, {}, {}
         if network.training:
             self.scoring, self.pending = dict(self.pending), {}
 
-    def _take(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _keep_input(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Keeps the consumer's input, masked already."""
         if number in self.scoring:
             self.inputs[number] = inputs[0].detach()
 
-    def _keep(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _keep_output(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
         """Keeps the consumer's output, which its norm reads."""
         if number in self.scoring:
             self.outputs[number] = output.detach()

@@ -142,11 +142,11 @@ def ridge_damage(masks: Tensor, damages: Tensor, *, strength: float) -> Tensor:
         damages: [draws].
         strength: penalty, as a fraction of the mean diagonal of the centred masks' Gram matrix.
     """
-    x, t = masks.double(), damages.double()
-    x, t = x - x.mean(0), t - t.mean()
-    products = x.T @ x
+    dropped, damage = masks.double(), damages.double()
+    dropped, damage = dropped - dropped.mean(0), damage - damage.mean()
+    products = dropped.T @ dropped
     products.diagonal().add_(strength * products.diagonal().mean() + 1e-12)
-    slopes: Tensor = torch.linalg.solve(products, x.T @ t)
+    slopes: Tensor = torch.linalg.solve(products, dropped.T @ damage)
     return slopes
 
 

@@ -69,8 +69,8 @@ class CacObserver(PruningObserver, RepeatingObserver):
         self.factors.attach(network)
         self._refresh()
         self.handles = [
-            network.register_forward_pre_hook(self._before),
-            network.register_forward_hook(self._behind),
+            network.register_forward_pre_hook(self._set_gates),
+            network.register_forward_hook(self._keep_logits),
         ]
         decay = 1 - 1 / max(1.0, self.settings.ema_epochs * self.work.steps)
         self.estimator = _estimator(self.settings, sum(self.sizes), decay, self.device)
@@ -78,7 +78,7 @@ class CacObserver(PruningObserver, RepeatingObserver):
     def before_step(self, epoch: int, step: int, images: int) -> None:
         """Draws the random numbers of the step's gates."""
         if self.gating:
-            self.numbers = self._numbers(images, "cac gates", epoch, step)
+            self.numbers = self._draw_numbers(images, "cac gates", epoch, step)
 
     def after_backward(self, moment: Moment) -> None:
         """Adds the step to the estimates."""
@@ -162,7 +162,7 @@ class CacObserver(PruningObserver, RepeatingObserver):
 
     # -- gates -----------------------------------------------------------------------------------
 
-    def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def _set_gates(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Sets the gates of a training forward, for the whole batch or its next part."""
         self.factors.gates = None
         if not (network.training and self.gating):
@@ -175,12 +175,12 @@ class CacObserver(PruningObserver, RepeatingObserver):
         first = sum(len(logits) for _, logits in self.parts)
         self.factors.gates = self._opened(self.draw.gates[first : first + rows])
 
-    def _behind(self, network: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
+    def _keep_logits(self, network: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
         """Keeps the gates and logits of a training forward."""
         if self.factors.gates is not None:
             self.parts.append((self.factors.gates, logits.detach()))
 
-    def _numbers(self, rows: int, what: str, *place: int) -> Tensor:
+    def _draw_numbers(self, rows: int, what: str, *place: int) -> Tensor:
         """Returns random numbers for the gates of `rows` images of this process."""
         return self.gates.numbers(rows, what, *place, *distributed.own_draws())
 
@@ -211,9 +211,9 @@ class CacObserver(PruningObserver, RepeatingObserver):
         first = turn % (len(labels) // count) * count
         targets = labels[first : first + count]
         with in_mode(self.network), torch.set_grad_enabled(self.estimator.reads_slope):
-            draw = self.gates.draw(self._numbers(count, "cac held", moment.epoch, moment.step))
+            draw = self.gates.draw(self._draw_numbers(count, "cac held", moment.epoch, moment.step))
             self.factors.gates = gates = self._opened(draw.gates)
-            # forward() skips the hook `_before`, which removes gates outside of training
+            # forward() skips the hook `_set_gates`, which removes gates outside of training
             logits = self.network.forward(images[first : first + count])
             grads: Sequence[Tensor | None] = [None] * len(gates)
             if self.estimator.reads_slope:
