@@ -44,7 +44,7 @@ class ConsumerFactors:
     Attributes:
         groups: the groups whose channels are multiplied.
         alive: per group, bool [size] on the CPU; channels that are False are read as zero.
-        gates: per group, [N, size] factors of the forward under way; None uses `alive` alone.
+        gates: per group, [N, size] factors for the running forward; None uses `alive` alone.
     """
 
     def __init__(self, groups: Sequence[ChannelGroup]) -> None:

@@ -55,7 +55,7 @@ def build_map(
         class_of=class_of,
         locate=locate,
         shapes=shapes,
-        # a copy of TorchScript holds its parameters as tensors of no class of their own
+        # not by class: a copied TorchScript module holds its parameters as plain tensors
         parameters=tuple(name for name, _ in named_parameters(model)),
         tape=tape,
     )

@@ -24,7 +24,8 @@ class Sites:
         self.found: list[dict[str, list[Site]]] = [
             {"producers": [], "norms": [], "depthwise": [], "consumers": []} for _ in range(count)
         ]
-        self.reached: dict[int, list[tuple[int, torch.Tensor]]] = {}  # dims that are read together
+        # id of an array of classes, which several dimensions share -> result of `_by_group`
+        self.reached: dict[int, list[tuple[int, torch.Tensor]]] = {}
         self.first_call: list[Call | None] = [None] * count
         seen: set[str] = set()
         for call in tape.calls:

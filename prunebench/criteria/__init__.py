@@ -59,7 +59,7 @@ class Criterion(ABC):
         Called once, before any cut.
 
         Args:
-            network: in eval mode.
+            network: the network, in eval mode.
             cmap: its channel map.
             groups: the groups that the budget may prune.
         """
@@ -71,7 +71,7 @@ class Criterion(ABC):
         Called once, before any cut; schedules that train while they prune do not call it.
 
         Args:
-            network: in eval mode.
+            network: the network, in eval mode.
             example: input to trace and compare with.
 
         Raises:

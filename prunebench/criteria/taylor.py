@@ -33,7 +33,7 @@ FORMS = ("gate", "weight", "activation")
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor(Criterion):
-    """Scores a channel by a first-order estimate of the squared change of the loss.
+    """Scores a channel by a first-order estimate of how much the loss changes without it.
 
     Attributes:
         form: ``gate`` behind the batch norms (the mean where a channel has several), ``weight``

@@ -36,7 +36,7 @@ def onnx_bytes(network: nn.Module, example: Tensor) -> bytes:
     """Returns `network` as an ONNX file of any batch size.
 
     Args:
-        network: in eval mode, on the CPU.
+        network: a network in eval mode, on the CPU.
         example: images [2 or more, C, H, W].
 
     Raises:
@@ -107,7 +107,7 @@ def runner(engine: str, network: nn.Module, example: Tensor) -> Runner:
 
     Args:
         engine: see `ENGINES`.
-        network: in eval mode.
+        network: a network in eval mode.
         example: images [2 or more, C, H, W] on its device.
 
     Raises:

@@ -120,7 +120,7 @@ def network_runner(engine: str, network: nn.Module, example: Tensor) -> Runner:
 
     Args:
         engine: ``cpu``, ``cuda`` or ``onnxruntime``.
-        network: in eval mode on the CPU.
+        network: a network in eval mode, on the CPU.
         example: images [2 or more, C, H, W].
     """
     return runner("onnxruntime" if engine == "onnxruntime" else "eager", network, example)

@@ -31,7 +31,7 @@ def require_short(path: Path, text: str) -> None:
 def _unfolds(text: str) -> bool:
     """Whether `text` unfolds to more than `MOST_NODES` nodes, or deeper than `DEEPEST`."""
     sizes: dict[str | None, int] = {}  # anchor -> number of nodes that an alias of it repeats
-    under_way: list[tuple[str | None, int]] = []  # anchor of each collection, and nodes before it
+    under_way: list[tuple[str | None, int]] = []  # open collections: anchor, and nodes before it
     total = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):

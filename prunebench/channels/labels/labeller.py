@@ -213,7 +213,7 @@ class Labeller(TorchFunctionMode):
             try:
                 try:
                     if name not in self.still:
-                        with torch._C.DisableTorchFunction():  # the labeller must not look on
+                        with torch._C.DisableTorchFunction():  # the labeller must not see this
                             self.ids.enter(entered)
                     result = original(module, *args, **kwargs)
                     if name in self.tape.movers:

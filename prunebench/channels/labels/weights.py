@@ -41,7 +41,7 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
 def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
     """Freezes the input of the running layer, which cannot be cut, and reports it."""
     run.ids.freeze(labels >> 1, reason)
-    run.tape.refused[run.running] = reason  # the convolution itself has the last word
+    run.tape.refused[run.running] = reason  # replaces what functions inside the layer noted
 
 
 def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:

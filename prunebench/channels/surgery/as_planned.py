@@ -39,7 +39,7 @@ def require_as_planned(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, p
     every parameter have the same flags; parameters and multiply-adds must be those planned.
 
     Raises:
-        PruningError: it is not.
+        PruningError: something else differs, or a count is not as planned.
     """
     model, slimmed = plain(model), plain(slimmed)
     wrong = next(_differences(model, slimmed), None) or next(_miscounts(slimmed, cmap, plan), None)

@@ -116,7 +116,7 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap, k
         kept: which classes are left in `copied`.
 
     Raises:
-        PruningError: it does not, or the copy does not run.
+        PruningError: it uses other weights, computes something else, or does not run.
     """
     labeller = Labeller(copied, Tape(), UNLABELLED)
     labeller.strangers = {id(tensor): name for name, tensor in named_tensors(model)}

@@ -27,7 +27,7 @@ from prunebench.channels.mode import in_mode
 from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError
 
-#: largest change of the outputs that another order of additions explains, relative
+#: largest relative change of the outputs that another order of additions explains
 ROUNDING = 1e-4
 
 
@@ -63,9 +63,9 @@ def regroup(
     Returns `model` itself if there is nothing to do.
 
     Args:
-        model: in eval mode.
+        model: a network in eval mode.
         cmap: its channel map.
-        example: input to compare both with.
+        example: input on which both are compared.
         scores: function of a shuffle that returns a score for each of its channels, in the order in
             which they are made, higher = cut first; or None to leave the shuffle as it is.
 

@@ -162,7 +162,7 @@ class Rewriter(fx.Interpreter):
                 name += "_"
             self.gathers[name] = GatherChannels(index, dim=dim)
             node = graph.create_node("call_module", name, (node,))
-        if len(sizes) > 1:  # -1: a further cut may leave less of the last that is more than one
+        if len(sizes) > 1:  # the last size above 1 becomes -1: a further cut may leave less of it
             several = list(sizes.values())
             several[max(i for i, size in enumerate(several) if not i or size > 1)] = -1
             node = graph.create_node("call_method", "unflatten", (node, dim, tuple(several)))

@@ -23,7 +23,7 @@ from prunebench.errors import PruningError
 
 #: parameter or buffer -> (dimension, indices that stay) for each dimension that loses some
 Positions = dict[str, list[tuple[int, Tensor]]]
-BLOCK = 1 << 18  # elements
+BLOCK = 1 << 18  # elements that are cut at a time
 
 
 def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -178,7 +178,7 @@ def like(tensor: Tensor, cut: Tensor) -> Tensor:
 
 
 def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
-    """Cuts dimensions 0 and 1 a few rows at a time, so that what lies between stays in the cache.
+    """Cuts dimensions 0 and 1 a few rows at a time, which keeps the rows in the cache.
 
     2.5 times as fast as one dimension after the other on the first linear layer of VGG-16, 1.4
     times on all of MobileNetV2.

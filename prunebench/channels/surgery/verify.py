@@ -28,9 +28,9 @@ class Agreement:
     """How far a slimmed network is from the masked one, and how far it may be.
 
     Attributes:
-        error: what `verify` returns.
-        dtype: the type it was computed in, such as ``float32``.
-        tolerance: the most that rounding explains in that type and depth.
+        error: relative difference, as `verify` returns it.
+        dtype: type in which it was computed, such as ``float32``.
+        tolerance: largest error that rounding explains in that type and depth.
     """
 
     error: float

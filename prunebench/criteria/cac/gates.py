@@ -37,7 +37,7 @@ class Gates:
             parts.append((wanted * scale)[:, None].expand(2, size))
         self.chances = torch.cat(parts, 1)
         self.alive = torch.ones(sum(sizes), dtype=torch.bool)
-        self._numbers: dict[int, Tensor] = {}  # by the rows that are drawn
+        self._numbers: dict[int, Tensor] = {}  # number of rows drawn -> their memory
 
     def to(self, device: torch.device) -> None:
         """Draws on `device` from now on."""

@@ -53,9 +53,9 @@ class CacObserver(PruningObserver, RepeatingObserver):
         self.sizes = self.removal.sizes
         self.gates = Gates(settings, self.sizes, work.seed)
         self.gating, self.threshold = True, 0.0
-        self.numbers: Tensor | None = None  # of the step's gates
+        self.numbers: Tensor | None = None  # random numbers of the step's gates
         self.draw: Draw | None = None
-        self.parts: list[tuple[list[Tensor], Tensor]] = []  # of the batch: gates and logits
+        self.parts: list[tuple[list[Tensor], Tensor]] = []  # (gates, logits) per part of the batch
         self.in_parts = False
         self.handles: list[RemovableHandle] = []
         self._require_enough()
