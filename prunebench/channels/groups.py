@@ -130,8 +130,8 @@ def _data_ties(tape: Tape) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
     """Returns class number -> why it is frozen.
 
-    A weight that is used as data, too, stays whole if its layer reads it along two dimensions, or
-    if it has too many elements to label.
+    A weight that is used as data, too, stays whole if its layer reads it along two dimensions or
+    its elements have no labels (see `FREE_LIMIT`).
     """
     reasons: dict[int, str] = {}
     whole = []

@@ -47,7 +47,7 @@ class Sites:
                 self.found[number][role].append(Site(call.weight, dim, mine, norm))
 
     def _groups_along(self, weight: str, dim: int) -> list[tuple[int, torch.Tensor]]:
-        """Returns (group number, its class at each index or -1) of groups along a dimension."""
+        """Returns (number, its class at each index or -1) of the groups along `dim` of `weight`."""
         classes = self.dims[weight, dim]
         if id(classes) not in self.reached:
             self.reached[id(classes)] = self._by_group(classes)

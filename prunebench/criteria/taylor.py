@@ -153,7 +153,7 @@ class Taylor(Criterion):
 
 
 def _with_slope(starts: list[Tensor], x: Tensor) -> Tensor:
-    """Returns a copy of a float input that requires a gradient, and adds it to `starts`."""
+    """Returns a copy of `x` that requires a gradient, added to `starts`; integers as they are."""
     if not x.is_floating_point():
         return x
     starts.append(x.clone().requires_grad_())

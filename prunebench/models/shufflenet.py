@@ -51,9 +51,8 @@ def rotation(channels: int, groups: int) -> list[int]:
     Zhang et al. 2018, "ShuffleNet", transpose (group, place) instead. Both give every group an
     equal share (within one channel) of every group before it, and the order within a group means
     nothing, so networks of both kinds have the same family and counts. But here the k-th channels
-    of all
-    groups stay together: they can be cut together, which leaves groups equally wide. Behind the
-    transposition nearly all channels of a layer would have to go at once.
+    of all groups stay together: they can be cut together, which leaves groups equally wide. Behind
+    the transposition nearly all channels of a layer would have to go at once.
     """
     size = channels // groups
     return [(g - k) % groups * size + k for g in range(groups) for k in range(size)]

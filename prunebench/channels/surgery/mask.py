@@ -60,7 +60,7 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
 
 def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
-    """Zeroes the weights that make cut channels, and those that read such as are still not zero.
+    """Zeroes what makes cut channels, and what reads those that are still not zero then.
 
     Under weight norm the direction holds the weight itself meanwhile; the lengths are set to match.
     """

@@ -31,10 +31,9 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     """Runs one binary search per layer, all at once, while the network is trained.
 
     Pruned channels are masked where their consumer reads them. So are the channels of a draw, but
-    on
-    a separate path without gradients: all layers before are shared with the training, whose running
-    statistics see nothing of the draws. Each process makes its own draws; once a half is over, all
-    decide alike from all draws. Draws belong to a step: of a batch that runs in parts
+    on a separate path without gradients: all layers before are shared with the training, whose
+    running statistics see nothing of the draws. Each process makes its own draws; once a half is
+    over, all decide alike from all draws. Draws belong to a step: of a batch that runs in parts
     (`accumulate`) the first part is scored.
 
     Attributes:

@@ -1,9 +1,9 @@
 """The binary search for channels that can go, for one layer; it needs no network.
 
 Ding et al., ICML 2019. A *half* scores random draws, each of half the search set. The better half
-of
-the set is then the candidate: it goes if its worst score is within a threshold, else it becomes the
-next search set. A *move* is such halves in a row, until channels go or a single one still hurts.
+of the set is then the candidate: it goes if its worst score is within a threshold, else it becomes
+the next search set. A *move* is such halves in a row, until channels go or a single one still
+hurts.
 """
 
 from __future__ import annotations
