@@ -61,15 +61,15 @@ def timed(
     pass_seconds = benchmark.timer() - start
     # a slow pass gets time for three samples: one sample has no spread
     longest = max(seconds, min(2.5 * pass_seconds, _LONGEST_SECONDS))
-    timed = timer.adaptive_autorange(
+    measured = timer.adaptive_autorange(
         threshold=0.02, min_run_time=seconds / 20, max_run_time=longest
     )
     return Latency(
         batch=len(images),
         device=device_name(images.device),
         threads=threads,
-        median_ms=1e3 * timed.median,
-        iqr_ms=1e3 * timed.iqr,
+        median_ms=1e3 * measured.median,
+        iqr_ms=1e3 * measured.iqr,
     )
 
 

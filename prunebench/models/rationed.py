@@ -84,14 +84,14 @@ def build(
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most = memory if held is None else min(memory, max(MODEST, FOLD * held))
     channels, height, width = shape
-    build = partial(spec.build, (channels, height, width), classes)
+    make = partial(spec.build, (channels, height, width), classes)
     if not (spec.class_of_others or spec.files or spec.pretrained(classes)):
-        _rehearse(build, _Ration(most, source))
+        _rehearse(make, _Ration(most, source))
     with _Ration(most, source):
-        return build()
+        return make()
 
 
-def _rehearse(build: Callable[[], nn.Module], ration: _Ration) -> None:
+def _rehearse(make: Callable[[], nn.Module], ration: _Ration) -> None:
     """Builds the network on the meta device first, so that no memory is filled in vain."""
     with (
         suppress(RuntimeError, TypeError),  # of networks that read numbers, which meta tensors lack
@@ -99,4 +99,4 @@ def _rehearse(build: Callable[[], nn.Module], ration: _Ration) -> None:
         ration,
         torch.device("meta"),
     ):
-        build()
+        make()

@@ -78,5 +78,5 @@ def component(group: str, values: dict[str, Any], base: type[Part], *, source: s
     found = imported(f"{group}._target_", target)
     fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
     require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
-    option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
-    return option
+    built: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
+    return built
