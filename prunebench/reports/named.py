@@ -1,4 +1,4 @@
-"""Columns that can be asked for by name."""
+"""Defines the columns that a user can ask for by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunebench.reports.figures import Change, Spread
 from prunebench.reports.notes import busy, label, marks_of, timed_beside
 from prunebench.reports.rows import Row
 
-#: stage -> title
+#: stage -> title of its accuracies
 ACCURACY = {
     "baseline": "baseline",
     "pruned": "pruned",
@@ -28,12 +28,12 @@ COUNTS = ("seeds", "failed", "unfinished")
 
 @dataclass(frozen=True)
 class Column:
-    """One column that can be asked for.
+    """Describes one column.
 
     Attributes:
         header: in tables for people.
-        value: for sorting, comparing and files; None or "" where nothing is known.
-        text: the cell.
+        value: of a row, for sorting, comparing and files; None or "" if not known.
+        text: of a row, for people.
         figures: whether it holds numbers.
     """
 
@@ -44,7 +44,7 @@ class Column:
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, Column]:
-    """Returns name -> column, of all that can be asked for but the keys of the configuration."""
+    """Returns name -> column, for all columns but the keys of the configuration."""
     marks = marks_of(rows)
     found = {"method": _word("method", lambda row: label(row, marks))}
     found |= {name: _attribute(name) for name in WORDS}
@@ -59,7 +59,7 @@ def columns_of(rows: Sequence[Row]) -> dict[str, Column]:
 
 
 def latencies(rows: Sequence[Row]) -> dict[str, Column]:
-    """Returns name -> milliseconds at each batch size, where the machines allowed a comparison."""
+    """Returns a column ``latency_<batch>`` per batch size; blank where a machine was too busy."""
     spoilt = busy(rows)
 
     def at(batch: int) -> Column:
@@ -74,10 +74,10 @@ def latencies(rows: Sequence[Row]) -> dict[str, Column]:
 
 
 def column(name: str, known: Mapping[str, Column], rows: Sequence[Row]) -> Column:
-    """Returns the column `name`, which may be a key of the configuration.
+    """Returns the column `name`, which may also be a key of the configuration.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: there is no such column.
     """
     if name in known:
         return known[name]
@@ -87,14 +87,14 @@ def column(name: str, known: Mapping[str, Column], rows: Sequence[Row]) -> Colum
 
 
 def plain(value: Value) -> str:
-    """Returns what a condition compares with."""
+    """Returns the text that a condition is compared with."""
     if isinstance(value, Spread):
         return f"{value.mean:.6g}"
     return "" if value is None else str(value)
 
 
 def rank(value: Value) -> tuple[bool, float, str]:
-    """Returns a key that sorts numbers as numbers, and before words."""
+    """Returns a sort key that puts numbers in numeric order, and before words."""
     text = plain(value)
     try:
         return False, value.mean if isinstance(value, Spread) else float(text), ""
@@ -136,7 +136,7 @@ def _accuracy(stage: str) -> Column:
 
 
 def _costs(name: str, title: str) -> dict[str, Column]:
-    """Returns a cost's change in percent, its counts before and after, and the latter alone."""
+    """Returns three columns of a cost: change in percent, count afterwards, and both counts."""
 
     def cost(row: Row) -> Change | None:
         found: Change | None = getattr(row, name)
@@ -165,5 +165,5 @@ def _after(value: Change | None) -> Spread | None:
 
 
 def _final(row: Row) -> Spread | None:
-    """Returns the accuracy that a method ends with."""
+    """Returns the accuracy after fine-tuning, or else the published one."""
     return row.top1.get("finetuned_last", row.top1.get("published"))

@@ -1,4 +1,4 @@
-"""Training curves, with the cuts marked."""
+"""Plots accuracies over training, with the cuts marked."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: most runs whose curves can be told apart
+#: largest number of runs whose curves can be told apart
 RUNS = 8
 
 
 def progress(rows: Sequence[Row]) -> Figure:
-    """Returns all curves of a run; of several runs, the validation (or training) of each.
+    """Returns all curves of one run; of several runs, the validation (or training) curves.
 
     Raises:
-        DataError: no run has its log of metrics, or too many have.
+        DataError: no run has its log of metrics, or there are too many.
     """
     found = [
         (f"{label(row, {})}, seed {report.seed}", course)
@@ -54,7 +54,7 @@ def progress(rows: Sequence[Row]) -> Figure:
 
 
 def _one(axes: Axes, course: Course) -> None:
-    """Draws training, validation and test of one run, and where it was cut."""
+    """Draws training, validation and test accuracy of one run, and its cuts."""
     for number, (kind, name) in enumerate(TITLES.items()):
         points = course.curves.get(kind, [])
         if points:
@@ -66,7 +66,7 @@ def _one(axes: Axes, course: Course) -> None:
 
 
 def _several(axes: Axes, found: Sequence[tuple[str, Course]]) -> None:
-    """Draws one curve of each run; a diamond marks where it was cut."""
+    """Draws one curve per run; diamonds mark the cuts."""
     for number, (name, course) in enumerate(found):
         points = course.curves.get("val") or course.curves.get("train") or course.curves["test"]
         xs, ys = zip(*points, strict=True)
