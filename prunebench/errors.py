@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def unknown(what: str, valid: Iterable[str]) -> str:
-    """Returns a message that `what`, ``key=value`` or a dotted key, is unknown and what is valid."""
+    """Returns a message that `what`, ``key=value`` or a dotted key, is unknown, with valid ones."""
     choices = sorted(valid)
     word = what.rsplit("=", 1)[-1].rsplit(".", 1)[-1]
     near = nearest(word, choices)
