@@ -1,4 +1,4 @@
-"""From what users have, tensors, pairs or data loaders, to the images that criteria look at."""
+"""Converts what users pass as images (tensors, pairs, data loaders) into a sample for criteria."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FORMS = (
 
 
 def followable(model: nn.Module) -> nn.Module:
-    """Returns `model`, or of a compiled one what it was made from.
+    """Returns `model`; for a compiled one, the original module.
 
     Raises:
-        PruningError: its forward cannot be followed, or it has weights that are no numbers, which
-            everything else would be blamed for later.
+        PruningError: its forward cannot be traced, or its weights are missing or not finite, which
+            would cause misleading errors later.
     """
     require_followable(model)
     network = plain(model)
@@ -40,15 +40,15 @@ def followable(model: nn.Module) -> nn.Module:
 
 
 def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed: int) -> Sample:
-    """Returns the first images, as many as `method` looks at, on the device of `network`.
+    """Returns the first images, as many as `method` needs, on the device of `network`.
 
-    Batches are put together, and divided again as the criterion says. Lists that `task.forward`
-    is to be given have an entry for each image; otherwise a list of inputs is as good as a tuple.
+    Batches are concatenated; the criterion divides them anew. A list of inputs counts as a tuple,
+    unless `task.forward` is given: then lists have one entry per image.
 
     Raises:
-        ConfigError: there are none, or they are of no such form, or `seed` is no whole number, or
-            what is to be called no function.
-        PruningError: the network fails on the first of them.
+        ConfigError: there are no images, they have another form, `seed` is not an integer, or loss
+            or forward cannot be called.
+        PruningError: the network fails on the first image.
     """
     seed = counted("seed", seed, 0)
     called(loss=task.loss, forward=task.forward)
@@ -82,7 +82,7 @@ def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed:
 
 
 def _batches(images: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields inputs and targets; targets are None where there are none."""
+    """Yields (inputs, targets) of each batch; targets may be None."""
     if isinstance(images, (Tensor, tuple, Mapping)):
         yield _pair(images)
     elif isinstance(images, Iterable) and not isinstance(images, str | bytes):
@@ -93,7 +93,7 @@ def _batches(images: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
-    """Returns inputs and targets of one batch."""
+    """Returns (inputs, targets) of one batch."""
     if isinstance(batch, (tuple, list)):
         if len(batch) in (1, 2):
             return batch[0], (batch[1] if len(batch) == 2 else None)
@@ -105,10 +105,10 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 
 def _agreed(inputs: Any, targets: Any) -> int:
-    """Returns how many images a batch holds.
+    """Returns the number of images in a batch.
 
     Raises:
-        ConfigError: its parts do not agree, or something has no entry for each image.
+        ConfigError: its parts have different lengths, or something has no entry for each image.
     """
     counts = {count for part in (inputs, targets) for count in _counts(part)}
     if len(counts) != 1:
@@ -120,7 +120,7 @@ def _agreed(inputs: Any, targets: Any) -> int:
 
 
 def _counts(part: Any) -> Iterator[int]:
-    """Yields the number of images of everything in inputs or targets."""
+    """Yields the length of each part of inputs or targets."""
     if isinstance(part, Mapping):
         part = tuple(part.values())
     if isinstance(part, tuple):
@@ -157,7 +157,7 @@ def _moved(part: Any, device: torch.device) -> Any:
 
 
 def _require_runs(network: nn.Module, image: Any) -> None:
-    """Refuses images that the network fails on, before a criterion does."""
+    """Raises PruningError if the network fails on `image`, before a criterion would."""
     with torch.no_grad():
         try:
             Task().run(network, image)
