@@ -74,12 +74,12 @@ def nets() -> list[dict[str, Any]]:
 
 
 def shapes() -> dict[str, list[dict[str, int]]]:
-    """Returns id of a row -> counts of the networks that its widths make of ours."""
+    """Returns id of a row -> counts of our networks when cut to the row's widths."""
     return {row_id: cut(row_id) for row_id in WIDTHS}
 
 
 def cut(row_id: str) -> list[dict[str, int]]:
-    """Returns the counts that `WIDTHS` gives one row, for each of our networks it fits."""
+    """Returns the counts of one row's widths, for each of our networks that it fits."""
     row, words = find(row_id), list(WIDTHS[row_id])
     if not words[0].startswith("experiment"):
         words = [f"model={row.model}", f"dataset={row.dataset}", "criterion=l1", *words]
@@ -117,7 +117,7 @@ def built(model: ModelSpec, dataset: str, device: str) -> tuple[nn.Module, torch
 
 
 def layers(network: nn.Module) -> list[tuple[str, nn.Conv2d | nn.Linear]]:
-    """Returns the layers that multiply, with their names."""
+    """Returns the convolutions and linear layers, with their names."""
     modules = network.named_modules()
     return [(name, m) for name, m in modules if isinstance(m, nn.Conv2d | nn.Linear)]
 
