@@ -1,4 +1,4 @@
-"""Files import each other in one direction only."""
+"""Packages import each other in one direction only."""
 
 from graphlib import TopologicalSorter
 

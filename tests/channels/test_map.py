@@ -1,4 +1,4 @@
-"""What a channel map says of plans."""
+"""How a channel map checks and counts plans."""
 
 from __future__ import annotations
 

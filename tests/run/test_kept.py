@@ -1,4 +1,4 @@
-"""The measurement of a stored baseline is made once for all runs of a machine that share it."""
+"""A stored baseline is measured once for all runs on a machine that share it."""
 
 import json
 from types import SimpleNamespace as Some

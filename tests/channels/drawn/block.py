@@ -1,4 +1,4 @@
-"""What a fragment of a drawn network is made of: lines of source."""
+"""Defines a fragment of a drawn network: lines of source, and what they expect and leave."""
 
 from __future__ import annotations
 

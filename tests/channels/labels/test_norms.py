@@ -1,4 +1,4 @@
-"""Norms without weights state how many channels they norm."""
+"""Norms without weights know how many channels they normalise."""
 
 from __future__ import annotations
 
