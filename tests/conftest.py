@@ -165,7 +165,7 @@ class WarmPython:
             Path(f"{self.address}.lock").unlink(missing_ok=True)
 
     def start(self, *words: str, cwd: Path, **variables: str) -> Forked:
-        """Starts ``python WORDS`` in the folder `cwd`, with `variables` added to the environment."""
+        """Starts ``python WORDS`` in the folder `cwd`, with these environment `variables` added."""
         asking = socket.socket(socket.AF_UNIX)
         asking.connect(self.address)
         return Forked(asking, words, cwd, {**os.environ, **variables})

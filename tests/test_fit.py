@@ -1,4 +1,4 @@
-"""Numbers of a configuration that do not fit the data."""
+"""Numbers of a configuration, checked against the data."""
 
 import numpy as np
 import pytest

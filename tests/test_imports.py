@@ -1,4 +1,4 @@
-"""Packages import each other in one direction only."""
+"""Files import each other in one direction only."""
 
 from graphlib import TopologicalSorter
 

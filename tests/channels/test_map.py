@@ -1,4 +1,4 @@
-"""How a channel map checks and counts plans."""
+"""Channel maps: checks of plans, and sums over the sites of a channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defines a fragment of a drawn network: lines of source, and what they expect and leave."""
+"""Defines a fragment of a drawn network as lines of source."""
 
 from __future__ import annotations
 

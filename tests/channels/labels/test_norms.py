@@ -1,4 +1,4 @@
-"""Norms without weights know how many channels they normalise."""
+"""Norms without weights state the number of channels that they normalise."""
 
 from __future__ import annotations
 
