@@ -48,16 +48,13 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
     seed: int = 0,
     **keys: Any,
 ) -> Slim:
-    """Returns a smaller copy of `model`, with attributes `plan` and `report`.
-
-    `model` is left unchanged.
+    """Returns a smaller copy of `model`, with attributes `plan` and `report`; `model` is unchanged.
 
     Args:
         model: any network that can be traced; of a compiled one, the original module is pruned.
         example: an input [N, C, ...]; or several, as tuple, list or dict by argument name.
         criterion: a name or an object, such as ``prunebench.criteria.Taylor(form="weight")``.
-        budget: a name or an object. By default `keys` decide, or else the criterion does if it can,
-            or else half of each group's channels are kept.
+        budget: a name or an object; else what `keys` say, or the criterion decides, or half.
         repair: a name or an object.
         scope: ``inner`` leaves residual streams whole, ``all`` prunes them, too.
         only: name patterns of the groups to prune; all others stay whole.
@@ -67,14 +64,9 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         images: a tensor, (inputs, targets), or an iterable of such batches.
         loss: mean loss of (outputs, targets); cross-entropy by default.
         forward: called with (network, inputs) in place of the network itself.
-        optimizer: an optimizer of `model` that shall go on with the slim network: its parameters
-            and state are cut in place.
+        optimizer: of `model`; goes on with the slim network, its groups and state cut in place.
         seed: for criteria that draw at random.
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
-
-    Raises:
-        ConfigError: an argument does not fit.
-        PruningError: the network cannot be traced, or criterion or budget cannot serve it.
     """
     with in_python(criterion, repair, keys), inference_mode(False):  # so the result can be trained
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
