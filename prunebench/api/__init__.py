@@ -25,7 +25,7 @@ from prunebench.channels import Example, in_mode, trace
 from prunebench.channels.untouched import untouched
 from prunebench.contracts import Task
 from prunebench.criteria import Criterion
-from prunebench.options import option as option  # criteria and the like by the names of the command
+from prunebench.options import option as option  # builds options by the command line's names
 from prunebench.repairs import Repair
 
 

@@ -42,7 +42,7 @@ def followable(model: nn.Module) -> nn.Module:
 def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed: int) -> Sample:
     """Returns the first images, as many as `method` needs, on the device of `network`.
 
-    Batches are concatenated; the criterion divides them anew. A list of inputs counts as a tuple,
+    Batches are concatenated; the criterion makes its own. A list of inputs counts as a tuple,
     unless `task.forward` is given: then lists have one entry per image.
 
     Raises:

@@ -106,7 +106,7 @@ def is_grid(hydra: Any) -> bool:
 
 
 def jobless(hydra: Any) -> str:
-    """Returns a message on words that stand for no value, so that a grid is empty; or ""."""
+    """Returns a message on words that stand for no value, so that a grid has no job; else ""."""
     words = [str(word) for word in hydra.overrides.task] if is_grid(hydra) else []
     empty = [word for word in words if not jobs_of([word], places(hydra))]
     return f"{', '.join(empty)} stands for nothing, so that no job is to be done" if empty else ""

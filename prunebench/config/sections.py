@@ -30,7 +30,7 @@ class Settings:
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
         require(
-            self.threads is None or 1 <= self.threads <= 1024,  # OpenMP dies of more
+            self.threads is None or 1 <= self.threads <= 1024,  # OpenMP crashes with more
             f"threads must be null or from 1 to 1024, got {self.threads}",
         )
         require(

@@ -196,7 +196,7 @@ class Folder(DatasetSpec):
         if "val" in there and ("test" not in there or (tiny and self.test is None)):
             there["test"] = there.pop(
                 "val"
-            )  # as papers have it; Tiny-ImageNet's test/ has no labels
+            )  # papers test on val/; Tiny-ImageNet's test/ has no labels
         return there
 
     def _labelled(

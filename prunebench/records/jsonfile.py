@@ -57,7 +57,7 @@ def remove_temporaries(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Makes changes of the folder's entries (a rename, a removal) durable."""
-    # Without this a power cut may undo a rename; file systems that refuse it do not need it.
+    # Without this a power cut may undo a rename; some file systems refuse it, which is harmless.
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

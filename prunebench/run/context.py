@@ -81,7 +81,7 @@ class RunContext:
         return tracing_image(self.data.shape).to(self.device)
 
     def replay(self) -> None:
-        """Sends the rows of earlier attempts to the tracker, which starts anew in every attempt."""
+        """Sends the rows of earlier attempts to the tracker, which has none in a new attempt."""
         for row in self.metrics.rows:
             self.tracker.log(row)
 

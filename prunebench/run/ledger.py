@@ -1,7 +1,7 @@
 """Records the finished stages of a run, one file each, so that a killed run can go on.
 
 This is the only state a resumption uses. A finished stage is never computed again; the stage that
-was cut off goes on from its training checkpoint, or starts anew if it has none. Later stages always
+was cut off continues from its training checkpoint, or starts over without one. Later stages always
 work with what was read back from disk, whether it was written just now or before a kill: that is
 why a resumed run ends bit for bit where it would have ended.
 """

@@ -39,7 +39,7 @@ class Pruned:
 
     Attributes:
         network: the slim network to be fine-tuned: with all repairs and short trainings between
-            steps, or with fresh weights that were trained anew.
+            steps, or with fresh weights, trained like a baseline.
         bare: the same cuts with neither repairs nor the short trainings that build on them. If the
             repair option does nothing, the network right after the last cut.
         repaired: the network right after the last cut and its repair.

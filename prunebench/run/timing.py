@@ -49,7 +49,7 @@ def timed(
         network: dense, traced as `cmap`; left unchanged.
         cmap: channel map of `network`.
         example: image [n, C, H, W] to trace with.
-        store: folder of earlier times; None times anew.
+        store: folder of earlier times; None uses no earlier times.
         note: shows the user a line.
 
     Raises:

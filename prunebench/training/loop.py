@@ -40,7 +40,7 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
     """Trains `network` in place and leaves it with its last weights.
 
     The batches, augmentation and dropout of a step depend only on (seed, stage name, epoch, step),
-    so on a CPU a training that goes on from its checkpoint ends bit for bit where it would have
+    so on a CPU a training that continues from its checkpoint ends bit for bit where it would have
     ended without the interruption.
 
     Args:
@@ -48,7 +48,7 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
             memory format, so that later stages compute the same as with reloaded weights.
         data: ``data.train`` is trained on, ``data.val`` picks the best epoch; the rest is not read.
         phase: how to train.
-        stage: where to train, and who is told.
+        stage: where to train, and who receives losses and accuracies.
 
     Raises:
         TrainingError: a loss or a weight is not finite; the message names the place.
@@ -93,7 +93,7 @@ def set_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
 def _prepare(
     network: nn.Module, data: Data, phase: Phase, stage: Stage
 ) -> tuple[Training, RecordedEpochs | None]:
-    """Moves everything to the device and goes on from the checkpoint, if there is one.
+    """Moves everything to the device and continues from the checkpoint, if there is one.
 
     Returns:
         The training; and its recorded epochs, None if its steps cannot be recorded.

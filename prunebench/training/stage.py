@@ -1,4 +1,4 @@
-"""Defines what a training is told (`Stage`) and what it returns (`TrainResult`)."""
+"""Defines the setting of a training (`Stage`) and its result (`TrainResult`)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def unlogged(row: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Says which training this is, where it runs, and who is told.
+    """Says which training this is, where it runs, and who observes it.
 
     Attributes:
         name: unique within the run; part of every seed.
         seed: of the run.
         device: to train on.
-        checkpoint: where the state is saved; if there is one already, the training goes on from it.
+        checkpoint: where the state is saved; the training continues from one that exists already.
         observers: called at every step, one after the other; each process has its own.
         progress: shows the user epochs and steps.
         recorder: records steps so that they can be replayed; None runs each from Python.

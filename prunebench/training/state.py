@@ -103,7 +103,7 @@ class Training:
         )
 
     def resume(self) -> None:
-        """Goes on from the checkpoint, if there is one; all processes must call it.
+        """Continues from the checkpoint, if there is one; all processes must call it.
 
         Raises:
             CheckpointError: it is damaged or belongs to another training.

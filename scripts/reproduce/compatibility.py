@@ -65,7 +65,7 @@ def table() -> str:
 
 
 def note(reasons: dict[str, list[str]], said: str | None, criterion: str, about: str) -> None:
-    """Records a refusal about `about`, without its advice; does nothing if `said` is None."""
+    """Adds the refusal `said`, without its advice, to `reasons`; does nothing if it is None."""
     if said is not None:
         reason = said.partition(";")[0].replace(f"criterion={criterion}", "the criterion")
         those = reasons.setdefault(reason.replace(f"schedule={about}", "the schedule"), [])

@@ -86,7 +86,7 @@ def cut(row_id: str) -> list[dict[str, int]]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", ["name=shape", *words])
     if "weights" in config.model:
-        config.model.weights = None  # to be downloaded, for nothing
+        config.model.weights = None  # they would be downloaded needlessly
     run = load(config, {})
     found = []
     for model in [run.model, *([Resnet50Caffe()] if row.model == "resnet50" else [])]:
