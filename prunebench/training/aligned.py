@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.untouched import untouched
 from prunebench.reproducibility import cuda_math
-from prunebench.training.trial import drawn_copy, learns_the_same, more
+from prunebench.training.trial import drawn_copy, learns_the_same, padded
 
 #: number of 16-bit values that a matrix unit reads at once
 MULTIPLE = 8
@@ -55,7 +55,7 @@ def align(network: nn.Module, images: Tensor) -> Aligned:
         return Aligned()
     channels = images.shape[1]
     for layers in (True, False):
-        for wide in sorted({channels, larger(channels)}, reverse=True):
+        for wide in sorted({channels, next_multiple(channels)}, reverse=True):
             shapes = _shapes(network, images, wide, layers=layers)
             if shapes:
                 return Aligned(shapes, wide if wide != channels else None)
@@ -78,10 +78,10 @@ def _shapes(
     devices = [images.device] if images.is_cuda else []
     try:
         with untouched(network), torch.random.fork_rng(devices), cuda_math(exact=True):
-            wide = more(images, len(images), channels)
+            wide = padded(images, len(images), channels)
             widening = _Widening(
                 drawn_copy(network, images.device),
-                larger if layers else int,
+                next_multiple if layers else int,
                 wide if channels != images.shape[1] else None,
             )
             for training in (True, False):
@@ -95,7 +95,7 @@ def _shapes(
     return shapes if same else {}
 
 
-def larger(count: int) -> int:
+def next_multiple(count: int) -> int:
     """Returns the next multiple of 8."""
     return -(-count // MULTIPLE) * MULTIPLE
 
@@ -131,7 +131,7 @@ class _Widening(TorchFunctionMode):
         """Calls `func`, with padded tensors if it is a layer's."""
         own = {
             functional.conv2d: self._convolve,
-            functional.linear: self._multiply,
+            functional.linear: self._linear,
             functional.batch_norm: self._normalise,
         }.get(func, func)
         reads = getattr(func, "__name__", "") not in ("__get__", "size", "dim")
@@ -154,17 +154,17 @@ class _Widening(TorchFunctionMode):
         filters = self.filters(out)
         if groups > 1 and (filters, x.shape[1]) != (out, into * groups):
             raise _UnalignableError
-        if groups == 1 and x.shape[1] not in (into, larger(into)):
+        if groups == 1 and x.shape[1] not in (into, next_multiple(into)):
             raise _UnalignableError
-        weight = self._wide(weight, filters, x.shape[1] // groups, *kernel)
-        bias = self._wide(bias, filters)
+        weight = self._padded(weight, filters, x.shape[1] // groups, *kernel)
+        bias = self._padded(bias, filters)
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
-    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Multiplies as many features as arrive; the outputs of a linear layer are not padded."""
-        if x.shape[-1] not in (weight.shape[1], larger(weight.shape[1])):
+        if x.shape[-1] not in (weight.shape[1], next_multiple(weight.shape[1])):
             raise _UnalignableError
-        return functional.linear(x, self._wide(weight, weight.shape[0], x.shape[-1]), bias)
+        return functional.linear(x, self._padded(weight, weight.shape[0], x.shape[-1]), bias)
 
     def _normalise(
         self,
@@ -173,14 +173,14 @@ class _Widening(TorchFunctionMode):
         var: Tensor | None,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
-        *more: Any,
+        *rest: Any,
         **named: Any,
     ) -> Tensor:
         """Normalises as many channels as arrive."""
-        mean, var, weight, bias = (self._wide(t, x.shape[1]) for t in (mean, var, weight, bias))
-        return functional.batch_norm(x, mean, var, weight, bias, *more, **named)
+        mean, var, weight, bias = (self._padded(t, x.shape[1]) for t in (mean, var, weight, bias))
+        return functional.batch_norm(x, mean, var, weight, bias, *rest, **named)
 
-    def _wide(self, tensor: Tensor | None, *shape: int) -> Any:
+    def _padded(self, tensor: Tensor | None, *shape: int) -> Any:
         """Returns `tensor` padded to `shape`, and records the shape under its name."""
         if tensor is None:
             return None
@@ -191,4 +191,4 @@ class _Widening(TorchFunctionMode):
             return tensor
         if not name:
             raise _UnalignableError
-        return more(tensor, *shape)
+        return padded(tensor, *shape)

@@ -55,7 +55,7 @@ class Forward:
         """
         self.network, self.half, self.aligned = network, half, aligned or Aligned()
         modules = [*network.named_modules()]
-        norms = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and _is_own(m, _BatchNorm)]
+        norms = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and _runs(m, _BatchNorm)]
         # a norm without momentum reads its count of batches when called; so may a forward that is
         # not torch's own: these count for themselves
         self.norms = [norm for _, norm in norms if norm.momentum is not None]
@@ -70,10 +70,10 @@ class Forward:
         names = Counter(id(tensor) for tensor in halved.values())
         self.halved = {name: t for name, t in halved.items() if names[id(t)] == 1}
         self.known = dict(_tensors(norms)) | self.halved
-        self.watched = False
-        self._lay_out()
+        self.called = False
+        self._allocate()
 
-    def _lay_out(self) -> None:
+    def _allocate(self) -> None:
         """Allocates the stand-ins of the tensors that are replaced."""
         aligned, known, half = self.aligned, self.known, self.half
         if not aligned.shapes.keys() <= known.keys():
@@ -102,8 +102,8 @@ class Forward:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Returns the logits; must be called under autocast."""
-        if not self.watched:
-            return self._first(images)
+        if not self.called:
+            return self._first_call(images)
         counters = {
             norm: norm.num_batches_tracked
             for norm in self.norms
@@ -120,7 +120,7 @@ class Forward:
             torch._foreach_add_([*counters.values()], 1)
         return logits
 
-    def _first(self, images: Tensor) -> Tensor:
+    def _first_call(self, images: Tensor) -> Tensor:
         """Calls the network as it is; from then on leaves alone what not only layers read."""
         with _Watch(self.half or torch.float32, images.device.type) as watch:
             logits = self.network(images)
@@ -129,8 +129,8 @@ class Forward:
         self.norms = [norm for norm in self.norms if id(norm.num_batches_tracked) not in read]
         self.halved = {name: t for name, t in self.halved.items() if id(t) not in read}
         self.known = {name: t for name, t in self.known.items() if id(t) not in read}
-        self._lay_out()
-        self.watched = True
+        self._allocate()
+        self.called = True
         return cast("Tensor", logits)
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Forward:
         if not self.exchanged:  # functional_call cannot replace those of a scripted network
             return cast("Tensor", self.network(images))
         if self.channels is not None:
-            images = self._wide(images, self.channels)
+            images = self._padded(images, self.channels)
         made = _Exchange.apply(self.stand_ins, *self.exchanged.values())
         stand_ins = dict(zip(self.exchanged, made, strict=True))
         owns = [own for own, _ in self.statistics.values()]
@@ -149,7 +149,7 @@ class Forward:
         _copy_together(owns, corners)
         return cast("Tensor", logits)
 
-    def _wide(self, images: Tensor, channels: int) -> Tensor:
+    def _padded(self, images: Tensor, channels: int) -> Tensor:
         """Returns the images padded to `channels` channels, cast as autocast would."""
         n, own, *size = images.shape
         if n not in self.wide:
@@ -186,7 +186,7 @@ class _Watch(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
+def _runs(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Returns whether `module` runs the forward of torch's class `kind`."""
     return type(module).forward is kind.forward and "forward" not in vars(module)
 
@@ -194,7 +194,7 @@ def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
 def _tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
     """Yields name and tensor of each parameter and buffer of modules with their class's forward."""
     for name, module in modules:
-        if _is_own(module, _BatchNorm if isinstance(module, _BatchNorm) else type(module)):
+        if _runs(module, _BatchNorm if isinstance(module, _BatchNorm) else type(module)):
             for kind, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:
                     yield f"{name}.{kind}" if name else kind, tensor

@@ -68,13 +68,13 @@ class Replays:
         self._known: dict[Hashable, int | Work] = {}
         self._failed = False
 
-    def do(self, key: Hashable | None, work: Work, anew: Work | None = None) -> None:
+    def do(self, key: Hashable | None, work: Work, before_unrecorded: Work | None = None) -> None:
         """Does `work`, which changes tensors in place, and the same way whenever `key` is the same.
 
         Args:
             key: identifies the work; None for work that does not recur.
             work: what to do.
-            anew: called before `work` runs unrecorded because its recording has failed.
+            before_unrecorded: called before `work` runs unrecorded after a failed recording.
 
         Raises:
             TrainingError: it cannot be recorded, and the recorder insists.
@@ -85,8 +85,8 @@ class Replays:
         known = self._known.pop(key, 0)
         if known == WARM_UP and not self._failed:
             known = self._recorded(work) or known
-            if self._failed and anew:
-                anew()
+            if self._failed and before_unrecorded:
+                before_unrecorded()
         if not isinstance(known, int):
             known()
         elif self._failed:
@@ -127,7 +127,7 @@ class RecordedEpochs:
         self.run, self.train, self.val = run, run.train, run.val
         self.replays = Replays(stage.recorder, stage.progress.note)
         self.now = torch.zeros(1, dtype=torch.int64, device=device)
-        self.within: dict[int, Tensor] = {}  # size of a batch -> 0 ... size - 1, on the device
+        self.ranges: dict[int, Tensor] = {}  # size of a batch -> 0 ... size - 1, on the device
         groups = run.optimizer.param_groups
         self.lr = torch.stack([group["lr"] for group in groups])
         for group, lr in zip(groups, self.lr, strict=True):
@@ -143,12 +143,12 @@ class RecordedEpochs:
     def steps(self) -> Iterator[None]:
         """Does the remaining steps of the current epoch, one per iteration."""
         run, first = self.run, self.run.step
-        self._lay_out()
+        self._prepare_epoch()
         for step in range(first, run.steps):
             images = images_at(step, len(self.train), run.phase.batch_size)
             begin = partial(begin_step, run, images)
             begin()
-            self.replays.do(self._kind(step, images), partial(self._step, images), begin)
+            self.replays.do(self._key(step, images), partial(self._step, images), begin)
             count_step(run, images)
             yield
 
@@ -161,12 +161,12 @@ class RecordedEpochs:
         self.now.zero_()
         for start in range(0, len(self.val), size):
             images = min(size, len(self.val) - start)
-            kind = self._kind(0, images)  # observers may have put hooks on the network
+            kind = self._key(0, images)  # observers may have put hooks on the network
             self.replays.do(kind and ("val", kind), partial(self._count, size, images))
         correct, seen = self.counts.tolist()
         return correct, seen
 
-    def _lay_out(self) -> None:
+    def _prepare_epoch(self) -> None:
         """Puts on the device what is known before the epoch begins."""
         run, seed, stage = self.run, self.run.stage.seed, self.run.stage.name
         n, data = len(self.train), self.train.data
@@ -182,7 +182,7 @@ class RecordedEpochs:
         self.rates.copy_(torch.tensor(rates)[:, None] * torch.tensor(times))
         self.now.fill_(run.step)
 
-    def _kind(self, step: int, images: int) -> Hashable | None:
+    def _key(self, step: int, images: int) -> Hashable | None:
         """Returns the key of a step on `images` images; None if no other step equals it."""
         run, kinds = self.run, []
         for observer in run.stage.observers:
@@ -192,9 +192,9 @@ class RecordedEpochs:
 
     def _places(self, size: int, images: int) -> Tensor:
         """Returns the places of batch `now`, int64 [images]; earlier batches have `size` images."""
-        if images not in self.within:
-            self.within[images] = torch.arange(images, device=self.now.device)
-        return self.within[images].add(self.now, alpha=size)
+        if images not in self.ranges:
+            self.ranges[images] = torch.arange(images, device=self.now.device)
+        return self.ranges[images].add(self.now, alpha=size)
 
     def _step(self, count: int) -> None:
         """Does step `now` on `count` images, and advances `now`."""

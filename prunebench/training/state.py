@@ -112,7 +112,7 @@ class Training:
         state = distributed.from_first(checkpoint.load() if checkpoint else None)
         if state is None:
             return
-        self._require_own(state)
+        self._load_network(state)
         load_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -127,7 +127,7 @@ class Training:
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best = EpochRecord(**state["best"]) if state["best"] else None
 
-    def _require_own(self, state: Mapping[str, Any]) -> None:
+    def _load_network(self, state: Mapping[str, Any]) -> None:
         """Loads the weights of `state`.
 
         Raises:

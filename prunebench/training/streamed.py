@@ -53,7 +53,7 @@ class StreamedSplit(Split):
         """
         super().__init__(data, images, device=device, channels_last=channels_last)
         self.stream = images
-        self._bad: set[str] = set()
+        self._unread: set[str] = set()
         self._unshared: list[tuple[str, str]] = []
         self._order = Order()
         loading = images.loading
@@ -88,7 +88,7 @@ class StreamedSplit(Split):
             if not len(labels):
                 raise DataError(
                     f"dataset {self.data.name}: none of the images of a training batch can be "
-                    f"read ({', '.join(sorted(self._bad)[:3])} ...); mend or remove them"
+                    f"read ({', '.join(sorted(self._unread)[:3])} ...); mend or remove them"
                 )
             yield self.normalised(images), labels
 
@@ -142,9 +142,9 @@ class StreamedSplit(Split):
         if distributed.size() == 1:
             return
         for part in distributed.from_all(self._unshared):
-            self._remember(part)
+            self._record(part)
         self._unshared = []
-        self._require_few()
+        self._require_few_damaged()
 
     def _read(self, wanted: Iterable[Batch], *, together: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields uint8 images and labels of the wanted batches, on the device."""
@@ -182,27 +182,29 @@ class StreamedSplit(Split):
                 ) from None
             part = self._reader.finished(part, self.device)
             if part.damaged:
-                self._remember(part.damaged)
+                self._record(part.damaged)
                 if together and distributed.size() > 1:
                     self._unshared += part.damaged
                 else:
-                    self._require_few()
+                    self._require_few_damaged()
             yield part
 
-    def _remember(self, damaged: list[tuple[str, str]]) -> None:
+    def _record(self, damaged: list[tuple[str, str]]) -> None:
         """Records damaged images."""
         for name, why in damaged:
-            self._bad.add(name)
+            self._unread.add(name)
             self.data.damaged.add(name, why)
 
-    def _require_few(self) -> None:
+    def _require_few_damaged(self) -> None:
         """Raises DataError if more images are damaged than ``dataset.allow_damaged`` allows."""
         allowed = self.stream.loading.allow_damaged
-        if len(self._bad) <= allowed * len(self):
+        if len(self._unread) <= allowed * len(self):
             return
-        name, why = [item for item in self.data.damaged.found.items() if item[0] in self._bad][-1]
+        name, why = [item for item in self.data.damaged.found.items() if item[0] in self._unread][
+            -1
+        ]
         raise DataError(
-            f"dataset {self.data.name}: {len(self._bad)} of {len(self):,} images could not be "
+            f"dataset {self.data.name}: {len(self._unread)} of {len(self):,} images could not be "
             f"read, more than dataset.allow_damaged={allowed:g} allows; the last is {name} ({why})"
         )
 

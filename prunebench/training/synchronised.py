@@ -53,7 +53,7 @@ def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
     like = (1, -1, *(1 for _ in dims[1:]))
     centred = x - mean.view(like)
     variance = _Total.apply(centred.square().sum(dims)) / seen
-    _remember(norm, mean.detach(), variance.detach() * seen / (seen - 1))
+    _update_statistics(norm, mean.detach(), variance.detach() * seen / (seen - 1))
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
@@ -64,7 +64,7 @@ def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
     return answer
 
 
-def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+def _update_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     """Updates the running statistics of `norm`."""
     if norm.running_mean is None or norm.running_var is None:
         return

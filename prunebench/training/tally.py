@@ -74,14 +74,14 @@ class Lookout:
 
     def __init__(self) -> None:
         """Starts without a bad step."""
-        self.told = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
+        self.answer = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
         self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def glance(self, bad_step: Tensor) -> int:
         """Returns the first bad step that has become known, and asks for the current `bad_step`."""
         if not self.arrived.query():  # type: ignore[no-untyped-call]
             return NEVER
-        known = int(self.told)
-        self.told.copy_(bad_step, non_blocking=True)
+        known = int(self.answer)
+        self.answer.copy_(bad_step, non_blocking=True)
         self.arrived.record()
         return known

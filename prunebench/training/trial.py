@@ -41,10 +41,10 @@ def learns_the_same(
         channels: of the padded images.
     """
     for training, fills in ((True, (torch.zeros, _drawn)), (False, (_drawn,))):
-        plain = _outcome(_at_work(network, images, training), images, {}, torch.zeros)
-        wide = more(images, len(images), channels)
+        plain = _outcome(_copy_in_mode(network, images, training), images, {}, torch.zeros)
+        wide = padded(images, len(images), channels)
         for fill in fills:
-            found = _outcome(_at_work(network, images, training), wide, shapes, fill)
+            found = _outcome(_copy_in_mode(network, images, training), wide, shapes, fill)
             if not _alike(found, plain):
                 return False
     return True
@@ -73,7 +73,7 @@ def drawn_copy(network: nn.Module, device: torch.device) -> nn.Module:
     return made
 
 
-def more(tensor: Tensor, *shape: int, fill: Callable[..., Tensor] = torch.zeros) -> Tensor:
+def padded(tensor: Tensor, *shape: int, fill: Callable[..., Tensor] = torch.zeros) -> Tensor:
     """Returns `tensor` padded at the end of its first dimensions to the sizes in `shape`.
 
     Padding is zeros, except for rows added to the first dimension: `fill` makes those from a shape.
@@ -104,7 +104,7 @@ def _drawn(shape: Sequence[int], **where: Any) -> Tensor:
     return drawn.normal_(0, (2 / drawn[0].numel()) ** 0.5)
 
 
-def _at_work(network: nn.Module, images: Tensor, training: bool) -> nn.Module:
+def _copy_in_mode(network: nn.Module, images: Tensor, training: bool) -> nn.Module:
     """Returns a random copy in train or eval mode; for eval its norms have seen the images once."""
     made = drawn_copy(network, images.device).train()
     if not training:
@@ -118,7 +118,7 @@ def _outcome(
 ) -> _Outcome:
     """Returns the outcome of one batch, with gradients and buffers in their unpadded shapes."""
     own = {**dict(made.named_parameters()), **dict(made.named_buffers())}
-    larger = {name: more(own[name], *shape, fill=fill) for name, shape in shapes.items()}
+    larger = {name: padded(own[name], *shape, fill=fill) for name, shape in shapes.items()}
     seed_draws(0, images.device)
     answer = functional_call(made, larger, (images.clone(),), tie_weights=False)
     trained = [parameter for parameter in made.parameters() if parameter.requires_grad]
@@ -135,24 +135,24 @@ def _alike(ours: _Outcome, plain: _Outcome) -> bool:
     apart = (plain.answer - plain.answer.mean(0)).abs().max()
     if not _close(ours.answer, plain.answer, apart):
         return False
-    most = max(_most(grad) for grad in plain.grads if grad is not None)
+    most = max(_largest(grad) for grad in plain.grads if grad is not None)
     for grad, own in zip(plain.grads, ours.grads, strict=True):
         if grad is None or own is None:
             if grad is not own:
                 return False
-        elif not _close(own, grad, _most(grad).clamp(min=SMALL * float(most))):
+        elif not _close(own, grad, _largest(grad).clamp(min=SMALL * float(most))):
             return False
     pairs = zip(ours.buffers, plain.buffers, strict=True)
-    return all(_close(own, buffer, _most(buffer)) for own, buffer in pairs)
+    return all(_close(own, buffer, _largest(buffer)) for own, buffer in pairs)
 
 
 def _close(ours: Tensor, plain: Tensor, size: Tensor) -> bool:
     """Returns whether two tensors differ by no more than the rounding of values of `size`."""
     if ours.shape != plain.shape:
         return False
-    return not ours.numel() or bool(_most(ours.double() - plain) <= ROUNDING * size)
+    return not ours.numel() or bool(_largest(ours.double() - plain) <= ROUNDING * size)
 
 
-def _most(tensor: Tensor) -> Tensor:
+def _largest(tensor: Tensor) -> Tensor:
     """Returns the largest absolute value, a float64 scalar; 0 if the tensor is empty."""
     return tensor.double().abs().max() if tensor.numel() else torch.zeros(())
