@@ -49,7 +49,7 @@ class Clock:
         """The device of the images and layers that are timed."""
         return torch.device("cuda" if self.engine == "cuda" else "cpu")
 
-    def of(self, key: str, measure: Callable[[], float]) -> float:
+    def microseconds(self, key: str, measure: Callable[[], float]) -> float:
         """Returns the microseconds known as `key` at this batch size, or else measures them."""
         full = f"{key} batch={self.batch}"
         if full not in self.known:
@@ -65,7 +65,9 @@ class Clock:
             run = timing.layer_runner(self.engine, made)
             return timing.fastest(run, noise(shape, self.batch, self.device))
 
-        return self.of(f"{timing.described(seen.module, seen.shape)} {inputs}x{outputs}", measure)
+        return self.microseconds(
+            f"{timing.described(seen.module, seen.shape)} {inputs}x{outputs}", measure
+        )
 
     def network(self, network: nn.Module, shape: Sequence[int]) -> float:
         """Returns the microseconds of a whole network on images of `shape`, timed at every call."""
@@ -76,7 +78,7 @@ class Clock:
     def kept_network(self, network: nn.Module, shape: Sequence[int]) -> float:
         """Returns the same, but looks it up if a network of this structure was timed before."""
         name = hashlib.sha256(f"{network}{list(shape)}".encode()).hexdigest()[:16]
-        return self.of(f"network {name}", lambda: self.network(network, shape))
+        return self.microseconds(f"network {name}", lambda: self.network(network, shape))
 
     def save(self) -> None:
         """Writes all known times to the file, if there is one."""

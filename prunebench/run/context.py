@@ -170,9 +170,9 @@ class RunContext:
         Args:
             stage: name of the stage in the report.
             network: on the run's device.
-            how: computes the record as JSON from `stage` and `network`; None = `measured`.
+            how: computes the record as JSON from `stage` and `network`; None = `measured_json`.
         """
-        name, compute = f"measure-{stage}", how or self.measured
+        name, compute = f"measure-{stage}", how or self.measured_json
         done = self.ledger.do(name, lambda _: {"measurement": compute(stage, network)})
         measured = records.from_json(records.Measurement, done["measurement"], name)
         self._tell(measured)
@@ -199,7 +199,7 @@ class RunContext:
             )
         self.log(row)
 
-    def measured(self, stage: str, network: nn.Module) -> str:
+    def measured_json(self, stage: str, network: nn.Module) -> str:
         """Measures `network` and returns the record as JSON."""
         batches = (1, self.run.settings.latency_batch)
         verified = self.verified(network)

@@ -66,7 +66,7 @@ def prune_while_training(
     network.load_state_dict(done["network"])
     context.head = done.get("head")
     plan = Plan.from_json(done["plan"])
-    tell(context, cmap, plan)
+    report_limits(context, cmap, plan)
     return network.eval(), Decided(plan, done["counts"])
 
 
@@ -83,7 +83,7 @@ def try_observer(run: Run, cmap: ChannelMap, data: Data, network: nn.Module) -> 
     return trained
 
 
-def tell(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
+def report_limits(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
     """Logs what the finished plan costs, and warns the user of each limit that it exceeds."""
     row: dict[str, Any] = {"stage": "pruning-end"}
     for limit in context.run.budget.limits(cmap, dense_counts(cmap)):

@@ -32,7 +32,7 @@ def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
     Either way the predictions on the test images end up in this run's folder.
     """
     if not context.run.baseline.store:
-        return context.measured(stage, network)
+        return context.measured_json(stage, network)
     place = place_of(context, network)
     answers = context.folder / PREDICTIONS / f"{stage}.npz"
     if place.exists():
@@ -42,7 +42,7 @@ def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
                 write_bytes(answers, bytes(found["answers"]))
             context.progress.note("baseline: measured before on this machine")
             return str(found["measurement"])
-    measured = context.measured(stage, network)
+    measured = context.measured_json(stage, network)
     if not context.data.damaged.found:  # a run that skips the measuring could not report them
         with suppress(OSError):  # a read-only store or a full disk must not stop the run
             said = answers.read_bytes() if answers.exists() else None

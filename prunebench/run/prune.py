@@ -82,7 +82,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     network, cuts = start, list[Cut]()
     for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
         earlier = cuts[-1].scores if cuts else {}
-        cuts.append(take(context, step, network, cmap, decided, earlier))
+        cuts.append(cut_step(context, step, network, cmap, decided, earlier))
         network = train_between(context, step, cuts[-1].network)
     repaired = cuts[-1].network
     steps = tuple(made.record for made in cuts)
@@ -100,7 +100,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     return replace(pruned, latency_target=target)
 
 
-def take(
+def cut_step(
     context: RunContext,
     step: Step,
     network: nn.Module,
@@ -116,7 +116,7 @@ def take(
     name = f"prune-{step.name}"
     counts = dense_counts(cmap)
     done = context.ledger.do(
-        name, lambda _: pack(compute(context, step, network, counts, decided, earlier))
+        name, lambda _: pack(fresh_cut(context, step, network, counts, decided, earlier))
     )
     made = unpack(done, network, context.example)
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
@@ -135,7 +135,7 @@ def nearly_gone(kept: Mapping[str, int], dense: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({kept[name]} of {dense[name]})" for name in thin)
 
 
-def compute(
+def fresh_cut(
     context: RunContext,
     step: Step,
     network: nn.Module,

@@ -50,7 +50,7 @@ def further_processes(run: Run, device: torch.device) -> Iterator[None]:
     """
     size = run.settings.processes
     if size == distributed.size():  # a single process, or torchrun or srun started them all
-        with _parting_explained():
+        with _loss_explained():
             yield
         return
     require_devices(size, device)
@@ -136,7 +136,7 @@ def leading(run: Run, place: Launched | None) -> Iterator[None]:
     if place is None:
         yield
         return
-    with _among(run, place):
+    with _joined(run, place):
         yield
         distributed.dismiss()
 
@@ -147,7 +147,7 @@ def follow(run: Run, place: Launched) -> None:
     Raises:
         ConfigError: there is no CUDA device for it.
     """
-    with _among(run, place):
+    with _joined(run, place):
         for number in SIGNALS:  # process 0 handles them; when it ends, so does this process
             signal.signal(number, signal.SIG_IGN)
         try:
@@ -177,7 +177,7 @@ def own_device(run: Run, place: Launched) -> torch.device:
 
 
 @contextmanager
-def _among(run: Run, place: Launched) -> Iterator[None]:
+def _joined(run: Run, place: Launched) -> Iterator[None]:
     """Joins the group of launched processes inside the block."""
     device = own_device(run, place)
     if device.type == "cuda":
@@ -189,7 +189,7 @@ def _among(run: Run, place: Launched) -> Iterator[None]:
 
 
 @contextmanager
-def _parting_explained() -> Iterator[None]:
+def _loss_explained() -> Iterator[None]:
     """Turns the errors that follow the loss of another process into a `TrainingError`.
 
     Raises:

@@ -57,7 +57,7 @@ def test_so_is_one_that_leaves_no_answers_as_of_faces(tmp_path, monkeypatch):
     for _ in range(2):
         context = Some(
             run=run, folder=tmp_path, data=data, progress=Some(note=said.append),
-            measured=lambda *_: "figures",
+            measured_json=lambda *_: "figures",
         )  # fmt: skip
         assert kept.measurement(context, "baseline", torch.nn.ReLU()) == "figures"
     assert said == [SAID]
