@@ -133,7 +133,7 @@ def attach(
     kept = [group for group in cmap.groups if group.name in report.whole]
     with in_mode(network):
         report.whole.update(method.criterion.unscored(network, cmap, kept))
-    whole = before or Lineage((), report.channels_before, _hollow(example))
+    whole = before or Lineage((), report.channels_before, _without_data(example))
     lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
     hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})
     return cast(Slim, slim)
@@ -191,7 +191,7 @@ def left_whole(cmap: ChannelMap, method: Method) -> dict[str, str]:
     return whole
 
 
-def _hollow(example: Example) -> Any:
+def _without_data(example: Example) -> Any:
     """Returns one image of `example`, with expanded zeros that take no memory as its values.
 
     None if `example` holds more than tensors and plain values.

@@ -17,14 +17,14 @@ from prunebench.interruption import SIGNALS, Interrupted
 
 Found = TypeVar("Found")
 #: numbers of the signals received
-TOLD: list[int] = []
+RECEIVED: list[int] = []
 
 
 def relay() -> None:
     """Handles signals that would end this process, except Ctrl-C, which a terminal sends to all."""
     for number in SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _tell)
+            signal.signal(number, _stop_workers)
 
 
 def answered(work: Callable[[], Found]) -> Found:
@@ -36,14 +36,14 @@ def answered(work: Callable[[], Found]) -> Found:
     try:
         return work()
     except (Exception, Interrupted):
-        if TOLD:
-            raise Interrupted(TOLD[0]) from None
+        if RECEIVED:
+            raise Interrupted(RECEIVED[0]) from None
         raise
 
 
-def _tell(number: int, _frame: FrameType | None) -> None:
+def _stop_workers(number: int, _frame: FrameType | None) -> None:
     """Handles signal `number`: tells the workers, which save and stop, and so end the launcher."""
-    TOLD.append(number)
+    RECEIVED.append(number)
     workers = list(_workers())
     for worker in workers:
         with suppress(ProcessLookupError):

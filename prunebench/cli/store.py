@@ -56,7 +56,7 @@ class Entry:
         return f"{' on '.join(parts)}, {epochs} epochs, seed {self.identity.get('seed', '?')}"
 
     @property
-    def named(self) -> bool:
+    def matches_identity(self) -> bool:
         """Whether the folder's name is the digest of its identity."""
         return digest(self.identity).startswith(self.folder.name)
 
@@ -137,7 +137,9 @@ def verify(chosen: Sequence[Entry]) -> int:
         if entry.state == "trained":
             try:
                 load(entry.folder / NETWORK)
-                said = "whole" + ("" if entry.named else f", but its {IDENTITY} is of another")
+                said = "whole" + (
+                    "" if entry.matches_identity else f", but its {IDENTITY} is of another"
+                )
             except CheckpointError as error:
                 damaged, said = 1, f"damaged: {error}"
         sys.stdout.write(f"{entry.folder.name}  {said}\n")

@@ -43,7 +43,7 @@ def job_name() -> str:
     """Returns the job's number and the settings that set it apart; "" outside a sweep."""
     if not sweep_name():
         return ""
-    return f"job {HydraConfig.get().job.num} ({' '.join(telling())})"
+    return f"job {HydraConfig.get().job.num} ({' '.join(distinguishing())})"
 
 
 def sweep_name() -> str:
@@ -57,11 +57,11 @@ def title(name: str, seed: int) -> str:
 
     Settings whose value is part of the name are left out, and so are those in `CARRIED_OUT`.
     """
-    words = [word for word in telling() if word.partition("=")[2] not in name.split("-")]
+    words = [word for word in distinguishing() if word.partition("=")[2] not in name.split("-")]
     return " ".join([name, *(word for word in words if "run.seed=" not in word), f"seed={seed}"])
 
 
-def telling() -> list[str]:
+def distinguishing() -> list[str]:
     """Returns the settings that vary in the sweep, or else all typed ones that decide the result.
 
     The latter happens on a cluster, where a job does not see the command that started the sweep.

@@ -28,12 +28,12 @@ def idle(run: Run, typed: Sequence[str]) -> Iterator[str]:
         name, _, field = key.partition(".")
         if group == "recipe" and field:
             never = NEVER[name] if name not in run.phases() else ""
-            why = never or _unread(getattr(run.recipe, name), field)
+            why = never or _no_effect(getattr(run.recipe, name), field)
             if why:
                 yield f"{word} decides nothing: {why}"
 
 
-def _unread(phase: Phase, field: str) -> str:
+def _no_effect(phase: Phase, field: str) -> str:
     """Returns why a field of a phase has no effect; "" if it has one."""
     if field in ("milestones", "gamma") and phase.schedule in ("constant", "cosine"):
         return f"it is for schedule=step and multistep, not {phase.schedule}"

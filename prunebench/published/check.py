@@ -88,7 +88,7 @@ def _changes(row: Published, cost: str) -> Iterator[Finding]:
     ways = list(kept)
     for i, one in enumerate(ways):
         for other in ways[i + 1 :]:
-            if not _meet(kept[one][0], kept[other][0]):
+            if not _overlap(kept[one][0], kept[other][0]):
                 text = f"{COSTS[cost]}: {kept[one][1]}, {kept[other][1]}"
                 yield Finding(row, (*one, *other), text)
 
@@ -140,7 +140,7 @@ def _differing_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
                 groups[row.source, row.model, row.dataset, row.paper].append(row)
         for group in groups.values():
             values = [row.figures[column] for row in group]
-            if any(not _meet((a.low, a.high), (b.low, b.high)) for a in values for b in values):
+            if any(not _overlap((a.low, a.high), (b.low, b.high)) for a in values for b in values):
                 told = ", ".join(sorted({_count(value) for value in values}))
                 for row in group:
                     yield Finding(row, (column,), f"one source gives this network {told}")
@@ -164,7 +164,7 @@ def _copied_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
             yield Finding(row, columns, f"baseline of {'/'.join(pair(row)[1:])} % is {owner}'s")
 
 
-def _meet(one: Range, other: Range) -> bool:
+def _overlap(one: Range, other: Range) -> bool:
     """Returns whether two ranges overlap."""
     return one[0] <= other[1] + ROUNDING and other[0] <= one[1] + ROUNDING
 

@@ -75,12 +75,12 @@ def tier(row: Published) -> str:
     """Returns how far a row can be trusted, a key of `TIERS`."""
     if row.id in RERUN:
         return "re-run"
-    if any(_is(row, shape) for shape in _file()["shapes"].get(row.id, ())):
+    if any(_counts_are_of(row, shape) for shape in _file()["shapes"].get(row.id, ())):
         return "rebuilt"
     return "quoted" if row.quoted else "printed"
 
 
-def _is(row: Published, shape: dict[str, int]) -> bool:
+def _counts_are_of(row: Published, shape: dict[str, int]) -> bool:
     """Returns whether both counts that the row prints are those of `shape`."""
     size, macs = row.figures.get("params_after"), row.figures.get("macs_after")
     if size is None or macs is None:

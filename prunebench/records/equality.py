@@ -17,7 +17,7 @@ def first_difference(before: Report, after: Report) -> str:
     then, now = figures(before), figures(after)
     for place in {**then, **now}:
         if then.get(place) != now.get(place):
-            return f"{place}: {_told(then.get(place), now.get(place))}"
+            return f"{place}: {_side_by_side(then.get(place), now.get(place))}"
     return ""
 
 
@@ -50,7 +50,7 @@ def other_surroundings(before: Report, now: dict[str, Any]) -> str:
     )
 
 
-def _told(then: Any, now: Any) -> str:
+def _side_by_side(then: Any, now: Any) -> str:
     """Returns the two values side by side; for lists of kept channels, how many they share."""
     if isinstance(then, list) and isinstance(now, list):
         same = len({*then} & {*now})

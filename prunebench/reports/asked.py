@@ -47,7 +47,7 @@ def picked(rows: Sequence[Row], asked: Asked) -> list[Row]:
     known = columns_of(rows)
     left = list(rows)
     for condition in asked.where:
-        left = [row for row in left if _holds(condition, known, rows)(row)]
+        left = [row for row in left if _predicate(condition, known, rows)(row)]
     if not left:
         raise DataError(f"no row has {' and '.join(asked.where)}")
     if not asked.sort:
@@ -116,7 +116,7 @@ def lines_of(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, object
     return lines
 
 
-def _holds(
+def _predicate(
     condition: str, known: Mapping[str, Column], rows: Sequence[Row]
 ) -> Callable[[Row], bool]:
     """Returns a function that tells whether a row meets `condition`.

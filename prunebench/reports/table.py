@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         help="default: rich, or what the suffix of --out says (.md .tex .csv .json .txt)",
     )
-    _ask(parser)
+    _add_choices(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
         "--published",
@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ask(parser: argparse.ArgumentParser) -> None:
+def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Adds the options that choose columns and rows."""
     parser.add_argument(
         "--columns",

@@ -102,7 +102,7 @@ def _of_sweep(folder: Path) -> Status:
     jobs = [job for asked in status.commands for job in asked.jobs]
     why = refused(folder)
     for number, words in not_begun(jobs, begun).items():
-        name = f"{number} ({' '.join(_telling(words, jobs))})"
+        name = f"{number} ({' '.join(_distinguishing(words, jobs))})"
         told = why.get(frozenset(words), "")
         state = "failed" if told else "not begun"
         status.jobs.append(Progress(name=name, state=state, why=told))
@@ -125,7 +125,7 @@ def _add(status: Status, read: Callable[[Path], Asked], folder: Path) -> None:
         status.damaged.append(str(error))
 
 
-def _telling(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> list[str]:
+def _distinguishing(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> list[str]:
     """Returns the words of a job that not all jobs share."""
     return [word for word in words if not all(word in job for job in jobs)]
 

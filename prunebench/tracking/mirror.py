@@ -45,7 +45,7 @@ class Mirror(TrackedRun):
         """Ends the run, even after a failure: otherwise it would receive the next run's rows."""
         close = partial(self._close, failed=kind is not None)
         if not self._guard(close, CLOSE_SECONDS, always=True):
-            self._leave_behind()
+            self._abandon()
 
     @abstractmethod
     def _write(self, values: Mapping[str, float], number: int) -> None:
@@ -59,7 +59,7 @@ class Mirror(TrackedRun):
     def _close(self, *, failed: bool) -> None:
         """Ends the run, if it was opened."""
 
-    def _leave_behind(self) -> None:
+    def _abandon(self) -> None:
         """Makes sure that a program which hangs cannot keep this process from ending."""
         return
 

@@ -82,12 +82,12 @@ class WandbRun(Mirror):
         """Opens the run, online or offline as `mode` says."""
         self._tracker, self._subject, self._mode = tracker, subject, mode
         root = subject.folder.resolve() / "wandb"
-        places = _places(root, offline=mode == "offline")  # set until the run ends
+        variables = _variables(root, offline=mode == "offline")  # set until the run ends
         self._mirrored = 0
         self._run: Any = None
-        self._lies: Path | None = None
-        self._before = {key: os.environ.get(key) for key in places}
-        os.environ.update(places)
+        self._folder: Path | None = None
+        self._before = {key: os.environ.get(key) for key in variables}
+        os.environ.update(variables)
         super().__init__("wandb", self._open)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -100,8 +100,10 @@ class WandbRun(Mirror):
                     os.environ.pop(key, None)
                 else:
                     os.environ[key] = value
-        if self._lies is not None and self._mode == "offline":
-            self._subject.note(f"wandb: kept offline; to upload it: wandb sync {typed(self._lies)}")
+        if self._folder is not None and self._mode == "offline":
+            self._subject.note(
+                f"wandb: kept offline; to upload it: wandb sync {typed(self._folder)}"
+            )
 
     def _open(self) -> None:
         import wandb
@@ -133,7 +135,7 @@ class WandbRun(Mirror):
             "resume": "allow",
         }
         self._run = wandb.init(**options, settings=settings)
-        self._lies = Path(str(self._run.dir)).parent
+        self._folder = Path(str(self._run.dir)).parent
         self._run.define_metric(AXIS)
         self._run.define_metric("*", step_metric=AXIS)
         # A row's step is its number in the run. The server's copy of a resumed online run has the
@@ -172,7 +174,7 @@ class WandbRun(Mirror):
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
 
-    def _leave_behind(self) -> None:
+    def _abandon(self) -> None:
         """Kills W&B's service, for which W&B would wait without limit when Python ends."""
         end_children("wandb-core")
         import wandb
@@ -201,7 +203,7 @@ def has_login() -> bool:
         return False
 
 
-def _places(root: Path, *, offline: bool) -> dict[str, str]:
+def _variables(root: Path, *, offline: bool) -> dict[str, str]:
     """Returns environment variables that keep W&B's files in `root`, unless the user set them."""
     places = {
         "WANDB_DIR": root.parent,

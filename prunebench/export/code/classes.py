@@ -53,7 +53,7 @@ PARTS = '''class Parts(nn.Module):
 
 
 @dataclass(frozen=True)
-class Made:
+class Expression:
     """Holds an expression such as a call, to be written in one line or several.
 
     Attributes:
@@ -63,7 +63,7 @@ class Made:
     """
 
     call: str
-    arguments: Sequence[tuple[str, Made]] = ()
+    arguments: Sequence[tuple[str, Expression]] = ()
     end: str = ""
 
     def lines(self, before: str, after: str, indent: int) -> list[str]:
@@ -94,7 +94,7 @@ class Classes:
     named: dict[str, tuple[str, str]] = field(default_factory=dict)
     helpers: list[str] = field(default_factory=list)
 
-    def make(self, module: nn.Module, name: str = "") -> Made:
+    def make(self, module: nn.Module, name: str = "") -> Expression:
         """Returns the expression that builds `module`, called `name` in its network.
 
         Raises:
@@ -103,51 +103,55 @@ class Classes:
         children = [(key, child) for key, child in module._modules.items() if child is not None]
         kind = type(module)
         if isinstance(module, GatherChannels):
-            self.helps(GATHER)
+            self.add_helper(GATHER)
             dim = "" if module.dim == 1 else f", dim={module.dim}"
-            return Made(f"Gather({len(module.positions)}{dim})")
+            return Expression(f"Gather({len(module.positions)}{dim})")
         if kind is PositionBiasConv2d:
-            self.helps(POSITION_BIAS)
+            self.add_helper(POSITION_BIAS)
             shape = tuple(module.get_parameter("place_bias").shape)
             made = constructor(module).partition("(")[2]
-            return Made(f"PositionBiasConv2d({shape}, {made}")
+            return Expression(f"PositionBiasConv2d({shape}, {made}")
         if keeps_by_name(module):
-            return Made("nn.ModuleDict({", self.inside(children, name, '"{}": '), "})")
+            return Expression(
+                "nn.ModuleDict({", self.expressions_of(children, name, '"{}": '), "})"
+            )
         if isinstance(module, nn.ModuleList):
-            return Made("nn.ModuleList([", self.inside(children, name, ""), "])")
+            return Expression("nn.ModuleList([", self.expressions_of(children, name, ""), "])")
         if kind.forward is nn.Sequential.forward:
             return self.sequence(children, name)
         if kind.__module__.startswith("torch.nn."):
-            return Made(constructor(module))
-        return self.own(module, children, name)
+            return Expression(constructor(module))
+        return self.as_own_class(module, children, name)
 
-    def sequence(self, children: list[tuple[str, nn.Module]], name: str) -> Made:
+    def sequence(self, children: list[tuple[str, nn.Module]], name: str) -> Expression:
         """Returns the expression that builds a sequence of modules."""
         if [key for key, _ in children] == [str(n) for n in range(len(children))]:
-            return Made("nn.Sequential(", self.inside(children, name, ""), ")")
-        pairs = self.inside(children, name, '("{}", ')
+            return Expression("nn.Sequential(", self.expressions_of(children, name, ""), ")")
+        pairs = self.expressions_of(children, name, '("{}", ')
         closed = [(key, replace(made, end=f"{made.end})")) for key, made in pairs]
-        return Made("nn.Sequential(OrderedDict([", closed, "]))")
+        return Expression("nn.Sequential(OrderedDict([", closed, "]))")
 
-    def inside(
+    def expressions_of(
         self, children: list[tuple[str, nn.Module]], name: str, before: str
-    ) -> list[tuple[str, Made]]:
+    ) -> list[tuple[str, Expression]]:
         """Returns the expressions that build `children`, each with its prefix from `before`."""
         return [
             (before.format(key), self.make(child, f"{name}.{key}" if name else key))
             for key, child in children
         ]
 
-    def own(self, module: nn.Module, children: list[tuple[str, nn.Module]], name: str) -> Made:
+    def as_own_class(
+        self, module: nn.Module, children: list[tuple[str, nn.Module]], name: str
+    ) -> Expression:
         """Returns the expression that builds a module outside torch, with its own class."""
-        self.helps(PARTS)
+        self.add_helper(PARTS)
         forward = forward_of(module, name)
         tensors = [*module._parameters.items(), *module._buffers.items()]
-        held = [(f"{key}=", Made(tensor_like(t))) for key, t in tensors if t is not None]
-        parts = [*self.inside(children, name, "{}="), *held]
-        return Made(f"{self.called(type(module), forward)}(", parts, ")")
+        held = [(f"{key}=", Expression(tensor_like(t))) for key, t in tensors if t is not None]
+        parts = [*self.expressions_of(children, name, "{}="), *held]
+        return Expression(f"{self.class_name(type(module), forward)}(", parts, ")")
 
-    def called(self, kind: type[nn.Module], forward: Forward) -> str:
+    def class_name(self, kind: type[nn.Module], forward: Forward) -> str:
         """Returns the name of the class with this forward; adds the class if it is new."""
         about = (inspect.getdoc(kind) or "").partition("\n")[0].strip().replace("\\", "")
         body = [f"    def forward({forward.arguments}):", *(f"        {x}" for x in forward.lines)]
@@ -161,7 +165,7 @@ class Classes:
             self.named[key] = (name, f"class {name}(Parts):\n{text}")
         return self.named[key][0]
 
-    def helps(self, text: str) -> None:
+    def add_helper(self, text: str) -> None:
         """Adds the text of one of prunebench's own classes, once."""
         if text not in self.helpers:
             self.helpers.append(text)
