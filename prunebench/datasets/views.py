@@ -71,7 +71,7 @@ def at_random(
     interpolation: str,
     flip: bool,
 ) -> View:
-    """Returns the view that scales a random part of the image; with `flip` mirrors every other.
+    """Returns the view that scales a random part of the image; `flip` mirrors half of the images.
 
     `scale` is the range of the part's share of the area, `ratio` that of its width over height;
     `size` is the side of the result.

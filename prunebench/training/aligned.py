@@ -96,7 +96,7 @@ def _shapes(
 
 
 def next_multiple(count: int) -> int:
-    """Returns the next multiple of 8."""
+    """Returns the least multiple of 8 that is not below `count`."""
     return -(-count // MULTIPLE) * MULTIPLE
 
 

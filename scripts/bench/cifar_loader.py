@@ -90,7 +90,7 @@ def works(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Compares images and training, and prints the rates."""
     parser = arguments(__doc__)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch", type=int, default=128)

@@ -104,7 +104,7 @@ def compare(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Compares speed and memory, and prints them."""
     parser = arguments(__doc__)
     parser.add_argument("tree")
     parser.add_argument("--workers", type=int, default=2)

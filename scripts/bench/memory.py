@@ -92,7 +92,7 @@ def measured(name: str, facts: Evidence, count: int) -> tuple[float, float, floa
 
 
 def main() -> None:
-    """Measures all."""
+    """Measures all criteria with each number of images."""
     parser = arguments(__doc__)
     parser.add_argument("tree")
     parser.add_argument("--images", type=int, nargs="+", default=[4, 12])

@@ -34,7 +34,7 @@ def timed(facts: Evidence) -> tuple[float, dict[str, Tensor]]:
 
 
 def main() -> None:
-    """Runs both once."""
+    """Runs both ways once, and checks that their scores are equal."""
     parser = arguments(__doc__)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--images", type=int, default=64)

@@ -276,7 +276,7 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Judges the networks that the command line names, or all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="*", help="networks of the table; default: all")
     options = parser.parse_args()

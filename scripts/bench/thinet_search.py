@@ -131,7 +131,7 @@ def in_process(kernel: str) -> list[Row]:
 
 
 def main() -> None:
-    """Times all with both kernels."""
+    """Times all searches with both BLAS kernels."""
     parser = arguments(__doc__)
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--samples", type=int, default=10_000)

@@ -1,4 +1,4 @@
-"""Counts our own networks, and pruned shapes of theirs, for ``prunebench published check``.
+"""Counts our own networks, dense and pruned, for ``prunebench published check``.
 
 Writes ``prunebench/published/nets.json``, so that the check needs no torch; ``--check`` only
 compares.
@@ -42,7 +42,7 @@ for name in ("resnet18", "resnet34", "resnet101", "resnet152", "alexnet"):
 
 
 def main() -> int:
-    """Returns 1 if ``--check`` finds that the file is not up to date."""
+    """Writes the file; with ``--check``, returns 1 if it is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check

@@ -42,7 +42,7 @@ BEGIN, END = "<!-- results: scripts/reproduce/readme.py -->\n", "<!-- end of res
 
 
 def main() -> int:
-    """Returns 1 if ``--check`` finds that a file is not up to date."""
+    """Writes all files; with ``--check``, returns 1 if one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
