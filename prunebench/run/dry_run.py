@@ -59,8 +59,8 @@ def dry_run(run: Run) -> None:
         network, sample = made.network, replace(sample, earlier=made.scores)
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
-        for told in remarks(made.record):
-            note(f"{step.name}: {told}")
+        for remark in remarks(made.record):
+            note(f"{step.name}: {remark}")
     target = outcome(run.budget, network, cmap, whole, example)
     print_plan(cmap, whole, origin, error, sizes(data))
     if target is not None and isinstance(run.budget, Timed):

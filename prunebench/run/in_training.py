@@ -58,8 +58,8 @@ def prune_while_training(
     observer, data = observer_of(run, cmap, context.data, context.device, context.log)
 
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
-        lesser = replace(context, data=data)
-        done = lesser.train(network, run.recipe.pruning, PRUNING, checkpoint, observer)
+        without_held = replace(context, data=data)
+        done = without_held.train(network, run.recipe.pruning, PRUNING, checkpoint, observer)
         return {**done.pack(), "plan": observer.plan().to_json(), "counts": observer.counts()}
 
     done = context.ledger.do(PRUNING, compute)
@@ -126,7 +126,7 @@ def observer_of(
         return split_on(device, data, images).sample(count, seed=seed) if images and count else None
 
     sample = drawn(trained.train, run.criterion.images_needed)
-    work = Assignment(
+    assignment = Assignment(
         cmap=cmap,
         groups=run.budget.select(cmap),
         limits=run.budget.limits(cmap, dense),
@@ -140,4 +140,4 @@ def observer_of(
         held=drawn(held, 0 if held is None else len(held)),
     )
     assert isinstance(run.schedule, TrainingSchedule)
-    return run.schedule.observer(run.criterion, run.budget, dense, work), trained
+    return run.schedule.observer(run.criterion, run.budget, dense, assignment), trained

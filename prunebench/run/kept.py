@@ -34,19 +34,19 @@ def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
     if not context.run.baseline.store:
         return context.measured_json(stage, network)
     place = place_of(context, network)
-    answers = context.folder / PREDICTIONS / f"{stage}.npz"
+    file = context.folder / PREDICTIONS / f"{stage}.npz"
     if place.exists():
         with suppress(CheckpointError):  # damaged: measured anew
             found = checkpoints.load(place)
             if found["answers"]:
-                write_bytes(answers, bytes(found["answers"]))
+                write_bytes(file, bytes(found["answers"]))
             context.progress.note("baseline: measured before on this machine")
             return str(found["measurement"])
     measured = context.measured_json(stage, network)
     if not context.data.damaged.found:  # a run that skips the measuring could not report them
         with suppress(OSError):  # a read-only store or a full disk must not stop the run
-            said = answers.read_bytes() if answers.exists() else None
-            checkpoints.save(place, {"measurement": measured, "answers": said})
+            predictions = file.read_bytes() if file.exists() else None
+            checkpoints.save(place, {"measurement": measured, "answers": predictions})
     return measured
 
 

@@ -122,8 +122,8 @@ def cut_step(
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
     context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative, {dtype})")
-    for told in remarks(made.record):
-        context.progress.note(f"{step.name}: {told}")
+    for remark in remarks(made.record):
+        context.progress.note(f"{step.name}: {remark}")
     if thin := nearly_gone(made.record.kept, counts.sizes):
         context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
     return made

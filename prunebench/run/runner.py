@@ -119,7 +119,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
         context.replay()
         dense = dense_network(context)
         measured = [context.measure("baseline", dense, partial(kept.measurement, context))]
-        alone = sensitivity(context, dense)
+        sensitivities = sensitivity(context, dense)
         pruned = prune(context, dense)
         measured.append(context.measure("pruned", pruned.bare))
         if not run.repair.identity:
@@ -129,7 +129,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             write_up(context, dense, pruned, measured),
             origin=origin,
             attempts=attempts,
-            sensitivity=alone,
+            sensitivity=sensitivities,
             baseline=baseline.stored_as(run, dense, data),
         )
         tracker.conclude(outcome(context, report))

@@ -145,8 +145,8 @@ def cut(facts: Evidence, method: Method, step: Step, dense: Dense, *, example: E
         counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},
         settings_found=method.budget.settings_found(facts.cmap, ranks, dense, share=step.share),
     )
-    stay = {name: rank.scores[list(plan.kept[name])] for name, rank in ranks.items()}
-    return replace(made, record=record, scores=stay)
+    kept_scores = {name: rank.scores[list(plan.kept[name])] for name, rank in ranks.items()}
+    return replace(made, record=record, scores=kept_scores)
 
 
 def evidence(network: nn.Module, cmap: ChannelMap, step: Step, sample: Sample) -> Evidence:
@@ -170,15 +170,15 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):
-        found = agreement(folded, slimmed, cmap, plan, example)
-    if not isfinite(found.error):
+        agreed = agreement(folded, slimmed, cmap, plan, example)
+    if not isfinite(agreed.error):
         raise PruningError(
             "the network answers with numbers that are not finite: has its training diverged?"
         )
-    if not found.exact:
+    if not agreed.exact:
         raise PruningError(
-            f"the slimmed network differs from the masked one by {found.error:.1e} (relative), "
-            f"more than rounding in {found.dtype} explains ({found.tolerance:.0e}); this network "
+            f"the slimmed network differs from the masked one by {agreed.error:.1e} (relative), "
+            f"more than rounding in {agreed.dtype} explains ({agreed.tolerance:.0e}); this network "
             "cannot be trusted to surgery"
         )
     require_as_planned(folded, slimmed, cmap, plan)
@@ -190,9 +190,9 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
         kept={name: len(kept) for name, kept in plan.kept.items()},
         criterion_seconds=0.0,
         seconds=perf_counter() - start,
-        surgery_error=found.error,
-        surgery_tolerance=found.tolerance,
-        surgery_dtype=found.dtype,
+        surgery_error=agreed.error,
+        surgery_tolerance=agreed.tolerance,
+        surgery_dtype=agreed.dtype,
         unprunable=dict(cmap.frozen),
     )
     return Cut(slimmed, plan, record)

@@ -60,8 +60,8 @@ def timed(
         return budget
     if not isinstance(example, Tensor) or example.dim() != 4:
         raise PruningError("budget=latency times networks that take images [n, C, H, W] alone")
-    here = machine(budget.on)
-    path = None if store is None else store / f"{digest(here)[:16]}.json"
+    properties = machine(budget.on)
+    path = None if store is None else store / f"{digest(properties)[:16]}.json"
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -70,7 +70,9 @@ def timed(
         clock = Clock(budget.on, budget.batch, path)
         before = len(clock.known)
         if not before:
-            note(f"timing layers on {here['device']} ({budget.on}, batch {budget.batch}), once")
+            note(
+                f"timing layers on {properties['device']} ({budget.on}, batch {budget.batch}), once"
+            )
         try:
             return _timed(budget, network, cmap, example, clock)
         finally:
@@ -118,18 +120,18 @@ def layers_of(
     """
     last: Dim | int = 0
     ends: tuple[Dim | int, Dim | int]
-    cut = {number for number, group in enumerate(cmap.groups) if group.name in names}
-    home = cmap.locate[0]
+    prunable = {number for number, group in enumerate(cmap.groups) if group.name in names}
+    group_of = cmap.locate[0]
 
     def changes(dim: Dim | int) -> bool:
         if isinstance(dim, int) or dim not in cmap.dims:
             return False
-        return bool(cut & {*home[cmap.dims[dim]].tolist()})
+        return bool(prunable & {*group_of[cmap.dims[dim]].tolist()})
 
     kinds = timing.timed_kinds(clock.engine)
     for seen in timing.calls(network, example):
-        sort, module, weight = timing.kind(seen.module), seen.module, f"{seen.name}.weight"
-        tied = sort not in ("conv", "linear")
+        kind, module, weight = timing.kind(seen.module), seen.module, f"{seen.name}.weight"
+        tied = kind not in ("conv", "linear")
         if not tied:
             size = module.get_parameter("weight").shape
             last = (weight, 0)
@@ -140,11 +142,12 @@ def layers_of(
             widths = (seen.shape[0], seen.shape[0])
             last = own if fits else last
             ends = (own if fits else widths[0], widths[1])
-        if sort in kinds:
+        if kind in kinds:
             free = (changes(ends[0]), changes(ends[1]))
             grid = measured_grid(seen, widths, free, clock, tied=tied)
             sides = [
-                end if may else width for end, may, width in zip(ends, free, widths, strict=True)
+                end if changeable else width
+                for end, changeable, width in zip(ends, free, widths, strict=True)
             ]
             yield Layer(seen.name, sides[0], sides[1], grid)
 
@@ -223,11 +226,11 @@ def outcome(
     """
     if not isinstance(budget, Timed):
         return None
-    clock, here = Clock(budget.on, budget.batch, None), machine(budget.on)
+    clock, properties = Clock(budget.on, budget.batch, None), machine(budget.on)
     return LatencyTarget(
         on=budget.on,
         batch=budget.batch,
-        device=str(here["device"]),
+        device=str(properties["device"]),
         threads=torch.get_num_threads(),
         divisor=budget.divisor,
         dense_ms=budget.times.dense / 1e3,
