@@ -133,8 +133,8 @@ def attach(
     kept = [group for group in cmap.groups if group.name in report.whole]
     with in_mode(network):
         report.whole.update(method.criterion.unscored(network, cmap, kept))
-    whole = before or Lineage((), report.channels_before, _without_data(example))
-    lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
+    first = before or Lineage((), report.channels_before, _without_data(example))
+    lineage = replace(first, plans=(*first.plans, *(made.plan for made in cuts)))
     hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})
     return cast(Slim, slim)
 
@@ -182,13 +182,13 @@ def left_whole(cmap: ChannelMap, method: Method) -> dict[str, str]:
     """Returns group or layer -> why no channel of it was a candidate."""
     budget = method.budget
     chosen = {group.name for group in budget.select(cmap)}
-    whole = {name: f"{reason}" for name, reason in cmap.frozen.items()}
+    reasons = {name: f"{reason}" for name, reason in cmap.frozen.items()}
     for group in cmap.groups:
         if group.name not in chosen:
             stream = 'it lies on a residual stream, which scope="all" prunes, too'
             out = budget.excludes(group.name)
-            whole[group.name] = "it is left out by only= or exclude=" if out else stream
-    return whole
+            reasons[group.name] = "it is left out by only= or exclude=" if out else stream
+    return reasons
 
 
 def _without_data(example: Example) -> Any:

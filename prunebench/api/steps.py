@@ -90,8 +90,8 @@ def cut_in_steps(
     with rounds.follower:
         for number, step in enumerate(plan, start=1):
             with in_mode(network), untouched(network):
-                here = cmap if network is model else trace(network, example)
-                facts = evidence(network, here, step, sample)
+                own_map = cmap if network is model else trace(network, example)
+                facts = evidence(network, own_map, step, sample)
                 made = cut(facts, method, step, dense, example=example)
                 sample = replace(sample, earlier=made.scores)
                 rounds.follower.follow(network, made, example)

@@ -189,9 +189,9 @@ def answer(words: list[str]) -> None:
     if first.isalpha() and (near := get_close_matches(first, VERBS, n=1, cutoff=0.75)):
         fail(f"'{first}' is not known; did you mean prunebench {near[0]}?")
     args = explained(lambda: parsed(words))
-    told = explained(lambda: option_help(args.overrides, folders(args))) if args.help else ""
-    if told:
-        sys.stdout.write(f"{told}\n")
+    help_text = explained(lambda: option_help(args.overrides, folders(args))) if args.help else ""
+    if help_text:
+        sys.stdout.write(f"{help_text}\n")
         return
     sys.argv[1:] = flags_first(words, args)
     read_with_care()

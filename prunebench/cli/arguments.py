@@ -27,12 +27,12 @@ def parsed(words: Sequence[str]) -> Namespace:
         ConfigError: a flag is unknown, two exclude each other, there is nothing to do, or a secret
             is typed.
     """
-    told = io.StringIO()
+    complaint = io.StringIO()
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(complaint):
             args = get_args_parser().parse_intermixed_args(list(words))
     except SystemExit as error:
-        raise ConfigError(_complaint(told.getvalue(), words)) from error
+        raise ConfigError(_complaint(complaint.getvalue(), words)) from error
     modes = [args.run, args.multirun, args.cfg, args.info, args.shell_completion]
     require(
         sum(map(bool, modes)) <= 1,

@@ -41,8 +41,8 @@ def main(words: Sequence[str]) -> int:
     for word in asked.settings:
         require("=" in word, f"'{word}' is not key=value; see prunebench reproduce --help")
     row = find(asked.row)
-    said = {word.partition("=")[0] for word in asked.settings}
-    nearest = [word for word in command(row) if word.partition("=")[0] not in said]
+    typed = {word.partition("=")[0] for word in asked.settings}
+    nearest = [word for word in command(row) if word.partition("=")[0] not in typed]
     run = [*nearest, *asked.settings]
     print_text("\n".join([*about(row), shlex.join(["prunebench", *run])]) + "\n")
     if not asked.go:

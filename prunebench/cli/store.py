@@ -133,16 +133,16 @@ def verify(chosen: Sequence[Entry]) -> int:
 
     damaged = 0
     for entry in chosen:
-        said = entry.state
+        verdict = entry.state
         if entry.state == "trained":
             try:
                 load(entry.folder / NETWORK)
-                said = "whole" + (
+                verdict = "whole" + (
                     "" if entry.matches_identity else f", but its {IDENTITY} is of another"
                 )
             except CheckpointError as error:
-                damaged, said = 1, f"damaged: {error}"
-        sys.stdout.write(f"{entry.folder.name}  {said}\n")
+                damaged, verdict = 1, f"damaged: {error}"
+        sys.stdout.write(f"{entry.folder.name}  {verdict}\n")
     return damaged
 
 

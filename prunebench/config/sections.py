@@ -77,8 +77,8 @@ class Baseline:
     @property
     def missing(self) -> str:
         """A message on a file that does not exist; "" if there is none."""
-        there = self.checkpoint is None or Path(self.checkpoint).is_file()
-        return "" if there else f"baseline.checkpoint: there is no file {self.checkpoint}"
+        exists = self.checkpoint is None or Path(self.checkpoint).is_file()
+        return "" if exists else f"baseline.checkpoint: there is no file {self.checkpoint}"
 
     @property
     def files(self) -> dict[str, Path]:

@@ -181,23 +181,25 @@ class Folder(DatasetSpec):
         Raises:
             DataError: there are folders for other parts, but none for training.
         """
-        there = {
+        existing = {
             key: root / (getattr(self, key) or key)
             for key in ("train", "val", "test")
             if (root / (getattr(self, key) or key)).is_dir()
         }
-        if "train" not in there:
-            if there:
-                raise DataError(f"{root} has {min(there)}/ but no train/; set dataset.train=FOLDER")
+        if "train" not in existing:
+            if existing:
+                raise DataError(
+                    f"{root} has {min(existing)}/ but no train/; set dataset.train=FOLDER"
+                )
             return {"train": root}
-        if there.get("test") == there.get("val"):
-            there.pop("val", None)
-        tiny = "val" in there and (there["val"] / "val_annotations.txt").is_file()
-        if "val" in there and ("test" not in there or (tiny and self.test is None)):
-            there["test"] = there.pop(
+        if existing.get("test") == existing.get("val"):
+            existing.pop("val", None)
+        tiny = "val" in existing and (existing["val"] / "val_annotations.txt").is_file()
+        if "val" in existing and ("test" not in existing or (tiny and self.test is None)):
+            existing["test"] = existing.pop(
                 "val"
             )  # papers test on val/; Tiny-ImageNet's test/ has no labels
-        return there
+        return existing
 
     def _labelled(
         self, root: Path, folder: Path, classes: Sequence[str], part: str

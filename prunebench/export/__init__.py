@@ -165,8 +165,8 @@ def certified(
     """Returns the certificate of the written network `opened`; it names no files yet."""
     dense, base = dense_of(source)
     report, networks = source.report, {"dense": dense, "slim": source.network}
-    whole = wanted.format == "onnx" and network is source.network
-    ready = {("slim", "onnxruntime"): opened.run} if whole else {}
+    unchanged = wanted.format == "onnx" and network is source.network
+    ready = {("slim", "onnxruntime"): opened.run} if unchanged else {}
     scores = {name: source.measured(name) for name in networks}
     machine = environment()
     with torch.no_grad():

@@ -74,11 +74,11 @@ def _changes(row: Published, cost: str) -> Iterator[Finding]:
     kept: dict[tuple[str, ...], tuple[Range, str]] = {}
     if before and after:
         percent = 100 * (after.value / before.value - 1)
-        told = f"{_count(before)} to {_count(after)} is {percent:+.1f} %"
+        text = f"{_count(before)} to {_count(after)} is {percent:+.1f} %"
         share = (after.low / before.high, after.high / before.low)
-        kept[columns["before"], columns["after"]] = share, told
+        kept[columns["before"], columns["after"]] = share, text
         if after.low > before.high:
-            yield Finding(row, (columns["before"], columns["after"]), f"{COSTS[cost]} grow: {told}")
+            yield Finding(row, (columns["before"], columns["after"]), f"{COSTS[cost]} grow: {text}")
     if reduction:
         share = (1 - reduction.high / 100, 1 - reduction.low / 100)
         kept[(columns["reduction"],)] = share, f"printed {-reduction.value:+g} %"
@@ -122,11 +122,11 @@ def _fits(net: Net, cost: str, base: Figure) -> bool:
 
 def _one_digit_off(net: Net, cost: str, printed: Figure) -> bool:
     """Returns whether a number of four or more digits differs in one, but not the last: a typo."""
-    here = str(round(printed.value / printed.step))
+    theirs = str(round(printed.value / printed.step))
     for count in () if net.agrees(cost, printed) else net.counts(cost):
-        there = str(round(count / printed.step))
-        differ = [i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
-        if len(here) == len(there) >= 4 and len(differ) == 1 and differ[0] < len(here) - 1:
+        ours = str(round(count / printed.step))
+        differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
+        if len(theirs) == len(ours) >= 4 and len(differ) == 1 and differ[0] < len(theirs) - 1:
             return True
     return False
 
@@ -141,9 +141,9 @@ def _differing_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
         for group in groups.values():
             values = [row.figures[column] for row in group]
             if any(not _overlap((a.low, a.high), (b.low, b.high)) for a in values for b in values):
-                told = ", ".join(sorted({_count(value) for value in values}))
+                counts = ", ".join(sorted({_count(value) for value in values}))
                 for row in group:
-                    yield Finding(row, (column,), f"one source gives this network {told}")
+                    yield Finding(row, (column,), f"one source gives this network {counts}")
 
 
 def _copied_baselines(rows: Sequence[Published]) -> Iterator[Finding]:

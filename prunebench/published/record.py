@@ -131,8 +131,8 @@ def find(row_id: str) -> Published:
     rows = {row.id: row for row in load()}
     if row_id not in rows:
         hint = unknown(row_id, rows).partition("; did you mean ")[2]
-        told = f"; did you mean {hint}" if hint else "; prunebench published lists them"
-        raise DataError(f"no published row is called '{row_id}'{told}")
+        advice = f"; did you mean {hint}" if hint else "; prunebench published lists them"
+        raise DataError(f"no published row is called '{row_id}'{advice}")
     return rows[row_id]
 
 

@@ -49,9 +49,9 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
 
 def changes(attempts: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns what differs between the attempts, so that the result need not be bit-identical."""
-    said = []
+    differences = []
     for key in DECIDING:
         values = list(dict.fromkeys(str(each.get(key)) for each in attempts))
         if len(values) > 1:
-            said.append(f"{key} {values[-1]}, before {', '.join(values[:-1])}")
-    return said
+            differences.append(f"{key} {values[-1]}, before {', '.join(values[:-1])}")
+    return differences

@@ -87,9 +87,9 @@ def tables(
     """Returns one table with these `columns` for each `title`; the last has the notes on all."""
     made, timed = [], [one.header for one in latencies(rows).values()]
     for name in dict.fromkeys(map(title, rows)):
-        here = [row for row in rows if title(row) == name]
-        cells = [[read(row) for read in columns.values()] for row in here]
-        asides = dict.fromkeys(timed, latency_notes(here))
+        own = [row for row in rows if title(row) == name]
+        cells = [[read(row) for read in columns.values()] for row in own]
+        asides = dict.fromkeys(timed, latency_notes(own))
         made.append(Table(list(columns), cells, [], title=name, asides=asides))
     return [*made[:-1], replace(made[-1], notes=notes_of(rows) + losses_of(runs))]
 

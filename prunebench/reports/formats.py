@@ -45,8 +45,8 @@ def latex(table: Table) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
     lines += [line(table.headers), r"\midrule", *map(line, table.rows)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    said = [table.title, *table.lines] if table.title else table.lines
-    lines += [rf"\caption{{{' '.join(_escape(_sentence(line), LATEX) for line in said)}}}"]
+    sentences = [table.title, *table.lines] if table.title else table.lines
+    lines += [rf"\caption{{{' '.join(_escape(_sentence(line), LATEX) for line in sentences)}}}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

@@ -31,11 +31,11 @@ def beside_with_tiers(rows: Sequence[Row]) -> list[tuple[str, Row]]:
     """Returns the rows of `beside`, each with its tier."""
     shown = []
     for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
-        here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
-        sizes = [row.params.before.mean for row in here if row.params and row.params.before]
+        own = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+        sizes = [row.params.before.mean for row in own if row.params and row.params.before]
         shown += [
             (tier(one), as_row(one, model, dataset))
-            for one in of(here[0])
+            for one in of(own[0])
             if one.beside and any(_as_large(one, size) for size in sizes)
         ]
     return shown
@@ -45,8 +45,8 @@ def elsewhere(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
     """Returns a line for each network and data set with published rows that are not shown."""
     lines = []
     for row in {(row.model, row.dataset): row for row in rows}.values():
-        here = sum((one.model, one.dataset) == (row.model, row.dataset) for one in shown)
-        if more := len(of(row)) - here:
+        visible = sum((one.model, one.dataset) == (row.model, row.dataset) for one in shown)
+        if more := len(of(row)) - visible:
             model, dataset = _names(row)
             lines.append(
                 f"{more} published row{'s' if more > 1 else ''} of {model} on {dataset} not shown: "

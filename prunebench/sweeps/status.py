@@ -103,9 +103,9 @@ def _of_sweep(folder: Path) -> Status:
     why = refused(folder)
     for number, words in not_begun(jobs, begun).items():
         name = f"{number} ({' '.join(_distinguishing(words, jobs))})"
-        told = why.get(frozenset(words), "")
-        state = "failed" if told else "not begun"
-        status.jobs.append(Progress(name=name, state=state, why=told))
+        reason = why.get(frozenset(words), "")
+        state = "failed" if reason else "not begun"
+        status.jobs.append(Progress(name=name, state=state, why=reason))
     if not any(job.state in OPEN for job in status.jobs):
         status.commands.clear()
     return status
@@ -161,8 +161,8 @@ def drawn(found: Sequence[Status]) -> str:
     with console.capture() as capture:
         for status in found:
             counts = Counter(job.state for job in status.jobs)
-            told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-            console.print(Text(f"{os.path.relpath(status.folder)}: {told}", style="bold"))
+            summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+            console.print(Text(f"{os.path.relpath(status.folder)}: {summary}", style="bold"))
             table = Table(box=None, show_header=False, pad_edge=False)
             for job in status.jobs:
                 if job.state != "done":

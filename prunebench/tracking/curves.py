@@ -36,5 +36,5 @@ class Curves:
             figures["val/top1"] = 100 * row["val_correct"] / row["val_seen"]
         figures["lr"] = row["lr"]
         of_stage = {f"{stage}/{key.replace('/', '_')}": value for key, value in figures.items()}
-        told = {f"{stage}/epoch": row["epoch"], f"{stage}/seconds": row["seconds"]}
-        return {AXIS: self._epochs, **figures, **of_stage, **told}
+        progress = {f"{stage}/epoch": row["epoch"], f"{stage}/seconds": row["seconds"]}
+        return {AXIS: self._epochs, **figures, **of_stage, **progress}

@@ -217,8 +217,8 @@ def _copy_together(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None
         pair = kinds[target.dtype, source.dtype, _is_dense(target) and _is_dense(source)]
         pair[0].append(target)
         pair[1].append(source)
-    for some, theirs in kinds.values():
-        torch._foreach_copy_(some, theirs)
+    for same_targets, same_sources in kinds.values():
+        torch._foreach_copy_(same_targets, same_sources)
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -52,9 +52,9 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
             f"{names[-1]}, and * stands for anything"
         )
     return [
-        {"params": some, "weight_decay": decay, "rate": rate}
-        for (decay, rate), some in groups.items()
-        if some
+        {"params": parameters, "weight_decay": decay, "rate": rate}
+        for (decay, rate), parameters in groups.items()
+        if parameters
     ]
 
 

@@ -172,10 +172,10 @@ class RecordedEpochs:
         n, data = len(self.train), self.train.data
         drawn = draw_epoch(n, data, seed=seed, stage=stage, epoch=run.epoch).to(run.stage.device)
         for start in range(0, n, AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            images, labels = self.train.pixels(drawn.part(some))
-            self.pixels[some] = images.permute(0, 2, 3, 1)
-            self.labels[some] = labels
+            part = slice(start, start + AT_ONCE)
+            images, labels = self.train.pixels(drawn.part(part))
+            self.pixels[part] = images.permute(0, 2, 3, 1)
+            self.labels[part] = labels
         begun = run.epoch * run.steps
         rates = [learning_rate(run.phase, begun + step, run.steps) for step in range(run.steps)]
         times = [group["rate"] for group in run.optimizer.param_groups]

@@ -87,10 +87,10 @@ def _gradients(
         parts = int(distributed.lowest(torch.tensor(parts, device=labels.device)))
     found: list[tuple[Tensor, Tensor]] = []
     pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-    for number, (some, targets) in enumerate(pairs, start=1):
+    for number, (images_part, targets) in enumerate(pairs, start=1):
         with distributed.shared(run.forward, now=number == parts):
             with autocast(run):
-                logits = run.forward(some)
+                logits = run.forward(images_part)
             loss = phase_loss(logits, targets, run.phase)
             share = len(targets) / mean_over
             shared = loss if share == 1 else loss * share

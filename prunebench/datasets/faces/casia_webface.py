@@ -175,13 +175,13 @@ class CasiaWebface(DatasetSpec):
 
         people = [name for name in class_folders(root) if root / name != self._lfw]
         images = [[f"{name}/{image}" for image in images_below(root / name)] for name in people]
-        images = [some for some in images if some]
+        images = [own for own in images if own]
         if len(images) < 2:
             raise DataError(
                 f"{root} holds neither {RECORDS} nor folders of aligned images, one for each of at "
                 "least two identities"
             )
         labels = torch.arange(len(images)).repeat_interleave(torch.tensor([*map(len, images)]))
-        names = [image for some in images for image in some]
+        names = [image for own in images for image in own]
         source = Faces(ImageFiles.of(root, names), size)
         return Identities(source, torch.arange(len(names)), labels, len(images))

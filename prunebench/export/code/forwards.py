@@ -157,8 +157,8 @@ class Writer:
 
     def is_free(self, name: str, node: fx.Node) -> bool:
         """Returns whether no node after `node` uses the variable `name`."""
-        here = self.nodes.index(node)
-        return all(self.last.get(n, 0) <= here for n, text in self.texts.items() if text == name)
+        place = self.nodes.index(node)
+        return all(self.last.get(n, 0) <= place for n, text in self.texts.items() if text == name)
 
     def named(self, wish: str) -> str:
         """Returns a name like `wish` that is not in use, and reserves it."""
@@ -197,9 +197,9 @@ class Writer:
             return SIGNS[short].format(*map(bracketed, words))
         if hasattr(builtins, short) and place in ("builtins", ""):
             return f"{short}({', '.join(words)})"
-        for prefix, said in KNOWN.items():
+        for prefix, written in KNOWN.items():
             if full.startswith(prefix) and "._" not in full:
-                return f"{said}{full.removeprefix(prefix)}({', '.join(words)})"
+                return f"{written}{full.removeprefix(prefix)}({', '.join(words)})"
         raise ConfigError(
             f"the forward of {self.name or 'the network'} calls {full}, which is not torch's; "
             "export to onnx or torch_export instead"
@@ -236,14 +236,14 @@ class Writer:
 
 def path(module: nn.Module, name: str) -> str:
     """Returns code for a member of `module`, such as ``self.layer1[0].conv1``."""
-    said, here = "self", module
+    expression, member = "self", module
     for part in name.split("."):
-        if keeps_by_name(here):
-            said += f"[{part!r}]"
+        if keeps_by_name(member):
+            expression += f"[{part!r}]"
         else:
-            said += f".{part}" if part.isidentifier() else f"[{part}]"
-        here = getattr(here, part)
-    return said
+            expression += f".{part}" if part.isidentifier() else f"[{part}]"
+        member = getattr(member, part)
+    return expression
 
 
 def keeps_by_name(module: nn.Module) -> bool:

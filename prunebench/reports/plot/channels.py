@@ -28,7 +28,7 @@ def channels(rows: Sequence[Row]) -> Figure:
         DataError: no run was pruned, or the networks have different layers.
     """
     shown = [(row, [run for _, run in counting(row.runs).values()]) for row in rows if row.runs]
-    runs = [run for _, some in shown for run in some if run.layers]
+    runs = [run for _, own in shown for run in own if run.layers]
     if not runs:
         raise DataError("no run has finished, so there are no layers to plot")
     names = [layer.name for layer in runs[0].layers]
@@ -43,9 +43,9 @@ def channels(rows: Sequence[Row]) -> Figure:
     else:
         names = [name for name in names if any(_cut(run, name) for run in runs)] or names
         figure, [axes] = sheet([_height(len(names))])
-        shown = [(row, some) for row, some in shown if not any(map(whole, some))] or shown
+        shown = [(row, own) for row, own in shown if not any(map(whole, own))] or shown
         texts, shared = told_apart([label(row, {}) for row, _ in shown])
-        _shares(axes, list(zip(texts, [some for _, some in shown], strict=True)), names)
+        _shares(axes, list(zip(texts, [own for _, own in shown], strict=True)), names)
         title(axes, place, shared)
     axes.set_yticks(*_ticks(names), fontsize=6 if len(names) > 24 else 7)
     axes.set_ylim(len(names) - 0.4, -0.6)

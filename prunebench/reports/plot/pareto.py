@@ -52,10 +52,12 @@ def pareto(rows: Sequence[Row], cost: Cost, *, published: bool) -> Figure:
             f"{len(places)} networks and data sets are too many for one plot; give the runs of up "
             f"to {PANELS}"
         )
-    here = [[row for row in shown if (row.model, row.dataset) == place] for place in places]
-    figure, panels = sheet([2.5] * len(here))
-    for axes, some in zip(panels, here, strict=True):
-        _panel(axes, some, cost, published=published)
+    rows_of_places = [
+        [row for row in shown if (row.model, row.dataset) == place] for place in places
+    ]
+    figure, panels = sheet([2.5] * len(rows_of_places))
+    for axes, own in zip(panels, rows_of_places, strict=True):
+        _panel(axes, own, cost, published=published)
     return figure
 
 
