@@ -15,7 +15,10 @@ from prunebench.options.aliases import require_short
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Reads files as Hydra does, but checks them first; Hydra finds the class by its name."""
+    """Reads files as Hydra's class does, but checks them first.
+
+    It must have the name of Hydra's class, so that Hydra leaves it registered.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Returns the file's content.

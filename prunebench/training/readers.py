@@ -144,7 +144,7 @@ class Fetcher(Dataset[Fetched]):
 
 
 def _shown(stream: Stream, image: Any, number: int, draw: tuple[int, str, int] | None) -> Any:
-    """Returns a decoded image, Pillow's or uint8 [C, H, W], cropped and augmented."""
+    """Returns a decoded image, Pillow's or uint8 [C, H, W], cropped; augmented by `draw`."""
     if draw is None:
         return stream.plain(image)
     # torch.manual_seed would seed every device, too
