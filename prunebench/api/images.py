@@ -65,14 +65,14 @@ def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed:
     for inputs, targets in _batches(images):
         if isinstance(inputs, list) and task.forward is None:
             inputs = tuple(inputs)
-        have += _agreed(inputs, targets)
+        have += _image_count(inputs, targets)
         found.append((inputs, targets))
         if have >= count:
             break
     if not have:
         raise ConfigError("images= holds no image")
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-    first = [rows(_joined(column), 0, count) for column in zip(*found, strict=True)]
+    first = [rows(_concatenated(column), 0, count) for column in zip(*found, strict=True)]
     inputs, targets = (_moved(part, device) for part in first)
     if not all(bool(t.isfinite().all()) for t in tensors_in(inputs) if t.is_floating_point()):
         raise ConfigError("images= holds values that are not finite")
@@ -104,13 +104,13 @@ def _pair(batch: Any) -> tuple[Any, Any]:
     return batch, None
 
 
-def _agreed(inputs: Any, targets: Any) -> int:
+def _image_count(inputs: Any, targets: Any) -> int:
     """Returns the number of images in a batch.
 
     Raises:
         ConfigError: its parts have different lengths, or something has no entry for each image.
     """
-    counts = {count for part in (inputs, targets) for count in _counts(part)}
+    counts = {count for part in (inputs, targets) for count in _lengths(part)}
     if len(counts) != 1:
         raise ConfigError(
             f"the parts of images= hold {' and '.join(map(str, sorted(counts)))} images: inputs "
@@ -119,20 +119,20 @@ def _agreed(inputs: Any, targets: Any) -> int:
     return counts.pop()
 
 
-def _counts(part: Any) -> Iterator[int]:
+def _lengths(part: Any) -> Iterator[int]:
     """Yields the length of each part of inputs or targets."""
     if isinstance(part, Mapping):
         part = tuple(part.values())
     if isinstance(part, tuple):
         for inner in part:
-            yield from _counts(inner)
+            yield from _lengths(inner)
     elif isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
         yield len(part)
     elif part is not None:
         raise ConfigError(f"{FORMS}; got {str(part)[:60]!r} in them")
 
 
-def _joined(parts: tuple[Any, ...]) -> Any:
+def _concatenated(parts: tuple[Any, ...]) -> Any:
     """Returns several batches of inputs, or of targets, as one."""
     first = parts[0]
     if isinstance(first, Tensor):
@@ -145,9 +145,9 @@ def _joined(parts: tuple[Any, ...]) -> Any:
     if isinstance(first, list):
         return [entry for part in parts for entry in part]
     if isinstance(first, Mapping):
-        return {key: _joined(tuple(part[key] for part in parts)) for key in first}
+        return {key: _concatenated(tuple(part[key] for part in parts)) for key in first}
     if isinstance(first, tuple):
-        return tuple(_joined(column) for column in zip(*parts, strict=True))
+        return tuple(_concatenated(column) for column in zip(*parts, strict=True))
     return None
 
 

@@ -84,7 +84,8 @@ class Follower:
             if old in self.optimizer.state:
                 values = self.optimizer.state[old].items()
                 state[old] = {
-                    key: self._cut(key, value, name, old, now[old], stays) for key, value in values
+                    key: self._cut_value(key, value, name, old, now[old], stays)
+                    for key, value in values
                 }
         for group in self.optimizer.param_groups:
             group["params"] = [now.get(weight, weight) for weight in group["params"]]
@@ -103,7 +104,7 @@ class Follower:
                 if name not in known and any(weight is held for held in group["params"]):
                     group["params"].append(added)
 
-    def _cut(  # noqa: PLR0913 - two parameters, and one value of the state
+    def _cut_value(  # noqa: PLR0913 - two parameters, and one value of the state
         self, key: str, value: Any, name: str, old: Tensor, new: Tensor, stays: Stays
     ) -> Any:
         """Returns one value of the state of the parameter `old`, for `new`.

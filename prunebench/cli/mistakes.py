@@ -50,7 +50,7 @@ def say(message: str) -> None:
 def explain(error: Exception) -> str:
     """Returns one line on what `error` means for the user."""
     if isinstance(error, MissingConfigException):
-        return _missing(error)
+        return _missing_option(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if str(error).startswith("Ambiguous value for argument"):
@@ -135,7 +135,7 @@ def own_code(error: BaseException) -> str:
     return own[-1] if own else ""
 
 
-def _missing(error: MissingConfigException) -> str:
+def _missing_option(error: MissingConfigException) -> str:
     """Returns which option or file does not exist, and which do."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     for plugin, package in PLUGINS.items():
@@ -150,7 +150,7 @@ def _unreadable(word: str) -> str:
     """Returns how to type a word that Hydra's parser cannot read."""
     key, is_setting, value = word.partition("=")
     if not is_setting or not _readable(f"{key}=x"):
-        return _bare(word)
+        return _bare_word(word)
     if value[:1] in ("[", "{"):
         return (
             f"{word} cannot be read: brackets must be closed, and an entry with = or other signs "
@@ -164,7 +164,7 @@ def _unreadable(word: str) -> str:
     return f"{word} cannot be read without quotes; type {typed}"
 
 
-def _bare(word: str) -> str:
+def _bare_word(word: str) -> str:
     """Returns what a word that is not ``key=value`` may have been meant for."""
     groups = sorted(option_groups([conf_dir()]))
     if word in groups:

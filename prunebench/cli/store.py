@@ -162,7 +162,7 @@ def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
     tell(going, whole=False)
     if not going:
         return 0
-    if not sure and not _agreed():
+    if not sure and not _user_agrees():
         return 1
     for entry in going:
         try:
@@ -173,7 +173,7 @@ def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
     return 0
 
 
-def _agreed() -> bool:
+def _user_agrees() -> bool:
     if not sys.stdin.isatty():
         raise ConfigError("nobody is there to be asked; --yes removes them")
     sys.stdout.write("remove them? [y/N] ")

@@ -170,7 +170,7 @@ class Folder(DatasetSpec):
             names += [os.path.relpath(folder / image, root) for image in images]
             found[part] = numbers, torch.tensor(labels, dtype=torch.int64)
         source = ImageFiles.of(root, names)
-        parts = self._cut(*found.pop("train"), found)
+        parts = self._split(*found.pop("train"), found)
         train, val, test = (spec._stream(source, *parts[part]) for part in ("train", "val", "test"))
         mean, std = tuple(spec.mean or ()), tuple(spec.std or ())
         return Data(root.name, train, val, test, classes=len(classes), mean=mean, std=std)
@@ -225,7 +225,7 @@ class Folder(DatasetSpec):
             )
         return images, listed_labels(path, images, classes)
 
-    def _cut(
+    def _split(
         self, numbers: Tensor, labels: Tensor, found: dict[str, tuple[Tensor, Tensor]]
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Returns numbers and labels of all parts; those without a folder are cut from training.

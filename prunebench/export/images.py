@@ -37,7 +37,7 @@ def images_of(source: Source, count: int, root: Path | None = None) -> Images:
         root: where the data lie, if not where the run found them.
     """
     try:
-        return _real(source, count, root)
+        return _run_images(source, count, root)
     except PrunebenchError as error:
         draw = torch.Generator().manual_seed(0)
         why = str(error).partition(";")[0]
@@ -47,7 +47,7 @@ def images_of(source: Source, count: int, root: Path | None = None) -> Images:
         )
 
 
-def _real(source: Source, count: int, root: Path | None) -> Images:
+def _run_images(source: Source, count: int, root: Path | None) -> Images:
     """Returns images of the run's data.
 
     Raises:

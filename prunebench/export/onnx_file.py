@@ -27,14 +27,14 @@ def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, A
 
     model = onnx.load_from_string(onnx_bytes(network, example))
     model.doc_string = f"{about['title']}. Input: {about['input']}"
-    _note(model, "prunebench.input", about["input"])
+    _set_metadata(model, "prunebench.input", about["input"])
     path.write_bytes(model.SerializeToString())
 
 
 def carry(path: Path, certificate: str) -> None:
     """Stores the certificate in the metadata."""
     model = _load(path)
-    _note(model, CERTIFICATE, certificate)
+    _set_metadata(model, CERTIFICATE, certificate)
     path.write_bytes(model.SerializeToString())
 
 
@@ -80,7 +80,7 @@ def _load(path: Path) -> ModelProto:
         raise CheckpointError(f"{path} is no ONNX file ({error})") from error
 
 
-def _note(model: ModelProto, key: str, value: str) -> None:
+def _set_metadata(model: ModelProto, key: str, value: str) -> None:
     """Sets an entry of the metadata, replacing an older one."""
     kept = [entry for entry in model.metadata_props if entry.key != key]
     del model.metadata_props[:]

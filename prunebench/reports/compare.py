@@ -45,12 +45,12 @@ BY_SEED = "s: paired t test over the seeds; the answers to the images were not k
 def comparisons(rows: Sequence[Row]) -> Iterator[tuple[Row, Row, Difference]]:
     """Yields all pairs of rows whose methods can be compared, with their difference."""
     for ours, theirs in combinations([row for row in rows if row.seeds], 2):
-        if (ours.model, ours.dataset) != (theirs.model, theirs.dataset) or not _cost_same(
+        if (ours.model, ours.dataset) != (theirs.model, theirs.dataset) or not _same_cost(
             ours, theirs
         ):
             continue
         a, b = counting(ours.runs), counting(theirs.runs)
-        seeds = [seed for seed in sorted({*a} & {*b}) if _start_same(a[seed][1], b[seed][1])]
+        seeds = [seed for seed in sorted({*a} & {*b}) if _same_start(a[seed][1], b[seed][1])]
         if seeds:
             yield ours, theirs, difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
 
@@ -79,7 +79,7 @@ def compared(rows: Sequence[Row]) -> Table:
     if not found:
         raise DataError(NOTHING)
     many = len({(ours.model, ours.dataset) for ours, _, _ in found}) > 1
-    names = _short([row for pair in found for row in pair[:2]])
+    names = _short_names([row for pair in found for row in pair[:2]])
     control = any(row.control for pair in found for row in pair[:2])
     lines = []
     for ours, theirs, gap in found:
@@ -106,7 +106,7 @@ def compared(rows: Sequence[Row]) -> Table:
     return Table(headers, lines, notes)
 
 
-def _short(rows: Sequence[Row]) -> dict[str, str]:
+def _short_names(rows: Sequence[Row]) -> dict[str, str]:
     """Returns full name -> name without the parts that all `rows` share."""
     alike = set.intersection(*({*row.method.split(", ")} for row in rows))
     found = {}
@@ -118,14 +118,14 @@ def _short(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
-def _cost_same(ours: Row, theirs: Row) -> bool:
+def _same_cost(ours: Row, theirs: Row) -> bool:
     if not (ours.macs and theirs.macs and ours.macs.after and theirs.macs.after):
         return False
     known = STAGE in ours.top1 and STAGE in theirs.top1
     return known and abs(ours.macs.after.mean / theirs.macs.after.mean - 1) <= SAME_COST
 
 
-def _start_same(ours: Report, theirs: Report) -> bool:
+def _same_start(ours: Report, theirs: Report) -> bool:
     """Returns whether two runs have the same baseline and the same recipe."""
     bases = [report.at("baseline") for report in (ours, theirs)]
     known = [base.test.correct for base in bases if base is not None and base.test is not None]

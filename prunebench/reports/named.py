@@ -46,15 +46,15 @@ class Column:
 def columns_of(rows: Sequence[Row]) -> dict[str, Column]:
     """Returns name -> column, for all columns but the keys of the configuration."""
     marks = marks_of(rows)
-    found = {"method": _word("method", lambda row: label(row, marks))}
-    found |= {name: _attribute(name) for name in WORDS}
-    found |= {name: _setting(name) for name in SETTINGS}
-    found |= {name: _count(name) for name in COUNTS}
-    found |= {stage.removeprefix("finetuned_"): _accuracy(stage) for stage in ACCURACY}
-    found["finetuned"] = _figure("fine-tuned %", _final, points)
-    found["drop"] = _figure("drop", lambda row: row.drop, points)
+    found = {"method": _word_column("method", lambda row: label(row, marks))}
+    found |= {name: _attribute_column(name) for name in WORDS}
+    found |= {name: _setting_column(name) for name in SETTINGS}
+    found |= {name: _count_column(name) for name in COUNTS}
+    found |= {stage.removeprefix("finetuned_"): _accuracy_column(stage) for stage in ACCURACY}
+    found["finetuned"] = _figure_column("fine-tuned %", _final, points)
+    found["drop"] = _figure_column("drop", lambda row: row.drop, points)
     for name, title in (("params", "params"), ("macs", "MACs"), ("size", "file size")):
-        found |= _costs(name, title)
+        found |= _cost_columns(name, title)
     return found | latencies(rows)
 
 
@@ -82,7 +82,7 @@ def column(name: str, known: Mapping[str, Column], rows: Sequence[Row]) -> Colum
     if name in known:
         return known[name]
     if any(name in row.settings for row in rows):
-        return _setting(name)
+        return _setting_column(name)
     raise DataError(f"{unknown(name, known)}; or a key of the runs, such as budget.keep")
 
 
@@ -102,22 +102,22 @@ def rank(value: Value) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def _word(header: str, read: Callable[[Row], str]) -> Column:
+def _word_column(header: str, read: Callable[[Row], str]) -> Column:
     return Column(header, read, read, figures=False)
 
 
-def _attribute(name: str) -> Column:
+def _attribute_column(name: str) -> Column:
     def read(row: Row) -> str:
         return str(getattr(row, name))
 
-    return _word(name, read)
+    return _word_column(name, read)
 
 
-def _setting(key: str) -> Column:
-    return _word(key, lambda row: row.settings.get(key, ""))
+def _setting_column(key: str) -> Column:
+    return _word_column(key, lambda row: row.settings.get(key, ""))
 
 
-def _count(name: str) -> Column:
+def _count_column(name: str) -> Column:
     def read(row: Row) -> int | None:
         count: int = getattr(row, name)
         return None if row.source or (name != "seeds" and not count) else count
@@ -125,17 +125,17 @@ def _count(name: str) -> Column:
     return Column(name, read, lambda row: plain(read(row)))
 
 
-def _figure(
+def _figure_column(
     header: str, read: Callable[[Row], Spread | None], show: Callable[[Spread | None], str]
 ) -> Column:
     return Column(header, read, lambda row: show(read(row)))
 
 
-def _accuracy(stage: str) -> Column:
-    return _figure(f"{ACCURACY[stage]} %", lambda row: row.top1.get(stage), points)
+def _accuracy_column(stage: str) -> Column:
+    return _figure_column(f"{ACCURACY[stage]} %", lambda row: row.top1.get(stage), points)
 
 
-def _costs(name: str, title: str) -> dict[str, Column]:
+def _cost_columns(name: str, title: str) -> dict[str, Column]:
     """Returns three columns of a cost: change in percent, count afterwards, and both counts."""
 
     def cost(row: Row) -> Change | None:
@@ -155,7 +155,7 @@ def _costs(name: str, title: str) -> dict[str, Column]:
 
     return {
         name: Column(title, changed, lambda row: percent(reduction(row))),
-        f"{name}_after": _figure(f"{title}, after", after, amount),
+        f"{name}_after": _figure_column(f"{title}, after", after, amount),
         f"{name}_counts": Column(f"{title}, counts", after, lambda row: ends(cost(row))),
     }
 

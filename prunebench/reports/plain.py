@@ -70,7 +70,7 @@ def as_csv(lines: Sequence[Line]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in line.items()} for line in lines)
+    writer.writerows({key: _no_formula(value) for key, value in line.items()} for line in lines)
     return file.getvalue()
 
 
@@ -123,7 +123,7 @@ def _batches(rows: Sequence[Row]) -> list[int]:
     return sorted({batch for row in rows for batch in row.latency})
 
 
-def _inert(value: object) -> object:
+def _no_formula(value: object) -> object:
     """Returns `value` so that a spreadsheet does not take it for a formula."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
     return f"'{value}" if formula else value

@@ -116,10 +116,12 @@ def render(  # noqa: PLR0913
         found.elsewhere = [] if asked.columns else elsewhere(rows, shown)
         rows += shown
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
-    return _settings(picked(rows, asked), found, form, asked, to_file=to_file)
+    return _settings_text(picked(rows, asked), found, form, asked, to_file=to_file)
 
 
-def _settings(rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_file: bool) -> str:
+def _settings_text(
+    rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_file: bool
+) -> str:
     """Returns a table with a line per setting; a single setting is shown before and after."""
     if form in PLAIN:
         names = [*dict.fromkeys([*asked.by, *asked.columns])] if asked.columns else ()

@@ -76,11 +76,11 @@ def labels(names: Sequence[str], width: int) -> list[str]:
 
     If that made two of them equal, all are returned unchanged.
     """
-    cut = [" ".join(_cut(word, width) for word in name.split(" ")) for name in names]
+    cut = [" ".join(_shortened(word, width) for word in name.split(" ")) for name in names]
     return cut if len({*cut}) == len({*names}) else list(names)
 
 
-def _cut(word: str, width: int) -> str:
+def _shortened(word: str, width: int) -> str:
     if len(word) <= width or width < 3:
         return word
     head = (width - 1) // 2

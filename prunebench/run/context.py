@@ -175,7 +175,7 @@ class RunContext:
         name, compute = f"measure-{stage}", how or self.measured_json
         done = self.ledger.do(name, lambda _: {"measurement": compute(stage, network)})
         measured = records.from_json(records.Measurement, done["measurement"], name)
-        self._tell(measured)
+        self._log_and_show(measured)
         return measured
 
     def measure_again(self, stage: str, measured: records.Measurement) -> records.Measurement:
@@ -184,10 +184,10 @@ class RunContext:
         if answers.exists():
             write_bytes(answers.with_stem(stage), answers.read_bytes())
         again = replace(measured, stage=stage)
-        self._tell(again)
+        self._log_and_show(again)
         return again
 
-    def _tell(self, measured: records.Measurement) -> None:
+    def _log_and_show(self, measured: records.Measurement) -> None:
         """Logs a measurement, and shows the user its main figures."""
         stage = measured.stage
         row = {"stage": stage, "params": measured.params, "macs": measured.macs}

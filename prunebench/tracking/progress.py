@@ -88,9 +88,9 @@ class Task:
     def _say(self, text: str) -> None:
         """Prints one line, with the time left."""
         self._told = time.monotonic()
-        self._progress.note(f"{self._stage}  {text}{self._left()}")
+        self._progress.note(f"{self._stage}  {text}{self._time_left()}")
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         """Returns the time left at this process's own pace; "" if nothing is left or known."""
         steps = self._done - self._first
         if not steps or self._done >= self._total:

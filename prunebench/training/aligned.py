@@ -51,7 +51,7 @@ def align(network: nn.Module, images: Tensor) -> Aligned:
         network: any; left as it is.
         images: a few, [n, C, H, W], on the network's device.
     """
-    if any(_is_watched(module) for module in network.modules()):
+    if any(_has_hooks(module) for module in network.modules()):
         return Aligned()
     channels = images.shape[1]
     for layers in (True, False):
@@ -62,7 +62,7 @@ def align(network: nn.Module, images: Tensor) -> Aligned:
     return Aligned()
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     """Returns whether hooks see what `module` computes, or another forward replaces its own."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return "forward" in vars(module) or any(getattr(module, kind) for kind in hooks)

@@ -89,7 +89,7 @@ class Reader(Dataset[Loaded]):
                 except Unreadable as error:
                     damaged.append((stream.source.name(number), str(error)))
                     continue
-                shown = _shown(stream, image, number, batch.draw)
+                shown = _view(stream, image, number, batch.draw)
                 images[len(read)] = np.asarray(shown).reshape(height, width, channels)
                 read.append(place)
         pixels = torch.from_numpy(images[: len(read)]).permute(0, 3, 1, 2)
@@ -116,7 +116,11 @@ class Fetcher(Dataset[Fetched]):
             number = int(self.stream.numbers[place])
             try:
                 content = self.files.content(number)
-                images.append(_bytes(content) if content.startswith(JPEG) else _pillow(content))
+                images.append(
+                    _as_tensor(content)
+                    if content.startswith(JPEG)
+                    else _decode_with_pillow(content)
+                )
             except Unreadable as error:
                 damaged.append((self.stream.source.name(number), str(error)))
                 continue
@@ -130,20 +134,20 @@ class Fetcher(Dataset[Fetched]):
         images: list[Tensor] = []
         read: list[int] = []
         with torch.random.fork_rng(devices=[]):
-            decoded = _decoded(part.images, device)
+            decoded = _decode_all(part.images, device)
             for place, image in zip(part.places.tolist(), decoded, strict=True):
                 number = int(stream.numbers[place])
                 if isinstance(image, Unreadable):
                     damaged.append((stream.source.name(number), str(image)))
                     continue
-                images.append(_shown(stream, image, number, part.draw))
+                images.append(_view(stream, image, number, part.draw))
                 read.append(place)
         empty = torch.empty(0, *stream.shape, dtype=torch.uint8, device=device)
         pixels = torch.stack(images) if images else empty
         return Loaded(pixels, torch.tensor(read, dtype=torch.int64), damaged)
 
 
-def _shown(stream: Stream, image: Any, number: int, draw: tuple[int, str, int] | None) -> Any:
+def _view(stream: Stream, image: Any, number: int, draw: tuple[int, str, int] | None) -> Any:
     """Returns a decoded image, Pillow's or uint8 [C, H, W], cropped; augmented by `draw`."""
     if draw is None:
         return stream.plain(image)
@@ -152,30 +156,30 @@ def _shown(stream: Stream, image: Any, number: int, draw: tuple[int, str, int] |
     return stream.training(image)
 
 
-def _decoded(images: list[Tensor], device: torch.device) -> list[Tensor | Unreadable]:
+def _decode_all(images: list[Tensor], device: torch.device) -> list[Tensor | Unreadable]:
     """Returns each image as uint8 [C, H, W] on `device`, or the reason why it cannot be decoded."""
     files = [image for image in images if image.dim() == 1]
     pixels: Iterator[Tensor | Unreadable]
     try:
-        pixels = iter(_by_device(files, device) if files else [])
+        pixels = iter(_decode_on_device(files, device) if files else [])
     except RuntimeError:  # the error does not tell which file it was
-        pixels = (_one(file, device) for file in files)
+        pixels = (_decode_one(file, device) for file in files)
     return [next(pixels) if image.dim() == 1 else image.to(device) for image in images]
 
 
-def _one(file: Tensor, device: torch.device) -> Tensor | Unreadable:
+def _decode_one(file: Tensor, device: torch.device) -> Tensor | Unreadable:
     """Returns one decoded image; Pillow decodes it if the device cannot."""
     try:
-        return _by_device([file], device)[0]
+        return _decode_on_device([file], device)[0]
     except RuntimeError:
         pass
     try:
-        return _pillow(file.numpy().tobytes()).to(device)
+        return _decode_with_pillow(file.numpy().tobytes()).to(device)
     except Unreadable as error:
         return error
 
 
-def _by_device(files: list[Tensor], device: torch.device) -> list[Tensor]:
+def _decode_on_device(files: list[Tensor], device: torch.device) -> list[Tensor]:
     """Returns JPEG files decoded by `device`.
 
     Raises:
@@ -189,11 +193,11 @@ def _by_device(files: list[Tensor], device: torch.device) -> list[Tensor]:
     return decoded
 
 
-def _pillow(content: bytes) -> Tensor:
+def _decode_with_pillow(content: bytes) -> Tensor:
     """Returns an image as Pillow decodes it, uint8 [C, H, W]."""
     return torch.from_numpy(np.array(rgb(BytesIO(content)))).permute(2, 0, 1)
 
 
-def _bytes(content: bytes) -> Tensor:
+def _as_tensor(content: bytes) -> Tensor:
     """Returns the content of a file as uint8 [bytes]."""
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)

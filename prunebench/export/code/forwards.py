@@ -39,7 +39,7 @@ IN_PLACE = {
 RESERVED = ("self", "torch", "nn", "functional", "math")
 
 
-def _noted(how: Any) -> Any:
+def _recording(how: Any) -> Any:
     """Returns a method that records the in-place operator `how` in the graph."""
 
     def change(tensor: fx.Proxy, other: Any) -> fx.Proxy:
@@ -51,10 +51,10 @@ def _noted(how: Any) -> Any:
 class Changing(fx.Proxy):
     """Stands for a tensor, and records operators that change it in place."""
 
-    __iadd__ = _noted(operator.iadd)
-    __isub__ = _noted(operator.isub)
-    __imul__ = _noted(operator.imul)
-    __itruediv__ = _noted(operator.itruediv)
+    __iadd__ = _recording(operator.iadd)
+    __isub__ = _recording(operator.isub)
+    __imul__ = _recording(operator.imul)
+    __itruediv__ = _recording(operator.itruediv)
 
 
 class ChildrenWhole(fx.Tracer):

@@ -39,11 +39,11 @@ def progress(rows: Sequence[Row]) -> Figure:
 
     figure, [axes] = sheet([2.4])
     if len(found) == 1:
-        _one(axes, found[0][1])
+        _draw_one(axes, found[0][1])
         title(axes, found[0][0])
     else:
         texts, shared = told_apart([name for name, _ in found])
-        _several(axes, list(zip(texts, [course for _, course in found], strict=True)))
+        _draw_several(axes, list(zip(texts, [course for _, course in found], strict=True)))
         title(axes, shared)
     axes.set_xlabel("epochs since the run began")
     axes.set_ylabel("accuracy, %")
@@ -53,7 +53,7 @@ def progress(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _one(axes: Axes, course: Course) -> None:
+def _draw_one(axes: Axes, course: Course) -> None:
     """Draws training, validation and test accuracy of one run, and its cuts."""
     for number, (kind, name) in enumerate(TITLES.items()):
         points = course.curves.get(kind, [])
@@ -65,7 +65,7 @@ def _one(axes: Axes, course: Course) -> None:
         axes.axvline(epoch, color=GREY, ls="--", lw=0.8, label="" if number else "channels go")
 
 
-def _several(axes: Axes, found: Sequence[tuple[str, Course]]) -> None:
+def _draw_several(axes: Axes, found: Sequence[tuple[str, Course]]) -> None:
     """Draws one curve per run; diamonds mark the cuts."""
     for number, (name, course) in enumerate(found):
         points = course.curves.get("val") or course.curves.get("train") or course.curves["test"]
