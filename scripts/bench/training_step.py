@@ -9,7 +9,7 @@ The plain loop is the usual one: a Dataset of uint8 images, per-image torchvisio
 (RandomCrop with padding, flip, convert, normalise), a DataLoader in the same process, a
 ``loss.item()`` at every step. Both loops take the same optimizer steps. Each figure is the best of
 the repeats, all measured in turn in one run, in images per second of CPU time. On CUDA it is of
-wall time, of the last of three epochs, for steps recorded and as they come, all in channels_last
+wall time, of the last of three epochs, for steps recorded and not recorded, all in channels_last
 and what counts first; beside it the share of the chip's dense bf16 peak (six operations per
 multiply-add of an image, for forward and backward) and the peak of memory. --out gets all of it as
 JSON, anew after every figure. --profile measures nothing: it gets a table of where the time of 20
@@ -42,12 +42,12 @@ from prunebench.training.recorder import recorder_of
 from prunebench.training.resident import ResidentSplit
 from prunebench.training.stage import Stage
 
-ABOUT = """Training on random images of 32 x 32 with random crops and flips, against the loop
-that tutorials write, with the same optimizer steps: one image at a time through torchvision's
-transforms, a DataLoader, `loss.item()` at every step, float32. Images per second of one thread's
-CPU time (of wall time on CUDA), best of the rounds, all measured by turns; images alone against
-images alone. Compare like with like: bf16 and channels_last are settings of ours that the plain
-loop has not."""
+ABOUT = """Training on random images of 32 x 32 with random crops and flips, compared with a
+typical tutorial loop with the same optimizer steps: torchvision's transforms on one image at a
+time, a DataLoader, `loss.item()` at every step, float32. Images per second of one thread's CPU
+time (of wall time on CUDA), best of alternating rounds; rows "images alone" load images without
+training and are compared with each other. bf16 and channels_last are settings of ours that the
+plain loop does not have: compare equal settings."""
 #: dense bf16 operations per second, by the maker; the first name that fits
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 #: images that the plain loop reads at most on CUDA: its rate is the same for more
@@ -153,7 +153,7 @@ def works(
     """Returns name -> images, and what works them off and returns the seconds."""
     n, found = len(data.train), {}
     if device.type == "cuda":
-        kinds = product(("bf16", "float32"), (1,), (", recorded", ", as they come"))
+        kinds = product(("bf16", "float32"), (1,), (", recorded", ", not recorded"))
     else:
         kinds = product(("float32", "bf16"), (0, 1), ("",))
     for precision, last, said in kinds:
