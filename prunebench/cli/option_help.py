@@ -80,7 +80,9 @@ def _first_sentence(path: Path) -> str:
         if not line.startswith("#"):
             break
         head.append(line.lstrip("# "))
-    return re.split(r"(?<=[^.][.;])\s", " ".join(head), maxsplit=1)[0].rstrip(";")
+    # the points of "et al." and of "J." end no sentence
+    ends = r"(?<!\bal\.)(?<!\b[A-Z]\.)(?<=[^.][.;?])\s"
+    return re.split(ends, " ".join(head), maxsplit=1)[0].rstrip(";")
 
 
 def _lines(path: Path) -> list[str]:

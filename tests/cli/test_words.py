@@ -140,13 +140,14 @@ def test_an_option_is_explained_by_its_own_yaml(told):
 
 
 def test_a_group_is_explained_by_its_options(told):
-    for group in ("criterion", "recipe", "method", "experiment", "tracker"):
+    for group in ("criterion", "recipe", "method", "experiment", "tracker", "model"):
         code, out, _ = told(group, "--help")
         assert code == 0
         names = {path.stem for path in (Path(__file__).parents[2] / "conf" / group).glob("*.yaml")}
         lines = [line.split(maxsplit=1) for line in out.splitlines()[2:]]
         assert {name for name, _ in lines} == names
         assert all(len(said) > 20 for _, said in lines)
+        assert not [said for _, said in lines if said.endswith((" al.", " J."))]
 
 
 def test_options_of_ones_own_are_explained_too(told, tmp_path):
