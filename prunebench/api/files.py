@@ -49,7 +49,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     state = network.state_dict()
     strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
-        raise CheckpointError(f"{strange[0]} of the network is no tensor, and is not saved")
+        raise CheckpointError(f"{strange[0]} of the network is not a tensor and cannot be saved")
     checkpoints.save(
         Path(path),
         {
@@ -87,8 +87,8 @@ def load(
         return cast(Loaded, slimmed.load(path))
     if model is None:
         raise CheckpointError(
-            f"{path} holds a {content[OWN]} of your own; give load(path, model=...) a dense one, "
-            "as it was before it was pruned"
+            f"{path} holds a {content[OWN]} of your own; pass load(path, model=...) the dense "
+            "network as it was before pruning"
         )
     require_followable(model)
     network = own.restored(path, content, plain(model), example)

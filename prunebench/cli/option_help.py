@@ -50,7 +50,7 @@ def _page(group: str, name: str, folders: Sequence[Path]) -> str:
     lines = [f"{group}={name}   ({path})", "", *_lines(path)]
     further = list(dict.fromkeys(_chosen(group, path)))
     if further:
-        lines += ["", f"What it chooses: prunebench {' '.join(further)} --help"]
+        lines += ["", f"Options it presets: prunebench {' '.join(further)} --help"]
     return "\n".join(lines)
 
 

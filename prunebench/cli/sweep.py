@@ -93,7 +93,7 @@ def objectives(report: Report | None) -> tuple[float, int] | None:
     if last and last.val:
         return last.val.accuracy, last.macs
     if last and not is_grid(HydraConfig.get()):
-        raise ConfigError("a search goes by validation images; set dataset.val_size above 0")
+        raise ConfigError("a search needs validation images; set dataset.val_size above 0")
     return None
 
 
@@ -106,7 +106,7 @@ def jobless(hydra: Any) -> str:
     """Says which words of a grid stand for no value at all, so that it has no job; "" if none."""
     words = [str(word) for word in hydra.overrides.task] if is_grid(hydra) else []
     empty = [word for word in words if not jobs_of([word], places(hydra))]
-    return f"{', '.join(empty)} stands for nothing, so that no job is to be done" if empty else ""
+    return f"{', '.join(empty)} matches nothing, so there are no jobs" if empty else ""
 
 
 def begin() -> None:

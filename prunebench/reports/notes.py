@@ -80,7 +80,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     notes += _verified(runs)
     notes += _timed(runs)
     notes += [
-        f"Curves are not whole of {called(row, runs)}, seed {report.seed}: {report.untracked}"
+        f"Incomplete curves of {called(row, runs)}, seed {report.seed}: {report.untracked}"
         for row in runs
         for _, report in row.runs
         if report.untracked
@@ -142,7 +142,7 @@ def _short_of_count(rows: Sequence[Row]) -> list[str]:
     if not short:
         return []
     why = advice(sorted({width for widths in short.values() for width in widths}))
-    return [f"Not as fast as counted: {', '.join(short)}: {why}"]
+    return [f"Slower than the MACs suggest: {', '.join(short)}: {why}"]
 
 
 def timed_beside(row: Row) -> tuple[str, str, str]:

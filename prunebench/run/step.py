@@ -172,14 +172,12 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     with cuda_math(exact=True):
         found = agreement(folded, slimmed, cmap, plan, example)
     if not isfinite(found.error):
-        raise PruningError(
-            "the network answers with numbers that are not finite: has its training diverged?"
-        )
+        raise PruningError("the network's outputs are not finite; has its training diverged?")
     if not found.exact:
         raise PruningError(
             f"the slimmed network differs from the masked one by {found.error:.1e} (relative), "
-            f"more than rounding in {found.dtype} explains ({found.tolerance:.0e}); this network "
-            "cannot be trusted to surgery"
+            f"more than rounding in {found.dtype} explains ({found.tolerance:.0e}); prunebench "
+            "cannot cut this network correctly"
         )
     require_as_planned(folded, slimmed, cmap, plan)
     repair.settle(slimmed, facts, plan)

@@ -53,13 +53,13 @@ def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     """Sets an attribute of a tensor (``x.data = y``), but of none that the network holds.
 
     Raises:
-        PruningError: the forward exchanges the data of a parameter or buffer.
+        PruningError: the forward replaces the data of a parameter or buffer.
     """
     x = args[0]
     weight = run.names.get(id(x))
     if weight is not None and _attribute(func) == "data":
         raise PruningError(
-            f"the forward of {run.running or 'the network'} exchanges the data of {weight}, "
+            f"the forward of {run.running or 'the network'} replaces the data of {weight}, "
             "and what it puts there does not know of a cut; do so once, before pruning"
         )
     if x.is_meta and weight is None:
@@ -111,7 +111,7 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
         if not x.numel():  # without data it would do
-            raise RuntimeError("no channel is left to it")
+            raise RuntimeError("it would keep no channel")
     dim = x.dim() - spatial - 1
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # one channel has several labels, as behind a bias of every place: they go together
