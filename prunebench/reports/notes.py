@@ -22,8 +22,8 @@ _METRICS = {
 #: behind the name of a control, and what it means
 CONTROL = " (control)"
 CONTROLS = (
-    "(control): what a method has to beat: channels at random, a uniform width or the found "
-    "structure from scratch, the dense network trained as long."
+    "(control): what a method has to beat: random channels, uniform width or the found structure "
+    "from scratch, or the dense network trained as long."
 )
 
 

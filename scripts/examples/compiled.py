@@ -1,4 +1,4 @@
-"""After torch.compile: what was compiled is pruned, and the slim network compiled again."""
+"""torch.compile: prunes a compiled network and compiles the slim one."""
 
 import torch
 from torch import nn

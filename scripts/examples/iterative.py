@@ -1,4 +1,4 @@
-"""Iterative pruning: a little, a short training, a little more."""
+"""Iterative pruning: several small steps with a short training after each."""
 
 import torch
 from torch import nn

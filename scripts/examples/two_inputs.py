@@ -1,4 +1,4 @@
-"""A network with two inputs: the example is a tuple, or a dict by the argument's name."""
+"""A network with two inputs: the example is a tuple, or a dict of arguments."""
 
 import torch
 from torch import Tensor, nn
