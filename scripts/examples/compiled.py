@@ -1,4 +1,4 @@
-"""torch.compile: prunes a compiled network and compiles the slim one."""
+"""After torch.compile: what was compiled is pruned, and the slim network compiled again."""
 
 import torch
 from torch import nn

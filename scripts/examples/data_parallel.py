@@ -1,4 +1,4 @@
-"""A checkpoint from DataParallel, whose names begin with ``module.``; saved without pickle."""
+"""A checkpoint out of DataParallel, whose names begin with ``module.``; saved without pickle."""
 
 import tempfile
 from pathlib import Path

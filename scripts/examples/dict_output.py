@@ -1,4 +1,4 @@
-"""A network that returns a dict: `forward` selects the output for the loss."""
+"""A network that returns a dict: `forward` says what of it the loss is given."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Iterative pruning: several small steps with a short training after each."""
+"""Iterative pruning: a little, a short training, a little more."""
 
 import torch
 from torch import nn

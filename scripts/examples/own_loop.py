@@ -1,4 +1,4 @@
-"""Your own training loop: optimizer, scheduler and moving average continue after the cut."""
+"""A training loop of one's own: optimizer, scheduler and moving average go on after the cut."""
 
 import torch
 from torch import Tensor, nn

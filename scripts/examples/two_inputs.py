@@ -1,4 +1,4 @@
-"""A network with two inputs: the example is a tuple, or a dict of arguments."""
+"""A network with two inputs: the example is a tuple, or a dict by the argument's name."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""A U-Net for segmentation, with a loss other than one label per image."""
+"""A U-Net: segmentation, whose loss is no cross-entropy of one label per image."""
 
 import torch
 from torch import Tensor, nn

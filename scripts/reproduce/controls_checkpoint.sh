@@ -1,8 +1,8 @@
 #!/bin/sh
 # Two criteria at a MACs target on a public checkpoint (akamaster/pytorch_resnet_cifar10), beside all
-# controls, on 10,000 images: one epoch of fine-tuning; controls from scratch train for the recipe's 15
-# epochs before it (recipe.baseline.epochs). On one idle core about 20 minutes for each seed
-# of resnet20. Arguments after the seeds are passed on to every run.
+# controls, on 10,000 images: one epoch of fine-tuning, and where weights are thrown away the recipe's 15
+# epochs from scratch before it (recipe.baseline.epochs). On one idle core about 20 minutes for each seed
+# of resnet20. What follows the seeds is passed on to every run.
 #   sh scripts/reproduce/controls_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0,1,2
 set -eu
 model=$1 checkpoint=$2 keep=$3 seeds=$4

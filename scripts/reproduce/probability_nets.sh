@@ -1,7 +1,7 @@
 #!/bin/sh
 # Probability pruning of four sparsity-trained networks on CIFAR-10 without fine-tuning: stage "pruned" is without
 # fusion, "repaired" with it. Six epochs of 15,000 images each, narrow where the definition has a width.
-# On one core and for each seed about 6, 20, 5 and 5 minutes. Arguments after the seeds are passed on to every run.
+# On one core and for each seed about 6, 20, 5 and 5 minutes. What follows the seeds is passed on to every run.
 #   sh scripts/reproduce/probability_nets.sh 0,1,2
 set -eu
 seeds=$1

@@ -1,6 +1,7 @@
 #!/bin/sh
-# SFP and FPGM as published, of ResNet-20 from scratch, shortened: 15 epochs and a final one on 25,000 images
-# instead of 200 on 50,000, with a shared baseline of 15. No image is held out, and the last epoch counts. 47 epochs of 25,000 images: about 35 minutes of one core for each seed. Further arguments are passed on.
+# SFP and FPGM as published, of ResNet-20 from scratch, shortened: 15 epochs and a tail of one on 25,000 images in
+# the place of 200 on 50,000, beside their shared baseline of 15. All images of the part train, the last epoch
+# counts. 47 epochs of 25,000 images: about 35 minutes of one core for each seed. What follows is passed on.
 #   sh scripts/reproduce/soft_resnet20.sh 0,1,2
 set -eu
 seeds=$1
