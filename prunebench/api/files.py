@@ -49,7 +49,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     state = network.state_dict()
     strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
-        raise CheckpointError(f"{strange[0]} of the network is not a tensor and cannot be saved")
+        raise CheckpointError(f"{strange[0]} of the network is no tensor, and is not saved")
     checkpoints.save(
         Path(path),
         {

@@ -156,7 +156,7 @@ def test_files_and_networks_of_other_kinds_are_one_sentence(tmp_path: Path) -> N
         def set_extra_state(self, state: object) -> None:
             return
 
-    with pytest.raises(CheckpointError, match="_extra_state of the network is not a tensor"):
+    with pytest.raises(CheckpointError, match="_extra_state of the network is no tensor"):
         model = nn.Sequential(nn.Conv2d(3, 8, 1), Noting(), nn.Conv2d(8, 4, 1))
         save(prunebench.prune(model, X), path)
 
