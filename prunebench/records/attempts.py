@@ -47,7 +47,7 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
 
 
 def changes(attempts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Says what differs between the attempts so that the result may not be bit-identical."""
+    """Says what differs between the attempts so that the result need not be bit-identical."""
     said = []
     for key in DECIDING:
         values = list(dict.fromkeys(str(each.get(key)) for each in attempts))

@@ -190,9 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         help="default: rich, or what the suffix of --out says (.md .tex .csv .json .txt)",
     )
     _ask(parser)
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="file to write instead of printing"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
         "--published",
         action=argparse.BooleanOptionalAction,

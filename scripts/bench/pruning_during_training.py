@@ -35,7 +35,8 @@ from prunebench.training.recorder import recorder_of
 ABOUT = """A training step observed by the criterion, compared with the same step in plain PyTorch
 (forward, loss, backward, SGD). AOFP scores every layer at every step, averaged over a search from
 all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
-alternating rounds."""
+alternating rounds. Recorded steps (on CUDA, wall time) are compared with the recorded plain step;
+their time includes the recording, for AOFP once per half of its search."""
 #: halves of a failing move over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
 #: per half; the authors take 1000, so deciding costs more here than it does there

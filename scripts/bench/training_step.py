@@ -9,7 +9,7 @@ The plain loop is the usual one: a Dataset of uint8 images, per-image torchvisio
 (RandomCrop with padding, flip, convert, normalise), a DataLoader in the same process, a
 ``loss.item()`` at every step. Both loops take the same optimizer steps. Each figure is the best of
 the repeats, all measured in turn in one run, in images per second of CPU time. On CUDA it is of
-wall time, of the last of three epochs, for steps recorded and not recorded, all in channels_last
+wall time, of the last of three epochs, for steps recorded and as they come, all in channels_last
 and what counts first; beside it the share of the chip's dense bf16 peak (six operations per
 multiply-add of an image, for forward and backward) and the peak of memory. --out gets all of it as
 JSON, anew after every figure. --profile measures nothing: it gets a table of where the time of 20

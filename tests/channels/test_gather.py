@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[Between, str]] = {
     "pool": (lambda net, x: F.max_pool2d(x, 3, 1, 1), "optional 0 dim batch size"),
     "resizing": (
         lambda net, x: F.interpolate(x, size=(6, 6), mode="bilinear"),
-        "it would keep no channel",
+        "no channel is left to it",
     ),
 }
 either = pytest.mark.parametrize("gathers", [True, False], ids=["gathers", "chunk"])

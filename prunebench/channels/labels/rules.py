@@ -111,7 +111,7 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
         if not x.numel():  # without data it would do
-            raise RuntimeError("it would keep no channel")
+            raise RuntimeError("no channel is left to it")
     dim = x.dim() - spatial - 1
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # one channel has several labels, as behind a bias of every place: they go together
