@@ -34,8 +34,7 @@ COLUMNS = ("method", "finetuned", "drop", "macs")
 RESULTS = """# Results
 
 All committed results. Each table states its command and its notes, and lies in one folder with its
-reports. MACs are multiply-adds of convolution, linear and matmul layers for one image. The rows of
-all tables are also [one CSV per data set](../outputs/reference/results).
+reports. The rows of all tables are also [one CSV per data set](../outputs/reference/results).
 
 """
 BEGIN, END = "<!-- results: scripts/reproduce/readme.py -->\n", "<!-- end of results -->\n"
