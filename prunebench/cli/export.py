@@ -147,9 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench export",
         description=(
-            "Writes the slim network of a run to a file for other programs, compares it with "
-            "PyTorch on images of the run's data, and writes a certificate, which prunebench "
-            "check verifies."
+            "Writes a run's slim network to a file for other programs, compares it with PyTorch on "
+            "images of the run's data, and certifies it; prunebench check verifies the file."
         ),
         epilog="onnx needs the extra export: pip install 'prunebench[export]'",
     )
@@ -164,8 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--normalise",
         action="store_true",
-        help="the exported network takes pixel / 255 and normalises it; otherwise the metadata "
-        "state its input",
+        help="the file takes pixel / 255; otherwise its metadata state the normalisation",
     )
     parser.add_argument(
         "--model",
@@ -179,12 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="YAML",
         help="arguments of --model, such as '{width: 8}'",
     )
-    parser.add_argument(
-        "--images", type=int, default=32, help="number of images to compare on (default 32)"
-    )
-    parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder of the run's data, if it has moved"
-    )
+    parser.add_argument("--images", type=int, default=32, help="compared images (default 32)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the run's data, if it moved")
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, help="largest relative difference (default 1e-4)"
     )
