@@ -1,4 +1,8 @@
-"""Structured pruning of CNNs: run, compare, trust."""
+"""Prunes channels of CNNs: runs experiments, and compares and verifies their results.
+
+`prune`, `save` and `load` are the Python API, in `prunebench.api`; the command ``prunebench`` is
+`prunebench.cli`. A run is checked by `config`, carried out by `run` and recorded by `records`.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,7 +16,7 @@ if TYPE_CHECKING:
     from prunebench.api.result import PruningReport as PruningReport
     from prunebench.api.result import Slim as Slim
 
-#: what is imported from where, and torch with it, only when it is asked for
+#: name -> module that it is imported from on first access, since that imports torch
 _HOMES = {
     "prune": "prunebench.api",
     "save": "prunebench.api.files",
@@ -20,14 +24,14 @@ _HOMES = {
     "Slim": "prunebench.api.result",
     "PruningReport": "prunebench.api.result",
 }
-#: rooms whose names a user needs
+#: subpackages that are imported on first access
 _ROOMS = ("budgets", "channels", "criteria", "repairs")
 
 __all__ = ["PruningReport", "Slim", "__version__", "load", "prune", "save"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what is asked for."""
+    """Imports `name` on first access."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     if name in _ROOMS:
@@ -36,5 +40,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Returns the names that there are, imported already or not."""
+    """Returns all public names, whether imported already or not."""
     return sorted({*globals(), *_HOMES, *_ROOMS})

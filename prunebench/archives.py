@@ -1,22 +1,22 @@
-"""Zip archives of strangers: what they unfold to is asked before any memory is taken for it."""
+"""Checks how far a zip archive expands, before any memory is allocated for it."""
 
 from __future__ import annotations
 
 import zipfile
 from typing import IO
 
-#: an archive may unfold to so many bytes whatever its own size, and to so many times that size
+#: an archive may expand to so many bytes, or to so many times its own size if that is more
 MODEST, FOLD = 100_000_000, 100
-#: members of an archive, for each of which torch takes its time; ResNet-1202 with all of its state
-#: has fewer
+#: largest number of members, each of which costs torch time; ResNet-1202 with all its state has
+#: fewer
 MANY = 20_000
 
 
 def bomb_in(file: IO[bytes]) -> str:
-    """Says how far the archive unfolds where that is beyond all reason; "" where it is not.
+    """Returns how far the archive expands if that is more than allowed; otherwise "".
 
     Args:
-        file: at its beginning, where it is left; what is no archive unfolds to nothing.
+        file: positioned at its beginning, and left so; anything but an archive is allowed.
     """
     size = file.seek(0, 2)
     try:

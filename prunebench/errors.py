@@ -1,4 +1,4 @@
-"""User mistakes as one clear line each; everything else keeps its traceback."""
+"""Defines the errors that users can mend, each one clear line; others keep their traceback."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
-#: type of a field -> one such value in words, several of them, and an example
+#: type of a field -> words for one value and for several, and an example
 WORDS: dict[type, tuple[str, str, object]] = {
     bool: ("true or false", "true or false", "true"),
     int: ("an integer", "integers", 3),
@@ -16,44 +16,44 @@ WORDS: dict[type, tuple[str, str, object]] = {
 }
 #: characters of a value that a message repeats
 LONG = 200
-#: in a name
+#: a number in a name
 NUMBER = re.compile(r"\d+")
 
 
 class PrunebenchError(Exception):
-    """A mistake the user can mend; the command line prints it as one line and exits with 2."""
+    """Raised for a mistake the user can mend; the command line prints one line and exits with 2."""
 
 
 class ConfigError(PrunebenchError):
-    """An option, key, type or range that does not fit."""
+    """Raised for an option, key, type or range that does not fit."""
 
 
 class DataError(PrunebenchError):
-    """Data that is missing, truncated, corrupt or of the wrong shape."""
+    """Raised for data that are missing, truncated, corrupt or of the wrong shape."""
 
 
 class CheckpointError(PrunebenchError):
-    """A checkpoint that is missing, corrupt, or belongs to another network or run."""
+    """Raised for a checkpoint that is missing, corrupt, or belongs to another network or run."""
 
 
 class PruningError(PrunebenchError):
-    """A pruning step that cannot be done on this network."""
+    """Raised for a pruning step that cannot be done on this network."""
 
 
 class TrainingError(PrunebenchError):
-    """A training run that cannot go on, such as a loss that is no longer finite."""
+    """Raised for a training that cannot go on, such as one whose loss is no longer finite."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line."""
+    """Parses arguments as argparse does, but reports a mistake in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program."""
+        """Prints `message` and exits with 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def unknown(what: str, valid: Iterable[str]) -> str:
-    """Says that `what` (``key=value`` or a dotted key) is not known, and what would be."""
+    """Returns a message that `what`, ``key=value`` or a dotted key, is unknown, with valid ones."""
     choices = sorted(valid)
     word = what.rsplit("=", 1)[-1].rsplit(".", 1)[-1]
     near = nearest(word, choices)
@@ -62,9 +62,9 @@ def unknown(what: str, valid: Iterable[str]) -> str:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Returns which of `choices` was probably meant by `word`, whatever its case; "" if none.
+    """Returns the one of `choices` that `word` probably means, ignoring case; "" if none.
 
-    Of names that differ in their number alone, the one with the number nearest.
+    Among names that differ only in their numbers, it is the one with the nearest number.
     """
     spelt = {choice.lower(): choice for choice in choices}
     near = get_close_matches(word.lower(), spelt, n=max(1, len(spelt)))
@@ -76,12 +76,12 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 
 def _distance(some: Iterable[str], others: Iterable[str]) -> int:
-    """Returns how far the numbers in two names are apart."""
+    """Returns the sum of differences between the numbers of two names."""
     return sum(abs(int(a) - int(b)) for a, b in zip(some, others, strict=True))
 
 
 def wrong_type(key: str, value: object, hint: Any) -> str:
-    """Says that `value` is not of the type `hint`, and in which form `key` takes one."""
+    """Returns a message that `value` is not of type `hint`, and in which form `key` takes one."""
     inner = [kind for kind in get_args(hint) if kind is not NoneType]
     if NoneType in get_args(hint):
         return f"{wrong_type(key, value, inner[0])}; null is allowed too"
@@ -89,7 +89,7 @@ def wrong_type(key: str, value: object, hint: Any) -> str:
     got = got if len(got) <= LONG else f"{got[:LONG]} ..."
     kind = inner[-1] if inner else hint
     one, several, example = WORDS.get(kind, (str(kind), str(kind), "..."))
-    if type(value) is kind:  # only its brackets are missing
+    if type(value) is kind:  # only the brackets are missing: show them around the value
         example = value
     forms = {
         list: f"a list of {several}, such as {key}=[{example}]",
@@ -99,7 +99,7 @@ def wrong_type(key: str, value: object, hint: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says; the name of its class if it says nothing."""
+    """Returns the first line of an error's text; the name of its class if there is no text."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

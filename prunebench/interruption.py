@@ -1,8 +1,8 @@
-"""A run that a signal asks to stop: it saves what it has, and says how to go on.
+"""Stops a run when a signal asks for it: the run saves its state and can be resumed.
 
-Clusters announce that a job will be taken off its node by a signal, SIGTERM as a rule; a person
-types Ctrl-C. A training answers at its next step, where its checkpoint is written first; whatever
-else a run does stops at once, for it is either on disk already or done again.
+A cluster announces by a signal, usually SIGTERM, that it will take a job off its node; a person
+types Ctrl-C. A training stops at its next step, after writing its checkpoint. Everything else stops
+at once, since it is either on disk already or is done again.
 """
 
 from __future__ import annotations
@@ -14,51 +14,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: what is taken for a request to stop
+#: signals that ask a run to stop
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-#: exit code of a run that was asked to stop and may be started again (EX_TEMPFAIL of sysexits.h)
+#: exit code of a run that a signal stopped and that can be resumed (EX_TEMPFAIL of sysexits.h)
 START_AGAIN = 75
-#: exit code after Ctrl-C, as shells have it
+#: exit code after Ctrl-C, by the convention of shells
 BY_HAND = 130
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the run to stop, and what had to be saved is saved.
+    """Raised when a signal has asked the run to stop and its state is saved.
 
     Attributes:
         signal: name of the signal.
-        code: the exit code of the program.
+        code: exit code for the program.
     """
 
     def __init__(self, number: int) -> None:
-        """Names signal `number`."""
-        super().__init__(number)  # all that pickle needs, on the way from a worker of joblib's
+        """Records signal `number`."""
+        super().__init__(number)  # joblib pickles it in a worker, by this argument
         self.signal = signal.Signals(number).name
         self.code = BY_HAND if number == signal.SIGINT else START_AGAIN
 
     def __str__(self) -> str:
-        """For people."""
+        """Returns a phrase for the user."""
         return "interrupted" + (f" by {self.signal}" if self.code == START_AGAIN else "")
 
 
 class _Request:
-    """The request under way; there is one, as a process has one set of signal handlers.
+    """Holds the current request to stop; one per process, as there is one set of handlers.
 
-    It stands until the end, for `Interrupted` can get lost: a library raises an error of its own in
-    its place, and what arises in a finalizer Python tells and drops.
+    The request stands until `listening` ends, since `Interrupted` can get lost: a library may raise
+    an error of its own instead, and Python only prints exceptions in finalizers.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self.answered = False
-        self.late: int | None = None  # signal that came when the last was done
+        self.late: int | None = None  # signal that came too late to stop the last run
         self.holders = 0
         self.before: dict[int, object] = {}
 
     def arrive(self, number: int, _frame: FrameType | None) -> None:
-        """Handles signal `number`; Ctrl-C a second time does not wait.
+        """Handles signal `number`; a second Ctrl-C stops at once.
 
-        What stops already is left to save what it has: some who end a program tell it twice.
+        While `Interrupted` is being handled, further signals do not stop the saving: some launchers
+        send the signal twice.
         """
         hurry = number == signal.SIGINT == self.signal
         self.signal = number
@@ -73,9 +74,9 @@ _REQUEST = _Request()
 def listening() -> Iterator[None]:
     """Turns the signals that end programs into `Interrupted` inside the block.
 
-    A signal that the process was started to ignore (nohup, a job in the background) stays ignored.
+    Signals that the process was started to ignore (by nohup, or in the background) stay ignored.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there Python takes them
+    if threading.current_thread() is not threading.main_thread():  # Python allows it only there
         yield
         return
     found = {number: signal.getsignal(number) for number in SIGNALS}
@@ -94,7 +95,7 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Raises `Interrupted` from the block in the place of an error that it has become there."""
+    """Raises `Interrupted` in place of an error that a library made of it inside the block."""
     try:
         yield
     except Exception:
@@ -105,7 +106,7 @@ def answering() -> Iterator[None]:
 
 @contextmanager
 def held(holds: bool = True) -> Iterator[None]:
-    """Lets a signal wait inside the block, whose code calls `stop_if_asked` where all is saved."""
+    """Postpones signals inside the block, whose code calls `stop_if_asked` after saving."""
     _REQUEST.holders += holds
     try:
         yield
@@ -115,20 +116,20 @@ def held(holds: bool = True) -> Iterator[None]:
 
 
 def finish() -> None:
-    """Lets what follows come to its end: a signal from here on is too late, and stops nothing.
+    """Ignores signals from here on: the run is done.
 
     Raises:
-        Interrupted: one came before.
+        Interrupted: a signal came before.
     """
     stop_if_asked()
     _REQUEST.holders += 1
 
 
 def stop_if_late() -> None:
-    """Stops in front of a sweep's next run.
+    """Stops before the next run of a sweep if a signal came too late for the last one.
 
     Raises:
-        Interrupted: a signal came when the run before it, in this process, was done.
+        Interrupted: it did.
     """
     number, _REQUEST.late = _REQUEST.late, None
     if number is not None:
@@ -136,18 +137,18 @@ def stop_if_late() -> None:
 
 
 def asked() -> bool:
-    """Whether a signal waits for an answer."""
+    """Returns whether a signal has asked the run to stop."""
     return _REQUEST.signal is not None
 
 
 def stop_if_asked() -> None:
-    """Stops the run if a signal waits for an answer.
+    """Stops the run if a signal has asked for it.
 
-    A launcher that handles the signal itself (submitit puts the job back into the queue, or goes
-    on until it is killed) is asked first, and has the last word.
+    A launcher's own handler, if there is one, is called instead: submitit's requeues the job, or
+    lets it go on until it is killed.
 
     Raises:
-        Interrupted: nobody but us handles the signal.
+        Interrupted: the signal has no other handler.
     """
     number = _REQUEST.signal
     if number is None:

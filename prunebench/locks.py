@@ -1,4 +1,4 @@
-"""Locks on folders; a file system without flock has marker files instead, and users are told."""
+"""Locks folders with flock; on file systems without it, with marker files and a warning."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 def locked(
     path: Path, note: Callable[[str], None] = log.warning, *, timeout: float = -1
 ) -> AbstractContextManager[object]:
-    """Returns the lock at `path`, held; says where it is a marker file that a kill leaves behind.
+    """Returns the lock at `path`, held; warns if it is a marker file, which a kill leaves behind.
 
     Args:
         path: of the lock.
-        note: tells the user a line.
+        note: shows the user a line.
         timeout: seconds to wait for it; -1 = for ever.
 
     Raises:
         Timeout: another process holds it.
     """
     lock = FileLock(path)
-    with warnings.catch_warnings(action="ignore"):  # filelock says it in words of its own
+    with warnings.catch_warnings(action="ignore"):  # filelock's own warning; ours follows
         held = lock.acquire(timeout=timeout)
     if isinstance(lock, SoftFileLock):
         note(
@@ -39,7 +39,7 @@ def locked(
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock at `path`, as far as this machine can tell."""
+    """Returns whether a process holds the lock at `path`, as far as this machine can tell."""
     if not path.exists():
         return False
     try:
@@ -47,5 +47,5 @@ def is_held(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # in somebody else's folder, where nothing may be locked
+    except OSError:  # a folder of somebody else's, in which this process may not lock
         return False

@@ -1,7 +1,7 @@
-"""Seeds as a pure function of what they are for, and exact arithmetic.
+"""Derives every seed from what it is for, and sets exact arithmetic on CUDA.
 
-Every draw of a run comes from a generator seeded by (seed, what it is for, where the run stands).
-A resumed run therefore needs no generator state: it asks the same question again.
+Every draw of a run uses a generator seeded by (seed, purpose, progress of the run). A resumed run
+therefore needs no generator state: it derives the same seeds again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def seed_for(seed: int, *parts: str | int) -> int:
 
     Args:
         seed: of the run.
-        parts: what the draw is for, such as a stage's name, an epoch and a step.
+        parts: the purpose of the draw, such as a stage's name, an epoch and a step.
     """
     text = json.dumps([seed, *parts], ensure_ascii=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
@@ -35,10 +35,10 @@ def generator(seed: int, *parts: str | int) -> torch.Generator:
 
 
 def seed_draws(seed: int, device: torch.device) -> None:
-    """Seeds what draws on the CPU and on `device`, and nothing else.
+    """Seeds the generators of the CPU and of `device`, and no others.
 
-    ``torch.manual_seed`` does so too, and formats a stack trace for every other kind of device:
-    up to a millisecond, where a step on a GPU takes less.
+    ``torch.manual_seed`` also formats a stack trace for every other kind of device: that takes up
+    to a millisecond, longer than a step on a GPU.
     """
     import torch
 
@@ -56,10 +56,9 @@ def cuda_math(*, exact: bool, timed: bool = False) -> Iterator[None]:
     """Sets how CUDA computes float32 inside the block; a CPU computes the same either way.
 
     Args:
-        exact: False while training: TensorFloat-32 (10 bits of mantissa). True where outputs are
-            compared or measured: none. By default cuDNN's convolutions use TensorFloat-32, so
-            comparing needs this.
-        timed: whether cuDNN tries its algorithms for every new shape and takes the fastest.
+        exact: True to compare or measure outputs; False for training, with TensorFloat-32 (10 bits
+            of mantissa), which cuDNN's convolutions use by default.
+        timed: whether cuDNN times its algorithms for every new shape and takes the fastest.
     """
     import torch
 

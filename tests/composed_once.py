@@ -1,4 +1,4 @@
-"""Hydra composes in half the time where one process, or the forks of one, compose many times."""
+"""Makes Hydra compose twice as fast in processes, or their forks, that compose many times."""
 
 import pickle
 from copy import copy
@@ -6,9 +6,9 @@ from itertools import takewhile
 
 
 def hasten():
-    """Lets Hydra read what prunebench and Hydra ship once in a process, and merge its own once.
+    """Makes Hydra read the files that it and prunebench ship only once, and merge its own once.
 
-    What users add may change between two compositions, and is read each time.
+    Users' files may change between two compositions, and are read each time.
     """
     from hydra._internal import defaults_list
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -23,14 +23,14 @@ def hasten():
 
 
 def sources_of(repository, shipped):
-    """Where `repository` reads; None where a user's folder is among it."""
+    """Returns where `repository` reads; None if a user's folder is among its sources."""
     sources = tuple((source.scheme(), source.path) for source in repository.get_sources())
     ours = all(scheme != "file" or folder == shipped for scheme, folder in sources)
     return sources if ours else None
 
 
 def read_once(load, shipped):
-    """What reads a configuration, and remembers it as bytes: each composition changes its own."""
+    """Returns `load` with a cache, as bytes, since each composition changes what it is given."""
     read = {}
 
     def load_config(self, config_path):
@@ -38,7 +38,7 @@ def read_once(load, shipped):
             return load(self, config_path)
         if (sources, config_path) not in read:
             if (found := load(self, config_path)) is None:
-                return None  # a test may have hidden the plugin that brings it
+                return None  # a test may have hidden the plugin that provides it
             read[sources, config_path] = pickle.dumps(found)
         return pickle.loads(read[sources, config_path])
 
@@ -46,7 +46,10 @@ def read_once(load, shipped):
 
 
 def where_asked(create):
-    """What makes the map that interpolations in a defaults list look into, where there are any."""
+    """Returns `create` without its work where a defaults list contains no interpolation.
+
+    It makes the map in which interpolations are looked up.
+    """
 
     def create_map(overrides, defaults, self_added):
         asked = any(default.is_interpolation() for default in defaults if not default.is_self())
@@ -56,10 +59,10 @@ def where_asked(create):
 
 
 def merge_once(loader, shipped):
-    """Lets `loader` begin with what Hydra's own defaults, which come first, merge to.
+    """Makes `loader` start from the merged result of Hydra's own defaults, which come first.
 
-    The others are merged among themselves first: each merge goes through all that it merges into,
-    and Hydra's own is most of it.
+    The other configurations are first merged among themselves: each merge goes through everything
+    that it merges into, most of which is Hydra's own.
     """
     from omegaconf import flag_override
     from omegaconf.errors import OmegaConfBaseException
@@ -79,7 +82,7 @@ def merge_once(loader, shipped):
             with flag_override(whole, "no_deepcopy_set_nodes", True):
                 whole.merge_with(ours)
         except OmegaConfBaseException:
-            return merge(self, defaults, repo)  # which says in what file
+            return merge(self, defaults, repo)  # raises again, and names the file
         return whole
 
     def place_one(self, default, repo):

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one thread, the command line as a user runs it, and small reports."""
+"""Provides fixtures for all tests: one thread, the command line as users run it, small reports."""
 
 import contextlib
 import gc
@@ -20,10 +20,10 @@ from filelock import FileLock
 from prunebench.records import Failure, Latency, Measurement, Report, Score, finish
 from tests.composed_once import hasten
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch, which xdist's first process never needs
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 Completed = subprocess.CompletedProcess[str]
-#: what every run imports, sooner or later
+#: modules that every run imports sooner or later
 OF_A_RUN = [
     "prunebench.cli", "prunebench.run.runner", "prunebench.run.dry_run", "torch.utils.benchmark",
     "fvcore.nn", "onnxscript", "wandb", "wandb.sdk.launch", "rich._emoji_codes",
@@ -32,7 +32,7 @@ OF_A_RUN = [
 
 
 def pytest_collection_finish() -> None:
-    """Lets the collector look rarely through all that was imported, and Hydra read YAMLs once."""
+    """Makes garbage collection rarer now that all is imported, and Hydra read YAMLs only once."""
     gc.freeze()
     gc.set_threshold(20_000, 10, 50)
     hasten()
@@ -40,14 +40,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _leaves_torch_as_it_was() -> Iterator[None]:
-    """Fails the test after which torch computes otherwise: all that follow would feel it."""
+    """Fails a test that changes how torch computes, since all later tests would be affected."""
     before = how_torch_computes()
     yield
     assert not before or how_torch_computes() == before
 
 
 def how_torch_computes() -> dict[str, object]:
-    """What holds for the whole process; nothing where torch is not imported."""
+    """Returns torch's settings for the whole process; empty if torch is not imported."""
     if (torch := sys.modules.get("torch")) is None:
         return {}
     return {
@@ -62,7 +62,7 @@ def how_torch_computes() -> dict[str, object]:
 
 
 class Forked:
-    """A process of the warm python: a `subprocess.Popen` whose output can be read at any time."""
+    """A process forked by the warm python, like a `subprocess.Popen` with readable output."""
 
     def __init__(self, asking: socket.socket, words: tuple[str, ...], cwd: Path, env: Any):
         self.args = words
@@ -97,7 +97,7 @@ class Forked:
         return code
 
     def wait_for(self, text: str, timeout: float = 120) -> None:
-        """Waits until it has said `text` on stderr."""
+        """Waits until the process has printed `text` to stderr."""
         deadline = time.monotonic() + timeout
         while text not in self.stderr:
             assert self.poll() is None, self.stderr
@@ -106,12 +106,12 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended since
+            with contextlib.suppress(ProcessLookupError):  # the process has just ended
                 os.kill(self.pid, number)
 
     @property
     def stdout(self) -> str:
-        """All it has printed until now."""
+        """All that the process has printed so far."""
         return self._said(0)
 
     @property
@@ -119,15 +119,15 @@ class Forked:
         return self._said(1)
 
     def _said(self, index: int) -> str:
-        place = self.files[index].fileno()  # whose offset is the process's
+        place = self.files[index].fileno()  # pread leaves the offset, which the process shares
         return os.pread(place, os.fstat(place).st_size, 0).decode()
 
 
 class WarmPython:
     """Runs command lines in forks of one process, see ``warm_python.py``.
 
-    All processes of pytest-xdist have the same, started by the first that asks, which waits for
-    it in the end.
+    All processes of pytest-xdist share it. The first that needs it starts it, and waits for its
+    end.
     """
 
     def __init__(self, *modules: str):
@@ -148,7 +148,7 @@ class WarmPython:
                 time.sleep(0.05)
 
     def is_there(self) -> bool:
-        """Whether it takes commands, and will until the line to it is closed."""
+        """Returns whether it accepts commands; if so, it stays alive while `line` is open."""
         self.line = socket.socket(socket.AF_UNIX)
         with contextlib.suppress(OSError):
             self.line.connect(self.address)
@@ -165,13 +165,13 @@ class WarmPython:
             Path(f"{self.address}.lock").unlink(missing_ok=True)
 
     def start(self, *words: str, cwd: Path, **variables: str) -> Forked:
-        """Starts ``python WORDS`` in the folder `cwd`, with `variables` beside today's."""
+        """Starts ``python WORDS`` in the folder `cwd`, with these environment `variables` added."""
         asking = socket.socket(socket.AF_UNIX)
         asking.connect(self.address)
         return Forked(asking, words, cwd, {**os.environ, **variables})
 
     def run(self, *words: str, cwd: Path, timeout: float = 240, **variables: str) -> Completed:
-        """Returns what it printed and its exit code."""
+        """Runs ``python WORDS`` to its end; returns its output and exit code."""
         with self.start(*words, cwd=cwd, **variables) as process:
             code = process.wait(timeout)
             return Completed(process.args, code, process.stdout, process.stderr)
@@ -179,7 +179,7 @@ class WarmPython:
 
 @pytest.fixture(scope="session")
 def python() -> Iterator[WarmPython]:
-    """A python that has imported all that a run needs."""
+    """A python that has imported everything a run needs."""
     host = WarmPython(*OF_A_RUN)
     yield host
     host.close()
@@ -194,7 +194,7 @@ def torch_free() -> Iterator[WarmPython]:
 
 
 class Command:
-    """``prunebench`` in a folder: called, it returns what was printed and the exit code."""
+    """``prunebench`` in a folder: a call returns its output and exit code."""
 
     def __init__(self, python: WarmPython, folder: Path):
         self.python, self.folder = python, folder
@@ -204,7 +204,7 @@ class Command:
         return self.python.run(*words, cwd=self.folder, timeout=timeout, **variables)
 
     def start(self, *arguments: str) -> Forked:
-        """Returns the process at once."""
+        """Starts the command, and returns its process at once."""
         words = ("-m", "prunebench", *arguments)
         return self.python.start(*words, cwd=self.folder, WANDB_MODE="offline")
 
@@ -222,7 +222,7 @@ def measured(
     times: tuple[float, ...] = (),
     device: str = "CPU X",
 ) -> Measurement:
-    """A measurement on 1000 test images; `sizes` are params and MACs."""
+    """Returns a measurement on 1000 test images; `sizes` are params and MACs."""
     return Measurement(
         stage=stage,
         params=sizes[0],
@@ -250,7 +250,7 @@ def report(
     note: str = "",
     finished_at: str = "2026-01-01T00:00:00+00:00",
 ) -> Report:
-    """A report of FOAD on a small network."""
+    """Returns a report of FOAD on a small network."""
     values: dict[str, object] = {"run": {"seed": seed, "resume": False}, "criterion": {"t": 1}}
     measurements = [
         measured("baseline", base, times=(4.0, 100.0), device=device),
@@ -287,7 +287,7 @@ def report(
 
 
 def failure(of: Report, message: str = "loss is nan\nmore") -> Failure:
-    """The failure of a run with the settings of `of`."""
+    """Returns the failure of a run with the settings of `of`."""
     return Failure(
         config=of.config,
         choices=of.choices,
@@ -305,19 +305,19 @@ def failure(of: Report, message: str = "loss is nan\nmore") -> Failure:
 
 @pytest.fixture
 def make_report() -> Callable[..., Report]:
-    """Makes reports."""
+    """Returns `report`, for tests that make several."""
     return report
 
 
 @pytest.fixture
 def make_failure() -> Callable[..., Failure]:
-    """Makes failures."""
+    """Returns `failure`, for tests that make several."""
     return failure
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Three seeds of one setting, one run of another, and a failed run of that."""
+    """A folder with three seeds of one setting, one run of another, and a failed run of that."""
     for seed, base, last in ((0, 900, 880), (1, 910, 880), (2, 920, 900)):
         finish(tmp_path / f"seed{seed}", report(seed, base=base, last=last, best=last + 5))
     other = report(0, last=850, sizes=(200, 1000), config={"criterion": {"t": 2}})

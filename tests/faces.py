@@ -1,4 +1,4 @@
-"""Small sets of faces in the formats that users have: packs, bins, folders, lists of pairs."""
+"""Writes small sets of faces in the formats that users have: packs, bins, folders, pair lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAGIC = 0xCED7230A
 
 
 def face(seed: int, height: int = 32, width: int = 32) -> bytes:
-    """An encoded picture, none like another."""
+    """Returns an encoded picture; each seed gives another one."""
     buffer = io.BytesIO()
     photograph(seed, width, height).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
@@ -39,27 +39,27 @@ def write_lfw(root: Path, folds: int = 10, each: int = 1, size: tuple[int, int] 
 
 
 def write_bin(path: Path, same: Sequence[bool], size: tuple[int, int] = (32, 32)) -> Path:
-    """Writes InsightFace's pickle as Python 2 reads it, bytes by way of ``_codecs.encode``."""
+    """Writes InsightFace's pickle for Python 2, with bytes by way of ``_codecs.encode``."""
     images = [face(seed, *size) for seed in range(2 * len(same))]
     path.write_bytes(pickle.dumps((images, list(same)), protocol=2))
     return path
 
 
 def chunk(payload: bytes, flag: int = 0) -> bytes:
-    """One part of a record."""
+    """Returns one part of a record."""
     padding = b"\0" * (-len(payload) % 4)
     return struct.pack("<II", MAGIC, flag << 29 | len(payload)) + payload + padding
 
 
 def packed(content: bytes, *labels: float) -> bytes:
-    """A record's payload: one label in the header, or several behind it."""
+    """Returns a record's payload, with one label in the header or several after it."""
     flag, label = (len(labels), 0.0) if len(labels) > 1 else (0, labels[0])
     more = struct.pack(f"<{len(labels)}f", *labels) if flag else b""
     return struct.pack("<IfQQ", flag, label, 0, 0) + more + content
 
 
 def record(payload: bytes) -> bytes:
-    """A record as RecordIO writes it: split wherever its content looks like a beginning."""
+    """Returns a record as RecordIO writes it: split at magic numbers in its content."""
     words = [at for at in range(0, len(payload) - 3, 4) if payload[at : at + 4] == MAGIC_BYTES]
     if not words:
         return chunk(payload)

@@ -1,4 +1,4 @@
-"""Small trees of image files, as a user has them on disk."""
+"""Writes small trees of image files, as users have them on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunebench.options import option
 
 
 def photograph(seed: int, width: int = 20, height: int = 16) -> Image.Image:
-    """A smooth coloured picture, none like another."""
+    """Returns a smooth coloured picture; each seed gives another one."""
     source = np.random.RandomState(seed)
     coarse = source.randint(0, 256, (4, 4, 3)).astype("uint8")
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -26,7 +26,7 @@ def write_tree(
     classes: tuple[str, ...] = ("cat", "dog", "eel"),
     **saving: Any,
 ) -> Path:
-    """Writes `parts` (folder -> images of each class) below `root`, which is returned."""
+    """Writes `parts` (folder -> images per class) below `root`; returns `root`."""
     seed = 0
     for part, count in parts.items():
         for name in classes:
@@ -38,7 +38,7 @@ def write_tree(
 
 
 def folder(path: Path, **changes: Any) -> Folder:
-    """The shipped ``dataset=folder`` on `path`, for images of 8 x 8, without loader processes."""
+    """Returns the shipped ``dataset=folder`` on `path`, for 8 x 8 images, without loaders."""
     values = {"path": str(path), "image_size": 8, "workers": 0, **changes}
     made = option("dataset", "folder", DatasetSpec, **values)
     assert isinstance(made, Folder)

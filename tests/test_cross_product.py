@@ -1,7 +1,7 @@
-"""Any with any: what works with what, and the one line that refuses what does not.
+"""Which options go together, and the line that refuses the rest.
 
-What a criterion says of itself and the rules below must come to what the program refuses, in both
-directions.
+The properties that a criterion declares, with the rules below, must predict exactly what the
+program refuses.
 """
 
 from collections import OrderedDict

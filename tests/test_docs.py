@@ -1,4 +1,4 @@
-"""The site of docs/: every page is in its menu, its Python runs, its tables are the YAMLs'."""
+"""The site of docs/: every page is in the menu, its Python runs, its tables match the YAMLs."""
 
 import json
 import re

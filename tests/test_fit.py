@@ -1,4 +1,4 @@
-"""What the data say about a configuration."""
+"""Numbers of a configuration, checked against the data."""
 
 import numpy as np
 import pytest

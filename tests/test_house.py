@@ -1,4 +1,4 @@
-"""The house stays small: files and functions that fit in a head, none called after nothing."""
+"""The code keeps its limits: lengths of files and functions, and names that mean something."""
 
 import ast
 import importlib

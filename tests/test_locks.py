@@ -1,4 +1,4 @@
-"""A file system without flock has marker files for locks, which users are told of."""
+"""On file systems without flock, locks are marker files, and users are told."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""The Python interface that stays: what is imported from where, its parameters, and its results."""
+"""The stable Python interface: imports, parameters and results."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""README and its pages say what is so: commands and Python run, results are the reports'."""
+"""README and its pages are correct: commands and Python run, results match the reports."""
 
 import os
 import re

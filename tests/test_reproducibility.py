@@ -1,4 +1,4 @@
-"""Seeds that never change, and settings that are put back."""
+"""Seeds never change, and settings are restored."""
 
 import subprocess
 import sys

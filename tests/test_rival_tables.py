@@ -1,4 +1,4 @@
-"""The rivals' experiments cut to the sizes their papers print, on networks without data."""
+"""Experiments with other methods cut networks to the sizes in their papers, without data."""
 
 import pytest
 import torch

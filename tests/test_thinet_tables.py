@@ -1,4 +1,4 @@
-"""ThiNet's experiments cut to the sizes its papers print, on networks without data."""
+"""ThiNet's experiments cut networks to the sizes in its papers, without data."""
 
 from functools import cache
 

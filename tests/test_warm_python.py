@@ -1,4 +1,4 @@
-"""What the warm python forks is a process like any other."""
+"""Processes forked by the warm python behave like any other process."""
 
 import os
 import signal

@@ -1,12 +1,12 @@
-"""A python that has imported what a run needs, and forks for every command line it is sent.
+"""A python that has imported what a run needs, and forks for every command line it receives.
 
-Those imports take seconds, and the tests start a hundred processes. What is forked is a process
-like any other: pid, signals, folder, variables, output and exit code are its own.
+Those imports take seconds, and the tests start a hundred processes. A forked process is like any
+other: it has its own pid, signals, folder, variables, output and exit code.
 
-``python warm_python.py ADDRESS MODULE ...`` imports the modules; without any it refuses torch and
-its like from then on. ``conftest.py`` connects to the socket ADDRESS once for each of the processes
-that test, to say that this is not needed until it hangs up, and once for each command: it sends
-two files, tells what to run, and is told pid and exit code.
+``python warm_python.py ADDRESS MODULE ...`` imports the modules; without modules it imports
+prunebench and refuses torch and other heavy packages from then on. ``conftest.py`` connects to the
+socket ADDRESS once for each testing process, to keep this process alive until it hangs up, and once
+for each command: it sends two files for the output and the command, and receives pid and exit code.
 """
 
 import atexit
@@ -28,14 +28,14 @@ from dataclasses import is_dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-#: process -> the connection on which to tell how it ends
+#: id of a process -> the connection to which its exit code is sent
 RUNNING = {}
 LARGE, COLLAPSE = 2 << 20, 25  # bytes, and MADV_COLLAPSE
 HEAVY = {"torch", "torchvision", "wandb", "matplotlib", "pandas"}
 
 
 class Refuse:
-    """Lets nothing heavy be imported."""
+    """Refuses to import heavy packages."""
 
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in HEAVY:
@@ -43,7 +43,7 @@ class Refuse:
 
 
 def prepare(modules):
-    """Imports all that shall be there; none of it may start a thread, which no fork would have."""
+    """Imports `modules`; none may start a thread, since a fork would lack it."""
     if not modules:
         sys.meta_path.insert(0, Refuse())
     for name in modules or ["prunebench.cli", "prunebench.config"]:
@@ -53,17 +53,17 @@ def prepare(modules):
         import_all()
         cheapen()
     for registered in [*weakref.finalize._registry]:
-        registered.atexit = False  # what torch would put away takes long, and is gone anyway
-    gc.freeze()  # what is never looked at again stays shared
+        registered.atexit = False  # torch's clean-up at exit is slow and not needed
+    gc.freeze()  # memory that is never collected stays shared with the forks
     gc.set_threshold(5000, 10, 50)
     if modules:
         use_large_pages()
 
 
 def use_large_pages():
-    """Moves what is shared to pages of 2 MiB: a fork takes a third of the time.
+    """Moves shared memory to pages of 2 MiB: a fork takes a third of the time.
 
-    Linux before 6.1 refuses, and elsewhere there is nothing of it.
+    Linux before 6.1 refuses this, and other systems lack it.
     """
     with contextlib.suppress(OSError, AttributeError):
         advise = ctypes.CDLL(None).madvise
@@ -76,10 +76,10 @@ def use_large_pages():
 
 
 def compose_once():
-    """Spares Hydra to compose all that is typed just to see whether it is a sweep.
+    """Spares Hydra to compose every command just to see whether it is a sweep.
 
-    An experiment alone can say so. None is what Hydra finds where nothing does. What its parsers
-    and plugins look up once in a process is looked up here, and the YAMLs read.
+    Only an experiment can say so; None is Hydra's answer if nothing does. It also fills the caches
+    of Hydra's parsers and plugins, and reads the YAMLs.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.hydra import Hydra
@@ -107,9 +107,9 @@ def compose_once():
 
 
 def import_all():
-    """Imports all of prunebench, whose options are imported once chosen.
+    """Imports all of prunebench, whose options are usually imported when chosen.
 
-    The digits are read, too, and git is asked about the checkout.
+    It also reads the digits, and asks git about the checkout.
     """
     import prunebench
 
@@ -122,7 +122,7 @@ def import_all():
 
 
 def know_fields():
-    """Looks up what options and sections hold, as each run does of those that it reads."""
+    """Looks up the fields of options and sections, which each run does for those that it reads."""
     from prunebench.config import Recipe
     from prunebench.config.sections import Baseline, Settings
     from prunebench.options.code import imported
@@ -140,10 +140,10 @@ def know_fields():
 
 
 def cheapen():
-    """Takes from a run what is most of its time where networks are so small.
+    """Speeds up what takes most of a run's time with very small networks.
 
-    A latency is that of one pass, or of a few where a budget rests on it; networks of the same
-    shapes are counted once; and the further processes of a run are forked too, but with
+    A latency is that of one pass, or of a few if a budget depends on it; networks of the same
+    shapes are counted once; and further processes of a run are forked, too, unless
     START_METHOD=spawn.
     """
     from torch.multiprocessing.spawn import start_processes
@@ -172,17 +172,17 @@ def cheapen():
 
 
 def next_command(address):
-    """Returns in a forked process only, with the words after ``python`` that it shall run."""
+    """Serves commands; returns only in a forked process, with the words after ``python``."""
     signal.signal(signal.SIGCHLD, tell_ends)
     users = set()
     with socket.socket(socket.AF_UNIX) as listener:
-        with contextlib.suppress(FileNotFoundError):  # left by one that was killed
+        with contextlib.suppress(FileNotFoundError):  # a killed server has left the socket
             os.unlink(address)
         listener.bind(address)
         listener.listen(64)
         while True:
             for ready in select.select([listener, *users], [], [])[0]:
-                if ready in users:  # one has hung up
+                if ready in users:  # this testing process has hung up
                     users.remove(ready)
                     ready.close()
                     continue
@@ -203,9 +203,9 @@ def next_command(address):
 
 
 def forked(connection, out, err):
-    """Forks, and returns in the forked process only, what it shall run."""
+    """Forks; returns None here, and in the forked process the words that it shall run."""
     words, folder, variables = connection.recv()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # none may end before it is known
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # until RUNNING knows the child
     if pid := os.fork():
         RUNNING[pid] = connection
         connection.send(pid)
@@ -225,13 +225,13 @@ def forked(connection, out, err):
     os.environ.clear()
     os.environ.update(variables)
     if wandb := sys.modules.get("wandb.sdk.data_types._private"):
-        atexit.unregister(wandb.MEDIA_TMP.cleanup)  # of a folder that all forks have in common
+        atexit.unregister(wandb.MEDIA_TMP.cleanup)  # would remove a folder that all forks share
     return words
 
 
 def tell_ends(*_):
-    """Tells of every forked process that has ended how it did."""
-    with contextlib.suppress(ChildProcessError):  # there is no other
+    """Sends the exit code of every forked process that has ended."""
+    with contextlib.suppress(ChildProcessError):  # raised when no child is left
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             with RUNNING.pop(ended[0]) as connection, contextlib.suppress(OSError):
                 connection.send(os.waitstatus_to_exitcode(ended[1]))
@@ -251,7 +251,7 @@ def run(words):
 
 
 def end(words):
-    """Runs `words` and ends as the interpreter does, but for taking every module apart."""
+    """Runs `words` and exits like the interpreter, but without destroying every module."""
     code = 0
     try:
         run(words)

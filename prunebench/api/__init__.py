@@ -1,9 +1,9 @@
-"""`prune`, `save` and `load`: a model of one's own, in Python and without a configuration.
+"""The Python API, `prune`, `save` and `load`, for models of one's own without a configuration.
 
-What `prune` returns is the slim network itself, a module of the class it had, with two attributes:
-`plan` and `report`. A wrapper would have to be taken off again before the next line of the user's
-code, which builds an optimizer from it, trains, exports or wraps it in turn; a tuple would break
-every line that was written when there was nothing but the network. Deep copies keep both.
+`prune` returns the slim network itself, a module of the same class as the model, with two more
+attributes: `plan` and `report`. A wrapper would have to be removed before the network is trained,
+exported or wrapped in turn; a tuple would break code that expects a network. Deep copies keep both
+attributes. `choices` interprets the arguments, `steps` does the cuts, `result` is what comes out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prunebench.channels import Example, in_mode, trace
 from prunebench.channels.untouched import untouched
 from prunebench.contracts import Task
 from prunebench.criteria import Criterion
-from prunebench.options import option as option  # criteria and the like by the names of the command
+from prunebench.options import option as option  # builds options by the command line's names
 from prunebench.repairs import Repair
 
 
@@ -48,27 +48,27 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
     seed: int = 0,
     **keys: Any,
 ) -> Slim:
-    """Returns a physically smaller copy of `model`, with `plan` and `report`; `model` stays.
+    """Returns a smaller copy of `model`, with attributes `plan` and `report`; `model` is unchanged.
 
     Args:
-        model: any network that can be traced; of a compiled one, what it was made from.
-        example: an input [N, C, ...], or several as tuple, list or dict by argument.
+        model: any network that can be traced; of a compiled one, the original module is pruned.
+        example: an input [N, C, ...]; or several, as tuple, list or dict by argument name.
         criterion: a name or an object, such as ``prunebench.criteria.Taylor(form="weight")``.
-        budget: a name or an object; without one as `keys` say, as the criterion decides, or half.
+        budget: a name or an object; else what `keys` say, or the criterion decides, or half.
         repair: a name or an object.
-        scope: ``inner`` leaves residual streams whole, ``all`` does not.
+        scope: ``inner`` leaves residual streams whole, ``all`` prunes them, too.
         only: name patterns of the groups to prune; all others stay whole.
         exclude: name patterns of groups to leave whole.
-        steps: rounds of ranking and cutting, each on what the last one left.
-        between: is given the network after each round but the last, to train it in place.
+        steps: rounds of ranking and cutting, each on the result of the last.
+        between: called with the network after each round but the last, to train it in place.
         images: a tensor, (inputs, targets), or an iterable of such batches.
-        loss: of outputs and targets, the mean; else the cross-entropy.
-        forward: of network and inputs; else the network is called with them.
-        optimizer: goes on with the slim network: its groups and state are cut in place.
+        loss: mean loss of (outputs, targets); cross-entropy by default.
+        forward: called with (network, inputs) in place of the network itself.
+        optimizer: of `model`; goes on with the slim network, its groups and state cut in place.
         seed: for criteria that draw at random.
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """
-    with in_python(criterion, repair, keys), inference_mode(False):  # what is made can be trained
+    with in_python(criterion, repair, keys), inference_mode(False):  # so the result can be trained
         method = chosen(criterion, budget, repair, keys, signature(prune).parameters)
         network = followable(model)
         require_room(network)

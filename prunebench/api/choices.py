@@ -1,4 +1,4 @@
-"""From names, objects and numbers to the options that the command line knows as well."""
+"""Turns the arguments of `prune` into the options that the command line has, too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prunebench.run.scored import scored_only
 from prunebench.run.step import Method
 from prunebench.run.timing import timed
 
-#: budgets that may be given as a number, under their own name, instead of ``keep``
+#: budgets that can be given as a keyword with a number, such as macs=0.5, instead of ``keep``
 SHORT = ("macs", "params", "uniform")
 PLURALS = {"criterion": "criteria", "budget": "budgets", "repair": "repairs"}
 
@@ -38,10 +38,10 @@ def chosen(
     keys: Mapping[str, Any],
     arguments: Iterable[str],
 ) -> Method:
-    """Returns the method that the arguments of `prune` ask for.
+    """Returns the method that the arguments of `prune` describe.
 
     Raises:
-        ConfigError: an option or key is not known, or a value does not fit.
+        ConfigError: an option or key is unknown, or a value does not fit.
     """
     budget, keys = own_numbers(budget), own_numbers(keys)
     ranking = chosen_criterion(criterion)
@@ -50,10 +50,10 @@ def chosen(
 
 
 def chosen_criterion(asked: str | Criterion) -> Criterion:
-    """Returns the criterion that is asked for.
+    """Returns the criterion `asked` for.
 
     Raises:
-        ConfigError: there is none of this name, or it prunes while a network is trained.
+        ConfigError: it does not exist, or it prunes while a network is trained.
     """
     found = _chosen("criterion", asked, Criterion)  # type: ignore[type-abstract]
     if found.watches:
@@ -68,16 +68,16 @@ def chosen_criterion(asked: str | Criterion) -> Criterion:
 def chosen_budget(
     criterion: Criterion, asked: object, keys: Mapping[str, Any], arguments: Iterable[str]
 ) -> Budget:
-    """Returns the budget that the arguments of `prune` ask for.
+    """Returns the budget that the arguments of `prune` describe.
 
     Args:
-        criterion: decides where none is asked for, if it can.
+        criterion: decides by itself if nothing else is asked for and it can.
         asked: a name, an object or None.
         keys: of the budget's option, or the short forms.
-        arguments: other words that `prune` knows, for messages.
+        arguments: names of the other arguments of `prune`, for messages.
 
     Raises:
-        ConfigError: they ask for more than one, or a key or value does not fit.
+        ConfigError: they describe more than one budget, or a key or value does not fit.
     """
     if isinstance(asked, (int, float)):
         raise ConfigError(
@@ -116,17 +116,17 @@ def chosen_budget(
 
 
 def own_numbers(value: Any) -> Any:
-    """Returns `value` with numbers of NumPy, such as its ranges yield, as Python's own."""
+    """Returns `value` with NumPy's numbers converted to Python's."""
     if isinstance(value, dict):
         return {name: own_numbers(each) for name, each in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
 def counted(name: str, value: object, least: int) -> int:
-    """Returns the argument `name`, a whole number of at least `least`.
+    """Returns the argument `name` as an integer of at least `least`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is something else.
     """
     count = own_numbers(value)
     if not isinstance(count, int) or isinstance(count, bool) or count < least:
@@ -135,10 +135,10 @@ def counted(name: str, value: object, least: int) -> int:
 
 
 def called(**given: Callable[..., Any] | None) -> None:
-    """Refuses arguments that are to be called and cannot be.
+    """Checks that the given arguments can be called.
 
     Raises:
-        ConfigError: one cannot.
+        ConfigError: one of them cannot.
     """
     for name, function in given.items():
         if function is not None and not callable(function):
@@ -146,12 +146,12 @@ def called(**given: Callable[..., Any] | None) -> None:
 
 
 def spoken(made: object) -> str:
-    """Returns the name of an option, as the command line and `prune` have it."""
+    """Returns the name of an option's object, as the command line and `prune` spell it."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(made).__name__).lower()
 
 
 def known(group: str) -> list[str]:
-    """Returns the names that `prune` takes for a group's options."""
+    """Returns the names of a group's options that `prune` accepts."""
     names = option_names(group, [conf_dir()])
     if group != "criterion":
         return names
@@ -159,14 +159,18 @@ def known(group: str) -> list[str]:
 
 
 def _unknown(group: str, name: str) -> str:
-    """Says that there is no option of this name, and which there are."""
+    """Returns a message that this option does not exist, and which do."""
     names = known(group)
     hint = f"; did you mean '{near}'?" if (near := nearest(name, names)) else ""
     return f"{group} '{name}' is not known; {PLURALS[group]}: {', '.join(names)}{hint}"
 
 
 def _chosen(group: str, asked: object, base: type[Part]) -> Part:
-    """Returns an option that is given as a name or as an object."""
+    """Returns the option for a name or an object.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if isinstance(asked, str):
         if asked not in option_names(group, [conf_dir()]):
             raise ConfigError(_unknown(group, asked))
@@ -183,10 +187,10 @@ def _chosen(group: str, asked: object, base: type[Part]) -> Part:
 
 
 def listed(name: str, patterns: str | Sequence[str]) -> list[str]:
-    """Returns the patterns that the argument `name` gives as a list; a text is one.
+    """Returns the patterns of the argument `name` as a list; a string is one pattern.
 
     Raises:
-        ConfigError: they are no texts.
+        ConfigError: they are not strings.
     """
     found = [patterns] if isinstance(patterns, str) else patterns
     if not isinstance(found, Iterable) or not all(isinstance(each, str) for each in (*found,)):
@@ -201,11 +205,11 @@ def limited(
     only: str | Sequence[str],
     exclude: str | Sequence[str],
 ) -> Method:
-    """Returns `method` with a budget that leaves alone what is not to be pruned.
+    """Returns `method` with a budget that leaves out the groups not to be pruned.
 
     Raises:
         PruningError: a pattern of `only` matches no group.
-        ConfigError: there is no such scope, or a pattern is no text.
+        ConfigError: the scope does not exist, or a pattern is not a string.
     """
     budget, wanted = method.budget, listed("only", only)
     names = [group.name for group in cmap.groups]
@@ -226,9 +230,9 @@ def limited(
 
 
 def scorable(method: Method, network: nn.Module, cmap: ChannelMap, example: Example) -> Method:
-    """Returns `method` with a budget that leaves alone what its criterion has no score for.
+    """Returns `method` with a budget that leaves out the groups its criterion cannot score.
 
-    Where the budget is one of time, layers are timed here and now.
+    For a budget of time, the layers are timed here.
 
     Raises:
         PruningError: the criterion scores no group, or the time cannot be reached.

@@ -1,4 +1,4 @@
-"""Slim networks on disk: a network of one's own without pickle, or what a run has saved."""
+"""Saves and loads slim networks: the user's own, without pickle, and those of runs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from prunebench.records import from_json, to_json
 
 
 class Loaded(nn.Module):
-    """A network that was loaded as type checkers see it; in truth it is of a class of its own.
+    """Types what `load` returns; the actual network has a class of its own.
 
     Attributes:
         plan: which channels of the dense network are kept.
-        report: what `prune` said of it; None of a run's network, whose folder has a report.json.
-        normalisation: what a run's network expects of images; None of one of your own.
+        report: of `prune`; None for a run's network, whose folder has a report.json.
+        normalisation: what a run's network expects of images; None for the user's own.
     """
 
     plan: Plan
@@ -32,12 +32,12 @@ class Loaded(nn.Module):
 
 
 def save(model: nn.Module, path: str | Path) -> None:
-    """Writes what `prune` returned, fine-tuned or not, so that `load` can rebuild it.
+    """Writes a network from `prune`, fine-tuned or not, so that `load` can rebuild it.
 
-    The file holds weights, plans and the report; no code is stored, and none is run by `load`.
+    The file holds weights, plans and the report, but no code, and `load` runs none.
 
     Raises:
-        CheckpointError: the network did not come from `prune`, or its state is more than tensors.
+        CheckpointError: the network is not from `prune`, or its state is more than tensors.
     """
     network = plain(model)
     lineage = getattr(network, LINEAGE, None)
@@ -68,13 +68,14 @@ def save(model: nn.Module, path: str | Path) -> None:
 def load(
     path: str | Path, model: nn.Module | None = None, example: Example | None = None
 ) -> Loaded:
-    """Returns a slim network in eval mode: a run's, or one of your own.
+    """Returns a slim network in eval mode: a run's, or the user's own.
 
     Args:
         path: the folder of a run, its report or its ``slim.pt``; or a file that `save` wrote.
-        model: for one of your own, a dense network as it was before it was pruned, with whatever
-            weights; it is left unchanged. A run's network needs none.
-        example: an input, should the one at pruning have held more than tensors and plain values.
+        model: for the user's own, a dense network as before pruning, with any weights; it is left
+            unchanged. A run's network needs none.
+        example: an input; needed if the one given to `prune` held more than tensors and plain
+            values.
 
     Raises:
         CheckpointError: the file is missing, damaged or of another network.

@@ -1,4 +1,4 @@
-"""From what users have, tensors, pairs or data loaders, to the images that criteria look at."""
+"""Converts what users pass as images (tensors, pairs, data loaders) into a sample for criteria."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FORMS = (
 
 
 def followable(model: nn.Module) -> nn.Module:
-    """Returns `model`, or of a compiled one what it was made from.
+    """Returns `model`; for a compiled one, the original module.
 
     Raises:
-        PruningError: its forward cannot be followed, or it has weights that are no numbers, which
-            everything else would be blamed for later.
+        PruningError: its forward cannot be traced, or its weights are missing or not finite, which
+            would cause misleading errors later.
     """
     require_followable(model)
     network = plain(model)
@@ -42,15 +42,15 @@ def followable(model: nn.Module) -> nn.Module:
 
 
 def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed: int) -> Sample:
-    """Returns the first images, as many as `method` looks at, on the device of `network`.
+    """Returns the first images, as many as `method` needs, on the device of `network`.
 
-    Batches are put together, and divided again as the criterion says. Lists that `task.forward`
-    is to be given have an entry for each image; otherwise a list of inputs is as good as a tuple.
+    Batches are concatenated; the criterion makes its own. A list of inputs counts as a tuple,
+    unless `task.forward` is given: then lists have one entry per image.
 
     Raises:
-        ConfigError: there are none, or they are of no such form, or `seed` is no whole number, or
-            what is to be called no function.
-        PruningError: the network fails on the first of them.
+        ConfigError: there are no images, they have another form, `seed` is not an integer, or loss
+            or forward cannot be called.
+        PruningError: the network fails on the first image.
     """
     seed = counted("seed", seed, 0)
     called(loss=task.loss, forward=task.forward)
@@ -67,14 +67,14 @@ def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed:
     for inputs, targets in _batches(images):
         if isinstance(inputs, list) and task.forward is None:
             inputs = tuple(inputs)
-        have += _agreed(inputs, targets)
+        have += _image_count(inputs, targets)
         found.append((inputs, targets))
         if have >= count:
             break
     if not have:
         raise ConfigError("images= holds no image")
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-    first = [rows(_joined(column), 0, count) for column in zip(*found, strict=True)]
+    first = [rows(_concatenated(column), 0, count) for column in zip(*found, strict=True)]
     inputs, targets = (_moved(part, device) for part in first)
     if not all(bool(t.isfinite().all()) for t in tensors_in(inputs) if t.is_floating_point()):
         raise ConfigError("images= holds values that are not finite")
@@ -84,7 +84,7 @@ def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed:
 
 
 def _batches(images: Any) -> Iterator[tuple[Any, Any]]:
-    """Yields inputs and targets; targets are None where there are none."""
+    """Yields (inputs, targets) of each batch; targets may be None."""
     if isinstance(images, (Tensor, tuple, Mapping)):
         yield _pair(images)
     elif isinstance(images, Iterable) and not isinstance(images, str | bytes):
@@ -95,7 +95,7 @@ def _batches(images: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
-    """Returns inputs and targets of one batch."""
+    """Returns (inputs, targets) of one batch."""
     if isinstance(batch, (tuple, list)):
         if len(batch) in (1, 2):
             return batch[0], (batch[1] if len(batch) == 2 else None)
@@ -106,13 +106,13 @@ def _pair(batch: Any) -> tuple[Any, Any]:
     return batch, None
 
 
-def _agreed(inputs: Any, targets: Any) -> int:
-    """Returns how many images a batch holds.
+def _image_count(inputs: Any, targets: Any) -> int:
+    """Returns the number of images in a batch.
 
     Raises:
-        ConfigError: its parts do not agree, or something has no entry for each image.
+        ConfigError: its parts have different lengths, or something has no entry for each image.
     """
-    counts = {count for part in (inputs, targets) for count in _counts(part)}
+    counts = {count for part in (inputs, targets) for count in _lengths(part)}
     if len(counts) != 1:
         raise ConfigError(
             f"the parts of images= hold {' and '.join(map(str, sorted(counts)))} images: inputs "
@@ -121,20 +121,20 @@ def _agreed(inputs: Any, targets: Any) -> int:
     return counts.pop()
 
 
-def _counts(part: Any) -> Iterator[int]:
-    """Yields the number of images of everything in inputs or targets."""
+def _lengths(part: Any) -> Iterator[int]:
+    """Yields the length of each part of inputs or targets."""
     if isinstance(part, Mapping):
         part = tuple(part.values())
     if isinstance(part, tuple):
         for inner in part:
-            yield from _counts(inner)
+            yield from _lengths(inner)
     elif isinstance(part, list) or (isinstance(part, Tensor) and part.dim()):
         yield len(part)
     elif part is not None:
         raise ConfigError(f"{FORMS}; got {str(part)[:60]!r} in them")
 
 
-def _joined(parts: tuple[Any, ...]) -> Any:
+def _concatenated(parts: tuple[Any, ...]) -> Any:
     """Returns several batches of inputs, or of targets, as one."""
     first = parts[0]
     if isinstance(first, Tensor):
@@ -147,9 +147,9 @@ def _joined(parts: tuple[Any, ...]) -> Any:
     if isinstance(first, list):
         return [entry for part in parts for entry in part]
     if isinstance(first, Mapping):
-        return {key: _joined(tuple(part[key] for part in parts)) for key in first}
+        return {key: _concatenated(tuple(part[key] for part in parts)) for key in first}
     if isinstance(first, tuple):
-        return tuple(_joined(column) for column in zip(*parts, strict=True))
+        return tuple(_concatenated(column) for column in zip(*parts, strict=True))
     return None
 
 
@@ -159,7 +159,7 @@ def _moved(part: Any, device: torch.device) -> Any:
 
 
 def _require_runs(network: nn.Module, image: Any) -> None:
-    """Refuses images that the network fails on, before a criterion does."""
+    """Raises PruningError if the network fails on `image`, before a criterion would."""
     with torch.no_grad():
         try:
             Task().run(network, image)

@@ -1,4 +1,4 @@
-"""An optimizer that goes on after a cut, with the slim parameters and its state cut like them."""
+"""Lets an optimizer continue after a cut: swaps in the slim parameters and cuts its state."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from prunebench.channels import Example, trace
 from prunebench.errors import ConfigError, PruningError
 from prunebench.run.step import Cut
 
-#: dimension -> indices that stay
+#: dimension -> int64 indices that stay
 Stays = dict[int, Tensor]
 
 
 class Follower:
-    """Takes an optimizer, in place, from each network to the one that was cut out of it.
+    """Updates an optimizer in place, from each network to the one cut out of it.
 
-    Groups with their settings stay, and so does everything that refers to the optimizer, such as a
-    scheduler of its learning rate. State in the shape of a parameter (momenta, second moments) is
-    cut like the parameter; steps are kept. Should a later cut fail, the optimizer is as it was.
+    Groups and their settings stay, and so do references to the optimizer, such as that of a
+    scheduler. State in the shape of a parameter (momenta, second moments) is cut like the
+    parameter; step counts are kept. If a later cut fails, the optimizer is restored.
     """
 
     def __init__(self, optimizer: optim.Optimizer | None, network: nn.Module) -> None:
-        """Checks that it can be taken along.
+        """Checks that the optimizer can be updated; None does nothing.
 
         Raises:
             ConfigError: it is of a kind that cannot, or of another network.
@@ -45,7 +45,7 @@ class Follower:
             )
 
     def __enter__(self) -> Self:
-        """Remembers the optimizer as it is."""
+        """Remembers the optimizer's parameters and state."""
         if self.optimizer is not None:
             self._groups = [list(group["params"]) for group in self.optimizer.param_groups]
             self._state = dict(self.optimizer.state)
@@ -54,7 +54,7 @@ class Follower:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, at: TracebackType | None
     ) -> None:
-        """Puts the optimizer back if something failed."""
+        """Restores the optimizer after an exception."""
         if self.optimizer is not None and kind is not None:
             for group, weights in zip(self.optimizer.param_groups, self._groups, strict=True):
                 group["params"] = weights
@@ -62,7 +62,7 @@ class Follower:
             self.optimizer.state.update(self._state)
 
     def follow(self, before: nn.Module, made: Cut, example: Example) -> None:
-        """Takes the optimizer from the network `before` to the one that was made of it.
+        """Updates the optimizer from the network `before` to the one that `made` holds.
 
         Raises:
             PruningError: it keeps a state that cannot be cut.
@@ -84,7 +84,8 @@ class Follower:
             if old in self.optimizer.state:
                 values = self.optimizer.state[old].items()
                 state[old] = {
-                    key: self._cut(key, value, name, old, now[old], stays) for key, value in values
+                    key: self._cut_value(key, value, name, old, now[old], stays)
+                    for key, value in values
                 }
         for group in self.optimizer.param_groups:
             group["params"] = [now.get(weight, weight) for weight in group["params"]]
@@ -94,7 +95,7 @@ class Follower:
             self.optimizer.state[now[gone]] = kept_values
 
     def _adopt(self, slim: dict[str, Tensor], before: nn.Module) -> None:
-        """Puts parameters that a repair has added into the group of their layer's weight."""
+        """Adds parameters that a repair has created to the group of their layer's weight."""
         assert self.optimizer is not None
         known = dict(before.named_parameters(remove_duplicate=False))
         for name, added in slim.items():
@@ -103,10 +104,14 @@ class Follower:
                 if name not in known and any(weight is held for held in group["params"]):
                     group["params"].append(added)
 
-    def _cut(  # noqa: PLR0913 - two parameters, and one value of the state
+    def _cut_value(  # noqa: PLR0913 - two parameters, and one value of the state
         self, key: str, value: Any, name: str, old: Tensor, new: Tensor, stays: Stays
     ) -> Any:
-        """Returns one value of the state of the parameter `old`, for `new`."""
+        """Returns one value of the state of the parameter `old`, for `new`.
+
+        Raises:
+            PruningError: its shape does not allow it to be cut.
+        """
         if not isinstance(value, Tensor) or value.dim() == 0:
             return value.clone() if isinstance(value, Tensor) else value
         found = value

@@ -1,4 +1,4 @@
-"""What `prune` gives back: the slim network, with its plan and its report."""
+"""Builds the result of `prune`: the slim network with its plan and report."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from prunebench.measure import params
 from prunebench.records import StepRecord
 from prunebench.run.step import Cut, Method, Sample
 
-#: attribute of a slim network that says how it came from the dense one
+#: attribute of a slim network that holds its `Lineage`
 LINEAGE = "_prunebench_lineage"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruningReport:
-    """What pruning came to; ``print`` shows it in words.
+    """Holds the outcome of pruning; ``print`` shows it in words.
 
     Attributes:
         params_before, params_after: numbers of parameters.
@@ -33,7 +33,7 @@ class PruningReport:
         whole: group or layer -> why it was left whole.
         surgery_error: largest relative difference between the masked and the slim network.
         steps: the rounds one by one.
-        notes: what was accepted, though perhaps not meant.
+        notes: warnings about what was accepted but may be unintended.
     """
 
     params_before: int
@@ -62,17 +62,17 @@ class PruningReport:
 
 
 def _change(what: str, before: int, after: int) -> str:
-    """Returns a count before and after in words."""
+    """Returns a line with a count before and after."""
     share = 100 * (after / before - 1) if before else 0.0
     return f"{what}: {before:,} -> {after:,} ({share:+.1f} %)"
 
 
 class Slim(nn.Module):
-    """A slim network as type checkers see it; in truth it is of the class it was cut from.
+    """Types what `prune` returns; the actual network has the class of the one it was cut from.
 
     Attributes:
-        plan: which channels of the network that `prune` was given are kept.
-        report: what it came to.
+        plan: which channels of the network given to `prune` are kept.
+        report: the outcome.
     """
 
     plan: Plan
@@ -81,10 +81,10 @@ class Slim(nn.Module):
 
 @dataclass(frozen=True)
 class Lineage:
-    """How a slim network comes out of the dense one.
+    """Says how to cut a slim network out of the dense one.
 
     Attributes:
-        plans: one per cut since the network was whole, each in the numbering it was applied to.
+        plans: one per cut since the network was whole, each in the numbering of the network it cut.
         sizes: group -> channels of the whole network.
         example: an input without data to trace the dense network with; None if it holds more than
             tensors and plain values.
@@ -96,7 +96,7 @@ class Lineage:
 
 
 def require_room(network: nn.Module) -> None:
-    """Refuses a network that has attributes of its own where plan and report go.
+    """Checks that the network has no attributes named ``plan`` or ``report`` of its own.
 
     Raises:
         PruningError: it has one.
@@ -120,12 +120,12 @@ def attach(
     """Returns the network of the last cut, with plan and report as attributes.
 
     Args:
-        network: what was pruned.
-        cuts: all rounds.
+        network: the network that was pruned.
+        cuts: of all rounds.
         cmap: the channel map of `network`.
         method: criterion, budget and repair.
-        sample: what criterion and repair could look at.
-        example: that it was traced with.
+        sample: the images that criterion and repair could use.
+        example: input that `network` was traced with.
     """
     slim, plan = cuts[-1].network, reduce(Plan.compose, (made.plan for made in cuts), Plan({}))
     before = getattr(network, LINEAGE, None)
@@ -133,17 +133,17 @@ def attach(
     kept = [group for group in cmap.groups if group.name in report.whole]
     with in_mode(network):
         report.whole.update(method.criterion.unscored(network, cmap, kept))
-    whole = before or Lineage((), report.channels_before, _hollow(example))
-    lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
+    first = before or Lineage((), report.channels_before, _without_data(example))
+    lineage = replace(first, plans=(*first.plans, *(made.plan for made in cuts)))
     hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})
     return cast(Slim, slim)
 
 
 def hold(network: nn.Module, attributes: dict[str, Any]) -> None:
-    """Gives `network` attributes that its deep copies have, too."""
+    """Sets attributes of `network` so that its deep copies have them, too."""
     for name, value in attributes.items():
         setattr(network, name, value)
-    if isinstance(network, fx.GraphModule):  # which copies what its graph uses, and this
+    if isinstance(network, fx.GraphModule):  # its deep copy keeps only these of other attributes
         network.meta["_user_preserved_attributes"] = attributes
 
 
@@ -155,7 +155,7 @@ def reported(
     method: Method,
     images: int,
 ) -> PruningReport:
-    """Returns what the cuts came to; see `attach`."""
+    """Returns the report on the cuts; `images` is the number of images available."""
     dense = Plan({})
     sizes = {group.name: group.size for group in cmap.groups}
     left = {name: len(plan.kept.get(name, range(size))) for name, size in sizes.items()}
@@ -179,27 +179,30 @@ def reported(
 
 
 def left_whole(cmap: ChannelMap, method: Method) -> dict[str, str]:
-    """Returns group or layer -> why no channel of it was to be cut."""
+    """Returns group or layer -> why no channel of it was a candidate."""
     budget = method.budget
     chosen = {group.name for group in budget.select(cmap)}
-    whole = {name: f"{reason}" for name, reason in cmap.frozen.items()}
+    reasons = {name: f"{reason}" for name, reason in cmap.frozen.items()}
     for group in cmap.groups:
         if group.name not in chosen:
             stream = 'it lies on a residual stream, which scope="all" prunes, too'
             out = budget.excludes(group.name)
-            whole[group.name] = "it is left out by only= or exclude=" if out else stream
-    return whole
+            reasons[group.name] = "it is left out by only= or exclude=" if out else stream
+    return reasons
 
 
-def _hollow(example: Example) -> Any:
-    """Returns one image of `example` with the same numbers everywhere, which take no room."""
+def _without_data(example: Example) -> Any:
+    """Returns one image of `example`, with expanded zeros that take no memory as its values.
+
+    None if `example` holds more than tensors and plain values.
+    """
     if not _simple(example):
         return None
     return map_tensors(one_image(example), lambda t: torch.zeros((), dtype=t.dtype).expand(t.shape))
 
 
 def _simple(value: Any) -> bool:
-    """Whether `value` is made of tensors and plain values alone."""
+    """Returns whether `value` consists only of tensors and plain values."""
     if type(value) is dict:
         return all(type(key) is str and _simple(item) for key, item in value.items())
     if type(value) in (list, tuple):

@@ -1,4 +1,4 @@
-"""One cut or several, each ranked on what the last one left, with the user's training between."""
+"""Cuts once or in several rounds, with the user's training between them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from prunebench.schedules.oneshot import OneShot
 
 @dataclass(frozen=True)
 class Steps:
-    """How many rounds, and what of the user's goes along.
+    """Says how many rounds there are, and what happens between them.
 
     Attributes:
-        count: of rounds.
-        between: trains the network between two of them, in place.
-        follower: takes an optimizer along.
+        count: number of rounds.
+        between: trains the network after each round but the last, in place.
+        follower: updates the user's optimizer after each cut.
     """
 
     count: int
@@ -46,7 +46,7 @@ class Steps:
         """Returns the schedule of the rounds.
 
         Raises:
-            ConfigError: criterion and budget do not go with each other, or with several rounds.
+            ConfigError: criterion and budget do not go together, or not with several rounds.
         """
         if self.count == 1:
             schedule: Schedule = OneShot()
@@ -70,7 +70,7 @@ def cut_in_steps(
     rounds: Steps,
     sample: Sample,
 ) -> list[Cut]:
-    """Returns what every round made of the last one's network; the first one's is `model`.
+    """Returns the cut of each round; the first cuts `model`, each later one the result of the last.
 
     Args:
         model: the network.
@@ -78,11 +78,11 @@ def cut_in_steps(
         example: to trace and verify with.
         method: criterion, budget and repair.
         rounds: how many, and what happens between them.
-        sample: what criterion and repair may look at.
+        sample: the images for criterion and repair.
 
     Raises:
-        PruningError: criterion or budget cannot serve this network, or surgery went wrong; then
-            the optimizer is as it was.
+        PruningError: criterion or budget cannot serve this network, or surgery went wrong; then the
+            optimizer is restored.
     """
     schedule, cuts = rounds.schedule(method), list[Cut]()
     dense, network = dense_counts(cmap), model
@@ -90,8 +90,8 @@ def cut_in_steps(
     with rounds.follower:
         for number, step in enumerate(plan, start=1):
             with in_mode(network), untouched(network):
-                here = cmap if network is model else trace(network, example)
-                facts = evidence(network, here, step, sample)
+                own_map = cmap if network is model else trace(network, example)
+                facts = evidence(network, own_map, step, sample)
                 made = cut(facts, method, step, dense, example=example)
                 sample = replace(sample, earlier=made.scores)
                 rounds.follower.follow(network, made, example)
@@ -105,10 +105,10 @@ def cut_in_steps(
 
 
 def _train(between: Callable[[Any], object], network: nn.Module) -> None:
-    """Lets the user train `network` in place.
+    """Calls the user's function to train `network` in place.
 
     Raises:
-        ConfigError: another network comes back, which nobody would look at.
+        ConfigError: it returns another network, which would be ignored.
     """
     returned = between(network)
     if isinstance(returned, nn.Module) and returned is not network:

@@ -1,4 +1,4 @@
-"""Mistakes in the words of Python: what the command line would have typed, as arguments."""
+"""Rewords messages of the command line as arguments of `prune`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunebench.options.files import conf_dir, read_option
 
 @contextmanager
 def in_python(criterion: object, repair: object, keys: Mapping[str, Any]) -> Iterator[None]:
-    """Lets mistakes name the arguments of `prune` instead of the command line's keys.
+    """Rewords the errors raised inside the block, so that they name arguments of `prune`.
 
     Args:
         criterion: the argument of this name.
@@ -31,7 +31,7 @@ def in_python(criterion: object, repair: object, keys: Mapping[str, Any]) -> Ite
 
 
 def reworded(message: str, asked: Mapping[str, object], short: str) -> str:
-    """Returns a message of the command line in the words of Python.
+    """Returns a message of the command line, reworded for Python.
 
     Args:
         message: one sentence.
@@ -60,7 +60,7 @@ def _quoted_list(found: re.Match[str]) -> str:
 
 
 def class_name(group: str, option: object) -> str:
-    """Returns the class of an option that is named or made."""
+    """Returns the name of the class of an option, given by name or as an object."""
     path = conf_dir() / group / f"{option}.yaml"
     if not isinstance(option, str) or not path.is_file():
         return type(option).__name__

@@ -1,7 +1,8 @@
-"""The command line: hands the composed configuration over and explains mistakes in one line.
+"""Implements the command line: runs jobs composed by Hydra, and explains mistakes in one line.
 
-torch is imported only once a job runs, and what a verb needs only where it is typed, so that
---help, --cfg, Tab and mistakes answer at once.
+Begin with `main`, which answers everything typed after ``prunebench``: a verb of `VERBS` has a
+module of its own, all else is a run (`job`) or a sweep. torch is imported only once a job runs, and
+the modules of a verb only when it is typed, so that --help, --cfg, Tab and mistakes answer at once.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from prunebench.records import Report
 
 Found = TypeVar("Found")
-#: what else than a run there is -> who is given the words behind it, and returns the exit code
+#: verb -> the function that takes the words after it and returns the exit code
 VERBS = {
     "check": "prunebench.cli.export:check",
     "export": "prunebench.cli.export:main",
@@ -66,15 +67,15 @@ VERBS = {
     "store": "prunebench.cli.store:main",
     "table": "prunebench.cli.table:main",
 }
-#: a group for which something is typed that cannot be the name of an option
+#: a setting such as criterion=null, whose value cannot be the name of an option
 NO_OPTION = re.compile(r"[\w/@]+=(null|true|false|[-+.\de]+)", re.IGNORECASE)
-#: how a message about a key begins that is not known
+#: beginning of the message about an unknown key
 UNKNOWN = re.compile(r"'([\w.]+)' is not known")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def job(cfg: DictConfig) -> tuple[float, int] | None:
-    """Carries out one run in Hydra's output folder; returns what a search goes by."""
+    """Carries out one run in Hydra's output folder; returns the objectives for a search."""
     outlive_the_terminal()
     sweep.begin()
     try:
@@ -82,16 +83,20 @@ def job(cfg: DictConfig) -> tuple[float, int] | None:
     except PrunebenchError as error:
         sweep.note_refused(error)
         if not sweep.in_this_process():
-            raise  # a launcher on a cluster learns of the failure by the exception alone
+            raise  # only the exception tells a launcher on a cluster that the job failed
         sweep.give_up(error)
         return None
 
 
 def hand_over(cfg: DictConfig) -> Report | None:
-    """Checks `cfg` and runs it; a folder that Hydra made in vain does not stay."""
+    """Checks `cfg` and runs it; removes a folder that Hydra made for nothing.
+
+    Raises:
+        PrunebenchError: a mistake of the user's.
+    """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.job.chdir:  # back, so that the folder can go
+    if hydra_config.job.chdir:  # leave the folder, so that it can be removed
         os.chdir(hydra_config.runtime.cwd)
     try:
         stop_if_late()
@@ -121,12 +126,12 @@ def hand_over(cfg: DictConfig) -> Report | None:
 def checked(cfg: DictConfig) -> Run:
     """Returns the run that `cfg` describes.
 
-    What a method sets for its own budget, say, does not hold where another one is typed: it is left
-    out, and told.
+    Settings that a preset makes for an option which the user has replaced by another are left out,
+    with a message.
 
     Raises:
-        ConfigError: it describes none; where that is about a key that a method or experiment sets
-            and nobody typed, the message says so.
+        ConfigError: it does not describe a run. For an unknown key that the user did not type, the
+            message names the method or experiment that sets it.
     """
     from prunebench.config import load
     from prunebench.config.idle import idle
@@ -158,18 +163,18 @@ def checked(cfg: DictConfig) -> Run:
 
 
 def main() -> None:
-    """Entry point of the ``prunebench`` command; user mistakes exit with 2."""
-    atexit.register(gc.freeze)  # else Python looks through all of torch once more before it ends
+    """Runs the ``prunebench`` command; exits with 2 for a mistake of the user's."""
+    atexit.register(gc.freeze)  # spares the last garbage collection, which would traverse torch
     try:
         answer(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+    except BrokenPipeError:  # the reader, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
 def answer(words: list[str]) -> None:
-    """Does what `words` ask for."""
+    """Executes the words typed after ``prunebench``."""
     if sys.version_info >= (3, 14):
         fail(
             "Python 3.14 is not supported: Hydra 1.3 and fvcore do not run on it; use 3.11 to 3.13"
@@ -183,9 +188,9 @@ def answer(words: list[str]) -> None:
     if first.isalpha() and (near := get_close_matches(first, VERBS, n=1, cutoff=0.75)):
         fail(f"'{first}' is not known; did you mean prunebench {near[0]}?")
     args = explained(lambda: parsed(words))
-    told = explained(lambda: option_help(args.overrides, folders(args))) if args.help else ""
-    if told:
-        sys.stdout.write(f"{told}\n")
+    help_text = explained(lambda: option_help(args.overrides, folders(args))) if args.help else ""
+    if help_text:
+        sys.stdout.write(f"{help_text}\n")
         return
     sys.argv[1:] = flags_first(words, args)
     read_with_care()
@@ -193,20 +198,20 @@ def answer(words: list[str]) -> None:
 
 
 def do(verb: str, words: Sequence[str]) -> int:
-    """Does what `verb` and the `words` behind it ask for; returns the exit code."""
+    """Executes `verb` with the `words` after it; returns the exit code."""
     code: int = resolve_name(VERBS[verb])(words)
     return code
 
 
 def run_jobs() -> None:
-    """Runs the job, or all of a sweep, with one line about what stops it or all of Python's."""
+    """Runs the job or sweep; mistakes are explained in one line unless HYDRA_FULL_ERROR is set."""
     try:
-        if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants every traceback
+        if os.environ.get("HYDRA_FULL_ERROR"):  # the user wants tracebacks
             job()
             for mistake in sweep.MISTAKES:
                 raise mistake
         else:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that we can explain
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors rather than print them
             explained(lambda: answered(job))
     finally:
         for folder in sweep.FOLDERS:
@@ -217,7 +222,10 @@ def run_jobs() -> None:
 
 
 def explained(work: Callable[[], Found]) -> Found:
-    """Returns what `work` returns; what stops it is told in one line."""
+    """Returns the result of `work`; exits with a one-line message on known kinds of errors.
+
+    Errors in prunebench itself pass through with their traceback.
+    """
     try:
         return work()
     except Interrupted as stopped:

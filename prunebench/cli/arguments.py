@@ -1,4 +1,4 @@
-"""The words of the command line, checked and put in order before Hydra reads them."""
+"""Checks and orders the words of the command line before Hydra reads them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ FIRST = (
 
 
 def parsed(words: Sequence[str]) -> Namespace:
-    """Returns what `words` ask for, flags and ``key=value`` in whatever order.
+    """Parses `words`, flags and ``key=value`` in any order.
 
     Raises:
-        ConfigError: a flag is not known, two do not go together, nothing is asked for, or a secret
+        ConfigError: a flag is unknown, two exclude each other, there is nothing to do, or a secret
             is typed.
     """
-    told = io.StringIO()
+    complaint = io.StringIO()
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(complaint):
             args = get_args_parser().parse_intermixed_args(list(words))
     except SystemExit as error:
-        raise ConfigError(_complaint(told.getvalue(), words)) from error
+        raise ConfigError(_complaint(complaint.getvalue(), words)) from error
     modes = [args.run, args.multirun, args.cfg, args.info, args.shell_completion]
     require(
         sum(map(bool, modes)) <= 1,
@@ -45,13 +45,13 @@ def parsed(words: Sequence[str]) -> Namespace:
     )
     asked = (args.cfg, args.info, args.shell_completion, args.help, args.hydra_help)
     require(any((*asked, args.overrides, args.config_name, args.config_path)), FIRST)
-    for word in args.overrides:  # before Hydra writes down what was typed
+    for word in args.overrides:  # now, since Hydra will write the overrides to files
         require_nothing_secret_typed(str(word))
     return args
 
 
 def flags_first(words: Sequence[str], args: Namespace) -> list[str]:
-    """Returns `words` in the order that Hydra's own parser takes: flags, then ``key=value``."""
+    """Returns `words` in the order that Hydra's own parser needs: flags, then ``key=value``."""
     flags = list(words)
     for word in args.overrides:
         flags.remove(word)
@@ -59,12 +59,12 @@ def flags_first(words: Sequence[str], args: Namespace) -> list[str]:
 
 
 def folders(args: Namespace) -> list[Path]:
-    """Returns where options lie: the shipped ones, then the user's."""
+    """Returns the folders with options: the shipped one, then the user's."""
     return [conf_dir(), *(Path(str(own)) for own in [args.config_dir] if own)]
 
 
 def _complaint(told: str, words: Sequence[str]) -> str:
-    """Says in one line what argparse objects to, and how settings are typed."""
+    """Returns argparse's complaint as one line, with a hint at how settings are typed."""
     complaint = told.rpartition("error: ")[2].strip()
     sections = read_option(conf_dir() / "config.yaml")
     for word in words:

@@ -1,4 +1,4 @@
-"""``prunebench export``: a run's slim network as a file that others run; ``check`` verifies one."""
+"""Implements ``prunebench export``, which writes a slim network to a file, and ``check``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from prunebench.records.widths import advice, falls_short, odd_widths
 if TYPE_CHECKING:
     from prunebench.export.certificate import Certificate
 
-#: format -> what its files end with
+#: format -> suffix of its files
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "python": ".py"}
 ENGINES = ("eager", "compiled", "onnxruntime")
 
 
 def main(words: Sequence[str]) -> int:
-    """Exports what `words` ask for; returns the exit code.
+    """Exports the network that `words` ask for; returns the exit code.
 
     Raises:
         PrunebenchError: there is no network, a package is missing, or the network cannot be
-            written, or what was written computes something else.
+            written, or the written file computes something else.
     """
     asked = _parser().parse_args(words)
     ending = FORMATS[asked.format]
@@ -70,7 +70,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def check(words: Sequence[str]) -> int:
-    """Verifies an exported file; returns 1 if something does not hold.
+    """Verifies an exported file; returns 1 if it was altered.
 
     Raises:
         PrunebenchError: it cannot be verified.
@@ -102,7 +102,7 @@ def check(words: Sequence[str]) -> int:
 
 
 def tell(made: Certificate, file: Path) -> None:
-    """Prints what was exported, and how fast it is."""
+    """Prints what was exported, and its speed-ups."""
     from prunebench.export.timings import busy, speed_ups
 
     slim, dense = made.counts["slim"], made.counts["dense"]
@@ -126,7 +126,11 @@ def tell(made: Certificate, file: Path) -> None:
 
 
 def _keywords(text: str) -> dict[str, Any]:
-    """Returns keywords that are typed as YAML."""
+    """Parses keyword arguments typed as YAML.
+
+    Raises:
+        ArgumentTypeError: `text` is something else.
+    """
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""What Hydra writes into a run's folder: kept where the folder is the run's own, else removed."""
+"""Keeps what Hydra writes into the folder of a run, and removes folders it made for nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def notes_on(cfg: DictConfig) -> dict[str, str]:
-    """Returns the files in which Hydra keeps how `cfg` was composed, name -> text."""
+    """Returns name -> text of the files in which Hydra records how `cfg` was composed."""
     overrides = HydraConfig.get().overrides.task
     texts = {"config": cfg, "hydra": HydraConfig.instance().cfg, "overrides": overrides}
     return {f".hydra/{name}.yaml": OmegaConf.to_yaml(value) for name, value in texts.items()}
 
 
 def remove_unused(folder: Path, note: str) -> None:
-    """Removes a folder that holds nothing, or a file `note` alone, and what it leaves empty above.
+    """Removes a folder that is empty or holds only the file `note`, and empty parents.
 
-    Above it, nothing is removed but what lies below the current folder.
+    Parents are removed only below the current folder.
     """
-    with suppress(OSError):  # other files are in there, or another process was faster
+    with suppress(OSError):  # it holds other files, or another process has removed it
         here = Path.cwd()
         if folder.absolute() == here:
             return

@@ -1,4 +1,4 @@
-"""What an error of Hydra, OmegaConf or YAML means for the user, in one line."""
+"""Explains errors of Hydra, OmegaConf, YAML and the system to the user in one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prunebench.config.launched import launched
 from prunebench.errors import unknown
 from prunebench.options.files import PRESETS, conf_dir, find_option, option_groups
 
-#: what a file system answers that will not, or cannot, take more
+#: error codes of a file system that is full, and of one that refuses to write
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 #: Hydra plugin -> what to install
@@ -30,7 +30,7 @@ PLUGINS = {
     "optuna": "prunebench[optuna]",
     "joblib": "prunebench[joblib]",
 }
-#: what launchers (joblib, submitit, Ray) raise where a job ended without a word
+#: exceptions that launchers (joblib, submitit, Ray) raise when a job was killed
 LOST = ("TerminatedWorkerError", "UncompletedJobError", "FailedJobError", "WorkerCrashedError")
 
 
@@ -41,16 +41,16 @@ def fail(message: str) -> NoReturn:
 
 
 def say(message: str) -> None:
-    """Prints `message` as one line; of several processes of a run, each says which it is."""
+    """Prints `message` as one line; one process of several names its rank."""
     place = launched()
     who = f"prunebench, process {place.rank}" if place and place.rank else "prunebench"
     sys.stderr.write(f"{who}: {' '.join(message.split())}\n")
 
 
 def explain(error: Exception) -> str:
-    """Says in one line what `error` means for the user."""
+    """Returns one line on what `error` means for the user."""
     if isinstance(error, MissingConfigException):
-        return _missing(error)
+        return _missing_option(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if str(error).startswith("Ambiguous value for argument"):
@@ -69,7 +69,7 @@ def explain(error: Exception) -> str:
             if "not in struct" in str(cause):
                 key = str(cause.full_key)
                 section, _, own = key.rpartition(".")
-                if not cause.parent_node:  # names are the user's own there
+                if not cause.parent_node:  # an empty section, whose keys are names the user chooses
                     typed = f"'+{section}={{{own}: ...}}'"
                     return f"{section} holds nothing yet; with + it does: {typed}"
                 return unknown(key, valid if "." in key else {*valid, *PRESETS})
@@ -78,9 +78,9 @@ def explain(error: Exception) -> str:
 
 
 def explain_os(error: OSError, *, begun: bool) -> str:
-    """Says which file or folder the operating system refuses, and what to do.
+    """Returns which file or folder the operating system refuses, and what to do.
 
-    Before a job has `begun` only Hydra makes folders.
+    Before a job has `begun`, only Hydra creates folders.
     """
     if error.errno == errno.ENAMETOOLONG:
         return "name is too long for a folder; choose a shorter name="
@@ -94,7 +94,7 @@ def explain_os(error: OSError, *, begun: bool) -> str:
 
 
 def explain_memory(error: Exception) -> str:
-    """Says what to do where `error` means that there is too little memory; "" where it does not."""
+    """Returns what to do if `error` means that memory ran out; "" for other errors."""
     kind = type(error).__name__
     if not (kind in ("MemoryError", "OutOfMemoryError") or "can't allocate memory" in str(error)):
         return ""
@@ -105,7 +105,7 @@ def explain_memory(error: Exception) -> str:
 
 
 def explain_composing(error: Exception) -> str:
-    """Says what Hydra could not take before a job began; "" where `error` is about all else."""
+    """Returns what Hydra could not read before a job began; "" for other errors."""
     if isinstance(error, UnicodeDecodeError):
         return f"an option's YAML is not UTF-8 ({error.reason}); save it so"
     if str(error).startswith("Invalid plugin"):
@@ -114,7 +114,7 @@ def explain_composing(error: Exception) -> str:
 
 
 def explain_lost(error: Exception, sweep: Path | None) -> str:
-    """Says what completes the folder `sweep` where `error` is that a job of it is gone; else ""."""
+    """Returns how to complete the sweep if a job of it was killed; "" for other errors."""
     if type(error).__name__ not in LOST or sweep is None:
         return ""
     folder = shlex.quote(os.path.relpath(sweep))
@@ -135,8 +135,8 @@ def own_code(error: BaseException) -> str:
     return own[-1] if own else ""
 
 
-def _missing(error: MissingConfigException) -> str:
-    """Says which option or file is not known, and which are."""
+def _missing_option(error: MissingConfigException) -> str:
+    """Returns which option or file does not exist, and which do."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     for plugin, package in PLUGINS.items():
         if group.startswith("hydra/") and option.startswith(plugin):
@@ -147,16 +147,16 @@ def _missing(error: MissingConfigException) -> str:
 
 
 def _unreadable(word: str) -> str:
-    """Says how to type a word that Hydra's parser cannot read."""
+    """Returns how to type a word that Hydra's parser cannot read."""
     key, is_setting, value = word.partition("=")
     if not is_setting or not _readable(f"{key}=x"):
-        return _bare(word)
+        return _bare_word(word)
     if value[:1] in ("[", "{"):
         return (
             f"{word} cannot be read: brackets must be closed, and an entry with = or other signs "
             f"stands in quotes, such as '{key}=[\"a=b\"]'"
         )
-    if value.startswith("~"):  # which the shell expands at the beginning of a word only
+    if value.startswith("~"):  # the shell expands ~ only at the beginning of a word
         typed = f"\"{key}='$HOME{value[1:]}'\""
     else:
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -164,8 +164,8 @@ def _unreadable(word: str) -> str:
     return f"{word} cannot be read without quotes; type {typed}"
 
 
-def _bare(word: str) -> str:
-    """Says what a word that is not ``key=value`` may have been meant for."""
+def _bare_word(word: str) -> str:
+    """Returns what a word that is not ``key=value`` may have been meant for."""
     groups = sorted(option_groups([conf_dir()]))
     if word in groups:
         return f"'{word}' needs an option: {word}=..., which prunebench {word} --help lists"
@@ -177,7 +177,7 @@ def _bare(word: str) -> str:
 
 
 def _readable(word: str) -> bool:
-    """Whether Hydra's parser takes `word`."""
+    """Returns whether Hydra's parser accepts `word`."""
     try:
         OverridesParser.create().parse_override(word)
     except HydraException:

@@ -1,4 +1,4 @@
-"""What an option is, in the words of its own YAML: ``prunebench criterion=foad --help``."""
+"""Implements ``prunebench criterion=foad --help``: an option as its own YAML describes it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from prunebench.options.files import (
 
 
 def option_help(words: Sequence[str], folders: Sequence[Path]) -> str:
-    """Returns what the groups and options that `words` name are; "" if they name none.
+    """Returns the help on all groups and options that `words` name; "" if they name none.
 
     Args:
         words: such as ``criterion`` (lists its options) or ``criterion=foad``.
-        folders: where options lie.
+        folders: of options.
 
     Raises:
         ConfigError: there is no such group or option.
@@ -30,7 +30,7 @@ def option_help(words: Sequence[str], folders: Sequence[Path]) -> str:
     for word in words:
         key, _, names = word.lstrip("+").partition("=")
         group = key.partition("@")[0]
-        if "." in group:  # a single key, which its option's page explains
+        if "." in group:  # the page of the option explains its keys
             continue
         groups = option_groups(folders)
         if group not in groups:
@@ -43,7 +43,7 @@ def option_help(words: Sequence[str], folders: Sequence[Path]) -> str:
 
 
 def _page(group: str, name: str, folders: Sequence[Path]) -> str:
-    """Returns one option's YAML, comments and all, and what else to look up."""
+    """Returns one option's YAML with its comments, and which options it chooses."""
     path = find_option(group, name, folders)
     if path is None:
         raise ConfigError(unknown(f"{group}={name}", option_names(group, folders)))
@@ -55,14 +55,14 @@ def _page(group: str, name: str, folders: Sequence[Path]) -> str:
 
 
 def _chosen(group: str, path: Path) -> Iterator[str]:
-    """Yields ``group=option`` for every option that a YAML builds on."""
+    """Yields ``group=option`` for every option that a YAML chooses."""
     for key, name in choices_of(read_option(path)).items():
         base, at, _ = key.partition("@")
         yield f"{group}/{base}={name}" if at else f"{base}={name}"
 
 
 def _index(group: str, folders: Sequence[Path]) -> str:
-    """Returns one line for each option of `group`: its name and what its YAML begins with."""
+    """Returns one line for each option of `group`: its name and first sentence."""
     names = option_names(group, folders)
     width = max(map(len, names))
     lines = [f"Options of {group} (prunebench {group}=NAME --help says more):", ""]
@@ -86,6 +86,6 @@ def _first_sentence(path: Path) -> str:
 
 
 def _lines(path: Path) -> list[str]:
-    """Returns the lines of a YAML that are for people."""
+    """Returns the lines of a YAML without Hydra's own directives."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line for line in lines if not line.startswith("# @package")]

@@ -1,4 +1,4 @@
-"""``prunebench page``: runs as one HTML file that works from disk, without a network."""
+"""Implements ``prunebench page``: runs as one HTML file that works offline."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from prunebench.reports.table import add_runs
 
 
 def main(words: Sequence[str]) -> int:
-    """Writes the page and says where it is; returns the exit code.
+    """Writes the page and prints its path; returns the exit code.
 
     Raises:
-        PrunebenchError: there is no run, or no way to write.
+        PrunebenchError: there is no run, or the file cannot be written.
     """
     asked = _parser().parse_args(words)
     page(asked.runs, asked.out)

@@ -1,4 +1,4 @@
-"""``prunebench plot``: runs as a picture for a paper."""
+"""Implements ``prunebench plot``: runs as a picture for a paper."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from prunebench.reports.table import add_runs
 
 
 def main(words: Sequence[str]) -> int:
-    """Draws what is asked for and says where it is; returns the exit code.
+    """Draws the plot and prints its path; returns the exit code.
 
     Raises:
-        PrunebenchError: there is nothing to plot, or no way to.
+        PrunebenchError: there is nothing to plot, matplotlib is missing, or the file cannot be
+            written.
     """
     asked = _parser().parse_args(words)
     path = asked.out or Path(f"{asked.kind}.svg")

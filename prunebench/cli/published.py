@@ -1,4 +1,4 @@
-"""``prunebench published``: what papers print, listed, filtered, and held against itself."""
+"""Implements ``prunebench published``: published results, listed, filtered and checked."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from prunebench.reports.published import change
 from prunebench.reports.table import print_text
 from prunebench.reports.terminal import rich_text
 
-#: columns that can be filtered; of these the first must be equal, in the others a part will do
+#: columns that can be filtered: those in EXACT by their whole text, the others by a part of it
 EXACT = ("id", "model", "dataset", "tier", "year")
 FILTERS = (*EXACT, "method", "paper", "source", "convention", "notes")
-#: behind the id of a row that something contradicts
+#: suffix to the id of a row with a known contradiction
 DOUBTFUL = " !"
 
 
 def main(words: Sequence[str]) -> int:
-    """Prints the rows asked for, or the check; returns 1 if that finds what is not marked.
+    """Prints the chosen rows, or runs the check; returns 1 if the check fails.
 
     Raises:
-        DataError: no row is like that.
+        DataError: no row matches.
     """
     asked = _parser().parse_intermixed_args(words)
     if asked.words == ["check"]:
@@ -47,9 +47,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def chosen(rows: Sequence[Published], words: Sequence[str]) -> list[Published]:
-    """Returns the rows of which every ``column=value`` holds; a word alone is the id of a row.
+    """Returns the rows that meet every ``column=value``; a bare word is the id of a row.
 
-    Several values go with commas, ``*`` matches anything, and case does not matter.
+    Commas separate alternative values, ``*`` matches anything, and case does not matter.
 
     Raises:
         DataError: a column cannot be filtered, or no row has that id.
@@ -72,7 +72,7 @@ def _holds(row: Published, column: str, values: Sequence[str]) -> bool:
 
 
 def check(rows: Sequence[Published]) -> int:
-    """Prints every contradiction in `rows`; returns 1 if one is not marked, or a mark is idle."""
+    """Prints every contradiction in `rows`; returns 1 if one is not marked, or a mark has none."""
     found = findings(rows)
     wrong = {finding.row.id for finding in found}
     lines = [
@@ -86,7 +86,7 @@ def check(rows: Sequence[Published]) -> int:
 
 
 def summary(rows: Sequence[Published], found: Sequence[Finding]) -> list[str]:
-    """Returns how many rows there are, how far they go back, and how many contradict something."""
+    """Returns lines with the number of rows, their tiers and their contradictions."""
     tiers = Counter(tier(row) for row in rows)
     wrong = {one.row.id for one in found}
     unmarked = sum(not one.marked for one in found)
@@ -113,7 +113,7 @@ def _baseline(row: Published, cost: str) -> str:
 
 
 def rich(rows: Sequence[Published]) -> str:
-    """Returns what fits the terminal: a table for each network and data set, or all of one row."""
+    """Returns tables for the terminal, one per network and data set, or all of a single row."""
     if len(rows) == 1:
         return whole(rows[0])
     places = dict.fromkeys((row.model, row.dataset) for row in rows)
@@ -126,7 +126,7 @@ def rich(rows: Sequence[Published]) -> str:
 
 
 def listed(rows: Sequence[Published]) -> Table:
-    """Returns a line per row, what matters most in its first columns."""
+    """Returns a table with a line per row, most important columns first."""
     headers = ["row", "top-1 %", "drop", "MACs", "params", "baseline %", "tier", "year"]
     lines = [
         [
@@ -145,14 +145,14 @@ def listed(rows: Sequence[Published]) -> Table:
 
 
 def whole(row: Published) -> str:
-    """Returns all that is known of one row, its figures as printed."""
+    """Returns all that is known of one row, with figures as printed in the source."""
     lines = [f"{key:<17} {value}" for key, value in plain(row).items() if value]
     lines += [f"{'contradiction':<17} {one.text}" for one in findings(load()) if one.row is row]
     return "\n".join(lines) + "\n"
 
 
 def as_markdown(rows: Sequence[Published]) -> str:
-    """Returns a line per row with method and source."""
+    """Returns a Markdown table with a line per row."""
     columns = ("id", "model", "dataset", "method", "tier", "source")
     lines = [
         [
@@ -169,7 +169,7 @@ def as_markdown(rows: Sequence[Published]) -> str:
 
 
 def as_csv(rows: Sequence[Published]) -> str:
-    """Returns the rows as they are kept, with data set and tier."""
+    """Returns the rows as they are stored, with data set and tier, as CSV."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(plain(rows[0])), lineterminator="\n")
     writer.writeheader()
@@ -178,7 +178,7 @@ def as_csv(rows: Sequence[Published]) -> str:
 
 
 def as_json(rows: Sequence[Published]) -> str:
-    """Returns a list of objects, figures as numbers, null where nothing is printed."""
+    """Returns a JSON list of objects; figures are numbers, null if not printed in the source."""
     found = [
         {
             **{key: value or None for key, value in plain(row).items()},
@@ -192,7 +192,7 @@ def as_json(rows: Sequence[Published]) -> str:
 
 
 def plain(row: Published) -> dict[str, str]:
-    """Returns column -> text, as printed."""
+    """Returns column -> text, with figures as printed in the source."""
     figures = {name: row.figures[name].text if name in row.figures else "" for name in FIGURES}
     return {
         **{key: getattr(row, key) for key in ("id", "dataset", "model", "method", "paper", "year")},

@@ -1,6 +1,6 @@
-"""What a sweep does that is told to stop while workers of joblib's do its jobs: they are told, too.
+"""Passes signals on to joblib's workers, so that stopping a sweep stops its jobs, too.
 
-Without it the process that was called would die of the signal, and leave its workers behind.
+Otherwise the main process would die of the signal and leave its workers behind.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import TypeVar
 from prunebench.interruption import SIGNALS, Interrupted
 
 Found = TypeVar("Found")
-#: signals that came
-TOLD: list[int] = []
+#: numbers of the signals received
+RECEIVED: list[int] = []
 
 
 def relay() -> None:
-    """Hands on what ends programs, but for Ctrl-C, which a terminal sends to all by itself."""
+    """Handles signals that would end this process, except Ctrl-C, which a terminal sends to all."""
     for number in SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _tell)
+            signal.signal(number, _stop_workers)
 
 
 def answered(work: Callable[[], Found]) -> Found:
-    """Returns what `work` returns.
+    """Returns the result of `work`.
 
     Raises:
-        Interrupted: a signal came, whatever the loss of its workers has become for a launcher.
+        Interrupted: a signal was received, whatever error the launcher made of losing its workers.
     """
     try:
         return work()
     except (Exception, Interrupted):
-        if TOLD:
-            raise Interrupted(TOLD[0]) from None
+        if RECEIVED:
+            raise Interrupted(RECEIVED[0]) from None
         raise
 
 
-def _tell(number: int, _frame: FrameType | None) -> None:
-    """Handles signal `number`: workers save, and with what they raise then the launcher ends."""
-    TOLD.append(number)
+def _stop_workers(number: int, _frame: FrameType | None) -> None:
+    """Handles signal `number`: tells the workers, which save and stop, and so end the launcher."""
+    RECEIVED.append(number)
     workers = list(_workers())
     for worker in workers:
         with suppress(ProcessLookupError):
@@ -53,7 +53,7 @@ def _tell(number: int, _frame: FrameType | None) -> None:
 
 
 def _workers() -> Iterator[int]:
-    """Yields the processes that this one has started, but for those that tidy up behind others."""
+    """Yields the ids of this process's children, except joblib's resource trackers."""
     for thread in Path("/proc/self/task").iterdir():
         for child in (thread / "children").read_text().split():
             with suppress(OSError):

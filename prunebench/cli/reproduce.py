@@ -1,4 +1,4 @@
-"""``prunebench reproduce ROW``: the command nearest to a published row, and what it gives."""
+"""Implements ``prunebench reproduce ROW``: the command nearest to a published row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prunebench.reports.rows import rows_of
 from prunebench.reports.table import print_text
 from prunebench.reports.terminal import rich_text
 
-#: settings that change nothing of what is run
+#: beginnings of settings that do not change what is run
 NOT_CHANGING = (
     "dataset.root",
     "dataset.path",
@@ -32,18 +32,17 @@ NOT_CHANGING = (
 
 
 def main(words: Sequence[str]) -> int:
-    """Prints the command; with ``--go`` runs it, and sets its report beside the row.
+    """Prints the command; with ``--go`` runs it and shows its result beside the row.
 
     Raises:
-        PrunebenchError: there is no such row, nothing of ours comes near it, or the run left no
-            report.
+        PrunebenchError: there is no such row, no command comes near it, or the run left no report.
     """
     asked = _parser().parse_intermixed_args(words)
     for word in asked.settings:
         require("=" in word, f"'{word}' is not key=value; see prunebench reproduce --help")
     row = find(asked.row)
-    said = {word.partition("=")[0] for word in asked.settings}
-    nearest = [word for word in command(row) if word.partition("=")[0] not in said]
+    typed = {word.partition("=")[0] for word in asked.settings}
+    nearest = [word for word in command(row) if word.partition("=")[0] not in typed]
     run = [*nearest, *asked.settings]
     print_text("\n".join([*about(row), shlex.join(["prunebench", *run])]) + "\n")
     if not asked.go:
@@ -57,7 +56,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def about(row: Published) -> list[str]:
-    """Returns what is published, and how near the command comes, as comments of a shell."""
+    """Returns shell comments on what is published and how near the command comes."""
     shown = as_row(row, row.model, row.dataset)
     figures = {
         "top-1 %": points(shown.top1.get("published")),
@@ -88,7 +87,7 @@ def newest(row: Published, settings: Sequence[str]) -> Path:
 
 
 def side_by_side(row: Published, report: Path, changed: Sequence[str]) -> str:
-    """Returns a table of one run with the published row below."""
+    """Returns a table with the run, and the published row below it."""
     runs = load_runs([report])
     ours = rows_of(runs.reports, [])
     if changed:

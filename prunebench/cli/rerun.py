@@ -1,4 +1,4 @@
-"""``prunebench rerun report.json``: the same run once more, and whether it came out equal."""
+"""Implements ``prunebench rerun report.json``: repeats a run and compares the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prunebench.records.equality import first_difference, other_surroundings
 from prunebench.records.unfinished import IDENTITY
 from prunebench.reports.load import load_runs
 
-#: what may be said anew: where things lie, and what carries the run out
+#: keys that a repetition may change: paths, and how the run is carried out
 MAY_CHANGE = (
     "dataset.root", "dataset.download", "dataset.path", "baseline.checkpoint", "model.report",
     "baseline.store", "run.outputs", "run.device", "run.threads", "run.processes",
@@ -33,7 +33,7 @@ MAY_CHANGE = (
 
 
 def main(words: Sequence[str]) -> int:
-    """Repeats a run; returns 0 if it came out equal, 1 if not.
+    """Repeats a run; returns 0 if the result is equal, 1 if not.
 
     Raises:
         PrunebenchError: it cannot be repeated.
@@ -63,7 +63,7 @@ def read(path: Path) -> Report:
     """Returns the one report at `path`, a file or the folder of a run.
 
     Raises:
-        DataError: it is missing, damaged or of a run that came to no end, or there are several.
+        DataError: it is missing or damaged, the run did not finish, or there are several.
     """
     found = load_runs([path]).reports
     if len(found) != 1:
@@ -73,10 +73,10 @@ def read(path: Path) -> Report:
 
 
 def as_reported(before: Report, settings: Sequence[str]) -> dict[str, Any]:
-    """Returns the configuration of the report with what is said anew in `settings`.
+    """Returns the report's configuration, changed by `settings`, for a repetition.
 
-    The baseline is trained again, and nobody tracks the repetition. What earlier versions had no
-    key for, of how a run is carried out, is as it is today by default.
+    The baseline is trained again, and no tracker is used. Keys on carrying out a run that earlier
+    versions did not have take today's defaults.
 
     Raises:
         ConfigError: one of `settings` cannot be read, or would make it another run.
@@ -104,13 +104,13 @@ def as_reported(before: Report, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def new_folder(config: dict[str, Any]) -> Path:
-    """Returns where a run of `config` that begins now works, beside others of its name."""
+    """Returns the folder for a run of `config` that begins now."""
     begun = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S-%f")
     return Path(config["run"]["outputs"]) / str(config["name"]) / begun
 
 
 def require_same_files(before: Report, run: Run) -> None:
-    """Raises DataError where a file that the report read holds something else today."""
+    """Raises DataError if a file that the original run read has changed since."""
     for key, held in (before.contents or {}).items():
         now = run.contents.get(key)
         if now != held:
@@ -122,13 +122,13 @@ def require_same_files(before: Report, run: Run) -> None:
 
 
 def carry_out(run: Run, before: Report, folder: Path) -> None:
-    """Carries out `run` in `folder`, after a word on what is not as it was."""
+    """Carries out `run` in `folder`, after a message on versions and hardware that differ."""
     from prunebench.records.environment import environment
     from prunebench.run import runner
     from prunebench.run.context import pick_device
 
     now = environment(pick_device(run.settings.device))
-    now["threads"] = run.settings.threads or now["threads"]  # which the run is about to set
+    now["threads"] = run.settings.threads or now["threads"]  # the run will set them
     if others := other_surroundings(before, now):
         say(f"not as it was: {others}")
     try:

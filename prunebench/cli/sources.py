@@ -1,4 +1,4 @@
-"""Where Hydra reads YAML from: as before, but no file may unfold without end."""
+"""Replaces the classes by which Hydra reads YAML, to refuse files that expand without limit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from prunebench.options.aliases import require_short
 
 
 class FileConfigSource(file_config_source.FileConfigSource):
-    """Hydra's own, whose name it must have: Hydra then leaves it in its place."""
+    """Reads files as Hydra's class does, but checks them first.
+
+    It must have the name of Hydra's class, so that Hydra leaves it registered.
+    """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Returns the file's content.
 
         Raises:
-            ConfigError: it unfolds to more than any option holds, or has a secret in it.
+            ConfigError: it expands to more than any option holds, or contains a secret.
         """
         path = Path(os.path.realpath(Path(self.path) / self._normalize_file_name(config_path)))
         if path.is_file():
@@ -32,17 +35,18 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
 
 class StructuredConfigSource(structured_config_source.StructuredConfigSource):
-    """Hydra's own, which it copies for each group that --help lists and Tab looks through.
+    """Reads structured configs as Hydra does, but is not copied for every group that is listed.
 
-    Nothing changes one, and with it goes all that Hydra and its plugins ship: it is its own copy.
+    Copying it copies everything that Hydra and its plugins ship, for each group that --help lists
+    or Tab searches. Nothing changes it, so one object is enough.
     """
 
     def __deepcopy__(self, _memo: object) -> Self:
-        """Returns the very same."""
+        """Returns the same object."""
         return self
 
 
 def read_with_care() -> None:
-    """Has Hydra read through the classes above."""
+    """Makes Hydra read through the classes above."""
     for source in (FileConfigSource, StructuredConfigSource):
         SourcesRegistry.instance().types[source.scheme()] = source

@@ -1,4 +1,4 @@
-"""``prunebench store``: the trained baselines that runs share, listed, verified, removed."""
+"""Implements ``prunebench store``: lists, verifies and removes stored baselines."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from prunebench.records.jsonfile import digest, read_object
 from prunebench.records.unfinished import LOCK, in_use
 from prunebench.sweeps.status import span
 
-#: of an entry: what decides its baseline, and the trained network
+#: files of an entry: all that decides its baseline, and the trained network
 IDENTITY, NETWORK = "identity.json", Path("stages") / "baseline.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One baseline of the store.
+    """Describes one baseline of the store.
 
     Attributes:
-        folder: its own; the name is a digest of all that decides it.
-        identity: what decides it; empty where that cannot be read.
+        folder: of the entry; its name is a digest of all that decides the baseline.
+        identity: all that decides the baseline; empty if it cannot be read.
         state: ``trained``, ``training`` or ``unfinished``.
         size: of its files, in bytes.
         age: seconds since it was last written to.
-        users: reports below the same outputs that started from it.
+        users: reports in the same outputs that started from it.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """What it is a baseline of, in short."""
+        """A short description: model, dataset, epochs and seed."""
         parts = [
             str((self.identity.get(key) or {}).get("_target_", "?")).rpartition(".")[2]
             for key in ("model", "dataset")
@@ -56,16 +56,16 @@ class Entry:
         return f"{' on '.join(parts)}, {epochs} epochs, seed {self.identity.get('seed', '?')}"
 
     @property
-    def named(self) -> bool:
-        """Whether the folder's name is the digest of what decides the baseline."""
+    def matches_identity(self) -> bool:
+        """Whether the folder's name is the digest of its identity."""
         return digest(self.identity).startswith(self.folder.name)
 
 
 def main(words: Sequence[str]) -> int:
-    """Does what the first of `words` says; returns the exit code, 1 where an entry is damaged.
+    """Executes the verb that `words` begin with; returns the exit code, 1 for a damaged entry.
 
     Raises:
-        ConfigError: an entry is not known, or is being trained.
+        ConfigError: an entry does not exist, or is being trained.
         DataError: there is no store.
     """
     options = _parser().parse_args(words)
@@ -86,7 +86,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def entries(outputs: Path) -> list[Entry]:
-    """Returns the baselines stored below `outputs`.
+    """Returns the entries of the store in `outputs`.
 
     Raises:
         DataError: there is no store.
@@ -115,7 +115,7 @@ def entries(outputs: Path) -> list[Entry]:
 
 
 def tell(chosen: Sequence[Entry], *, whole: bool) -> None:
-    """Prints a line for each entry, or with `whole` all that decides it, as JSON."""
+    """Prints a line for each entry, and with `whole` its identity as JSON."""
     for entry in chosen:
         sys.stdout.write(
             f"{entry.folder.name}  {entry.state:<10}  {entry.size / 1e6:8.1f} MB  "
@@ -133,22 +133,26 @@ def verify(chosen: Sequence[Entry]) -> int:
 
     damaged = 0
     for entry in chosen:
-        said = entry.state
+        verdict = entry.state
         if entry.state == "trained":
             try:
                 load(entry.folder / NETWORK)
-                said = "whole" + ("" if entry.named else f", but its {IDENTITY} is of another")
+                verdict = "whole" + (
+                    "" if entry.matches_identity else f", but its {IDENTITY} is of another"
+                )
             except CheckpointError as error:
-                damaged, said = 1, f"damaged: {error}"
-        sys.stdout.write(f"{entry.folder.name}  {said}\n")
+                damaged, verdict = 1, f"damaged: {error}"
+        sys.stdout.write(f"{entry.folder.name}  {verdict}\n")
     return damaged
 
 
 def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
-    """Removes entries, after a question; those alone that no report uses, if none was named.
+    """Removes the chosen entries, with `unused_only` those without reports; returns the exit code.
+
+    The user is asked first, unless `sure`.
 
     Raises:
-        ConfigError: an entry that was named is being trained, or nobody can be asked.
+        ConfigError: a named entry is being trained, or there is no terminal to ask at.
     """
     going = [entry for entry in chosen if entry.state != "training"]
     if unused_only:
@@ -158,7 +162,7 @@ def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
     tell(going, whole=False)
     if not going:
         return 0
-    if not sure and not _agreed():
+    if not sure and not _user_agrees():
         return 1
     for entry in going:
         try:
@@ -169,7 +173,7 @@ def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
     return 0
 
 
-def _agreed() -> bool:
+def _user_agrees() -> bool:
     if not sys.stdin.isatty():
         raise ConfigError("cannot ask without a terminal; add --yes to remove them")
     sys.stdout.write("remove them? [y/N] ")

@@ -1,4 +1,4 @@
-"""What a run prints to: whatever becomes of the terminal or the log, the run goes on."""
+"""Keeps a run going whatever happens to the terminal or log file that it prints to."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any, TextIO
 
 
 class Lasting:
-    """A text stream that loses what its file does not take: a closed pipe, a full disk."""
+    """Wraps a text stream; discards what a closed pipe or a full disk does not take."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Writes to `stream` as long as that goes."""
+        """Wraps `stream`."""
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes `text`, or loses it."""
+        """Writes `text`, or discards it."""
         with suppress(OSError, ValueError):  # ValueError: it is closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hands on what is written, or loses it."""
+        """Flushes the stream, or discards what it held."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 
     def reconfigure(self, **settings: Any) -> None:
-        """Changes how text is encoded, or leaves it."""
+        """Changes the encoding, if the stream can."""
         with suppress(OSError, ValueError, AttributeError):  # not every stream encodes
             self._stream.reconfigure(**settings)  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
-        """Anything else is the stream's own."""
+        """Returns the wrapped stream's attribute."""
         return getattr(self._stream, name)
 
 
 def outlive_the_terminal() -> None:
-    """Lets nothing that is printed stop this process.
+    """Makes sure that no failure to print stops this process.
 
-    Where it was started without standard files, the next it opens must not take their numbers.
+    It also opens missing standard files, so that files opened later do not get their numbers.
     """
     for number in range(3):
         try:

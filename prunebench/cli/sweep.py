@@ -1,4 +1,4 @@
-"""What a sweep says of itself: which job a message is of, and its table at the end."""
+"""Tells the user which job of a sweep a message is about, and prints a table at its end."""
 
 from __future__ import annotations
 
@@ -23,52 +23,55 @@ from prunebench.records.unfinished import IDENTITY
 from prunebench.records.waiting import REFUSED, refuse
 from prunebench.sweeps.plans import SWEEP, jobs_of, places, typed
 
-#: how the settings begin that say how a run is carried out, and who is told
+#: beginnings of settings that do not change a result; a job's name leaves them out
 CARRIED_OUT = ("run.", "tracker", "name=", "hydra", "baseline.store", "dataset.root")
-#: the output folders of the jobs that this process has begun
+#: output folders of the jobs that this process has begun
 BEGUN: list[Path] = []
-#: the folders of the sweeps of this process, which may be refused before their first job
+#: folders of the sweeps of this process, even if no job has begun
 FOLDERS: list[Path] = []
-#: what those of them ended with that failed; a sweep goes on after one
+#: errors of the jobs that failed; a sweep goes on after one
 MISTAKES: list[PrunebenchError] = []
 
 
 def in_this_process() -> bool:
-    """Whether the job runs in the process that was called, alone or one of a sweep in turn."""
+    """Returns whether jobs run in the main process, rather than in a launcher's workers."""
     launcher = str(HydraConfig.get().launcher._target_)
     return HydraConfig.get().mode is RunMode.RUN or launcher.endswith(".BasicLauncher")
 
 
 def job_name() -> str:
-    """Returns a sweep's job by its number and what tells it from the others; "" if it is alone."""
+    """Returns the job's number and the settings that set it apart; "" outside a sweep."""
     if not sweep_name():
         return ""
-    return f"job {HydraConfig.get().job.num} ({' '.join(telling())})"
+    return f"job {HydraConfig.get().job.num} ({' '.join(distinguishing())})"
 
 
 def sweep_name() -> str:
-    """Returns what the sweep is called that the job belongs to; "" if it is alone."""
+    """Returns the name of the job's sweep; "" outside a sweep."""
     hydra = HydraConfig.get()
     return Path(str(hydra.sweep.dir)).name if hydra.mode is RunMode.MULTIRUN else ""
 
 
 def title(name: str, seed: int) -> str:
-    """Returns the job's `name` with what tells it from others: what varies, or was typed, and seed.
+    """Returns `name` with the settings that set the job apart, and its seed.
 
-    What the name says itself is left out, and so is how a single run is carried out.
+    Settings whose value is part of the name are left out, and so are those in `CARRIED_OUT`.
     """
-    words = [word for word in telling() if word.partition("=")[2] not in name.split("-")]
+    words = [word for word in distinguishing() if word.partition("=")[2] not in name.split("-")]
     return " ".join([name, *(word for word in words if "run.seed=" not in word), f"seed={seed}"])
 
 
-def telling() -> list[str]:
-    """Returns what varies; all that decides the result where the command typed is out of sight."""
+def distinguishing() -> list[str]:
+    """Returns the settings that vary in the sweep, or else all typed ones that decide the result.
+
+    The latter happens on a cluster, where a job does not see the command that started the sweep.
+    """
     typed = [str(word) for word in HydraConfig.get().overrides.task]
     return varied() or [word for word in typed if not word.startswith(CARRIED_OUT)]
 
 
 def varied() -> list[str]:
-    """Returns the settings of a sweep's job for which the sweep has several values."""
+    """Returns the job's settings for which the sweep has several values."""
     if not sweep_name():
         return []
     hydra = HydraConfig.get()
@@ -84,10 +87,10 @@ def swept_keys(words: list[str]) -> set[str]:
 
 
 def objectives(report: Report | None) -> tuple[float, int] | None:
-    """Returns what a search goes by: validation accuracy in percent, and MACs; None of a dry run.
+    """Returns validation accuracy in percent and MACs, for a search; None for a dry run.
 
     Raises:
-        ConfigError: a search has no validation images to go by; the test images choose nothing.
+        ConfigError: a search has no validation images; it must not use test images.
     """
     last = report and report.at("finetuned_last")
     if last and last.val:
@@ -98,26 +101,26 @@ def objectives(report: Report | None) -> tuple[float, int] | None:
 
 
 def is_grid(hydra: Any) -> bool:
-    """Whether a sweep's jobs are known before the first begins, and Hydra writes them down."""
+    """Returns whether all jobs of the sweep are known from its start."""
     return str(hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
 def jobless(hydra: Any) -> str:
-    """Says which words of a grid stand for no value at all, so that it has no job; "" if none."""
+    """Returns a message on words that stand for no value, so that a grid has no job; else ""."""
     words = [str(word) for word in hydra.overrides.task] if is_grid(hydra) else []
     empty = [word for word in words if not jobs_of([word], places(hydra))]
     return f"{', '.join(empty)} matches nothing, so there are no jobs" if empty else ""
 
 
 def begin() -> None:
-    """Counts the job, and says which one of a sweep it is."""
+    """Counts the job, and announces it if it belongs to a sweep."""
     BEGUN.append(Path(str(HydraConfig.get().runtime.output_dir)))
     if job_name():
         say(f"{job_name()} begins")
 
 
 def note_refused(error: PrunebenchError) -> None:
-    """Leaves in the sweep's folder why a job of it was refused that has no folder of its own."""
+    """Records in the sweep's folder why a job was refused before it had a folder of its own."""
     hydra = HydraConfig.get()
     if sweep_name() and not (Path(str(hydra.runtime.output_dir)) / IDENTITY).exists():
         words = [str(word) for word in hydra.overrides.task]
@@ -126,33 +129,33 @@ def note_refused(error: PrunebenchError) -> None:
 
 
 def forget_if_all_refused(sweep: Path) -> None:
-    """Removes what `note_refused` left where no job of the sweep has begun."""
+    """Removes what `note_refused` wrote if no job of the sweep has begun."""
     if not below(sweep, IDENTITY):
         for path in sweep.glob(REFUSED):
             path.unlink(missing_ok=True)
 
 
 def give_up(error: PrunebenchError) -> None:
-    """Counts the job as failed and says why."""
+    """Counts the job as failed, and prints the reason."""
     MISTAKES.append(error)
     say(": ".join(filter(None, [job_name(), str(error)])))
 
 
 class SweepFolder(Callback):
-    """Remembers the folder of a sweep; when it is over, shows what it holds."""
+    """Remembers the folder of a sweep, and prints a table of its runs at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra before it makes the folder."""
+        """Called by Hydra before it creates the folder."""
         folder = Path(str(config.hydra.sweep.dir))
         FOLDERS.append(folder)
         if str(config.hydra.launcher._target_).endswith(".JoblibLauncher"):
             relay()
-        if not is_grid(config.hydra):  # whose sweeper leaves this undone
+        if not is_grid(config.hydra):  # only Hydra's own sweeper saves the configuration
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(config, folder / SWEEP)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Called by Hydra in the process that was called, wherever the jobs ran."""
+        """Called by Hydra in the main process, wherever the jobs ran."""
         if nothing := jobless(config.hydra):
             MISTAKES.append(ConfigError(nothing))
             say(nothing)

@@ -1,4 +1,4 @@
-"""``prunebench table``: runs side by side, and which jobs of their sweeps are not begun."""
+"""Implements ``prunebench table``: runs side by side, and how many jobs have not begun."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from prunebench.sweeps.status import not_begun
 
 
 def main(words: Sequence[str]) -> int:
-    """Prints the table, and a line about each sweep that is not done; returns the exit code."""
+    """Prints the table, and a line on each sweep with jobs that have not begun.
+
+    Returns:
+        The exit code.
+    """
     code = table.main(words)
     places = [Path(word) for word in words if Path(word).is_dir()] or [Path("outputs")]
     for sweep in (found for place in places for found in folders(place)[0]):
-        with suppress(DataError):  # damaged, which status tells
+        with suppress(DataError):  # a damaged sweep, which prunebench status reports
             jobs = sweep_in(sweep).jobs
             missing = len(not_begun(jobs, [path.parent for path in below(sweep, IDENTITY)]))
             if missing:

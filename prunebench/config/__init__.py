@@ -1,7 +1,8 @@
-"""From the composed configuration to a typed, checked Run: the only reader of a DictConfig.
+"""Turns the composed configuration into a typed, checked `Run`; only here is DictConfig read.
 
-Nothing here imports torch but the model option's own module, which is read last, so that every
-mistake elsewhere is answered at once.
+Begin with `load`. Only the module of the chosen model imports torch; it is loaded last, so that
+mistakes elsewhere are reported at once. `combinations` says which options go together, `presets`
+what methods and experiments may set, `secrets` what no record may contain.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ from prunebench.tracking import Tracker
 
 @dataclass(frozen=True)
 class Run:
-    """One run, with everything built and checked before anything is trained.
+    """Holds one run, with every option built and checked before anything is trained.
 
     Attributes:
         config: the resolved configuration as plain values of its fields' types, for the report.
         choices: group -> chosen option.
         contents: dotted key -> sha256 of the file it names; see `DatasetSpec.files`, `own_code`.
-        hidden: dotted key -> how a value was written that an environment variable gave.
+        hidden: dotted key -> text, as written, of a value taken from an environment variable.
     """
 
     settings: Settings
@@ -69,10 +70,10 @@ class Run:
     hidden: dict[str, Any]
 
     def phases(self, *, pretrained: bool = False) -> dict[str, Phase]:
-        """Returns the phases of the recipe that train something, those of no epochs among them.
+        """Returns the phases of the recipe that the run trains, including those with no epochs.
 
         Args:
-            pretrained: whether the model brings its weights along.
+            pretrained: whether the model comes with trained weights.
         """
         schedule, given = self.schedule, pretrained or self.baseline.checkpoint is not None
         comes = {
@@ -85,7 +86,7 @@ class Run:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """The configuration for files and trackers: what the environment gave stays unsaid."""
+        """The configuration for files and trackers, without values of environment variables."""
         return overlaid(self.config, self.hidden)
 
     @property
@@ -95,7 +96,7 @@ class Run:
 
 
 def check_name(name: object) -> None:
-    """Raises ConfigError unless `name` can be a folder's below ``run.outputs``."""
+    """Raises ConfigError unless `name` can be a folder's name below ``run.outputs``."""
     require(
         isinstance(name, str | int | float) and ".." not in str(name).split("/"),
         f"name must be a text and not lead out of its folder by .., got '{name}'",
@@ -103,13 +104,13 @@ def check_name(name: object) -> None:
 
 
 def require_files(*parts: Baseline | DatasetSpec | ModelSpec) -> None:
-    """Raises ConfigError for the first of `parts` that names a file which is not there."""
+    """Raises ConfigError for the first of `parts` that names a file which does not exist."""
     for part in parts:
         require(not part.missing, part.missing)
 
 
 def named_files(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict[str, Path]:
-    """Returns dotted key -> file or folder of all that `parts` (section -> what it is) read."""
+    """Returns dotted key -> file or folder, for all that `parts` (by section) read."""
     return {
         f"{section}.{field}": path
         for section, part in parts.items()
@@ -118,16 +119,16 @@ def named_files(parts: Mapping[str, Baseline | DatasetSpec | ModelSpec]) -> dict
 
 
 def own_code(parts: Mapping[str, object]) -> dict[str, Path]:
-    """Returns the file of each of `parts` (group -> option) whose class is the user's own.
+    """Returns the source file of each of `parts` (group -> option) whose class is the user's own.
 
-    What it does is no setting, and yet another class under the same name is another run.
+    A change of that code is a change of the run, which no setting shows.
     """
     found = {group: file_of(type(part)) for group, part in parts.items() if group != "tracker"}
     return {f"{group}._target_": path for group, path in found.items() if path is not None}
 
 
 def plain_values(cfg: DictConfig) -> dict[str, Any]:
-    """Returns a composed configuration, resolved.
+    """Returns the composed configuration as resolved plain values.
 
     Raises:
         ConfigError: a key is unknown or missing.
@@ -154,12 +155,12 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     Args:
         cfg: as composed.
         choices: group -> chosen option.
-        files: whether the files that the run will read must be there; their contents are part of
-            its identity.
+        files: whether the files that the run will read must exist; if so, their contents are part
+            of its identity.
 
     Raises:
-        ConfigError: a key is unknown or missing, a value has the wrong type or range, the
-            options do not go together, or a file is not there.
+        ConfigError: a key is unknown or missing, a value has the wrong type or range, the options
+            do not go together, or a file does not exist.
         DataError: a file cannot be read.
     """
     plain = plain_values(cfg)
@@ -168,7 +169,7 @@ def load(cfg: DictConfig, choices: dict[str, str], *, files: bool = False) -> Ru
     settings = replace(settings, processes=shared_out(settings.processes))
     baseline = section("baseline", plain["baseline"], Baseline)
     recipe = section("recipe", plain["recipe"], Recipe)
-    # as typed values, so that 1 and 1.0 are one setting
+    # values of the fields' types, so that 1 and 1.0 are the same setting
     plain |= {"run": asdict(settings), "baseline": asdict(baseline)}
     check_processes(settings.processes, recipe)
     parts = _built(plain, choices, recipe, baseline if files else None)
@@ -208,8 +209,8 @@ def _built(
     Args:
         plain: the configuration.
         choices: group -> chosen option.
-        recipe: that the others must suit.
-        baseline: its file must be there, and those of the data set; None if none need be.
+        recipe: for which the other options are checked.
+        baseline: if given, its file and those of the data set must exist.
     """
     parts: dict[str, Any] = {
         group: component(group, plain[group], base)
@@ -225,7 +226,7 @@ def _built(
     return {**parts, "model": component("model", plain["model"], GROUPS["model"])}
 
 
-#: section whose values only others take up; the record has what came of it
+#: section with values for interpolation only; records contain the interpolated values instead
 VARIABLES = "variables"
 #: option groups in the order in which they are read; the model's module imports torch
 GROUPS: dict[str, type] = {

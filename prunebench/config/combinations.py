@@ -1,4 +1,4 @@
-"""Which options go together; what does not is refused before anything is loaded."""
+"""Checks which options go together, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from prunebench.recipes import Recipe
 from prunebench.repairs import Repair
 from prunebench.schedules import Schedule
 
-#: groups whose options must go together
+#: groups whose options `check_combination` checks
 PRUNING = ("criterion", "budget", "schedule")
-#: likewise, of networks for faces
+#: groups whose options `check_faces` checks
 FACES = ("model", "dataset", "criterion", "recipe")
 
 
 def check_combination(
     choices: dict[str, str], *, criterion: Criterion, budget: Budget, schedule: Schedule
 ) -> None:
-    """Raises ConfigError where options make no sense together; `choices` are their names."""
+    """Raises ConfigError if criterion, budget and schedule do not go together.
+
+    `choices` has the options' names, for the message.
+    """
     names = {group: f"{group}={choices.get(group, '?')}" for group in PRUNING}
     schedule.check_criterion(names, criterion)
     if criterion.watches:
@@ -63,7 +66,7 @@ def check_combination(
 
 
 def _check_end(names: dict[str, str], criterion: Criterion, budget: Budget) -> None:
-    """Raises ConfigError where `budget` cannot end the training that `criterion` watches."""
+    """Raises ConfigError if `budget` cannot end the training that `criterion` watches."""
     require(
         budget.limits_training or (budget.needs_decision and criterion.decides),
         f"{names['budget']} does not say when {names['criterion']} has pruned enough; choose "
@@ -77,7 +80,7 @@ def _check_end(names: dict[str, str], criterion: Criterion, budget: Budget) -> N
 
 
 def check_repair(choices: dict[str, str], *, repair: Repair, schedule: Schedule) -> None:
-    """Raises ConfigError where the weights that `repair` mends are thrown away."""
+    """Raises ConfigError if the schedule discards the weights that `repair` adjusts."""
     require(
         repair.identity or not schedule.redraws,
         f"repair={choices.get('repair', '?')} repairs weights, but schedule="
@@ -93,7 +96,7 @@ def check_faces(
     criterion: Criterion,
     recipe: Recipe,
 ) -> None:
-    """Raises ConfigError where a network that ends in an embedding meets what asks for logits."""
+    """Raises ConfigError if a network that ends in an embedding is combined with use of logits."""
     names = {group: f"{group}={choices.get(group, '?')}" for group in FACES}
     require(
         model.embeds or not dataset.verifies,
@@ -119,7 +122,7 @@ def check_faces(
 
 
 def check_processes(processes: int, recipe: Recipe) -> None:
-    """Raises ConfigError where a process would get fewer than two images of a batch."""
+    """Raises ConfigError if a process would get fewer than two images of a batch."""
     for name, phase in vars(recipe).items():
         require(
             processes == 1 or phase.batch_size >= 2 * processes,

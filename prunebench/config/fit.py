@@ -1,4 +1,4 @@
-"""Whether the numbers of a configuration fit the data, known once these are read."""
+"""Checks the numbers of a configuration against the data, once these are read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from prunebench.errors import require
 
 
 def check_fit(run: Run, data: Data) -> Iterator[str]:
-    """Yields what to tell the user of numbers that are taken, though hardly meant.
+    """Yields a warning for each number that is accepted but probably unintended.
 
     Raises:
-        ConfigError: what is asked for needs images that there are not.
+        ConfigError: a setting needs images that the data lack.
     """
     if run.settings.sensitivity is not None:
         require(

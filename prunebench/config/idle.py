@@ -1,4 +1,4 @@
-"""Settings that somebody typed and that decide nothing beside the others."""
+"""Finds typed settings that have no effect beside the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from prunebench.config import Run
 from prunebench.recipes import Phase
 
-#: phase -> why nothing is trained in it
+#: phase -> why a run does not train it
 NEVER = {
     "baseline": "the baseline comes from baseline.checkpoint",
     "pruning": "this schedule does not train while it prunes; see schedule=during_training, "
@@ -17,25 +17,25 @@ NEVER = {
 
 
 def idle(run: Run, typed: Sequence[str]) -> Iterator[str]:
-    """Yields a sentence for each setting of a phase that nothing reads.
+    """Yields a sentence for each typed setting of a phase that has no effect.
 
     Args:
-        run: what came of all settings.
-        typed: as on the command line, ``recipe.pruning.epochs=3``. What a preset sets is for the
-            choices that may be typed beside it, and is not told.
+        run: the run that all settings together describe.
+        typed: as on the command line, ``recipe.pruning.epochs=3``. Settings of presets are not
+            reported: they are meant for options that may be typed beside them.
     """
     for word in typed:
         group, _, key = word.partition("=")[0].partition(".")
         name, _, field = key.partition(".")
         if group == "recipe" and field:
             never = NEVER[name] if name not in run.phases() else ""
-            why = never or _unread(getattr(run.recipe, name), field)
+            why = never or _no_effect(getattr(run.recipe, name), field)
             if why:
                 yield f"{word} has no effect: {why}"
 
 
-def _unread(phase: Phase, field: str) -> str:
-    """Says why a field of a phase decides nothing; "" where it does."""
+def _no_effect(phase: Phase, field: str) -> str:
+    """Returns why a field of a phase has no effect; "" if it has one."""
     if field in ("milestones", "gamma") and phase.schedule in ("constant", "cosine"):
         return f"it applies to schedule=step and multistep, not {phase.schedule}"
     if field == "l1_on" and not phase.gamma_l1:

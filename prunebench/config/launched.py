@@ -1,4 +1,4 @@
-"""Which of several processes this is, where torchrun or srun has started them to make one run."""
+"""Tells which of several processes this is, if torchrun or srun started them for one run."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from zlib import crc32
 
 from prunebench.errors import require
 
-#: what torchrun, and whoever does as it does, says to each process
+#: environment variables that torchrun and similar launchers set for each process
 TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-#: where the ports begin that SLURM's steps meet at, and how many there are
+#: first port at which the processes of a SLURM step may meet, and number of such ports
 PORTS = 20000, 40000
 
 
 @dataclass(frozen=True)
 class Launched:
-    """One of several processes.
+    """Describes one of several launched processes.
 
     Attributes:
         rank: its number, from 0; process 0 is the run's own.
-        size: how many there are.
+        size: number of processes.
         local_rank: its number among those that see the same CUDA devices.
-        neighbours: processes that share its CPUs, itself included.
+        neighbours: number of processes that share its CPUs, itself included.
         address, port: where they meet, on the machine of process 0.
     """
 
@@ -42,7 +42,7 @@ class Launched:
 
 
 def launched() -> Launched | None:
-    """Returns which of several processes this is; None where nobody has started several."""
+    """Returns which of several launched processes this is; None if there is only this one."""
     env = os.environ
     if env.keys() >= TORCHRUN:
         place = Launched(
@@ -55,18 +55,18 @@ def launched() -> Launched | None:
         )
     elif {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} <= env.keys():
         place = _by_srun(env)
-    else:  # SLURM_NTASKS is there in a batch script, too, which is a single process
+    else:  # SLURM_NTASKS proves nothing: a batch script, a single process, has it too
         return None
     return place if place.size > 1 else None
 
 
 def _by_srun(env: Mapping[str, str]) -> Launched:
-    """Returns which task of a step of SLURM's this is."""
+    """Returns which task of a SLURM step this is."""
     alone = env.get("SLURM_STEP_NUM_NODES", "1") == "1"
     first = "127.0.0.1" if alone else first_host(env["SLURM_STEP_NODELIST"])
     step = f"{env.get('SLURM_JOB_ID')}.{env.get('SLURM_STEP_ID')}"
     begin, count = PORTS
-    several = "," in env.get("CUDA_VISIBLE_DEVICES", "")  # else SLURM has given each task its own
+    several = "," in env.get("CUDA_VISIBLE_DEVICES", "")  # otherwise each task sees only its own
     return Launched(
         rank=int(env["SLURM_PROCID"]),
         size=int(env["SLURM_STEP_NUM_TASKS"]),
@@ -78,13 +78,13 @@ def _by_srun(env: Mapping[str, str]) -> Launched:
 
 
 def first_host(nodes: str) -> str:
-    """Returns the first of SLURM's list of machines, such as ``node[03-07,9]-a,login1``."""
+    """Returns the first machine in SLURM's compact list, such as ``node[03-07,9]-a,login1``."""
     first = re.split(r",(?![^\[]*\])", nodes)[0]
     return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
 
 
 def shared_out(processes: int) -> int:
-    """Returns how many processes a run has: as many as were launched, else what is asked for.
+    """Returns the number of processes of a run: those launched, or else `processes`.
 
     Raises:
         ConfigError: the two differ.

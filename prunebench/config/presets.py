@@ -1,8 +1,8 @@
-"""Which ready-made ways of pruning may be put over which experiments.
+"""Checks which methods may be combined with which experiments, the two kinds of presets.
 
-An experiment says on what and for how long; it names a method, or says itself how to prune. Where
-it says more than that name, another method typed beside it would be mixed with what was meant for
-its own: such a pair is refused, with what to type instead.
+An experiment sets model, data and recipe; it names a method, or sets how to prune itself. If it
+sets more than a method's name, those settings would be mixed with another method typed beside it:
+such a pair is refused, with a suggestion what to type instead.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from omegaconf import DictConfig, open_dict
 from prunebench.errors import require
 from prunebench.options.files import PRESETS, choices_of, find_option, read_option
 
-#: groups that say how to prune; a method chooses all of them
+#: groups that define how to prune; a method chooses all of them
 HOW = ("criterion", "budget", "repair", "schedule")
-#: groups that say on what and for how long
+#: groups that define what is pruned, and for how long it trains
 WHAT = ("model", "dataset", "recipe")
 
 
 def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
-    """Raises ConfigError where the method is not the experiment's and cannot take its place."""
+    """Raises ConfigError if the typed method cannot replace the experiment's own way to prune."""
     experiment, method = choices.get("experiment", "None"), choices.get("method", "None")
     path = find_option("experiment", experiment, folders)
     if path is None or method == "None":
@@ -43,7 +43,7 @@ def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
 
 
 def setter(key: str, choices: Mapping[str, str], folders: Sequence[Path]) -> str:
-    """Returns which method or experiment of `choices` sets the dotted `key`; "" if none does."""
+    """Returns the method or experiment in `choices` that sets the dotted `key`; "" if none does."""
     for group in PRESETS:
         path = find_option(group, choices.get(group, ""), folders)
         value: Any = read_option(path) if path else None
@@ -57,14 +57,14 @@ def setter(key: str, choices: Mapping[str, str], folders: Sequence[Path]) -> str
 def misplaced(
     choices: Mapping[str, str], folders: Sequence[Path]
 ) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """Yields what a method or experiment sets for another option than is chosen.
+    """Yields settings that a preset makes for an option which is not the chosen one.
 
-    Budgets share their words (keep, floor, scope): what is set for one holds for all that know it.
-    In the other groups one word may mean two things (the estimators of CAC and AOFP), unless both
-    options are of one class (ThiNet's two searches).
+    Budgets share their keys (keep, floor, scope): a setting for one holds for all that know the
+    key. In the other groups one key may mean two things (the estimators of CAC and AOFP), unless
+    both options have the same class (ThiNet's two searches).
 
     Yields:
-        The preset, the group, the key, and the chosen option's own values.
+        The preset, the group, the key, and the values in the chosen option's own YAML.
     """
     meant: dict[str, str] = {}
     for preset in PRESETS:
@@ -85,10 +85,10 @@ def misplaced(
 def leave_out(
     config: DictConfig, choices: Mapping[str, str], folders: Sequence[Path], typed: Sequence[str]
 ) -> Iterator[str]:
-    """Puts the chosen option's own values where something `misplaced` is set, unless it was typed.
+    """Resets each setting that is `misplaced` to the chosen option's own, unless it was typed.
 
     Yields:
-        What is left out, in a sentence each.
+        A sentence on each setting left out.
     """
     for preset, group, key, own in misplaced(choices, folders):
         if not any(word.startswith(f"{group}.{key}=") for word in typed):
@@ -99,7 +99,7 @@ def leave_out(
 
 
 def swept(values: Mapping[str, Any]) -> set[str]:
-    """Returns the groups that an experiment sweeps over of its own accord."""
+    """Returns the groups over which an experiment sweeps by default."""
     found = values.get("hydra", {}).get("sweeper", {}).get("params", {})
     return {str(group) for group in found}
 
@@ -113,7 +113,7 @@ def _typed(values: Mapping[str, Any], chosen: Mapping[str, str]) -> Iterator[str
 
 
 def _keys(prefix: str, value: object) -> Iterator[str]:
-    """Yields ``key=value`` for everything in nested `value`."""
+    """Yields ``key=value`` for every leaf of nested `value`."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _keys(f"{prefix}.{key}", inner)

@@ -1,4 +1,4 @@
-"""Secrets: no record repeats what an environment variable gives, nor a token in a URL."""
+"""Keeps secrets out of records: values of environment variables, and tokens in URLs."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from prunebench.errors import require
 from prunebench.records.identity import NOT_DECIDING, dotted
 
 INTERPOLATION = re.compile(r"\$\{[^{}]*\}")
-#: in a URL: a password (of https, any name) before the host, and what opens doors in the query
+#: credentials in a URL: a password (with https also a bare name) before the host, or in the query
 TOKEN = re.compile(
     r"https?://[^/?#\s@:]+@|://[^/?#\s@]*:[^/?#\s@]+@"
     r"|[?&][\w-]*(?:token|secret|password|signature|api_?key)=[^&#\s]+",
     re.IGNORECASE,
 )
 NAME = r"[A-Z][A-Z0-9_]*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD)"
-#: a variable of the environment that is a secret, such as hydra.job.env_set gives to jobs, or a
-#: line of the shell in hydra.launcher.setup, and the like in small letters; and its value, unless
-#: the shell finds that; or its name alone in hydra.job.env_copy, for which Hydra writes its value
+#: the name of a secret variable followed by a literal value, as in hydra.job.env_set or a shell
+#: line of hydra.launcher.setup (also api_key and password in small letters; not if the value is
+#: the shell's $VARIABLE); or its name alone in hydra.job.env_copy, whose value Hydra would write
 SECRET = re.compile(
     rf"""(?<![A-Za-z0-9_])({NAME}|api_?key|password)"""
     r"""['"]?[ \t]*[:=][ \t]*['"]*(?!null\b)[^\s'"$,\]}]"""
     rf"""|env_copy['"]?[ \t]*[:=][^:=]*?\b({NAME})\b(?!['"]?[ \t]*:)"""
 )
 VARIABLE = re.compile(r"\$\{oc\.env:(\w+)")
-#: a value of the environment with fewer characters is no secret, but part of many words
+#: shortest value of a variable that is replaced in messages: shorter ones occur in other words
 SHORTEST = 6
 
 
 def require_no_token(key: str, value: object) -> None:
-    """Raises ConfigError where `value`, as it was written for `key`, has a token in a URL."""
+    """Raises ConfigError if `value`, as written for `key`, contains a token in a URL."""
     require(
         not TOKEN.search(INTERPOLATION.sub("", str(value))),
         f"{key} has a token in its URL, which records would repeat; put it into an environment "
@@ -45,20 +45,20 @@ def require_no_token(key: str, value: object) -> None:
 
 
 def require_no_secret(path: Path, text: str) -> None:
-    """Raises ConfigError where `text`, the YAML of `path`, holds what no record may repeat."""
+    """Raises ConfigError if `text`, the YAML of `path`, contains a secret."""
     require_no_token(str(path), text)
     _require_unset(f"{path} sets", "\n".join(line.partition("#")[0] for line in text.splitlines()))
 
 
 def require_nothing_secret_typed(word: str) -> None:
-    """Raises ConfigError where `word`, ``key=value``, holds what no record may repeat."""
+    """Raises ConfigError if `word`, ``key=value``, contains a secret."""
     key, _, value = word.partition("=")
     require_no_token(key, value)
     _require_unset("the command line sets", word)
 
 
 def _require_unset(who: str, text: str) -> None:
-    """Raises ConfigError, which `who` begins, where `text` gives a secret its value."""
+    """Raises ConfigError, beginning with `who`, if `text` sets a secret variable."""
     found = SECRET.search(INTERPOLATION.sub("", text))
     require(
         not found,
@@ -68,9 +68,9 @@ def _require_unset(who: str, text: str) -> None:
 
 
 def unsaid(text: str, hidden: Mapping[str, Any]) -> str:
-    """Returns `text`, an error's say, without tokens in URLs and values of the environment.
+    """Returns an error's `text` with tokens in URLs and hidden values replaced.
 
-    `hidden` is as in `Run`.
+    `hidden` is as in `Run`; values of its environment variables are replaced by their names.
     """
     for name in VARIABLE.findall(str(list(hidden.values()))):
         value = os.environ.get(name, "")
@@ -80,15 +80,15 @@ def unsaid(text: str, hidden: Mapping[str, Any]) -> str:
 
 
 def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
-    """Returns dotted key -> text for all values of `cfg` that hold an environment variable's.
+    """Returns dotted key -> text as written, for all values taken from environment variables.
 
     Args:
         cfg: as composed.
-        files: dotted keys of those that name files, which are on record by what they hold.
+        files: dotted keys that name files, whose contents are on record instead.
 
     Raises:
-        ConfigError: such a value decides the result, which nobody could then read off the record;
-            or a URL has a token in it.
+        ConfigError: such a value decides the result, and so must be on record; or a URL contains a
+            token.
     """
     typed = _values(cfg, resolve=False)
     for key, value in dotted(typed):
@@ -115,7 +115,7 @@ def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
 def overlaid(
     values: Mapping[str, Any], texts: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, Any]:
-    """Returns nested `values` with those of `texts` (dotted key -> value) in their places."""
+    """Returns nested `values` with those in `texts` (dotted key -> value) replaced."""
     return {
         key: overlaid(value, texts, f"{prefix}{key}.")
         if isinstance(value, Mapping) and value

@@ -1,4 +1,4 @@
-"""Sections of the configuration that are no choice of an option: ``run`` and ``baseline``."""
+"""Defines the sections of the configuration that are not options: ``run`` and ``baseline``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunebench.errors import require, require_choice
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The run-wide scalars, section ``run`` of the configuration."""
+    """Holds the section ``run`` of the configuration, the run-wide settings."""
 
     seed: int
     device: str
@@ -30,7 +30,7 @@ class Settings:
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
         require(
-            self.threads is None or 1 <= self.threads <= 1024,  # OpenMP dies of more
+            self.threads is None or 1 <= self.threads <= 1024,  # OpenMP crashes with more
             f"threads must be null or from 1 to 1024, got {self.threads}",
         )
         require(
@@ -57,12 +57,12 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Where the dense network comes from, section ``baseline`` of the configuration.
+    """Holds the section ``baseline`` of the configuration: where the dense network comes from.
 
     Attributes:
-        checkpoint: a file with a state dict, instead of training.
-        store: whether trained baselines are kept and used again.
-        norm_scale: scale of all batch norms before any training; None = as the model has them.
+        checkpoint: a file with a state dict to use instead of training.
+        store: whether trained baselines are stored and reused.
+        norm_scale: initial scale of all batch norms; None = as the model sets it.
     """
 
     checkpoint: str | None
@@ -76,9 +76,9 @@ class Baseline:
 
     @property
     def missing(self) -> str:
-        """Which file is not there; "" if none."""
-        there = self.checkpoint is None or Path(self.checkpoint).is_file()
-        return "" if there else f"baseline.checkpoint: there is no file {self.checkpoint}"
+        """A message on a file that does not exist; "" if there is none."""
+        exists = self.checkpoint is None or Path(self.checkpoint).is_file()
+        return "" if exists else f"baseline.checkpoint: there is no file {self.checkpoint}"
 
     @property
     def files(self) -> dict[str, Path]:

@@ -1,4 +1,8 @@
-"""Datasets: each option of the dataset group is a frozen spec that loads its splits."""
+"""Loads data sets: each option of the group ``dataset`` is a frozen spec that returns `Data`.
+
+Small sets are held in memory as `Arrays` (`in_memory` is their common base), large ones are read
+when needed as a `stream.Stream` (`folder`, `faces`). Begin with `Data` and `DatasetSpec`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images held in memory.
+    """Holds images in memory.
 
     Attributes:
         images: uint8 [n, C, H, W].
@@ -39,7 +43,7 @@ class Arrays:
         return c, h, w
 
     def at(self, places: Tensor) -> Arrays:
-        """Returns the images at `places`, ascending."""
+        """Returns the images at `places`, in ascending order of place."""
         places = places.sort().values
         return Arrays(self.images[places], self.labels[places])
 
@@ -50,17 +54,17 @@ Images: TypeAlias = Arrays | Stream
 
 @dataclass(frozen=True)
 class Data:
-    """What a run learns from: `val` is cut from the training set, `test` selects nothing.
+    """Holds the splits of a data set; `val` is cut from the training set, `test` selects nothing.
 
     Attributes:
-        mean, std: per channel, in units of pixel / 255; (pixel / 255 - mean) / std is fed.
+        mean, std: per channel, in units of pixel / 255; networks get (pixel / 255 - mean) / std.
         crop_padding: zero padding of the random training crop in pixels; 0 = no crop.
-        flip: whether training images are mirrored at random. Of images in memory, both: a stream
-            says itself how its images are augmented.
-        note: one line that must stand beside any table made from this data ("" if none).
+        flip: whether training images are mirrored at random. This and `crop_padding` concern images
+            in memory; a stream has its own augmentation.
+        note: one line to print beside any table made from this data ("" if none).
         damaged: images of streams that could not be read so far.
-        pairs: name -> verification set, the one that `test` has the images of first; none where
-            `test` is classified.
+        pairs: name -> verification set; `test` has the images of the first. Empty if `test` is
+            classified.
     """
 
     name: str
@@ -84,31 +88,31 @@ class Data:
 
 @dataclass(frozen=True)
 class DatasetSpec(ABC):
-    """Where a dataset lies and how it is split; the schema of ``conf/dataset/*.yaml``."""
+    """Says where a data set lies and how it is split; the schema of ``conf/dataset/*.yaml``."""
 
     @property
     def missing(self) -> str:
-        """Which files `load` will not find, and what to do about it; "" if none. Reads none."""
+        """A message on files that `load` will not find; "" if none. Opens no file."""
         return ""
 
     @property
     def verifies(self) -> bool:
-        """Whether what is tested is pairs of faces; then a network must end in an embedding."""
+        """Whether the test is on pairs of faces; then a network must end in an embedding."""
         return False
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Field -> file or folder that `load` will read and check against no published digest.
+        """Field -> file or folder that `load` reads without checking a published digest.
 
-        What such a file holds tells a run from others, in the place of the field's value.
+        Its contents, not the field's value, tell a run from others.
         """
         return {}
 
     def suited(self, preset: Preset | None) -> DatasetSpec:
-        """Returns this as the model's weights want to see it, where nothing else is asked for.
+        """Returns the spec with unset fields filled in to suit the model's weights.
 
         Args:
-            preset: None where the weights do not say.
+            preset: how the weights expect images; None if unknown.
         """
         return self
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the published python version, or the same arrays in one ``.npz``."""
+"""Loads CIFAR-10 and CIFAR-100, as published for Python or as the same arrays in an ``.npz``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prunebench.datasets.npz import Array
 
 _TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
-#: sha256 over the four arrays, and what must stand beside tables made from them
+#: sha256 over the four arrays -> note to print beside tables made from them
 _KNOWN_COPIES = {
     "e57384ac0441112e3f38e5b602d922c196a3fd842869e1570606ddf09a602df1": (
         "CIFAR-10 (reconstructed copy, 93 JPEG images)"
@@ -29,13 +29,13 @@ _KNOWN_COPIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar(InMemory):
-    """60,000 colour images of 32 x 32; the schema of ``conf/dataset/cifar{10,100}.yaml``.
+    """Loads 60,000 colour images of 32 x 32; the schema of ``conf/dataset/cifar{10,100}.yaml``.
 
     Attributes:
         variant: ``cifar10`` or ``cifar100``.
-        root: folder that holds ``cifar-10-batches-py/`` or ``cifar-100-python/`` as published,
-            or else ``cifar10.npz`` or ``cifar100.npz`` with the arrays of `npz.KEYS`.
-        download: whether to fetch the published archive into `root` if neither is there.
+        root: folder that holds ``cifar-10-batches-py/`` or ``cifar-100-python/`` as published, or
+            else ``cifar10.npz`` or ``cifar100.npz`` with the arrays of `npz.KEYS`.
+        download: whether to download the published archive into `root` if neither exists.
     """
 
     variant: str
@@ -49,7 +49,7 @@ class Cifar(InMemory):
 
     @property
     def missing(self) -> str:
-        """Whether neither form of the files is there, and none will be fetched."""
+        """A message if neither form of the files exists and none will be downloaded; else ""."""
         root = Path(self.root).expanduser()
         folder, archive = _published(self.variant, root), root / f"{self.variant}.npz"
         if self.download or folder.is_dir() or archive.is_file():
@@ -61,7 +61,7 @@ class Cifar(InMemory):
 
     @property
     def files(self) -> dict[str, Path]:
-        """The ``.npz`` where it will be read; the published files vouch for themselves."""
+        """The ``.npz`` if it will be read; the published files are checked against their md5."""
         root = Path(self.root).expanduser()
         archive = self._archive(root)
         return {} if archive is None else {"root": archive}
@@ -86,7 +86,7 @@ class Cifar(InMemory):
         return self.data(self.variant, train, test, classes=classes, note=note)
 
     def _archive(self, root: Path) -> Path | None:
-        """The ``.npz``, if it is there and the published files are not."""
+        """Returns the ``.npz`` if it exists and the published files do not; else None."""
         archive = root / f"{self.variant}.npz"
         published = _published(self.variant, root).is_dir()
         return archive if archive.is_file() and not published else None
@@ -112,7 +112,7 @@ def _fetch(variant: str, root: Path) -> None:
     reader = _reader(variant)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{variant}.lock"):  # the jobs of a sweep start together
+        with locked(root / f".{variant}.lock"):  # several jobs of a sweep may start at once
             if not folder.is_dir():
                 download_and_extract_archive(
                     reader.url, str(root), filename=reader.filename, md5=reader.tgz_md5
@@ -125,10 +125,14 @@ def _fetch(variant: str, root: Path) -> None:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled arrays and refuses everything else; an md5 alone can be forged."""
+    """Unpickles arrays and refuses everything else, as a forged file may have the right md5."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Returns one of the three names that a pickled array needs."""
+        """Returns one of the three names that a pickled array needs.
+
+        Raises:
+            UnpicklingError: it is another name.
+        """
         import numpy as np
 
         if name == "_reconstruct" and module.endswith(".multiarray"):
@@ -142,7 +146,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read_batch(path: Path, md5: str) -> tuple[Array, Array]:
-    """Returns images uint8 [n, 32, 32, 3] and labels of one published file."""
+    """Returns images uint8 [n, 32, 32, 3] and labels [n] of one published file.
+
+    Raises:
+        DataError: it is missing or corrupt.
+    """
     import numpy as np
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Images as Pillow decodes them, and the one answer to all that can be wrong with a file."""
+"""Decodes images with Pillow, and raises one error for everything wrong with a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prunebench.datasets.stream import Unreadable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: what Pillow's formats raise on damaged files
+#: exceptions that Pillow's decoders raise on damaged files
 _DAMAGED = (
     *(OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError),
     *(struct.error, zlib.error),
@@ -25,10 +25,10 @@ def rgb(file: str | BytesIO, root: str = "") -> Image:
 
     Args:
         file: a path, or a file's content.
-        root: a folder that the reason need not name.
+        root: a folder to leave out of the error's reason.
 
     Raises:
-        Unreadable: it is damaged or not there.
+        Unreadable: it is damaged or missing.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Handwritten digits that ship inside scikit-learn: real data without a download."""
+"""Loads handwritten digits that ship with scikit-learn: real data without a download."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PIXEL_MAX = 16
 
 @cache
 def shipped() -> NDArray[np.float64]:
-    """Returns a row for each image, 64 pixels and the digit, from the file of scikit-learn.
+    """Returns scikit-learn's file as an array with 64 pixels and the digit per row.
 
-    Its own ``load_digits`` reads the same file, once a second of other modules is imported.
+    ``load_digits`` would read the same file after importing other modules for a second.
     """
     import numpy as np
 
@@ -36,11 +36,11 @@ def shipped() -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True)
 class Digits(InMemory):
-    """1,797 grey 8 x 8 images of ten digits; the schema of ``conf/dataset/digits.yaml``.
+    """Loads 1,797 grey 8 x 8 images of ten digits; the schema of ``conf/dataset/digits.yaml``.
 
     Attributes:
-        size: height and width to enlarge the images to (bilinear); 8 leaves them alone.
-        test_size: images cut off for the test set, classes balanced.
+        size: height and width to enlarge the images to (bilinear); 8 leaves them as they are.
+        test_size: number of images split off for the test set, classes balanced.
     """
 
     size: int
@@ -56,7 +56,7 @@ class Digits(InMemory):
         """Reads and splits the images.
 
         Raises:
-            DataError: fewer images are left for training than the sizes ask for.
+            DataError: the sizes leave too few images for training.
         """
         import torch
         from torch.nn import functional

@@ -1,4 +1,4 @@
-"""Photographs in folders, one for each class: ImageNet, Tiny-ImageNet, or one's own."""
+"""Loads photographs in one folder per class: ImageNet, Tiny-ImageNet, or one's own."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(DatasetSpec):
-    """Images that are read when they are needed; the schema of ``conf/dataset/folder.yaml``.
+    """Reads images when they are needed; the schema of ``conf/dataset/folder.yaml``.
 
-    Where `image_size`, `crop`, `interpolation`, `mean` and `std` are null, they are those of the
+    If `image_size`, `crop`, `interpolation`, `mean` and `std` are null, they are those of the
     model's weights, or else those of most networks for ImageNet.
 
     Attributes:
         path: folder of the data set.
-        train, val, test: folders in it; null looks for folders of these names.
-        labels: list of the labels of test images that do not lie in class folders; null looks for
-            those of `listed.KNOWN`.
+        train, val, test: names of folders in it; null looks for folders with these names.
+        labels: list with the labels of test images that do not lie in class folders; null looks for
+            the lists in `listed.KNOWN`.
         image_size: side of the square that the network sees.
-        crop: fraction of the shorter side that this square takes when nothing is augmented.
-        interpolation: of both views.
-        fit: ``shorter``: the shorter side is scaled to ``image_size / crop``; ``squeeze``: both.
-        augment: training images are a random ``part`` of the image, or a random ``square`` of what
-            the test sees the middle of.
-        scale, ratio: area and width over height of a random part.
+        crop: fraction of the shorter side that this square takes without augmentation.
+        interpolation: of training and test images.
+        fit: ``shorter`` scales the shorter side to ``image_size / crop``; ``squeeze`` both sides.
+        augment: training images are a random ``part`` of the image, or a random ``square`` of the
+            scaled image of which the test uses the middle.
+        scale, ratio: ranges of a random part's share of the area, and of its width over height.
         flip: whether training images are mirrored at random.
         mean, std: per channel, in units of pixel / 255.
-        val_size, test_size: images that are cut from the training set, classes balanced, where
-            there is no folder for them; null = a tenth of it.
-        train_size: images of the remaining training set to use, classes balanced; null = all.
-        split_seed: draws these cuts.
-        workers: processes that read, shared out among the run's own; null = one per CPU.
-        prefetch: batches that each of them is ahead.
+        val_size, test_size: number of images split off the training set, classes balanced, if there
+            is no folder for them; null = a tenth of it.
+        train_size: number of the remaining training images to use, classes balanced; null = all.
+        split_seed: draws these splits.
+        workers: loader processes, shared among the run's processes; null = one per CPU.
+        prefetch: batches that each of them reads ahead.
         allow_damaged: fraction of a split that may be unreadable.
-        decode: JPEG files, by Pillow on the ``cpu`` or by the run's ``gpu``.
+        decode: where JPEG files are decoded, by Pillow on the ``cpu`` or on the run's ``gpu``.
     """
 
     path: str
@@ -115,7 +115,7 @@ class Folder(DatasetSpec):
 
     @property
     def missing(self) -> str:
-        """Whether the folder, or one that is named in it, is not there."""
+        """A message on a folder or list that does not exist; "" if there is none."""
         root = Path(self.path).expanduser()
         if not root.is_dir():
             return (
@@ -132,12 +132,12 @@ class Folder(DatasetSpec):
 
     @property
     def files(self) -> dict[str, Path]:
-        """The folder, and the list of labels where one is named."""
+        """The folder, and the list of labels if one is named."""
         named = {"path": self.path} | ({} if self.labels is None else {"labels": self.labels})
         return {field: Path(path).expanduser() for field, path in named.items()}
 
     def suited(self, preset: Preset | None) -> Folder:
-        """Returns this with what is null taken from `preset`."""
+        """Returns the spec with null fields taken from `preset`."""
         by = preset or Preset()
         return replace(
             self,
@@ -149,7 +149,7 @@ class Folder(DatasetSpec):
         )
 
     def load(self) -> Data:
-        """Lists the images; none is read.
+        """Lists the images without reading any.
 
         Raises:
             DataError: folders are missing or empty, or their classes differ.
@@ -170,35 +170,45 @@ class Folder(DatasetSpec):
             names += [os.path.relpath(folder / image, root) for image in images]
             found[part] = numbers, torch.tensor(labels, dtype=torch.int64)
         source = ImageFiles.of(root, names)
-        parts = self._cut(*found.pop("train"), found)
+        parts = self._split(*found.pop("train"), found)
         train, val, test = (spec._stream(source, *parts[part]) for part in ("train", "val", "test"))
         mean, std = tuple(spec.mean or ()), tuple(spec.std or ())
         return Data(root.name, train, val, test, classes=len(classes), mean=mean, std=std)
 
     def _folders(self, root: Path) -> dict[str, Path]:
-        """Returns where the training images lie, and those of the other parts with a folder."""
-        there = {
+        """Returns part -> folder, for the training images and each other part that has one.
+
+        Raises:
+            DataError: there are folders for other parts, but none for training.
+        """
+        existing = {
             key: root / (getattr(self, key) or key)
             for key in ("train", "val", "test")
             if (root / (getattr(self, key) or key)).is_dir()
         }
-        if "train" not in there:
-            if there:
-                raise DataError(f"{root} has {min(there)}/ but no train/; set dataset.train=FOLDER")
+        if "train" not in existing:
+            if existing:
+                raise DataError(
+                    f"{root} has {min(existing)}/ but no train/; set dataset.train=FOLDER"
+                )
             return {"train": root}
-        if there.get("test") == there.get("val"):
-            there.pop("val", None)
-        tiny = "val" in there and (there["val"] / "val_annotations.txt").is_file()
-        if "val" in there and ("test" not in there or (tiny and self.test is None)):
-            there["test"] = there.pop(
+        if existing.get("test") == existing.get("val"):
+            existing.pop("val", None)
+        tiny = "val" in existing and (existing["val"] / "val_annotations.txt").is_file()
+        if "val" in existing and ("test" not in existing or (tiny and self.test is None)):
+            existing["test"] = existing.pop(
                 "val"
-            )  # as papers have it; Tiny-ImageNet's test/ has no labels
-        return there
+            )  # papers test on val/; Tiny-ImageNet's test/ has no labels
+        return existing
 
     def _labelled(
         self, root: Path, folder: Path, classes: Sequence[str], part: str
     ) -> tuple[list[str], list[int]]:
-        """Returns images below `folder` and their labels, from their folders or from a list."""
+        """Returns the images below `folder` and their labels, from class folders or from a list.
+
+        Raises:
+            DataError: there are no images, or no labels for them.
+        """
         named = None if self.labels is None or part != "test" else Path(self.labels).expanduser()
         flat = part != "train" and not {*class_folders(folder)} & {*classes}
         if not flat and named is None:
@@ -215,10 +225,10 @@ class Folder(DatasetSpec):
             )
         return images, listed_labels(path, images, classes)
 
-    def _cut(
+    def _split(
         self, numbers: Tensor, labels: Tensor, found: dict[str, tuple[Tensor, Tensor]]
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Returns numbers and labels of all parts; what has no folder is cut from the training set.
+        """Returns numbers and labels of all parts; those without a folder are cut from training.
 
         Raises:
             DataError: nothing is left to train with.
@@ -239,7 +249,7 @@ class Folder(DatasetSpec):
         return parts | {"train": (numbers[order], labels[order])}
 
     def _stream(self, source: ImageFiles, numbers: Tensor, labels: Tensor) -> Stream:
-        """Returns some of the images as a stream; nothing here is null any more."""
+        """Returns some of the images as a stream; `suited` must have filled in null fields."""
         size, crop, by = self.image_size, self.crop, self.interpolation
         assert size is not None and crop is not None and by is not None
         (least, most), (narrow, wide) = self.scale, self.ratio
@@ -261,7 +271,7 @@ class Folder(DatasetSpec):
 
 
 def cpus() -> int:
-    """Returns how many CPUs this process may use."""
+    """Returns the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
@@ -278,7 +288,7 @@ def _classes(folder: Path) -> list[str]:
     """Returns the names of the classes of the training set.
 
     Raises:
-        DataError: there are less than two.
+        DataError: there are fewer than two.
     """
     found = class_folders(folder)
     if len(found) < 2:

@@ -1,4 +1,4 @@
-"""Training images that a criterion keeps for itself, out of the training that it watches."""
+"""Holds out training images for a criterion, which the training it watches does not see."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunebench.errors import DataError
 
 
 def hold_out(data: Data, share: float, seed: int) -> tuple[Data, Images | None]:
-    """Returns `data` less a `share` of its training images, and these; nothing is held at 0.
+    """Returns `data` without a `share` of its training images, and these; None for them at 0.
 
     Args:
         data: the splits; validation and test images stay as they are.
@@ -18,7 +18,7 @@ def hold_out(data: Data, share: float, seed: int) -> tuple[Data, Images | None]:
         seed: draws them.
 
     Raises:
-        DataError: there are too few to divide.
+        DataError: there are too few images to divide.
     """
     if share == 0:
         return data, None

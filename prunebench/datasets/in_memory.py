@@ -1,4 +1,4 @@
-"""Small image sets held in memory: how they are normalised, augmented and split."""
+"""Defines what small data sets in memory share: normalising, augmenting and splitting."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 
 def balanced_order(labels: Tensor, seed: int, *, as_many: bool = False) -> Tensor:
-    """Returns a seeded order of all images whose every beginning holds the classes evenly.
+    """Returns a seeded order of all images of which every prefix is balanced over the classes.
 
     Args:
         labels: int64 [n].
         seed: draws the order; the same on every machine and version.
-        as_many: whether that is as many of each class, as long as a class has any left; else the
-            share that each has of all images. The same order where classes are equally large.
+        as_many: whether balanced means equally many images of each class, as long as they last;
+            otherwise in proportion to the classes' sizes. For classes of equal size both orders
+            are the same.
 
     Returns:
-        int64 [n], a permutation: the first k of it are a stratified sample of size k.
+        int64 [n], a permutation: its first k entries are a stratified sample of size k.
     """
     import numpy as np
     import torch
 
-    # RandomState, because its stream is frozen for good; torch's and numpy's newer ones are not
+    # RandomState's stream will never change, unlike those of torch and numpy's newer generators
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     classes = labels.numpy()[shuffled]
     by_class = np.argsort(classes, kind="stable")
@@ -40,14 +41,14 @@ def balanced_order(labels: Tensor, seed: int, *, as_many: bool = False) -> Tenso
 
 @dataclass(frozen=True, kw_only=True)
 class InMemory(DatasetSpec):
-    """The fields that all sets held in memory share.
+    """Declares the fields that all data sets in memory share.
 
     Attributes:
         mean, std: per channel (or one for all), in units of pixel / 255.
         crop_padding: zero padding of the random training crop in pixels; 0 = no crop.
         flip: whether training images are mirrored at random.
-        val_size: images cut from the training set for validation, classes balanced.
-        train_size: images of the remaining training set to use, classes balanced; null = all.
+        val_size: number of images split off the training set for validation, classes balanced.
+        train_size: number of the remaining training images to use, classes balanced; null = all.
         split_seed: draws the validation and training images.
     """
 
@@ -79,9 +80,7 @@ class InMemory(DatasetSpec):
         )
 
     def data(self, name: str, train: Arrays, test: Arrays, *, classes: int, note: str = "") -> Data:
-        """Cuts the validation set from `train` and returns all three splits.
-
-        `test` is passed on untouched.
+        """Splits the validation set off `train`, and returns all three splits; `test` is unchanged.
 
         Raises:
             DataError: the sizes or the number of channels do not fit the images.

@@ -1,9 +1,9 @@
-"""Labels that stand in a list beside the images, as ImageNet's validation set has them.
+"""Reads labels from a list beside the images, as ImageNet's validation set has them.
 
-Understood are lines ``image class ...`` (with spaces, tabs or commas: Kaggle's
-``LOC_val_solution.csv``, Tiny-ImageNet's ``val_annotations.txt``), ``image 65`` (Caffe's
-``val.txt``, numbers from 0 in the order of the classes' names), and one class, or the devkit's
-number, a line in the order of the images (``ILSVRC2012_validation_ground_truth.txt``, whose
+It understands lines ``image class ...`` (with spaces, tabs or commas: Kaggle's
+``LOC_val_solution.csv``, Tiny-ImageNet's ``val_annotations.txt``); ``image 65`` (Caffe's
+``val.txt``, numbers from 0 in the order of the classes' names); and one class, or the devkit's
+number, per line in the order of the images (``ILSVRC2012_validation_ground_truth.txt``, whose
 ``meta.mat`` must lie beside it).
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prunebench.errors import DataError
 
-#: where lists are found, below the data set's folder or the folder with the images
+#: lists that are looked for in the data set's folder and in the folder with the images
 KNOWN = (
     "val_annotations.txt",
     "LOC_val_solution.csv",
@@ -38,11 +38,11 @@ def listed_labels(path: Path, images: Sequence[str], classes: Sequence[str]) -> 
 
     Args:
         path: of the list.
-        images: their paths.
+        images: paths of the images.
         classes: names of the classes, in the order of their labels.
 
     Raises:
-        DataError: the list cannot be read, lacks an image, or names no class of these.
+        DataError: the list cannot be read, lacks an image, or names an unknown class.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def listed_labels(path: Path, images: Sequence[str], classes: Sequence[str]) -> 
 
 
 def _by_name(path: Path, rows: Sequence[list[str]], images: Sequence[str]) -> list[str]:
-    """Returns the second word of each image's row, whatever its ending and folder."""
+    """Returns the second word of each image's row; suffix and folder of the image are ignored."""
     known = {Path(row[0]).stem: row[1] for row in rows}
     lacking = [image for image in images if Path(image).stem not in known]
     if lacking:
@@ -79,14 +79,14 @@ def _by_name(path: Path, rows: Sequence[list[str]], images: Sequence[str]) -> li
 
 
 def _by_place(path: Path, rows: Sequence[list[str]], images: Sequence[str]) -> list[str]:
-    """Returns the only word of each row."""
+    """Returns the first word of each row; there must be one row per image."""
     if len(rows) != len(images):
         raise DataError(f"{path} has {len(rows)} lines, and there are {len(images)} images")
     return [row[0] for row in rows]
 
 
 def _devkit(path: Path, number: dict[str, int]) -> dict[str, int]:
-    """Returns the devkit's own number of each class -> its label."""
+    """Returns the devkit's number of each class -> its label."""
     from scipy.io import loadmat
 
     meta = path.with_name("meta.mat")

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST, from their four idx files."""
+"""Loads MNIST and Fashion-MNIST from their four idx files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-#: sha256 of the files' contents, not of the archives, which many mirrors have compressed anew
+#: sha256 of the decompressed files, since mirrors compress them differently
 _DIGESTS = {
     "mnist": {
         "train-images-idx3-ubyte": (
@@ -55,13 +55,13 @@ _READERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(InMemory):
-    """70,000 grey images of 28 x 28; the schema of ``conf/dataset/{mnist,fashion_mnist}.yaml``.
+    """Loads 70,000 grey 28 x 28 images; the schema of ``conf/dataset/{mnist,fashion_mnist}.yaml``.
 
     Attributes:
         variant: ``mnist`` or ``fashion_mnist``.
-        root: folder that holds the four idx files, plain or .gz, itself or in a folder named
-            like the variant or like torchvision's (``MNIST/raw``, ``FashionMNIST/raw``).
-        download: whether torchvision shall fetch them into `root` if they are not there.
+        root: folder with the four idx files, plain or .gz, directly or in a folder named like the
+            variant or like torchvision's (``MNIST/raw``, ``FashionMNIST/raw``).
+        download: whether torchvision downloads them into `root` if they do not exist.
     """
 
     variant: str
@@ -75,7 +75,7 @@ class Mnist(InMemory):
 
     @property
     def missing(self) -> str:
-        """Whether none of the files is there, and they will not be fetched."""
+        """A message if none of the files exists and they will not be downloaded; else ""."""
         root = Path(self.root).expanduser()
         if self.download or self._folder(root) is not None:
             return ""
@@ -85,7 +85,7 @@ class Mnist(InMemory):
         )
 
     def load(self) -> Data:
-        """Reads the splits; the content of every file is checked against its sha256.
+        """Reads the splits; checks the content of every file against its sha256.
 
         Raises:
             DataError: the files are missing, truncated or corrupt, or cannot be downloaded.
@@ -102,7 +102,7 @@ class Mnist(InMemory):
         return self.data(self.variant, train, test, classes=10)
 
     def _folder(self, root: Path) -> Path | None:
-        """The first folder under `root` that holds any of the files."""
+        """Returns the first folder in question that holds any of the files; None if none does."""
         for folder in (root / _READERS[self.variant] / "raw", root / self.variant, root):
             names = [name for pair in _FILES.values() for name in pair]
             if any(_find(folder, name) for name in names):
@@ -111,7 +111,7 @@ class Mnist(InMemory):
 
 
 def _find(folder: Path, name: str) -> Path | None:
-    """The plain or the compressed file, whichever is there."""
+    """Returns the plain or the compressed file, whichever exists; None if neither does."""
     for candidate in (name, f"{name}.gz"):
         if (folder / candidate).is_file():
             return folder / candidate
@@ -123,7 +123,7 @@ def _download(variant: str, root: Path) -> None:
 
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{variant}.lock"):  # the jobs of a sweep start together
+        with locked(root / f".{variant}.lock"):  # several jobs of a sweep may start at once
             getattr(datasets, _READERS[variant])(str(root), download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
@@ -140,7 +140,11 @@ def _read_split(folder: Path, names: tuple[str, str], variant: str) -> Arrays:
 
 
 def _read_idx(folder: Path, name: str, digest: str) -> Any:
-    """Returns the array of one idx file: uint8 [n, 28, 28] or [n]."""
+    """Returns the array of one idx file: uint8 [n, 28, 28] or [n].
+
+    Raises:
+        DataError: it is missing or corrupt.
+    """
     import numpy as np
 
     path = _find(folder, name)
@@ -157,7 +161,7 @@ def _read_idx(folder: Path, name: str, digest: str) -> Any:
             f"{path} is truncated, corrupt or of another data set ({len(content)} bytes, "
             f"sha256 {found}, published: {digest}); fetch it again"
         )
-    # the digest vouches for the header: magic number 0x801 or 0x803, then the sizes
+    # the digest has proven the header right: magic number 0x801 or 0x803, then the sizes
     dimensions = content[3]
     pixels = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).copy()
     return pixels.reshape(-1, _SIDE, _SIDE) if dimensions == 3 else pixels

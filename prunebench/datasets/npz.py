@@ -1,4 +1,4 @@
-"""A user's own images, as arrays in one ``.npz`` file."""
+"""Loads a user's own images from arrays in one ``.npz`` file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
-#: what zip archives and arrays in them say that are damaged, or made by a stranger
+#: exceptions on reading a zip archive or array that is damaged or forged
 UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, NotImplementedError),
     *(ValueError, EOFError, OSError),
@@ -30,8 +30,8 @@ UNREADABLE = (
 def read_arrays(path: Path) -> dict[str, Array]:
     """Returns the four checked arrays of `path`, by the names in `KEYS`.
 
-    Images are uint8 [n, H, W, C] with 1 or 3 channels, labels integers [n] from 0 up. Images
-    stored as [n, H, W] get their one channel here. Nothing is unpickled.
+    Images are uint8 [n, H, W, C] with 1 or 3 channels, labels integers [n] from 0 up. Images stored
+    as [n, H, W] get a channel dimension. Nothing is unpickled.
 
     Raises:
         DataError: the file is truncated or corrupt, or an array does not fit.
@@ -50,10 +50,10 @@ def read_arrays(path: Path) -> dict[str, Array]:
                 _check_size(file.zip, f"{key}.npy")
             arrays = {key: file[key] for key in KEYS}
     except UNREADABLE as error:
-        # NumPy's advice is to unpickle it, which would run its code
+        # NumPy's message advises to unpickle the file, which would run its code
         why = "it holds no numbers" if "pickle" in str(error) else error
         raise DataError(f"{path} is truncated, corrupt or no .npz file ({why})") from error
-    except TypeError as error:  # what a bare array says to `with`
+    except TypeError as error:  # np.load has returned an array, which `with` does not take
         raise DataError(f"{path} is a single array; save {', '.join(KEYS)} in a .npz") from error
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
@@ -69,9 +69,9 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
 
 def _check_size(archive: zipfile.ZipFile, name: str) -> None:
-    """Raises ValueError unless the array of a member is as large as the member.
+    """Raises ValueError if an array is not as long as the header of its file claims.
 
-    Its header alone says for how much memory is asked.
+    The header alone decides how much memory NumPy would allocate.
     """
     from numpy.lib import format as layout
 
@@ -102,7 +102,7 @@ def _check(path: Path, part: str, images: Array, labels: Array) -> None:
 
 
 def check_labels(path: Path, labels: list[int], classes: int) -> None:
-    """Raises DataError where some of 0..`classes` - 1 label no training image, or 0 alone does."""
+    """Raises DataError unless the training labels are all of 0..`classes` - 1, at least two."""
     if classes < 2:
         raise DataError(f"{path}: all labels are 0; there must be at least two classes")
     learnt = set(labels)
@@ -125,7 +125,7 @@ def to_split(images: Array, labels: Array) -> Arrays:
 
 @dataclass(frozen=True, kw_only=True)
 class Npz(InMemory):
-    """Arrays of one file; the schema of ``conf/dataset/npz.yaml``.
+    """Loads the arrays of one file; the schema of ``conf/dataset/npz.yaml``.
 
     Attributes:
         path: the ``.npz`` file; its keys are those of `KEYS`.
@@ -135,7 +135,7 @@ class Npz(InMemory):
 
     @property
     def missing(self) -> str:
-        """Whether the file is not there."""
+        """A message if the file does not exist; else ""."""
         path = Path(self.path).expanduser()
         if path.is_file():
             return ""
@@ -147,7 +147,7 @@ class Npz(InMemory):
         return {"path": Path(self.path).expanduser()}
 
     def load(self) -> Data:
-        """Reads and splits the arrays; the classes are those up to the highest label.
+        """Reads and splits the arrays; the highest label determines the number of classes.
 
         Raises:
             DataError: the file is missing, truncated or corrupt, or an array does not fit.

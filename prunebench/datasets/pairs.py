@@ -1,4 +1,4 @@
-"""Pairs of images of which a network has to say whether both show the same person."""
+"""Defines pairs of images for which a network must tell whether they show the same person."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from prunebench.datasets.stream import Stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: how pairs are scored and thresholds found; `measure.verification` carries them out
+#: ways to score pairs and choose thresholds; `measure.verification` implements them
 PROTOCOLS = ("insightface", "sphereface")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """A verification set, such as LFW.
+    """Holds a verification set, such as LFW.
 
     Attributes:
         name: of the set.
-        images: each once; an image's label is its own place among them.
+        images: each image once; its label is its place in the stream.
         first, second: int64 [n], places of the two images of each pair.
         same: bool [n], whether they show one person.
-        folds: number of equal parts, one behind the other, that are tested in turn.
+        folds: number of equal, consecutive parts, each of which is tested once.
         protocol: one of `PROTOCOLS`.
     """
 

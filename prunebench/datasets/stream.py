@@ -1,4 +1,4 @@
-"""Images that are too many for memory: where they lie, and what becomes of each when it is read."""
+"""Defines data sets too large for memory: where images lie, and how each is read and viewed."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-#: from an image as it was stored to one of the stream's shape
+#: maps a stored image to one of the stream's shape
 View: TypeAlias = "Callable[[Image], Image]"
-#: what decodes JPEG files
+#: where JPEG files are decoded
 DECODERS = ("cpu", "gpu")
 
 
 class Unreadable(Exception):
-    """One image that is damaged or not there; says why."""
+    """Raised for an image that is damaged or missing; its text says why."""
 
 
 class Source(Protocol):
-    """Where images lie. It travels to loader processes, so it must pickle and be small."""
+    """Reads images by number. It is sent to loader processes, so it must pickle and be small."""
 
     def read(self, number: int) -> Image:
         """Returns image `number`, decoded, in RGB.
 
         Raises:
-            Unreadable: it is damaged or not there.
+            Unreadable: it is damaged or missing.
         """
 
     def name(self, number: int) -> str:
-        """Returns what the log and the report call image `number`."""
+        """Returns the name of image `number` for the log and the report."""
 
 
 class Files(Protocol):
-    """A source that also tells what the files hold."""
+    """Reads the undecoded files of images; a `Source` may offer this, too."""
 
     def content(self, number: int) -> bytes:
-        """Returns the file of image `number`.
+        """Returns the content of the file of image `number`.
 
         Raises:
-            Unreadable: it is not there.
+            Unreadable: it does not exist.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """How images are read; none of it changes what is read.
+    """Says how images are read, without an effect on the result.
 
     Attributes:
         workers: processes that read and decode; 0 reads in the run's own.
-        prefetch: batches that each of them is ahead.
+        prefetch: batches that each of them reads ahead.
         allow_damaged: fraction of a split that may be unreadable.
     """
 
@@ -62,19 +62,19 @@ class Loading:
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """The images of one split, read when they are needed.
+    """Holds the images of one split, which are read when needed.
 
     Attributes:
-        source: where they lie.
-        numbers: int64 [n], which of the source's images these are.
+        source: reads the images.
+        numbers: int64 [n], the numbers in the source of this split's images.
         labels: int64 [n].
-        shape: (C, H, W) of an image behind either view.
-        training: draws from torch's own generator, which is seeded before each image, and from
-            nothing else.
-        plain: draws nothing.
-        loading: how they are read.
-        files: the source once more, if the run's device is to decode the JPEG files of it; None
-            leaves that to Pillow.
+        shape: (C, H, W) of an image after either view.
+        training: the view for training. It draws only from torch's own generator, which is seeded
+            before each image.
+        plain: the view without augmentation; draws nothing.
+        loading: how images are read.
+        files: the source of JPEG files if the run's device is to decode them; None leaves that to
+            Pillow.
     """
 
     source: Source
@@ -91,30 +91,30 @@ class Stream:
         return len(self.labels)
 
     def at(self, places: Tensor) -> Stream:
-        """Returns the images at `places`, ascending."""
+        """Returns the images at `places`, in ascending order of place."""
         places = places.sort().values
         return replace(self, numbers=self.numbers[places], labels=self.labels[places])
 
 
 class Damaged:
-    """The images that could not be read so far.
+    """Collects the images that could not be read so far.
 
     Attributes:
         found: name -> why.
-        tell: receives name and reason of each, once.
+        tell: called with name and reason of each, once.
     """
 
     def __init__(self) -> None:
-        """Starts with none."""
+        """Starts empty."""
         self.found: dict[str, str] = {}
         self.tell: Callable[[str, str], None] = _ignore
 
     def add(self, name: str, why: str) -> None:
-        """Takes note of one, and tells if it is new."""
+        """Records an image, and calls `tell` if it is new."""
         if name not in self.found:
             self.found[name] = why
             self.tell(name, why)
 
 
 def _ignore(name: str, why: str) -> None:
-    """Tells nobody."""
+    """Does nothing."""

@@ -1,4 +1,4 @@
-"""Image files in folders, one for each class."""
+"""Finds and reads image files in one folder per class."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-#: what torchvision takes for an image
+#: suffixes of files that torchvision takes for images
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images by the names of their files; a `Source`.
+    """Reads images by the names of their files; a `Source`.
 
     Attributes:
         root: folder.
-        names: below `root`, one behind the other: a million Python strings would be copied into
-            every loader process, since reading them counts references.
+        names: paths below `root`, concatenated. A list of a million strings would be copied into
+            every loader process, because reading a string changes its reference count.
         ends: int64 [n], where each name ends.
     """
 
@@ -37,14 +37,14 @@ class ImageFiles:
 
     @classmethod
     def of(cls, root: Path, names: Sequence[str]) -> ImageFiles:
-        """Returns the files `names` below `root`."""
+        """Returns the images in the files `names` below `root`."""
         import numpy as np
 
         raw = [os.fsencode(name) for name in names]
         return cls(str(root), b"".join(raw), np.cumsum([len(name) for name in raw], dtype="int64"))
 
     def name(self, number: int) -> str:
-        """Returns the path below `root`."""
+        """Returns the path below `root` of image `number`."""
         begin = int(self.ends[number - 1]) if number else 0
         return os.fsdecode(self.names[begin : int(self.ends[number])])
 
@@ -52,15 +52,15 @@ class ImageFiles:
         """Returns image `number` as Pillow's ``convert("RGB")`` gives it.
 
         Raises:
-            Unreadable: it is damaged or not there.
+            Unreadable: it is damaged or missing.
         """
         return rgb(self._path(number), self.root)
 
     def content(self, number: int) -> bytes:
-        """Returns the file of image `number`.
+        """Returns the content of the file of image `number`.
 
         Raises:
-            Unreadable: it is not there.
+            Unreadable: it does not exist.
         """
         try:
             return Path(self._path(number)).read_bytes()
@@ -78,7 +78,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def images_below(folder: Path) -> list[str]:
-    """Returns the paths, below `folder`, of all image files in it, sorted as torchvision does."""
+    """Returns the paths, relative to `folder`, of all images in it, in torchvision's order."""
     return list(_images(str(folder), ""))
 
 
@@ -96,10 +96,10 @@ def _images(root: str, below: str) -> Iterator[str]:
 
 
 def labelled(folder: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Returns the images of every class below `folder`, and their labels.
+    """Returns the images of every class in `folder`, and their labels.
 
     Raises:
-        DataError: the classes are not those of the folder, or one has no images.
+        DataError: the folder has other classes, or one of them has no images.
     """
     found = class_folders(folder)
     if found != list(classes):

@@ -1,4 +1,4 @@
-"""What becomes of a photograph on its way to a network: cropped at random, or in its middle."""
+"""Builds the views that crop a photograph for a network, at random or in its middle."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prunebench.datasets.stream import View
 
-#: in the words of torchvision and Pillow
+#: interpolations, as torchvision and Pillow name them
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-#: how an image comes to its size before a square is cut out of it
+#: how an image is scaled before a square is cut out of it
 FITS = ("shorter", "squeeze")
-#: what training images are cut out of
+#: how training images are cut out
 AUGMENTS = ("part", "square")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """How images are shown to a network that classifies photographs.
+    """Says how a network that classifies photographs expects images.
 
     Attributes:
         size: side of the square that the network sees.
@@ -35,7 +35,7 @@ class Preset:
 
 
 def middle(size: int, crop: float, interpolation: str, fit: str) -> View:
-    """Returns the view that scales an image (see `_fitted`) and cuts out the middle."""
+    """Returns the view that scales an image (see `_fitted`) and crops its middle."""
     from torchvision.transforms import v2
 
     view: View = v2.Compose([_fitted(size, crop, interpolation, fit), v2.CenterCrop(size)])
@@ -43,9 +43,9 @@ def middle(size: int, crop: float, interpolation: str, fit: str) -> View:
 
 
 def square_at_random(size: int, crop: float, interpolation: str, fit: str, flip: bool) -> View:
-    """Returns the view that scales an image as `middle` does and cuts out a square somewhere.
+    """Returns the view that scales an image as `middle` does and crops a random square.
 
-    Half of the images are mirrored where `flip` says so.
+    With `flip`, half of the images are mirrored.
     """
     from torchvision.transforms import v2
 
@@ -55,7 +55,7 @@ def square_at_random(size: int, crop: float, interpolation: str, fit: str, flip:
 
 
 def _fitted(size: int, crop: float, interpolation: str, fit: str) -> View:
-    """Returns what scales the shorter side, or both (``squeeze``), to ``size / crop``."""
+    """Returns the view that scales the shorter side, or both (``squeeze``), to ``size / crop``."""
     from torchvision.transforms import InterpolationMode, v2
 
     side = round(size / crop)
@@ -71,10 +71,10 @@ def at_random(
     interpolation: str,
     flip: bool,
 ) -> View:
-    """Returns the view that scales a random part of the image, and mirrors half of them or none.
+    """Returns the view that scales a random part of the image; `flip` mirrors half of the images.
 
-    `scale` is the least and the largest fraction of its area, `ratio` of width over height; `size`
-    is the side of the result.
+    `scale` is the range of the part's share of the area, `ratio` that of its width over height;
+    `size` is the side of the result.
     """
     from torchvision.transforms import InterpolationMode, v2
 

@@ -1,7 +1,8 @@
-"""Slim networks leave the house: files that others run, and a certificate beside each.
+"""Exports slim networks: files that other programs run, and a certificate beside each.
 
-`export` is the straight line: load, write, compare, certify. The formats are the modules
-``onnx_file``, ``program`` (torch.export), ``tensors`` (safetensors) and ``python_file``.
+Begin with `export`, which loads, writes, compares and certifies. Each format has a module:
+`onnx_file`, `program` (torch.export), `tensors` (safetensors) and `python_file`; `formats.Format`
+says what they offer. `check` verifies a file against its `certificate`.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ from prunebench.records.environment import environment
 from prunebench.records.identity import deciding
 from prunebench.records.jsonfile import digest, write_bytes
 
-#: what of a slim network's file says how it is built
+#: keys in a slim network's file that say how it is built
 _STRUCTURE = ("model", "shape", "classes", "plans", "wiring")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """How to export.
+    """Says how to export.
 
     Attributes:
         format: name of the format.
         file: to write.
-        normalise: whether the file normalises images itself.
-        images: to compare on.
+        normalise: whether the exported network normalises images itself.
+        images: number of images to compare on.
         data: where the run's data lie, if not where the run found them.
         tolerance: the largest relative difference that is accepted.
-        engines: to time in.
+        engines: engines in which to time the networks.
         batches: images per pass when timing.
     """
 
@@ -66,15 +67,15 @@ class Wanted:
 
 
 def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certificate:
-    """Writes the network of `source`, checked against it, with a certificate beside it.
+    """Writes the network of `source`, compared with it, and a certificate beside the file.
 
     Args:
         source: the slim network and what is known of it.
-        wanted: how.
-        say: is told in lines what comes of it.
+        wanted: how to export.
+        say: shows the user a line.
 
     Raises:
-        PruningError: what was written computes something else; then there is no file.
+        PruningError: the written network computes something else; then no file is left.
         ConfigError: a package is missing, or the format cannot hold this network.
     """
     require(
@@ -105,7 +106,7 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
         kind.carry(draft, to_json(certificates.sealed(made)))
         files = {path.name: certificates.file_digest(path) for path in kind.files(draft)}
         made = certificates.sealed(made, files)
-        finish()  # a file without its certificate, or with an older one, would be neither
+        finish()  # an interruption now would leave files without their certificate
         for path in kind.files(draft):
             os.replace(path, folder / path.name)
     write_bytes(certificates.beside(wanted.file), to_json(made).encode())
@@ -113,9 +114,9 @@ def export(source: Source, wanted: Wanted, say: Callable[[str], None]) -> Certif
 
 
 def _leave_alone_others(file: Path) -> None:
-    """Raises ConfigError where `file` would replace the weights of another export.
+    """Raises ConfigError if `file` would overwrite the weights of another export.
 
-    Those of the format python are a .safetensors file, which that format may have written, too.
+    The format python keeps its weights in a .safetensors file, so the two formats can collide.
     """
     counterpart = {".py": ".safetensors", ".safetensors": ".py"}
     other = file.with_suffix(counterpart.get(file.suffix, file.suffix))
@@ -129,10 +130,10 @@ def _leave_alone_others(file: Path) -> None:
 def compared(
     network: nn.Module, run: Runner, images: Images, source: Source, wanted: Wanted
 ) -> Difference:
-    """Returns how far what was written is from `network`, at two batch sizes.
+    """Returns the difference of the written network from `network`, at two batch sizes.
 
     Raises:
-        PruningError: too far.
+        PruningError: it is larger than the tolerance.
     """
     values = images.values
     if wanted.normalise and source.normalisation:
@@ -142,7 +143,7 @@ def compared(
         have = torch.cat([run(values[:-1]), run(values[-1:])])
     gap = float((want - have).abs().max())
     relative = gap / max(float(want.abs().max()), torch.finfo(torch.float32).tiny)
-    if not relative <= wanted.tolerance:  # nan is too far as well
+    if not relative <= wanted.tolerance:  # true for NaN, too
         raise PruningError(
             f"what was written differs from PyTorch by {relative:.1e} (relative) on "
             f"{images.origin}, more than --tolerance {wanted.tolerance:g}; no file is left"
@@ -151,7 +152,7 @@ def compared(
 
 
 def denormalised(values: Tensor, normalisation: Normalisation) -> Tensor:
-    """Returns normalised images as they were before."""
+    """Returns normalised images as they were before normalising."""
     mean, std = (
         values.new_tensor(v)[:, None, None] for v in (normalisation.mean, normalisation.std)
     )
@@ -161,11 +162,11 @@ def denormalised(values: Tensor, normalisation: Normalisation) -> Tensor:
 def certified(
     source: Source, wanted: Wanted, difference: Difference, network: nn.Module, opened: Opened
 ) -> Certificate:
-    """Returns the certificate of what was written and `opened`, which names no files yet."""
+    """Returns the certificate of the written network `opened`; it names no files yet."""
     dense, base = dense_of(source)
     report, networks = source.report, {"dense": dense, "slim": source.network}
-    whole = wanted.format == "onnx" and network is source.network
-    ready = {("slim", "onnxruntime"): opened.run} if whole else {}
+    unchanged = wanted.format == "onnx" and network is source.network
+    ready = {("slim", "onnxruntime"): opened.run} if unchanged else {}
     scores = {name: source.measured(name) for name in networks}
     machine = environment()
     with torch.no_grad():
@@ -201,16 +202,19 @@ def certified(
 
 
 def recounted(made: Certificate, counts: Mapping[str, int]) -> Certificate:
-    """Returns `made` with what of `counts`, on what was written, differs from those in PyTorch.
+    """Returns `made` with the `counts`, taken on the written network, that differ from PyTorch's.
 
-    Formats express some layers by others, which their counts do not know.
+    They differ where a format expresses a layer by others, which are not counted.
     """
     other = {name: count for name, count in counts.items() if count != made.counts["slim"][name]}
     return replace(made, counts={**made.counts, "file": other}) if other else made
 
 
 def data_digest(source: Source) -> str | None:
-    """Returns the digest of the data of the run: its configuration, and what its files hold."""
+    """Returns the digest of the run's data: their configuration and the contents of their files.
+
+    None without a report.
+    """
     if source.report is None:
         return None
     section = {"dataset": source.report.config["dataset"]}
@@ -223,7 +227,7 @@ def _commit(environment: dict[str, Any]) -> str | None:
 
 
 def _about(source: Source, wanted: Wanted) -> dict[str, Any]:
-    """Returns what a file says of itself; see `Format.write`."""
+    """Returns what a file says about itself; see `Format.write`."""
     model = source.content["model"]
     name = source.report.config["name"] if source.report else model.get("target", model["_target_"])
     return {

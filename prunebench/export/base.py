@@ -1,4 +1,4 @@
-"""The dense network that a slim one was cut from, with its trained weights if they are at hand."""
+"""Finds the dense network that a slim one was cut from, and its trained weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from prunebench.export.source import Source
 def dense_of(source: Source) -> tuple[nn.Module, Base]:
     """Returns the dense network of `source`, and where its weights come from.
 
-    They are drawn at random where the trained ones are not at hand.
+    If the trained weights are not available, they are random.
     """
     network = source.dense()
     try:
@@ -30,10 +30,10 @@ def dense_of(source: Source) -> tuple[nn.Module, Base]:
 
 
 def _trained(network: nn.Module, source: Source) -> str:
-    """Puts the trained weights into `network`; returns where they come from.
+    """Loads the trained weights into `network`; returns where they come from.
 
     Raises:
-        PrunebenchError: they are not at hand.
+        PrunebenchError: they are not available.
     """
     report = source.report
     if report is None:

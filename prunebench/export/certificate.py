@@ -1,6 +1,6 @@
-"""What goes with an exported network: where it comes from, what it costs, how well and fast it is.
+"""Defines the certificate of an exported network: its origin, costs, accuracy and speed.
 
-Its digests tell a file from another, and find damage and careless edits. They are no signature:
+The digests in it identify a file, and reveal damage and careless edits. They are no signature:
 whoever alters a file on purpose can write a new certificate as well.
 """
 
@@ -19,19 +19,19 @@ from prunebench.errors import DataError
 from prunebench.records import Latency, Score, from_json
 from prunebench.records.jsonfile import digest, plain
 
-#: what the name of a certificate ends with, behind the whole name of the file
+#: suffix that is added to a file's whole name for its certificate
 ENDING = ".certificate.json"
-#: outputs of an image that it holds at most
+#: largest number of outputs per image that a certificate holds
 OUTPUTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """The dense network.
+    """Describes the dense network.
 
     Attributes:
-        weights: sha256 over its trained weights; None where they are not at hand.
-        origin: where these came from, or why they are not at hand.
+        weights: sha256 over its trained weights; None if they are not available.
+        origin: where these came from, or why they are not available.
     """
 
     weights: str | None
@@ -40,12 +40,12 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """What computed it.
+    """Identifies the code of the run and of the export.
 
     Attributes:
-        run: commit of the run ("dirty" behind it where files differed); None where unknown.
-        package: sha256 over the source files of prunebench that exported it.
-        versions: of prunebench and what it stands on.
+        run: commit of the run, followed by "dirty" if files differed from it; None if unknown.
+        package: sha256 over the source files of prunebench that exported the network.
+        versions: of Python, torch and torchvision.
     """
 
     run: str | None
@@ -55,12 +55,13 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Surgery:
-    """How far the slim network is from the dense one with channels masked, relative to its outputs.
+    """Holds relative differences of the slim network from the dense one with channels masked.
 
     Attributes:
-        recorded: the largest over the steps of the run, as it was pruned; None without a report.
-        float32, float64: of the whole plan, on an image.
-        weights: which ones the dense network had for that: trained or drawn at random.
+        recorded: the largest over the steps of the run, measured while pruning; None without a
+            report.
+        float32, float64: of the whole plan, on one image.
+        weights: of the dense network in that measurement: trained or drawn at random.
     """
 
     recorded: float | None
@@ -71,13 +72,13 @@ class Surgery:
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long one of the networks takes in one engine; or why that is not known.
+    """Holds the time that one network takes in one engine, or why it is not known.
 
     Attributes:
         network: ``dense`` or ``slim``.
         engine: ``eager``, ``compiled`` or ``onnxruntime``.
-        latency: None where it does not run.
-        why: then, why not.
+        latency: None if the network does not run there.
+        why: the reason, in that case.
     """
 
     network: str
@@ -88,12 +89,12 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How far the exported network is from the one in memory.
+    """Holds how far the exported network is from the one in memory.
 
     Attributes:
         relative: largest difference of an output, divided by the largest output.
-        tolerance: the most that was accepted.
-        images: which images they were compared on.
+        tolerance: the largest value that was accepted.
+        images: on which they were compared, in words.
     """
 
     relative: float
@@ -103,7 +104,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """Everything that is said of one exported network; the JSON beside it.
+    """Holds all that is certified about one exported network; the JSON beside it.
 
     Attributes:
         prunebench: version that exported it.
@@ -114,18 +115,18 @@ class Certificate:
         base: the dense network.
         plan: sha256 of the plan.
         kept: group -> number of channels.
-        data: sha256 of the configuration of the data and of what their files hold; None without a
+        data: sha256 of the data's configuration and the contents of their files; None without a
             report.
         code: what computed it.
         weights: sha256 over the slim weights.
         surgery: how exact the cut is.
-        counts: ``dense`` and ``slim`` -> convention -> count; under ``file`` those that come out
-            otherwise on the file itself.
-        accuracy: ``dense`` and ``slim`` -> right answers out of how many, on the test images.
-        latency: what was timed.
+        counts: ``dense`` and ``slim`` -> convention -> count; ``file`` has those that differ on the
+            file itself.
+        accuracy: ``dense`` and ``slim`` -> score on the test images.
+        latency: the times.
         machine: chip, threads and versions.
         difference: from the network in memory.
-        outputs: what it makes of two images that are drawn alike everywhere.
+        outputs: of the network for two images that are the same on every machine.
         files: name -> sha256; empty in the copy inside the file.
         sha256: over all of the above.
     """
@@ -160,7 +161,7 @@ def sealed(certificate: Certificate, files: Mapping[str, str] | None = None) -> 
 
 
 def beside(path: Path) -> Path:
-    """Returns where the certificate of the file at `path` lies."""
+    """Returns the path of the certificate of the file at `path`."""
     return path.with_name(path.name + ENDING)
 
 
@@ -168,7 +169,7 @@ def read(text: str, source: str) -> Certificate:
     """Returns the certificate that `text` holds.
 
     Raises:
-        DataError: it is none, or was altered.
+        DataError: it is not a certificate, or was altered.
     """
     found = from_json(Certificate, text, source)
     if sealed(found, found.files).sha256 != found.sha256:
@@ -193,7 +194,7 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def flat(outputs: Tensor) -> Tensor:
-    """Returns the outputs [n, ...] of images as rows that a certificate has room for."""
+    """Returns outputs [n, ...] as rows, cut to the length that a certificate holds."""
     return outputs.reshape(len(outputs), -1)[:, :OUTPUTS]
 
 

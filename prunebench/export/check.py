@@ -1,4 +1,4 @@
-"""Whether an exported file is what its certificate says."""
+"""Verifies an exported file against its certificate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from prunebench.export.named import format_of
 
 
 class AlteredError(Exception):
-    """A file or certificate that is not what was exported."""
+    """Raised for a file or certificate that is not what was exported."""
 
 
 def check(path: Path) -> Iterator[str]:
-    """Yields in lines what was found to hold, step by step.
+    """Verifies the file at `path`; yields a line for each property that holds.
 
     Raises:
         AlteredError: something does not hold.
-        PrunebenchError: a file is missing, or cannot be checked here.
+        PrunebenchError: a file is missing, or cannot be verified here.
     """
     held = certificate_of(path)
     kind = format_of(held.format)
@@ -78,10 +78,10 @@ def _read(text: str, source: str) -> Certificate:
 
 
 def _difference(opened: Opened, held: Certificate) -> float:
-    """Returns how far the outputs are from those on record.
+    """Returns the relative difference of the outputs from those in the certificate.
 
     Raises:
-        AlteredError: too far.
+        AlteredError: it is larger than the tolerance.
     """
     want = torch.tensor(held.outputs)
     with torch.no_grad():

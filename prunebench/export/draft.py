@@ -1,4 +1,4 @@
-"""The hidden folder in which a file lies until it has been compared; none outlives its export."""
+"""Provides a hidden folder in which files lie until they are compared; it outlives no export."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from prunebench.locks import Timeout, locked
 
-#: how the name of such a folder begins, and the file in it that is locked while somebody writes
+#: beginning of such a folder's name, and the file in it that is locked while it is in use
 PREFIX, LOCK = ".export-", "lock"
 
 
 @contextmanager
 def draft_folder(home: Path) -> Iterator[Path]:
-    """Yields an empty folder in `home` that is removed in the end; those of killed exports, too."""
+    """Yields an empty folder in `home`, removed at the end; removes abandoned ones, too."""
     _sweep(home)
     made = tempfile.TemporaryDirectory(dir=home, prefix=PREFIX)
     with made as name, locked(Path(name) / LOCK):
@@ -24,7 +24,7 @@ def draft_folder(home: Path) -> Iterator[Path]:
 
 
 def _sweep(home: Path) -> None:
-    """Removes the folders in `home` that nobody writes to: a lock ends with its process."""
+    """Removes the draft folders in `home` that are not in use: a lock ends with its process."""
     for folder in home.glob(f"{PREFIX}*"):
         if (folder / LOCK).is_file():
             with suppress(Timeout, OSError), locked(folder / LOCK, timeout=0):

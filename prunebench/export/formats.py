@@ -1,4 +1,4 @@
-"""The formats: each writes a network, runs what it wrote, counts it, carries its certificate."""
+"""Defines what every format offers: to write a network, read it again, count it, certify it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from prunebench.measure.engines import Runner
 
 @dataclass(frozen=True)
 class Opened:
-    """An exported network that was read again.
+    """Holds an exported network that was read again.
 
     Attributes:
         run: takes images and returns outputs.
-        counts: some of the conventions, counted on what was read.
-        certificate: the text that it carries inside; "" if it has none.
+        counts: convention -> count on the file, for some of the conventions.
+        certificate: the text inside the file; "" if it has none.
     """
 
     run: Runner
@@ -29,25 +29,26 @@ class Opened:
 
 
 class Format(Protocol):
-    """What each of the modules of this room named after a format offers."""
+    """Says what each module for a format offers."""
 
     def write(
         self, network: nn.Module, example: Tensor, path: Path, about: Mapping[str, Any]
     ) -> None:
-        """Writes `network`, and says in the file what `about` says.
+        """Writes `network`, and notes `about` in the file.
 
         Args:
             network: in eval mode on the CPU.
             example: images [2 or more, C, H, W].
-            path: of the file; what else there is lies beside it.
-            about: ``title`` and ``input`` as text, ``structure`` as what rebuilds the network.
+            path: of the file; further files lie beside it.
+            about: ``title`` and ``input`` as text, ``structure`` as data to rebuild the network
+                from.
 
         Raises:
             ConfigError: a package is missing, or the format cannot hold this network.
         """
 
     def carry(self, path: Path, certificate: str) -> None:
-        """Puts the text of a certificate into the file, if the format has room for it."""
+        """Stores the text of a certificate inside the file, if the format allows it."""
 
     def opened(self, path: Path, shape: tuple[int, ...]) -> Opened:
         """Reads the file again.
@@ -61,15 +62,15 @@ class Format(Protocol):
         """
 
     def files(self, path: Path) -> list[Path]:
-        """Returns all files that belong to the one at `path`, itself first."""
+        """Returns all files that belong to the one at `path`, which comes first."""
 
 
 def plain_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Returns the state of `network` as safetensors takes it: contiguous, nothing shared."""
+    """Returns the state of `network` as safetensors needs it: contiguous, nothing shared."""
     state = network.state_dict()
     return {name: value.detach().clone().contiguous() for name, value in state.items()}
 
 
 def random_images(shape: tuple[int, ...], count: int = 2) -> Tensor:
-    """Returns images that are the same on every machine."""
+    """Returns `count` images of `shape` that are the same on every machine."""
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))

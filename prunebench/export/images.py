@@ -1,4 +1,4 @@
-"""Images to compare an exported network with its original on: the run's own, or random ones."""
+"""Provides images to compare an exported network on: the run's own, or random ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunebench.training.batches import split_on
 
 @dataclass(frozen=True)
 class Images:
-    """Some images and where they come from.
+    """Holds images and where they come from.
 
     Attributes:
         values: normalised, float32 [n, C, H, W].
@@ -29,15 +29,15 @@ class Images:
 
 
 def images_of(source: Source, count: int, root: Path | None = None) -> Images:
-    """Returns `count` images of the data of the network's run, or random ones without them.
+    """Returns `count` images of the run's data, or random ones if these are not available.
 
     Args:
         source: the network.
-        count: of images, at least 2.
+        count: number of images, at least 2.
         root: where the data lie, if not where the run found them.
     """
     try:
-        return _real(source, count, root)
+        return _run_images(source, count, root)
     except PrunebenchError as error:
         draw = torch.Generator().manual_seed(0)
         why = str(error).partition(";")[0]
@@ -47,11 +47,11 @@ def images_of(source: Source, count: int, root: Path | None = None) -> Images:
         )
 
 
-def _real(source: Source, count: int, root: Path | None) -> Images:
+def _run_images(source: Source, count: int, root: Path | None) -> Images:
     """Returns images of the run's data.
 
     Raises:
-        PrunebenchError: they are not at hand.
+        PrunebenchError: they are not available.
     """
     if source.report is None:
         raise PrunebenchError("no report.json beside the network says which they are")

@@ -1,4 +1,4 @@
-"""The formats by their names."""
+"""Finds a format by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX: one file for onnxruntime and whatever else reads it."""
+"""Writes and reads ONNX: one file for onnxruntime and other engines."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, A
 
     model = onnx.load_from_string(onnx_bytes(network, example))
     model.doc_string = f"{about['title']}. Input: {about['input']}"
-    _note(model, "prunebench.input", about["input"])
+    _set_metadata(model, "prunebench.input", about["input"])
     path.write_bytes(model.SerializeToString())
 
 
 def carry(path: Path, certificate: str) -> None:
-    """Puts the certificate into the metadata."""
+    """Stores the certificate in the metadata."""
     model = _load(path)
-    _note(model, CERTIFICATE, certificate)
+    _set_metadata(model, CERTIFICATE, certificate)
     path.write_bytes(model.SerializeToString())
 
 
@@ -47,12 +47,12 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
 
 
 def files(path: Path) -> list[Path]:
-    """Returns the file alone."""
+    """Returns the one file."""
     return [path]
 
 
 def counted(model: ModelProto) -> dict[str, int]:
-    """Returns weights and multiply-adds of the convolutions and linear layers in `model`."""
+    """Returns the numbers of weights and multiply-adds of convolutions and linear layers."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(model)
@@ -80,8 +80,8 @@ def _load(path: Path) -> ModelProto:
         raise CheckpointError(f"{path} is no ONNX file ({error})") from error
 
 
-def _note(model: ModelProto, key: str, value: str) -> None:
-    """Puts an entry into the metadata, in the place of an older one."""
+def _set_metadata(model: ModelProto, key: str, value: str) -> None:
+    """Sets an entry of the metadata, replacing an older one."""
     kept = [entry for entry in model.metadata_props if entry.key != key]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)

@@ -1,4 +1,4 @@
-"""How the dense network of one's own is built, whose slim one was saved without any code."""
+"""Builds a user's own dense network, whose slim one was saved without code."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from prunebench.options.code import imported, make_importable
 
 @dataclass(frozen=True)
 class Own:
-    """What the user names; since they type it, it may be a function as well as a class.
+    """Names what builds the network; the user types it, so any function or class is allowed.
 
     Attributes:
         target: ``module.name`` as Python imports it.
-        kwargs: that it is called with.
+        kwargs: keyword arguments of the call.
     """
 
     target: str
@@ -29,15 +29,15 @@ class Own:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The model section of a configuration that says the same, for files that name it."""
+        """The model section of a configuration that builds the same network, for exported files."""
         kind = f"{Imported.__module__}.{Imported.__name__}"
         return {"_target_": kind, "target": self.target, "kwargs": dict(self.kwargs), "code": None}
 
     def built(self) -> nn.Module:
-        """Returns the network in eval mode, with weights drawn at random.
+        """Returns the network in eval mode, with random weights.
 
         Raises:
-            ConfigError: there is no such name, or it makes no network of the keywords.
+            ConfigError: the name does not exist, or the call does not return a network.
         """
         require(
             "." in self.target.strip("."),

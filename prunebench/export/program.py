@@ -1,4 +1,4 @@
-"""torch.export: a program that torch runs without the code it was made from."""
+"""Writes and reads torch.export programs, which torch runs without the network's code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from prunebench.errors import CheckpointError, ConfigError, first_line
 from prunebench.export.formats import Opened, random_images
 
-#: name of the certificate among the extra files, and of what the file says of its input
+#: extra files inside the program: the certificate, and what the input must be
 CERTIFICATE, INPUT = "prunebench.certificate.json", "prunebench.input.txt"
 
 
@@ -33,7 +33,7 @@ def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, A
 
 
 def carry(path: Path, certificate: str) -> None:
-    """Puts the certificate beside the program, inside the file."""
+    """Stores the certificate as an extra file inside the program's file."""
     program, extra = _load(path)
     _save(program, path, {INPUT: extra[INPUT], CERTIFICATE: certificate})
 
@@ -54,7 +54,7 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
 
 
 def files(path: Path) -> list[Path]:
-    """Returns the file alone."""
+    """Returns the one file."""
     return [path]
 
 

@@ -1,4 +1,4 @@
-"""Python: the network as one readable file of plain torch, its weights beside it."""
+"""Writes a network as one readable Python file of plain torch, with its weights beside it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, A
 
 
 def carry(path: Path, certificate: str) -> None:
-    """Does nothing: the certificate lies beside."""
+    """Does nothing: the certificate lies beside the file only."""
 
 
 def opened(path: Path, shape: tuple[int, ...]) -> Opened:
@@ -58,12 +58,12 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
 
 
 def files(path: Path) -> list[Path]:
-    """Returns code and weights."""
+    """Returns the files with code and weights."""
     return [path, path.with_suffix(".safetensors")]
 
 
 def _imported(path: Path) -> Any:
-    """Returns the file as a module that nothing else can import; leaves no bytecode behind."""
+    """Runs the file and returns it as a module outside ``sys.modules``; writes no bytecode."""
     spec = importlib.util.spec_from_file_location("prunebench_exported", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""What is exported: the slim network of a run, as its folder holds it, or one of your own."""
+"""Loads what is exported: the slim network of a run, or one of the user's own."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from prunebench.export import certificate as certificates
 from prunebench.export.own import Own
 from prunebench.records import REPORT, Measurement, Report, from_json
 
-#: name of the slim network that did best on validation images in a run's folder
+#: file in a run's folder with the slim network's best weights by validation accuracy
 BEST = "slim_best_val.pt"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A slim network and what is known of it.
+    """Holds a slim network and what is known of it.
 
     Attributes:
-        file: that it was loaded from.
+        file: it was loaded from.
         network: slim, in eval mode on the CPU.
-        content: what the file of a run holds: ``model``, ``shape``, ``classes``, ``plans``, and
-            ``mean`` and ``std`` where they are known.
-        report: of its run; None where it does not lie beside the file.
-        built: the dense network of one of your own, with weights drawn at random.
+        content: of a run's file: ``model``, ``shape``, ``classes``, ``plans``, and ``mean`` and
+            ``std`` if known.
+        report: of its run; None if there is none beside the file.
+        built: the user's own dense network, with random weights; None for a run's network.
     """
 
     file: Path
@@ -56,7 +56,7 @@ class Source:
 
     @property
     def normalisation(self) -> slimmed.Normalisation | None:
-        """What the network expects of images; None where only its owner knows."""
+        """Mean and std that the network expects; None if unknown."""
         if "mean" not in self.content:
             return None
         return slimmed.Normalisation(tuple(self.content["mean"]), tuple(self.content["std"]))
@@ -67,14 +67,14 @@ class Source:
         return slimmed.tracing_image(self.shape)
 
     def dense(self) -> nn.Module:
-        """Returns the network as it was before it was cut, with weights drawn at random."""
+        """Returns the network before it was cut, with random weights."""
         if self.built is not None:
             return copy.deepcopy(self.built)
         torch.manual_seed(0)
         return slimmed.dense(self.content, self.file, self.content["network"])
 
     def measured(self, stage: str) -> Measurement | None:
-        """Returns what the report says of the ``dense`` or the ``slim`` network."""
+        """Returns the report's measurement of the ``dense`` or ``slim`` network, if any."""
         if self.report is None:
             return None
         last = "finetuned_best_val" if self.file.name == BEST else "finetuned_last"
@@ -87,11 +87,11 @@ def found(path: Path, own: Own | None = None) -> Source:
     """Returns the slim network that `path` names: a run's folder, its report, or the file itself.
 
     Args:
-        path: what was typed.
-        own: how the dense network of one of your own is built.
+        path: as typed.
+        own: how the user's own dense network is built; None for a run's network.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or `own` is missing or one too many.
+        CheckpointError: there is no network, it is damaged, or `own` is missing or superfluous.
         ConfigError: `own` builds no network.
         DataError: the report is damaged.
     """
@@ -110,7 +110,7 @@ def found(path: Path, own: Own | None = None) -> Source:
 
 
 def _of_ones_own(file: Path, content: Mapping[str, Any], own: Own | None) -> Source:
-    """Returns what `prunebench.save` wrote; see `found`."""
+    """Returns the network in a file of `prunebench.save`; see `found`."""
     if own is None:
         raise CheckpointError(
             f"{file} holds a {content[OWN]} of your own, and no code; say what builds the dense "

@@ -1,4 +1,4 @@
-"""safetensors: the weights alone, and what rebuilds the network around them as metadata."""
+"""Writes and reads safetensors: the weights, with metadata that rebuild the network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, A
 
 
 def carry(path: Path, certificate: str) -> None:
-    """Puts the certificate into the metadata."""
+    """Stores the certificate in the metadata."""
     from safetensors.torch import save
 
     tensors, metadata = _load(path)
@@ -38,7 +38,7 @@ def carry(path: Path, certificate: str) -> None:
 
 
 def opened(path: Path, shape: tuple[int, ...]) -> Opened:
-    """Rebuilds the network that the metadata describe around the weights; see `Format`."""
+    """Rebuilds the network from metadata and weights; see `Format`."""
     tensors, metadata = _load(path)
     try:
         held = json.loads(metadata[STRUCTURE])
@@ -54,12 +54,12 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
 
 
 def files(path: Path) -> list[Path]:
-    """Returns the file alone."""
+    """Returns the one file."""
     return [path]
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns tensors and metadata."""
+    """Returns the tensors and the metadata."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,4 +1,4 @@
-"""How long the dense and the slim network take, in every engine that is there."""
+"""Times the dense and the slim network in every available engine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def timings(
     shape: tuple[int, ...],
     ready: Mapping[tuple[str, str], Runner],
 ) -> list[Timing]:
-    """Returns how long each of `networks` takes in each engine at each batch size.
+    """Returns the time of each of `networks` in each engine at each batch size.
 
     Args:
         networks: by name, in eval mode.
-        engines: to time in.
+        engines: names of engines.
         batches: images per pass.
         shape: of one image.
-        ready: (name, engine) -> what runs a network there, where it is made already.
+        ready: (name, engine) -> a runner of that network that exists already.
     """
     return [
         found
@@ -59,7 +59,7 @@ def _timed(
 
 
 def speed_ups(timings: Sequence[Timing]) -> dict[tuple[str, int], float]:
-    """Returns (engine, batch) -> how many times as fast the slim network is."""
+    """Returns (engine, batch) -> by which factor the slim network is faster."""
     found = {
         (one.network, one.engine, one.latency.batch): one.latency.median_ms
         for one in timings
@@ -73,7 +73,7 @@ def speed_ups(timings: Sequence[Timing]) -> dict[tuple[str, int], float]:
 
 
 def busy(timings: Sequence[Timing], engine: str, batch: int) -> bool:
-    """Whether the machine was too busy to rely on the times of an engine at a batch size."""
+    """Returns whether the machine was too busy for reliable times of an engine at a batch size."""
     found = [
         one.latency
         for one in timings

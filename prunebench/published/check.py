@@ -1,4 +1,4 @@
-"""Holds every row of the record against itself, its source's other rows, and our own networks."""
+"""Checks every published row against itself, other rows of its source, and our own networks."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from prunebench.published.nets import Net, nets_of
 from prunebench.published.record import Figure, Published
 
-#: what is counted -> in words
+#: cost -> its name in messages
 COSTS = {"params": "parameters", "macs": "MACs"}
-#: how far a baseline may lie from our network's to be the same one with another head or shortcut
+#: largest relative difference of a baseline's count from our network's: heads and shortcuts vary
 NEAR = 0.08
-#: what floats round away
+#: allowance for rounding in floating point
 ROUNDING = 1e-9
-#: smallest and largest number that what is printed may stand for
+#: smallest and largest number that a printed figure may stand for
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A contradiction.
+    """Describes a contradiction.
 
     Attributes:
-        row: where it stands.
+        row: in which it is.
         columns: the figures that cannot all be right.
         text: what is wrong.
     """
@@ -35,12 +35,12 @@ class Finding:
 
     @property
     def marked(self) -> bool:
-        """Whether the record says so: it has doubts about one of the figures."""
+        """Whether the row's column ``doubt`` names one of the figures."""
         return any(column in self.row.doubt for column in self.columns)
 
 
 def findings(rows: Sequence[Published]) -> list[Finding]:
-    """Returns every contradiction in `rows`, row by row."""
+    """Returns every contradiction in `rows`, in the order of the rows."""
     found = defaultdict(list)
     for finding in [*_differing_baselines(rows), *_copied_baselines(rows)]:
         found[finding.row.id].append(finding)
@@ -52,11 +52,11 @@ def findings(rows: Sequence[Published]) -> list[Finding]:
 
 
 def _accuracies(row: Published) -> Iterator[Finding]:
-    """Finds a printed difference that is not that of the accuracies beside it."""
+    """Yields a finding if the printed drop is not the difference of the accuracies."""
     columns = ("baseline_top1", "top1", "drop")
     before, after, drop = (row.figures.get(column) for column in columns)
     if before and after and drop:
-        # accuracies are counts of images, which nobody cuts off
+        # accuracies are rounded, never truncated: half a unit of the last digit each
         slack = (before.step + after.step + drop.step) / 2
         if abs(before.value - after.value - drop.value) > slack + ROUNDING:
             yield Finding(
@@ -68,17 +68,17 @@ def _accuracies(row: Published) -> Iterator[Finding]:
 
 
 def _changes(row: Published, cost: str) -> Iterator[Finding]:
-    """Finds counts, percentage and factor of which two say different things."""
+    """Yields findings if counts, percentage and factor contradict each other."""
     columns = {what: f"{cost}_{what}" for what in ("before", "after", "reduction", "factor")}
     before, after, reduction, factor = (row.figures.get(name) for name in columns.values())
     kept: dict[tuple[str, ...], tuple[Range, str]] = {}
     if before and after:
         percent = 100 * (after.value / before.value - 1)
-        told = f"{_count(before)} to {_count(after)} is {percent:+.1f} %"
+        text = f"{_count(before)} to {_count(after)} is {percent:+.1f} %"
         share = (after.low / before.high, after.high / before.low)
-        kept[columns["before"], columns["after"]] = share, told
+        kept[columns["before"], columns["after"]] = share, text
         if after.low > before.high:
-            yield Finding(row, (columns["before"], columns["after"]), f"{COSTS[cost]} grow: {told}")
+            yield Finding(row, (columns["before"], columns["after"]), f"{COSTS[cost]} grow: {text}")
     if reduction:
         share = (1 - reduction.high / 100, 1 - reduction.low / 100)
         kept[(columns["reduction"],)] = share, f"printed {-reduction.value:+g} %"
@@ -88,13 +88,13 @@ def _changes(row: Published, cost: str) -> Iterator[Finding]:
     ways = list(kept)
     for i, one in enumerate(ways):
         for other in ways[i + 1 :]:
-            if not _meet(kept[one][0], kept[other][0]):
+            if not _overlap(kept[one][0], kept[other][0]):
                 text = f"{COSTS[cost]}: {kept[one][1]}, {kept[other][1]}"
                 yield Finding(row, (*one, *other), text)
 
 
 def _networks(row: Published, cost: str) -> Iterator[Finding]:
-    """Finds baselines, printed or implied by what is left, that our network does not have."""
+    """Yields a finding if the baseline's count, printed or implied, is not our network's."""
     nets = nets_of(row)
     before, after = row.figures.get(f"{cost}_before"), row.figures.get(f"{cost}_after")
     reduction = row.figures.get(f"{cost}_reduction")
@@ -115,24 +115,24 @@ def _networks(row: Published, cost: str) -> Iterator[Finding]:
 
 
 def _fits(net: Net, cost: str, base: Figure) -> bool:
-    """Whether `base` may be this network: as printed in some convention, or nearly in ours."""
+    """Returns whether `base` may be this network: exact in some convention, or close in ours."""
     counts = net.counts(cost)
     return net.agrees(cost, base) or abs(base.value / counts[0] - 1) <= NEAR
 
 
 def _one_digit_off(net: Net, cost: str, printed: Figure) -> bool:
-    """Whether one digit, not the last, of four or more is another one: a typing slip."""
-    here = str(round(printed.value / printed.step))
+    """Returns whether a number of four or more digits differs in one, but not the last: a typo."""
+    theirs = str(round(printed.value / printed.step))
     for count in () if net.agrees(cost, printed) else net.counts(cost):
-        there = str(round(count / printed.step))
-        differ = [i for i, (a, b) in enumerate(zip(here, there, strict=False)) if a != b]
-        if len(here) == len(there) >= 4 and len(differ) == 1 and differ[0] < len(here) - 1:
+        ours = str(round(count / printed.step))
+        differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
+        if len(theirs) == len(ours) >= 4 and len(differ) == 1 and differ[0] < len(theirs) - 1:
             return True
     return False
 
 
 def _differing_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
-    """Finds baselines that one source gives the same network differently."""
+    """Yields findings where one source prints different counts for the same baseline."""
     for column in ("params_before", "macs_before"):
         groups = defaultdict(list)
         for row in rows:
@@ -140,14 +140,14 @@ def _differing_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
                 groups[row.source, row.model, row.dataset, row.paper].append(row)
         for group in groups.values():
             values = [row.figures[column] for row in group]
-            if any(not _meet((a.low, a.high), (b.low, b.high)) for a in values for b in values):
-                told = ", ".join(sorted({_count(value) for value in values}))
+            if any(not _overlap((a.low, a.high), (b.low, b.high)) for a in values for b in values):
+                counts = ", ".join(sorted({_count(value) for value in values}))
                 for row in group:
-                    yield Finding(row, (column,), f"one source gives this network {told}")
+                    yield Finding(row, (column,), f"one source gives this network {counts}")
 
 
 def _copied_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
-    """Finds baseline accuracies, top-1 and top-5, that are those of another network."""
+    """Yields findings where a baseline's top-1 and top-5 are those of another network."""
     columns = ("baseline_top1", "baseline_top5")
     pairs: dict[tuple[str, ...], list[str]] = defaultdict(list)
     printed = [row for row in rows if all(column in row.figures for column in columns)]
@@ -164,8 +164,8 @@ def _copied_baselines(rows: Sequence[Published]) -> Iterator[Finding]:
             yield Finding(row, columns, f"baseline of {'/'.join(pair(row)[1:])} % is {owner}'s")
 
 
-def _meet(one: Range, other: Range) -> bool:
-    """Whether two ranges have a number in common."""
+def _overlap(one: Range, other: Range) -> bool:
+    """Returns whether two ranges overlap."""
     return one[0] <= other[1] + ROUNDING and other[0] <= one[1] + ROUNDING
 
 

@@ -1,4 +1,4 @@
-"""The command that comes nearest to a published row: network, criterion, and how much goes."""
+"""Finds the command that comes nearest to a published row: network, method and budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prunebench.options.files import conf_dir, option_names
 from prunebench.published.nets import nets_of
 from prunebench.published.record import Published
 
-#: how the name of a method begins -> the choices that come nearest; the first that matches counts
+#: pattern at the beginning of a method's name -> the nearest choices; the first match counts
 METHODS = (
     (r"thinet \(pruningbench\)", ("criterion=thinet", "recipe=cifar")),
     (r"thinet.*tpami", ("method=thinet_tpami",)),
@@ -39,20 +39,20 @@ METHODS = (
     (r"taylor", ("criterion=taylor", "recipe=cifar")),
     (r"random", ("criterion=random", "recipe=cifar")),
 )
-#: words that train as is done on CIFAR -> what to say for ImageNet
+#: words for training on CIFAR -> their replacement on ImageNet
 ON_IMAGENET = {
     "recipe=cifar": ("recipe=thinet_resnet50",),
     **{f"method={name}": (f"method={name}", "recipe=thinet_resnet50") for name in ("hrank", "l1")},
 }
-#: networks whose authors penalise scales ten times less than those of VGG (Network Slimming)
+#: networks on which Network Slimming uses a tenth of its penalty on VGG
 GENTLER = re.compile("resnet|densenet")
-#: how networks of torchvision want their images
+#: normalisation that torchvision's networks expect
 NORMALISED = ("dataset.mean=[0.485,0.456,0.406]", "dataset.std=[0.229,0.224,0.225]")
-#: in names of variants that none of our options is: regularisers on top, other people's schedules
+#: in names of variants that no option implements: added regularisers, other schedules
 ELSE = re.compile(r" \+ |from scratch|scratch-|agp")
-#: whose scores of different layers do not compare
+#: methods whose scores cannot be compared between layers
 LAYER_BY_LAYER = re.compile("ThiNet|HRank")
-#: rows whose source says which layers, or how many of all channels, go -> what cuts just that
+#: rows whose source gives widths of layers or a share of all channels -> words that cut the same
 WIDTHS = {
     "hrank-vgg16-c10": ("experiment=hrank_vgg16",),
     "hrank-r56-c10": ("experiment=hrank_resnet56",),
@@ -87,16 +87,15 @@ WIDTHS = {
     "thinet-30-r50-in": ("experiment=thinet_resnet50", "budget.keep=0.3", "criterion=thinet_tpami"),
 }
 
-#: rows with a preset of their own that is not a matter of widths
+#: rows with an experiment of their own that does not set widths
 EXPERIMENTS = {"foad-mobilefacenet-lfw": "experiment=foad_mobilefacenet"}
 
 
 def command(row: Published) -> list[str]:
-    """Returns the words behind ``prunebench`` that come nearest to a row.
+    """Returns the words after ``prunebench`` that come nearest to a row.
 
     Raises:
-        DataError: we have no such network, nothing like its method, or it says of no cost how much
-            goes.
+        DataError: we have no such network or method, or the row has no cost to aim at.
     """
     if row.id in EXPERIMENTS:
         return [EXPERIMENTS[row.id]]
@@ -112,10 +111,10 @@ def command(row: Published) -> list[str]:
 
 
 def method(row: Published) -> tuple[str, ...]:
-    """Returns the words that choose what comes nearest to the method of a row.
+    """Returns the words for the method nearest to that of a row.
 
     Raises:
-        DataError: nothing does.
+        DataError: no method comes near.
     """
     name = row.method.lower()
     found = [words for begin, words in METHODS if re.match(begin, name)]
@@ -130,7 +129,7 @@ def method(row: Published) -> tuple[str, ...]:
 
 
 def budget(row: Published) -> list[str]:
-    """Returns the words that keep as many MACs as the row does; parameters, if it has no MACs.
+    """Returns the words for a budget of as many MACs as the row has; parameters if it has no MACs.
 
     Raises:
         DataError: it has neither.

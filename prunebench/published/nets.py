@@ -1,4 +1,4 @@
-"""Our own networks' counts, so that the record can be held against them without torch.
+"""Holds the counts of our own networks, to check published rows without torch.
 
 ``nets.json`` is written by ``scripts/reproduce/published_nets.py``.
 """
@@ -13,27 +13,27 @@ from typing import Any
 
 from prunebench.published.record import Figure, Published
 
-#: tiers from weakest to strongest -> what they say
+#: tiers of trust, from weakest to strongest -> their meaning
 TIERS = {
     "quoted": "quoted by others",
     "printed": "printed by the authors, or by whoever re-ran the method",
     "rebuilt": "a network of ours, cut to the published widths, has exactly these counts",
     "re-run": "a report of ours stands in outputs/reference",
 }
-#: id of a row -> the folder of its re-run in outputs/reference
+#: id of a row -> folder of our own run of it in outputs/reference
 RERUN: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class Net:
-    """One of our networks, dense or cut, as different people count it.
+    """Holds the counts of one of our networks, dense or cut, in several conventions.
 
     Attributes:
-        run: the words that choose it.
+        run: the words that choose it on the command line.
         params: every learnable number; ``weights``: without normalisation and biases.
         macs: multiply-adds of convolution and linear layers; ``fvcore``: its own total, with
             normalisation and pooling; ``hrank``: with the biases of linear layers.
-        flops_foad: what FOAD's authors count; no row but theirs does, so none is held against it.
+        flops_foad: what FOAD's authors count; used by no other source, so `counts` leaves it out.
     """
 
     run: str
@@ -45,13 +45,13 @@ class Net:
     flops_foad: int
 
     def counts(self, cost: str) -> tuple[int, ...]:
-        """Returns ``params`` or ``macs`` in all conventions, ours first."""
+        """Returns ``params`` or ``macs`` in the conventions that rows may use, ours first."""
         if cost == "params":
             return self.params, self.weights
         return self.macs, 2 * self.macs, self.macs_fvcore, self.macs_hrank
 
     def agrees(self, cost: str, figure: Figure) -> bool:
-        """Whether `figure` prints the count in one of the conventions."""
+        """Returns whether `figure` is the count in one of the conventions, rounded."""
         return any(figure.low <= count <= figure.high for count in self.counts(cost))
 
 
@@ -72,16 +72,16 @@ def nets_of(row: Published) -> list[Net]:
 
 
 def tier(row: Published) -> str:
-    """Returns how far a row can be trusted, one of `TIERS`."""
+    """Returns how far a row can be trusted, a key of `TIERS`."""
     if row.id in RERUN:
         return "re-run"
-    if any(_is(row, shape) for shape in _file()["shapes"].get(row.id, ())):
+    if any(_counts_are_of(row, shape) for shape in _file()["shapes"].get(row.id, ())):
         return "rebuilt"
     return "quoted" if row.quoted else "printed"
 
 
-def _is(row: Published, shape: dict[str, int]) -> bool:
-    """Whether both counts that the row prints are those of `shape`."""
+def _counts_are_of(row: Published, shape: dict[str, int]) -> bool:
+    """Returns whether both counts that the row prints are those of `shape`."""
     size, macs = row.figures.get("params_after"), row.figures.get("macs_after")
     if size is None or macs is None:
         return False

@@ -1,4 +1,4 @@
-"""Rows of the published record, read once."""
+"""Reads the rows of the published record."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import NamedTuple
 
 from prunebench.errors import DataError, unknown
 
-#: columns that hold words
+#: columns with words
 WORDS = ("id", "model", "method", "paper", "year", "convention", "source", "notes")
-#: columns that hold figures
+#: columns with figures
 FIGURES = (
     *("baseline_top1", "top1", "spread", "drop", "baseline_top5", "top5"),
     *("params_before", "params_after", "params_reduction", "params_factor"),
     *("macs_before", "macs_after", "macs_reduction", "macs_factor"),
 )
-#: columns that hold "yes" or nothing
+#: columns with "yes" or nothing
 MARKS = ("quoted", "beside")
 COLUMNS = {*WORDS, *FIGURES, *MARKS, "doubt"}
 
 
 class Figure(NamedTuple):
-    """A number as printed.
+    """Holds a number as printed.
 
     Attributes:
         value: the number.
-        step: the unit of its last digit; zeros at the end of a count are taken for rounding.
+        step: the unit of its last digit; trailing zeros of a count are taken for rounding.
         text: as it stands in the file.
     """
 
@@ -39,22 +39,22 @@ class Figure(NamedTuple):
 
     @property
     def low(self) -> float:
-        """Returns the smallest number that is printed so, rounded or cut off."""
+        """The smallest number that may have been rounded or truncated to this one."""
         return self.value - self.step
 
     @property
     def high(self) -> float:
-        """Returns the largest number that is printed so, rounded or cut off."""
+        """The largest number that may have been rounded or truncated to this one."""
         return self.value + self.step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published result; `prunebench.published` says what the columns mean.
+    """Holds one published result; `prunebench.published` explains the columns.
 
     Attributes:
         dataset: the name of its file.
-        figures: column -> figure, of those that are printed.
+        figures: column -> figure, for those that are printed.
         doubt: columns of figures that contradict others.
     """
 
@@ -73,20 +73,20 @@ class Published:
     figures: Mapping[str, Figure]
 
     def value(self, column: str) -> float | None:
-        """Returns a figure that nothing speaks against; None where there is none."""
+        """Returns a figure that is not in doubt; None if there is none."""
         figure = self.figures.get(column)
         return None if figure is None or column in self.doubt else figure.value
 
     @property
     def drop(self) -> float | None:
-        """Returns the points lost, by the accuracies; as printed where one is missing."""
+        """The points lost, computed from the accuracies, or as printed if one is missing."""
         before, after = self.value("baseline_top1"), self.value("top1")
         if before is None or after is None:
             return self.value("drop")
         return before - after
 
     def reduction(self, cost: str) -> float | None:
-        """Returns the percentage of `cost` that goes: printed, by the counts, or by the factor."""
+        """Returns the percentage of `cost` removed: as printed, or by the counts or the factor."""
         if (printed := self.value(f"{cost}_reduction")) is not None:
             return printed
         before, after = self.value(f"{cost}_before"), self.value(f"{cost}_after")
@@ -98,7 +98,7 @@ class Published:
 
 @cache
 def load() -> tuple[Published, ...]:
-    """Returns the whole record, file by file.
+    """Returns all rows, file by file; read once.
 
     Raises:
         DataError: as `read`.
@@ -123,16 +123,16 @@ def read(file: Path) -> list[Published]:
 
 
 def find(row_id: str) -> Published:
-    """Returns the row of that id.
+    """Returns the row with this id.
 
     Raises:
-        DataError: there is none; the message names one that was perhaps meant.
+        DataError: there is none; the message suggests a similar one.
     """
     rows = {row.id: row for row in load()}
     if row_id not in rows:
         hint = unknown(row_id, rows).partition("; did you mean ")[2]
-        told = f"; did you mean {hint}" if hint else "; prunebench published lists them"
-        raise DataError(f"no published row is called '{row_id}'{told}")
+        advice = f"; did you mean {hint}" if hint else "; prunebench published lists them"
+        raise DataError(f"no published row is called '{row_id}'{advice}")
     return rows[row_id]
 
 
@@ -155,7 +155,7 @@ def _row(line: Mapping[str, str], dataset: str) -> Published:
 
 
 def figure(text: str) -> Figure:
-    """Returns a figure with the unit of its last digit: 93.4 and 0.1, 850000 and 10000.
+    """Returns a figure with the unit of its last digit: 93.4 with 0.1, 850000 with 10000.
 
     Raises:
         ValueError: it is no number.

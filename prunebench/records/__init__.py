@@ -1,6 +1,8 @@
-"""Records: what a run leaves behind, as plain numbers and strings in JSON.
+"""Defines what a run leaves behind: records of plain numbers and strings, kept as JSON.
 
-Counts rather than rates, units in the names. Tables, plots and exports read nothing else.
+Records hold counts rather than rates, and field names include units. Tables, plots and exports read
+nothing else. Begin with `Report`, the record of a finished run; `measurement` is what it holds of
+one network. `identity` says which runs are the same, `jsonfile` reads and writes the files.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from prunebench.records.measurement import Score as Score
 from prunebench.records.measurement import Verification as Verification
 from prunebench.records.measurement import require_share
 
-#: version of the records' layout; raised whenever a field changes its name or meaning
+#: version of the records' layout; raised when a field changes its name or meaning
 SCHEMA = 1
 REPORT = "report.json"
 FAILURE = "failure.json"
-#: the kind of a failure that is none: somebody, or a cluster, asked the run to stop
+#: the `Failure.kind` of a run that a user or a cluster asked to stop
 INTERRUPTED = "interrupted"
-#: what `StepRecord.counts` holds beside numbers of channels: what the search of a layer took (AOFP)
+#: keys of `StepRecord.counts` that are no numbers of channels but the effort of AOFP's search
 SEARCH = ("halves", "passed", "least_draws", "milliseconds")
-#: what moves a terminal's cursor or colours its text, escaped in JSON or as it is
+#: control characters, raw or escaped in JSON, with which a file could manipulate a terminal
 CONTROL = re.compile(r"(?<!\\)\\u00(?:[01][0-9a-f]|7f|[89][0-9a-f])|[\x7f-\x9f]", re.IGNORECASE)
 STAGES = ("baseline", "pruned", "repaired", "finetuned_last", "finetuned_best_val")
 
@@ -41,7 +43,7 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One layer before and after; `macs` are of one image."""
+    """Describes one layer before and after pruning; MACs are of one image."""
 
     name: str
     channels_before: int
@@ -54,24 +56,24 @@ class LayerRow:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """One pruning step.
+    """Describes one pruning step.
 
     Attributes:
         name: of the schedule's step.
         groups: names of the groups ranked in this step.
-        share: how much of the way to the final budget this step went, in [0, 1].
+        share: how far this step went towards the final budget, in [0, 1].
         kept: group name -> number of channels left.
         criterion_seconds: time spent ranking.
         seconds: of the whole step, without its short fine-tuning.
         surgery_error: largest relative difference between the masked and the slimmed network.
-        surgery_tolerance, surgery_dtype: the most that rounding explains, and the type that they
-            were compared in (reports of version 1.0 had one bound for all).
-        unprunable: name -> why it was left alone.
+        surgery_tolerance, surgery_dtype: the largest error that rounding explains, and the dtype of
+            the comparison (reports of version 1.0 had one bound for all).
+        unprunable: layer -> why it cannot be pruned.
         counts: group name -> what the criterion counted there: channels (probability's cases, say),
-            or what a search took (`SEARCH`).
+            or the effort of a search (`SEARCH`).
         removed, removed_alive: how many channels this step cut, and how many of them the criterion
-            knew to be alive; None where it cannot tell.
-        settings_found: of the criterion, where the budget searched them (allocation=decision).
+            knew to be alive; None if it cannot tell.
+        settings_found: settings of the criterion that the budget searched (allocation=decision).
     """
 
     name: str
@@ -92,14 +94,14 @@ class StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityPoint:
-    """The dense network with one group alone cut, and not trained since.
+    """Describes the dense network after cutting a single group, without training.
 
     Attributes:
-        group: its name.
-        share: of its channels that was to stay.
+        group: name of the group.
+        share: of its channels that should stay.
         channels, kept: of the group, before and after.
         macs: of the whole network.
-        correct, seen: validation images told right, and all.
+        correct, seen: validation images classified correctly, and all.
     """
 
     group: str
@@ -116,17 +118,17 @@ class SensitivityPoint:
 
     @property
     def accuracy(self) -> float:
-        """Returns the validation accuracy in percent."""
+        """Validation accuracy in percent."""
         return 100.0 * self.correct / self.seen
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The run whose structure another one took (model=found).
+    """Identifies the run whose structure another run trains (model=found).
 
     Attributes:
         model, method: as tables name them.
-        setting: digest of all that decided its result but its seed.
+        setting: digest of all that decided its result except the seed.
         seed: its seed.
     """
 
@@ -138,36 +140,35 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A run that came to its end.
+    """Describes a finished run.
 
     Attributes:
         config: the resolved config, plain values.
         choices: group -> name of the option chosen (model, dataset, criterion, budget, repair,
             schedule, recipe, method).
         seed: of the run.
-        digest: of the config, see `digest`.
+        digest: of all that decides the result.
         environment: commit, dirty flag, versions, device.
         seconds: stage -> seconds.
-        plan: the final plan, group name -> kept classes.
+        plan: the final plan, group name -> kept channels.
         layers: per-layer table.
         steps: the pruning steps in order.
         measurements: in the order of the stages.
-        convention: what one MAC is; printed with every figure.
+        convention: how MACs are counted; printed with every figure.
         note: what must be said about the data ("" if nothing).
         finished_at: ISO 8601 time with zone.
-        origin: of the network's structure, if a run found it.
-        contents: dotted key of the config -> sha256 of the file it names (of a folder, that of
-            its files' names, sizes and times), for all files that
-            decide the result and are not checked against a published digest; None in reports from
-            before.
-        attempts: who worked on it, see `records.attempts`; None in reports from before.
-        baseline: the entry of the store that its baseline is; None if it is in none.
-        unscored: group that the criterion had no score for -> why; it stayed whole. None in reports
-            from before.
-        latency_target: of a budget in milliseconds; None of others.
-        damaged: images that could not be read and were left out, and why; None if there were none.
-        untracked: which program did not take all of the run's curves, and why; None where one did.
-        sensitivity: what each group alone bears (``run.sensitivity``); None where nobody asked.
+        origin: the run that found the network's structure, if one did.
+        contents: dotted key of the config -> sha256 of the file it names (for a folder, of its
+            files' names, sizes and times), for all files that decide the result and are not checked
+            against a published digest; None in older reports.
+        attempts: the processes that worked on it, see `records.attempts`; None in older reports.
+        baseline: its entry in the baseline store; None if it has none.
+        unscored: group that stayed whole because the criterion had no score for it -> why; None in
+            older reports.
+        latency_target: outcome of a budget in milliseconds; None for other budgets.
+        damaged: image that could not be read and was left out -> why; None if there were none.
+        untracked: which tracker lacks some of the run's curves, and why; None if none does.
+        sensitivity: the points of ``run.sensitivity``; None if it was not asked for.
     """
 
     config: dict[str, Any]
@@ -195,19 +196,19 @@ class Report:
     schema: int = SCHEMA
 
     def at(self, stage: str) -> Measurement | None:
-        """Returns the measurement of `stage`, or None if the run has none."""
+        """Returns the measurement of `stage`; None if the run has none."""
         return next((m for m in self.measurements if m.stage == stage), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A run that ended early.
+    """Describes a run that ended early.
 
     Attributes:
         config, choices, seed, digest, environment, seconds, finished_at, contents: as in `Report`.
-        stage: where it stopped.
+        stage: in which it stopped.
         kind: the exception's class name, or `INTERRUPTED`.
-        message: its text.
+        message: the exception's text.
         traceback: in full; "" for a user's mistake.
     """
 
@@ -227,7 +228,7 @@ class Failure:
 
 
 def to_json(record: object) -> str:
-    """Returns the record as indented JSON; numbers that are not finite become null."""
+    """Returns the record as indented JSON; infinite and NaN values become null."""
     return json.dumps(plain(record), indent=2, allow_nan=False) + "\n"
 
 
@@ -240,8 +241,8 @@ def from_json(kind: type[Record], text: str, source: str) -> Record:
         source: the file's name, for messages.
 
     Raises:
-        DataError: `text` is not JSON, of another schema version, or has a field that is
-            missing, unknown or of the wrong type (the message names it).
+        DataError: `text` is not JSON, has another schema version, or has a field that is missing,
+            unknown or of the wrong type (the message names it).
     """
     try:
         value = json.loads(CONTROL.sub("?", text))
@@ -259,7 +260,7 @@ def from_json(kind: type[Record], text: str, source: str) -> Record:
 
 
 def write_json(path: str | os.PathLike[str], record: object) -> None:
-    """Writes the record as JSON so that a whole file is there or none, even after a power cut."""
+    """Writes the record as JSON, atomically: even a power cut leaves a whole file or none."""
     write_bytes(path, to_json(record).encode())
 
 

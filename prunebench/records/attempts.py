@@ -1,4 +1,4 @@
-"""Who worked on a run, when and where: one JSON object per attempt, in ``attempts.jsonl``."""
+"""Keeps ``attempts.jsonl``: which processes worked on a run, when and where, one per line."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any
 from prunebench.records.jsonfile import write_bytes
 
 ATTEMPTS = "attempts.jsonl"
-#: of an attempt's environment: on what the last bits of a result depend
+#: parts of an attempt's environment on which the last bits of a result depend
 DECIDING = ("torch", "platform", "device", "threads", "prunebench", "commit")
 
 
 def begin(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Writes down that this process works in `folder` from now on.
+    """Records that this process starts to work on the run in `folder`.
 
     Returns:
         All attempts, this one last, each with ``started`` (ISO 8601), ``host`` and ``pid`` beside
-        its environment.
+        its
+        environment.
     """
     attempt = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -37,7 +38,7 @@ def begin(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
-    """Returns the attempts at the run in `folder`; none where nothing that can be read says so."""
+    """Returns the attempts at the run in `folder`; empty if the file is missing or damaged."""
     try:
         lines = (folder / ATTEMPTS).read_text(encoding="utf-8").splitlines()
         found = [json.loads(line) for line in lines]
@@ -47,10 +48,10 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
 
 
 def changes(attempts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Says what differs between the attempts so that the result need not be bit-identical."""
-    said = []
+    """Returns what differs between the attempts, so that the result need not be bit-identical."""
+    differences = []
     for key in DECIDING:
         values = list(dict.fromkeys(str(each.get(key)) for each in attempts))
         if len(values) > 1:
-            said.append(f"{key} {values[-1]}, before {', '.join(values[:-1])}")
-    return said
+            differences.append(f"{key} {values[-1]}, before {', '.join(values[:-1])}")
+    return differences

@@ -1,4 +1,4 @@
-"""Where records lie in a folder of runs, on other disks too that a link leads to."""
+"""Finds the records in a folder of runs, also across links to other disks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def below(folder: Path, *names: str) -> list[Path]:
-    """Returns the files at and below `folder` that are called one of `names`, in order."""
+    """Returns the files below `folder` whose name is one of `names`, sorted."""
     return sorted(path for path in _files(folder) if path.name in names)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yields all files; a folder is entered once, by its own path rather than by a link to it."""
+    """Yields all files; enters each folder once, by its own path rather than by a link to it."""
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         try:
             found = os.stat(place)
-        except OSError:  # it was there a moment ago
+        except OSError:  # removed since os.walk listed it
             continue
         if (found.st_dev, found.st_ino) in seen:
             folders.clear()

@@ -1,4 +1,4 @@
-"""What a result was made with: versions, machine, and the state of the checkout."""
+"""Describes what computes a result: versions, machine, and the state of the checkout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Returns what a figure depends on beside the config, as plain JSON values.
 
-    Keys: python, torch, torchvision, prunebench (versions; None where not installed), platform,
+    Keys: python, torch, torchvision, prunebench (versions; None if not installed), platform,
     device, threads, commit and dirty (None outside a git checkout of prunebench).
     """
     import torch
@@ -38,7 +38,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def device_name(device: torch.device | str) -> str:
-    """Returns the chip's name, as far as the system tells it."""
+    """Returns the name of the GPU or CPU, as far as the system tells."""
     import torch
 
     if torch.device(device).type == "cuda":
@@ -51,7 +51,7 @@ def device_name(device: torch.device | str) -> str:
 
 
 def _version(package: str) -> str | None:
-    """Installed version of `package`."""
+    """Returns the installed version of `package`; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -60,9 +60,9 @@ def _version(package: str) -> str | None:
 
 @cache
 def _checkout(root: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout at `root` and whether tracked files differ from it.
+    """Returns the commit of the checkout at `root`, and whether tracked files differ from it.
 
-    It is asked for once: what a process has imported stays as it was.
+    The answer is cached, since later changes to the files do not affect what is imported already.
     """
     if not (root / ".git").exists():
         return None, None
@@ -74,7 +74,7 @@ def _checkout(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    """Output of one git command, asked in a way that takes no lock."""
+    """Returns the output of one git command, which takes no lock."""
     quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     done = subprocess.run(
         ["git", "-C", str(root), *arguments],

@@ -1,4 +1,4 @@
-"""Whether a run and its repetition came out equal, and where they first differ."""
+"""Compares a run with its repetition, and finds where they first differ."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from prunebench.records import Report
 from prunebench.records.identity import dotted
 from prunebench.records.jsonfile import plain
 
-#: figures that say something about the machine, or the format of a network's files
+#: endings of figures that depend on the machine or on the file format, not on the result
 OF_THE_MACHINE = (".latency", ".size_bytes", ".milliseconds")
 
 
 def first_difference(before: Report, after: Report) -> str:
-    """Says where `after` first differs from `before`, in the order of a run; "" if nowhere."""
+    """Returns where `after` first differs from `before`, in the order of a run; "" if nowhere."""
     then, now = figures(before), figures(after)
     for place in {**then, **now}:
         if then.get(place) != now.get(place):
-            return f"{place}: {_told(then.get(place), now.get(place))}"
+            return f"{place}: {_side_by_side(then.get(place), now.get(place))}"
     return ""
 
 
 def figures(report: Report) -> dict[str, Any]:
-    """Returns what a repetition must come to, by place: accuracies, losses, counts, the plan."""
+    """Returns place -> value of all that a repetition must reproduce: accuracies, counts, plan."""
     stages = {measured.stage: measured for measured in report.measurements}
     steps = {
         step.name: {"kept": step.kept, "counts": step.counts, "not prunable": step.unprunable}
@@ -41,7 +41,7 @@ def figures(report: Report) -> dict[str, Any]:
 
 
 def other_surroundings(before: Report, now: dict[str, Any]) -> str:
-    """Says which versions and hardware are not those of the report; "" if all are."""
+    """Returns which versions and hardware differ from the report's; "" if none do."""
     then = before.environment
     return "; ".join(
         f"{key} {then.get(key)} in the report, {now[key]} here"
@@ -50,8 +50,8 @@ def other_surroundings(before: Report, now: dict[str, Any]) -> str:
     )
 
 
-def _told(then: Any, now: Any) -> str:
-    """Returns two values side by side; of channels that stay, how many."""
+def _side_by_side(then: Any, now: Any) -> str:
+    """Returns the two values side by side; for lists of kept channels, how many they share."""
     if isinstance(then, list) and isinstance(now, list):
         same = len({*then} & {*now})
         return f"{len(then)} kept in the report, {len(now)} here, {same} of them the same"

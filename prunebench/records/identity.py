@@ -1,4 +1,4 @@
-"""What a run computes: its settings, the digest they share over seeds, and what tables call it."""
+"""Tells which settings of a run decide its result, digests them, and names runs in tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prunebench.records.unfinished import Unfinished
 #: a run in any state
 Record = Report | Failure | Unfinished
 
-#: keys of the config that say how or where a run is carried out, not what it computes
+#: keys of the config that do not change the result
 NOT_DECIDING = (
     "name",
     "tracker",
@@ -29,14 +29,14 @@ NOT_DECIDING = (
     "run.checkpoint_seconds",
     "run.sensitivity",
     "baseline.store",
-    "criterion.recalibrate",  # of validations, which pick nothing while gates are on
+    "criterion.recalibrate",  # affects validation only, which selects nothing while gates are on
     "dataset.root",
     "dataset.download",
     "dataset.workers",
     "dataset.prefetch",
     "dataset.allow_damaged",
 )
-#: keys that came later, by their last word, with the value that says what went without saying
+#: last word of keys that older configs lack -> the value that has the same effect as its absence
 LATER: dict[str, Any] = {
     **{"accumulate": 1, "schedule_by": None, "decay_of": {}, "ema": 0.0},
     **{"sync_batchnorm": False},
@@ -53,21 +53,21 @@ LATER: dict[str, Any] = {
     **{"evidence": None, "holdout": 0.0, "score_samples": None, "bias_rate": 1.0, "hidden": None},
     **{"l1_on": "all", "hinge_over": "group", "augmented": False},
 }
-#: criterion -> what its method has besides the ranking, and how a run without it is called
+#: criterion -> group -> option that leaves out a part of its method, and words for its absence
 WHOLE = {
     name: {"schedule": ("oneshot", "one-shot"), "repair": ("none", "no least squares")}
     for name in ("thinet", "thinet_tpami")
 }
-#: models that say themselves what they are, and by which field
+#: model option -> its field that names the network
 NAMED_BY = {"import": "target", "timm": "name"}
-#: digits of a file's sha256 that tell settings apart
+#: digits of a file's sha256 that stand for the file in settings
 SHOWN = 12
-#: options that go without saying
+#: options that a method's name leaves out
 PLAIN_OPTIONS = {"none", "null", "None", "", "oneshot"}
 
 
 def contents(files: Mapping[str, Path]) -> dict[str, str]:
-    """Returns for every key the sha256, in hex, of its file; of a folder, that of `listing`.
+    """Returns key -> sha256 in hex of its file; for a folder, that of `listing`.
 
     Raises:
         DataError: a file cannot be read.
@@ -86,10 +86,10 @@ def contents(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def listing(folder: Path) -> str:
-    """Returns the sha256, in hex, of names, sizes and times of all files in `folder`.
+    """Returns the sha256, in hex, of the names, sizes and times of all files in `folder`.
 
-    A million images cannot be read at every start. Hidden files do not count; a copy must keep its
-    times (cp -a, rsync -a, tar) to be the same.
+    Reading a million images at every start would take too long. Hidden files do not count; a copy
+    must keep its times (cp -a, rsync -a, tar) to be the same.
     """
     digest = hashlib.sha256()
     for path, _, names in sorted_walk(folder):
@@ -102,7 +102,7 @@ def listing(folder: Path) -> str:
 
 
 def sorted_walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields what `os.walk` does, in an order that no file system decides, nothing hidden."""
+    """Yields what `os.walk` does, sorted and without hidden files and folders."""
     for path, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield path, folders, sorted(name for name in names if not name.startswith("."))
@@ -111,13 +111,13 @@ def sorted_walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 def deciding(
     config: Mapping[str, Any], contents: Mapping[str, str], prefix: str = ""
 ) -> dict[str, Any]:
-    """Returns what of a resolved config decides the result.
+    """Returns the part of a resolved config that decides the result.
 
     Args:
         config: the whole, or its sections at `prefix`.
-        contents: dotted key -> what the file named there holds. It takes the place of the name:
-            another file under the same name is another input, the same file elsewhere is not.
-        prefix: dotted key of `config` itself.
+        contents: dotted key -> digest of the file named there, which replaces the name: another
+            file under the same name is another input, the same file elsewhere is not.
+        prefix: dotted key of `config` itself, ending in a dot; "" for the whole.
     """
     return {
         key: deciding(value, contents, f"{prefix}{key}.")
@@ -130,15 +130,15 @@ def deciding(
 
 
 def setting(record: Record) -> str:
-    """Returns a digest of all that decides the result but the seed."""
+    """Returns a digest of all that decides the result except the seed."""
     return digest({"config": settings(record), "names": names(record)})[:16]
 
 
 def settings(record: Record) -> dict[str, Any]:
-    """Returns dotted key -> value of everything in the config that decides a result, but the seed.
+    """Returns dotted key -> value of all that decides the result except the seed.
 
-    Files go by what they hold. A structure that another run found goes by that run's settings: so
-    the structures of several seeds are one setting.
+    Files are represented by their digests. A structure that another run found is represented by
+    that run's settings, so that structures found with several seeds are one setting.
     """
     held = {key: f"sha256 {value[:SHOWN]}" for key, value in (record.contents or {}).items()}
     origin = origin_of(record)
@@ -147,12 +147,12 @@ def settings(record: Record) -> dict[str, Any]:
     flat = dict(dotted(deciding(record.config, held)))
     flat.pop("run.seed", None)
     if flat.get("budget.allocation") == "uniform" or not flat.get("budget.floor_share"):
-        flat.pop("budget.floor_share", None)  # decides nothing, and earlier reports lack it
+        flat.pop("budget.floor_share", None)  # has no effect here, and earlier reports lack it
     return flat
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields dotted key and value of everything in nested `values`."""
+    """Yields (dotted key, value) for every leaf of nested `values`."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from dotted(value, f"{prefix}{key}.")
@@ -161,10 +161,10 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def names(record: Record) -> tuple[str, str, str]:
-    """Returns the names of model, dataset and method."""
+    """Returns the names of model, dataset and method, as tables show them."""
     choices = {key: str(value) for key, value in record.choices.items()}
     origin, untouched = origin_of(record), whole(record)
-    # Whoever trains a structure that was found wants nothing cut, whatever criterion stands there.
+    # Training a found structure cuts nothing on purpose; its criterion means nothing then.
     parts = ["not pruned"] if untouched and origin else _method(choices)
     recipe = choices.get("recipe", "")
     if recipe not in PLAIN_OPTIONS:
@@ -182,9 +182,9 @@ def names(record: Record) -> tuple[str, str, str]:
 
 
 def _method(choices: Mapping[str, str]) -> list[str]:
-    """Returns the preset with what differs from it; all choices where its criterion was replaced.
+    """Returns the parts of a method's name: the preset, and the options that differ from it.
 
-    What goes without saying is left out.
+    If its criterion was replaced, all options are named. Those in `PLAIN_OPTIONS` are left out.
     """
     groups = ("criterion", "budget", "repair", "schedule")
     method = choices.get("method", "")
@@ -202,7 +202,7 @@ def _method(choices: Mapping[str, str]) -> list[str]:
 
 @cache
 def preset_of(method: str) -> dict[str, str]:
-    """Returns group -> option that a shipped preset chooses; empty if it is none of ours."""
+    """Returns group -> option of a shipped preset; empty if `method` is not one."""
     path = conf_dir() / "method" / f"{method}.yaml"
     if method in PLAIN_OPTIONS or not path.is_file():
         return {}
@@ -216,7 +216,7 @@ def preset_of(method: str) -> dict[str, str]:
 
 
 def whole(record: Record) -> bool:
-    """Whether a finished run cut nothing, whatever its criterion and budget."""
+    """Returns whether a finished run cut nothing, whatever its criterion and budget."""
     if not isinstance(record, Report):
         return False
     return bool(record.layers) and all(
@@ -225,7 +225,7 @@ def whole(record: Record) -> bool:
 
 
 def control(record: Record) -> str:
-    """Returns which control a run is, that methods have to beat; "" for a method."""
+    """Returns which kind of control, to be beaten by methods, a run is; "" for a method."""
     origin = origin_of(record)
     if origin is not None:
         return "found structure" if record.config["model"]["macs"] is None else ""
@@ -238,11 +238,11 @@ def control(record: Record) -> str:
 
 
 def origin_of(record: Record) -> Origin | None:
-    """Returns which run found the structure of this one; None where no run did."""
+    """Returns the run that found the structure of this one; None if there is none."""
     return record.origin if isinstance(record, Report) else None
 
 
 def as_origin(report: Report) -> Origin:
-    """Returns `report` as the run whose structure another one takes."""
+    """Returns the `Origin` of runs that train the structure of `report`."""
     model, _, method = names(report)
     return Origin(model=model, method=method, setting=setting(report), seed=report.seed)

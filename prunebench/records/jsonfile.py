@@ -1,4 +1,4 @@
-"""JSON files: strict when read, whole or absent when written, even after a power cut."""
+"""Reads JSON files strictly and writes files atomically, safe even against a power cut."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from prunebench.errors import ConfigError, DataError
 
 
 def digest(values: object) -> str:
-    """Returns the sha256, in hex, of plain `values`, whatever the order of their keys."""
+    """Returns the sha256, in hex, of plain `values`; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(plain(values), sort_keys=True).encode()).hexdigest()
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes `content` to `path` atomically and durably, replacing what is there."""
+    """Writes `content` to `path` atomically and durably, replacing an existing file."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -41,7 +41,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Returns the JSON object in a file; an empty one if it is damaged or not there."""
+    """Returns the JSON object in a file; an empty one if it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -50,14 +50,14 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what a kill in `write_bytes` left below `folder`, where nobody else writes."""
+    """Removes files that killed calls of `write_bytes` left; nobody else may write in `folder`."""
     for path in folder.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the folder's own entries (a rename, a removal) durable."""
-    # Without this the rename itself may be lost; some file systems refuse it, which is no harm.
+    """Makes changes of the folder's entries (a rename, a removal) durable."""
+    # Without this a power cut may undo a rename; some file systems refuse it, which is harmless.
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -67,7 +67,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Returns dataclasses as dicts, tuples as lists, and None for numbers that are not finite."""
+    """Returns dataclasses as dicts, tuples as lists, and None for infinite and NaN values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
         names.sort(key=lambda name: name != "schema")  # the version comes first in the file
@@ -82,7 +82,11 @@ def plain(value: Any) -> Any:
 
 
 def decode(hint: Any, value: Any, source: str, where: str) -> Any:
-    """Returns `value` as the type `hint`; `where` is the field's dotted name for messages."""
+    """Returns `value` as the type `hint`; `where` is the field's dotted name, for messages.
+
+    Raises:
+        DataError: it is not of that type.
+    """
     if hint is Any or type(value) is hint:
         return value
     if dataclasses.is_dataclass(hint):
@@ -116,21 +120,21 @@ def _decode_record(hint: Any, value: Any, source: str, where: str) -> Any:
     }
     try:
         return hint(**fields)
-    except ConfigError as error:  # numbers that nothing can have counted
+    except ConfigError as error:  # raised by the record's own checks of ranges
         raise DataError(f"{source}: {where + ': ' if where else ''}{error}") from error
 
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
-    """Returns the types of a dataclass's fields; to find them out takes most of a file's time."""
+    """Returns the types of a dataclass's fields; cached, since this dominates reading a file."""
     return typing.get_type_hints(kind)
 
 
 @functools.cache
 def _needed(kind: Any) -> tuple[str, ...]:
-    """Returns the fields of a dataclass that every file has.
+    """Returns the fields of a dataclass that every file must have.
 
-    A field that is None by default came later: files written before it are still good.
+    Fields that default to None were added later: files written before are still valid.
     """
     return tuple(f.name for f in dataclasses.fields(kind) if f.default is not None)
 

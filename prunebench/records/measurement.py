@@ -1,4 +1,4 @@
-"""What is known of one network at one stage of a run: its costs, and how it does."""
+"""Defines the records of one network at one stage of a run: its costs and its accuracy."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from statistics import fmean, pstdev
 from prunebench.errors import require
 from prunebench.records.widths import advice
 
-#: what accuracies are where nothing else is said
+#: title of the default metric
 TOP1 = "top-1"
-#: interquartile range over median above which a latency says more of the machine than of the net
+#: a latency is unreliable if its interquartile range is more than this share of its median
 BUSY = 0.2
-#: above any count; what a record holds beyond is no number that floats can divide
+#: exclusive upper bound of counts, so that they convert to float
 MOST = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How one network did on one split.
+    """Holds how many samples of one split a network got right.
 
     Attributes:
         correct: samples whose label was ranked first.
         correct_top5: samples whose label was among the first five; None below six classes.
         seen: samples in all.
         loss: mean cross-entropy per sample; None if it was not finite or not computed.
-        metric: what was counted: None for top-1, else the name of a verification set (``lfw``),
-            where samples are pairs and right those told apart.
+        metric: None for top-1, else the name of a verification set (``lfw``), whose samples are
+            pairs of images.
     """
 
     correct: int
@@ -42,41 +42,41 @@ class Score:
 
     @property
     def key(self) -> str:
-        """The metric in names of figures."""
+        """The metric, as names of figures spell it."""
         return self.metric or "top1"
 
     @property
     def title(self) -> str:
-        """The metric in tables."""
+        """The metric, as tables spell it."""
         return TOP1 if self.metric is None else self.metric.upper()
 
     @property
     def accuracy(self) -> float:
-        """Accuracy by `metric` in percent; folds of pairs are of one size, so it is their mean."""
+        """Accuracy by `metric` in percent; for pairs also the mean over their equal folds."""
         return 100.0 * self.correct / self.seen
 
     @property
     def top5(self) -> float | None:
-        """Top-5 accuracy in percent; None where it was not counted."""
+        """Top-5 accuracy in percent; None if it was not counted."""
         return None if self.correct_top5 is None else 100.0 * self.correct_top5 / self.seen
 
 
 def require_share(correct: int, seen: int) -> None:
-    """Raises ConfigError unless `correct` of `seen` is a share of something."""
+    """Raises ConfigError unless 0 <= `correct` <= `seen` and `seen` is positive."""
     require(0 <= correct <= seen, f"correct must lie in [0, seen={seen}], got {correct}")
     require(0 < seen < MOST, f"seen must be positive, got {seen}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """How a network told whether pairs of faces were of one person, fold by fold.
+    """Holds how well a network told whether pairs of faces show one person, fold by fold.
 
     Attributes:
         protocol: ``insightface`` or ``sphereface``; `prunebench.measure.verification` defines both.
-        correct, pairs: right answers, and all.
-        thresholds: that the other folds chose; squared distances, or cosines (sphereface).
-        far: false acceptance rate of the other folds' strangers, at which `accepted` is read.
-        accepted: share of the pairs of one person that were accepted there.
+        correct, pairs: right answers of each fold, and all of its pairs.
+        thresholds: chosen on the other folds; squared distances, or cosines (sphereface).
+        far: false acceptance rate on the other folds at which `accepted` is measured.
+        accepted: share of each fold's pairs of one person that were accepted there.
         roc: points [false acceptance rate, true acceptance rate] over all folds.
     """
 
@@ -106,13 +106,13 @@ class Verification:
 
     @property
     def std(self) -> float:
-        """Standard deviation of the folds' accuracies in points, as papers on LFW give it."""
+        """Standard deviation of the folds' accuracies in points, as papers on LFW report it."""
         return pstdev(self.accuracies)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Time of one forward pass; the spread is the interquartile range.
+    """Holds the time of one forward pass; its spread is the interquartile range.
 
     Attributes:
         batch: images per forward pass.
@@ -134,22 +134,22 @@ class Latency:
 
     @property
     def busy(self) -> bool:
-        """Whether it says more of the machine than of the network."""
+        """Whether the spread is so wide that the machine must have been busy with other work."""
         return self.iqr_ms > BUSY * self.median_ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One network at one stage of a run.
+    """Describes one network at one stage of a run.
 
     Attributes:
         stage: one of `prunebench.records.STAGES`.
         params: number of parameters.
         macs: multiply-adds of one image; the report's `convention` says which are counted.
         size_bytes: of the saved weights on disk.
-        test, val: scores; None where the split was not read.
+        test, val: scores; None if the split was not read.
         latency: one entry per batch size.
-        verification: name -> how it did on pairs of faces, the first of which is `test`; None where
+        verification: name -> result on pairs of faces, the first of which is also `test`; None if
             images are classified.
     """
 
@@ -171,18 +171,18 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTarget:
-    """What a budget in milliseconds asked for, and what came of it; fastest of many passes.
+    """Holds what a budget in milliseconds asked for and achieved; times are the fastest of many.
 
     Attributes:
         on: ``cpu``, ``cuda`` or ``onnxruntime``.
         batch: images per pass.
         device, threads: of the machine.
-        divisor: of the kept counts, asked for or chosen.
+        divisor: of the kept counts, as asked for or chosen.
         dense_ms: of the dense network, measured.
         asked_ms: the budget.
         predicted_ms: of the slim network, from the times of its layers.
         measured_ms: of the slim network.
-        costly_widths: kept counts that cost the speed-up, for they are no multiples of 8.
+        costly_widths: kept counts that cost the speed-up because they are no multiples of 8.
     """
 
     on: str
@@ -197,7 +197,7 @@ class LatencyTarget:
     costly_widths: list[int]
 
     def __str__(self) -> str:
-        """Returns it as a line for the user."""
+        """Returns a line for the user."""
         off = self.measured_ms / self.predicted_ms - 1 if self.predicted_ms else 0.0
         verdict = (
             "" if abs(off) <= 0.1 else ", MORE THAN 10 % OFF: time it again on a quiet machine"
@@ -211,5 +211,5 @@ class LatencyTarget:
 
     @property
     def advice(self) -> str:
-        """Says which widths cost the speed-up; "" if none does."""
+        """Advice on the widths that cost the speed-up; "" if there are none."""
         return advice(self.costly_widths, "cost")

@@ -1,4 +1,4 @@
-"""The log of metrics that a run writes as it goes: one JSON object per line."""
+"""Keeps the log of metrics that a run writes as it goes, ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ from prunebench.records.jsonfile import plain, write_bytes
 
 
 class MetricsLog:
-    """The run's own log of metrics: one JSON object per line, on disk before `append` returns.
+    """Appends to a run's log of metrics: one JSON object per line, on disk before `append` returns.
 
-    Rows carry ``stage`` and, inside training, ``epoch``; metrics have slash names such as
-    ``train/loss``. No two rows share (stage, epoch): a resumed run emits rows again, and such a
-    row takes its predecessor's place. Append the row before saving the checkpoint that skips it,
-    then a kill in between loses nothing.
+    Rows carry ``stage`` and, inside training, ``epoch``; no two rows share both. A resumed run
+    appends rows again, which replace those that are there. If the caller appends a row before it
+    saves the checkpoint after it, a kill in between loses nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, fresh: bool = False) -> None:
-        """Opens the log at `path`.
-
-        A `fresh` one is empty, whatever lies there.
+        """Opens the log at `path`; a `fresh` log starts empty, whatever the file holds.
 
         Raises:
             DataError: a line other than the last is damaged.
@@ -33,18 +30,18 @@ class MetricsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         rows = [] if fresh else read_metrics(self.path)
         self._lines = {_key(row): _line(row) for row in rows}
-        self._rewrite()  # drops a torn last line
+        self._rewrite()  # drops a last line that a kill cut short
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, those of earlier attempts too, in the order in which they came first."""
+        """All rows, earlier attempts included, in the order in which they were first appended."""
         return [json.loads(line) for line in self._lines.values()]
 
     def append(self, row: Mapping[str, Any]) -> bool:
-        """Writes `row`; an earlier row of the same stage and epoch is replaced.
+        """Writes `row`; replaces an earlier row of the same stage and epoch.
 
         Returns:
-            Whether there was none.
+            Whether there was no earlier row.
         """
         key, line = _key(row), _line(row)
         before = self._lines.get(key)
@@ -63,7 +60,9 @@ class MetricsLog:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the rows of a metrics log, without a last line that a kill tore; [] if no file.
+    """Returns the rows of a metrics log, without a last line cut short by a kill.
+
+    The list is empty if there is no file.
 
     Raises:
         DataError: a line other than the last is damaged.

@@ -1,4 +1,4 @@
-"""What a network says to every image of the test set, kept beside the report."""
+"""Keeps a network's predictions for every test image, in files beside the report."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 from prunebench.errors import DataError
 from prunebench.records.jsonfile import write_bytes
 
-#: folder beside the report, a file for each stage
+#: folder beside the report, with a file per stage
 PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Answers in the order of the test set.
+    """Holds predictions in the order of the test set.
 
     Attributes:
-        top1: class that ranks first, [images].
-        correct: whether that is the label, [images] of bool.
+        top1: predicted class, int64 [images].
+        correct: whether it is the label, bool [images].
     """
 
     top1: NDArray[np.int64]
     correct: NDArray[np.bool_]
 
     def write(self, path: Path) -> None:
-        """Writes a file of about a byte an image, whole or not at all."""
+        """Writes a file of about one byte per image, atomically."""
         kind = np.min_scalar_type(int(self.top1.max(initial=0)))
         file = io.BytesIO()
         np.savez_compressed(
@@ -43,7 +43,7 @@ class Predictions:
 
 
 def read_predictions(report: Path, stage: str) -> Predictions | None:
-    """Returns what the network of `stage` said; None where the run kept no answers.
+    """Returns the predictions at `stage` of the run with this report; None if it kept none.
 
     Raises:
         DataError: the file is damaged.

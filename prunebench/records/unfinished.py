@@ -1,4 +1,4 @@
-"""A run that has come to no end: still going on in some process, or killed without a word."""
+"""Describes runs without an end: still going on in some process, interrupted or killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunebench.records import FAILURE, INTERRUPTED
 from prunebench.records.jsonfile import read_object
 from prunebench.records.metrics import read_metrics
 
-#: says which run a folder belongs to, from its beginning on
+#: file that says, from the beginning of the run, which run a folder belongs to
 IDENTITY = "run.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
@@ -22,15 +22,15 @@ LOCK = ".lock"
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """A run that has left neither report nor failure.
+    """Describes a run without a report that is going on, was interrupted, or was killed.
 
     Attributes:
         config, choices, contents, seed: as in `Report`.
         running: whether a process works in the folder.
         stage: of the last row of metrics; ``start`` before the first.
-        epoch: of that row with all there are to be, ``3/25``; "" where none was told.
-        seen: when that row, or before it the run's identity, was written; local time.
-        interrupted: whether it was asked to stop, and did.
+        epoch: of that row out of all epochs, ``3/25``; "" outside training.
+        seen: local time at which that row was written, or else the identity file.
+        interrupted: whether the run was asked to stop, and did.
     """
 
     config: dict[str, Any]
@@ -45,7 +45,7 @@ class Unfinished:
 
 
 def read_unfinished(path: Path) -> Unfinished:
-    """Returns the run without an end whose identity file is `path`.
+    """Returns the unfinished run whose identity file is `path`.
 
     Raises:
         DataError: the identity or the metrics are damaged (the message names the file).
@@ -74,10 +74,10 @@ def read_unfinished(path: Path) -> Unfinished:
 
 
 def was_interrupted(folder: Path) -> bool:
-    """Whether the run in `folder` was asked to stop, and did; it is not taken up again yet."""
+    """Returns whether the run in `folder` stopped on request and has not gone on since."""
     return read_object(folder / FAILURE).get("kind") == INTERRUPTED
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process works in the run's folder, as far as this machine can tell."""
+    """Returns whether a process works in the run's folder, as far as this machine can tell."""
     return is_held(folder / LOCK)

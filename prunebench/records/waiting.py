@@ -1,4 +1,4 @@
-"""Why a job of a sweep does nothing: it waits for another one, or was refused before it began."""
+"""Records why a job of a sweep does nothing: it waits for another job, or was refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 from prunebench.records.jsonfile import write_bytes
 
-#: in a run's folder, for as long as it waits: for whom, in one line
+#: file in the folder of a run that waits; its one line says for whom
 WAITING = ".waiting"
-#: in a sweep's folder, of each job that has no folder of its own, for it was refused
+#: files in a sweep's folder, one for each job that was refused and so has no folder of its own
 REFUSED = ".refused-*.json"
 
 
 @contextmanager
 def waiting(folder: Path, whom: str) -> Iterator[Path]:
-    """Says in the run's folder that it waits for `whom`; yields the file to touch now and then."""
+    """Leaves a file in the run's folder that says it waits for `whom`; yields its path.
+
+    The caller touches the file now and then as a sign of life.
+    """
     sign = folder / WAITING
     try:
         write_bytes(sign, whom.encode())
@@ -27,7 +30,7 @@ def waiting(folder: Path, whom: str) -> Iterator[Path]:
 
 
 def whom_for(folder: Path) -> str:
-    """Returns for whom the run in `folder` waits; "" where it does not."""
+    """Returns for whom the run in `folder` waits; "" if it does not."""
     try:
         return (folder / WAITING).read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -35,13 +38,13 @@ def whom_for(folder: Path) -> str:
 
 
 def refuse(sweep: Path, number: int, words: Sequence[str], why: str) -> None:
-    """Writes down that a job of the sweep, typed as `words`, was refused, and why."""
+    """Records that job `number` of the sweep, with the overrides `words`, was refused, and why."""
     text = json.dumps({"words": list(words), "why": why})
     write_bytes(sweep / REFUSED.replace("*", str(number)), text.encode())
 
 
 def refused(sweep: Path) -> dict[frozenset[str], str]:
-    """Returns the words of each job that was refused -> why, in one line."""
+    """Returns the overrides of each refused job -> why it was refused, in one line."""
     found = {}
     for path in sweep.glob(REFUSED):
         try:

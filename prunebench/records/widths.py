@@ -1,33 +1,33 @@
-"""Widths that cost a slim network its speed-up: which ones, when, and in which words."""
+"""Finds channel counts that cost a slim network its speed-up, and words the advice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-#: widths that are multiples of this suit the blocked layouts of fast engines; the others may not
+#: fast engines process channels in blocks of this size; other widths may waste part of a block
 BLOCK = 8
-#: share of the counted speed-up below which widths are suspected
+#: widths are suspected if the measured speed-up is below this share of the one MACs suggest
 ENOUGH = 0.75
-#: widths that are named
+#: number of widths that the advice names
 SHOWN = 3
 
 
 def odd_widths(kept: Iterable[int]) -> list[int]:
-    """Returns those of the `kept` counts of what was cut that are no multiples of `BLOCK`."""
+    """Returns the distinct values of `kept`, channel counts, that are no multiples of `BLOCK`."""
     return sorted({count for count in kept if count % BLOCK})
 
 
 def falls_short(counted: float, measured: float) -> bool:
-    """Whether a network is much less faster than its MACs are fewer."""
+    """Returns whether a speed-up `measured` is far below the reduction of MACs, `counted`."""
     return measured < ENOUGH * counted
 
 
 def advice(widths: Sequence[int], verb: str = "may cost") -> str:
-    """Says what `widths` of `odd_widths` do, and what avoids it; "" if there are none.
+    """Returns a line on the effect of `widths` and how to avoid it; "" if there are none.
 
     Args:
-        widths: that are named, the first few of them.
-        verb: ``cost`` where that is known.
+        widths: of which the first few are named.
+        verb: ``cost`` if the effect has been measured.
     """
     if not widths:
         return ""

@@ -1,4 +1,4 @@
-"""What is asked of a table: which columns, which rows, in which order, and what parts them."""
+"""Selects, orders and groups the rows and columns of a table, as its options ask."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from prunebench.reports.load import Runs
 from prunebench.reports.named import Column, column, columns_of, plain, rank
 from prunebench.reports.rows import Row
 
-#: a column, how it is compared, and with what
+#: a condition of --where: column, operator, value
 CONDITION = re.compile(r"([\w.]+)\s*(=|<|>)\s*(.*)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a reader wants to see.
+    """Holds the user's choice of columns and rows.
 
     Attributes:
-        columns: names, in order; none for those that a table has by itself.
-        sort: a name, with ``,desc`` for the largest first; "" for the usual order.
+        columns: names, in order; empty for the table's default columns.
+        sort: a name, with ``,desc`` for the largest first; "" for the default order.
         where: conditions, all of which must hold: ``name=value,value`` (``*`` matches anything),
             ``name<number`` or ``name>number``.
-        by: names; rows with the same in them share a table.
+        by: names; rows with equal values in them share a table.
     """
 
     columns: Sequence[str] = ()
@@ -37,15 +37,17 @@ class Asked:
 
 
 def picked(rows: Sequence[Row], asked: Asked) -> list[Row]:
-    """Returns the rows that `asked` wants, in its order; those without a figure come last.
+    """Returns the rows that meet all conditions of `asked`, in its order.
+
+    Rows without a value in the column to sort by come last.
 
     Raises:
-        DataError: a column is not known, a condition is none, or no row is left.
+        DataError: a column does not exist, a condition is malformed, or no row is left.
     """
     known = columns_of(rows)
     left = list(rows)
     for condition in asked.where:
-        left = [row for row in left if _holds(condition, known, rows)(row)]
+        left = [row for row in left if _predicate(condition, known, rows)(row)]
     if not left:
         raise DataError(f"no row has {' and '.join(asked.where)}")
     if not asked.sort:
@@ -60,12 +62,17 @@ def picked(rows: Sequence[Row], asked: Asked) -> list[Row]:
 
 
 def tables_of(rows: Sequence[Row], runs: Runs, asked: Asked, *, wide: bool) -> list[Table]:
-    """Returns the tables for people that are asked for, or those that serve most.
+    """Returns the tables for people that `asked` describes, with default columns if it names none.
 
-    With room for all columns they are `wide`.
+    Args:
+        rows: as picked.
+        runs: for the notes on runs without a result.
+        asked: the user's choice.
+        wide: whether the default is one table with all columns, rather than one per network and
+            data set with the most important columns first.
 
     Raises:
-        DataError: a column is not known.
+        DataError: a column does not exist.
     """
     known = columns_of(rows)
     groups = {name: column(name, known, rows) for name in asked.by}
@@ -84,10 +91,10 @@ def tables_of(rows: Sequence[Row], runs: Runs, asked: Asked, *, wide: bool) -> l
 
 
 def lines_of(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, object]]:
-    """Returns a line per row with plain numbers, for CSV and JSON; "" where nothing is known.
+    """Returns one line of plain values per row, for CSV and JSON; "" for what is not known.
 
     Raises:
-        DataError: a column is not known.
+        DataError: a column does not exist.
     """
     known = columns_of(rows)
     reads = {name: column(name, known, rows).value for name in names}
@@ -109,10 +116,14 @@ def lines_of(rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, object
     return lines
 
 
-def _holds(
+def _predicate(
     condition: str, known: Mapping[str, Column], rows: Sequence[Row]
 ) -> Callable[[Row], bool]:
-    """Returns whether `condition` holds for a row."""
+    """Returns a function that tells whether a row meets `condition`.
+
+    Raises:
+        DataError: it is malformed, or its column does not exist.
+    """
     parts = CONDITION.fullmatch(condition)
     if not parts:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Cells: how one figure reads to a person."""
+"""Formats single figures for people."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from prunebench.reports.figures import Change, Spread
 
 
 def points(value: Spread | None) -> str:
-    """Returns percent or points with two decimals: ``93.81 ± 0.12``."""
+    """Returns a percentage or difference in points with two decimals: ``93.81 ± 0.12``."""
     return _with_std(value, 2)
 
 
 def percent(reduction: Spread | None) -> str:
-    """Returns a reduction as the change it is: ``-87.1 ± 0.3 %``."""
+    """Returns a reduction in percent as a signed change: ``-87.1 ± 0.3 %``."""
     if reduction is None:
         return ""
     text = _with_std(Spread(-reduction.mean, reduction.std), 1)
@@ -19,7 +19,7 @@ def percent(reduction: Spread | None) -> str:
 
 
 def amount(value: Spread | None, unit: str = "") -> str:
-    """Returns a count in four digits with its prefix: ``14.72 M``."""
+    """Returns a count with four digits and a prefix: ``14.72 M``."""
     if value is None:
         return ""
     for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -37,7 +37,7 @@ def cost(value: Change | None) -> str:
 
 
 def ends(value: Change | None) -> str:
-    """Returns before and after alone: ``14.72 M → 1.9 M``."""
+    """Returns before and after without the reduction: ``14.72 M → 1.9 M``."""
     return "" if value is None else " → ".join(amount(e) for e in (value.before, value.after) if e)
 
 
@@ -49,24 +49,24 @@ def times(value: Change | None) -> str:
 
 
 def speed_up(value: Change) -> str:
-    """Returns how many times faster: ``2.00x``."""
+    """Returns the factor of the speed-up: ``2.00x``."""
     if value.before is None or value.after is None or not value.after.mean:
         return ""
     return f"{value.before.mean / value.after.mean:.2f}x"
 
 
 def step(base: Spread | None, value: Spread) -> str:
-    """Returns the way from `base` to `value` in points: ``-0.25``."""
+    """Returns the signed difference from `base` to `value` in points: ``-0.25``."""
     return "" if base is None else f"{round(value.mean - base.mean, 2) + 0.0:+.2f}"
 
 
 def plain(value: Spread | None) -> str:
-    """Returns four digits, without the spread."""
+    """Returns the mean with four digits, without the spread."""
     return "" if value is None else f"{value.mean:.4g}"
 
 
 def channels(value: Spread) -> str:
-    """Returns a number of channels, whole for a single run."""
+    """Returns a number of channels, an integer for a single run."""
     return f"{value.mean:.0f}" if value.std is None else _with_std(value, 1)
 
 

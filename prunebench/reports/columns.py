@@ -1,4 +1,4 @@
-"""Tables before they are drawn: which columns there are, in which order, and the lines below."""
+"""Composes tables before they are drawn: their columns, rows and the notes below."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prunebench.reports.named import ACCURACY, COUNTS, Column, columns_of, laten
 from prunebench.reports.notes import busy, label, latency_notes, losses_of, notes_of
 from prunebench.reports.rows import Row
 
-#: how a cell is read off a row
+#: returns the text of a row in one column
 Cell = Callable[[Row], str]
-#: the wide table's accuracies
+#: accuracies in the wide table
 WIDE = ("baseline", "pruned", "repaired", "last", "best_val", "published", "drop")
-#: the narrow one's accuracies and costs by weight: it shows the first of them
+#: accuracies and costs in the narrow table, most important first: it shows as many as fit
 NARROW = (
     *("finetuned", "drop", "macs", "baseline", "params", "pruned", "repaired", "best_val"),
     *("macs_counts", "params_counts"),
@@ -25,15 +25,15 @@ NARROW = (
 
 @dataclass(frozen=True)
 class Table:
-    """What is to be shown: one list of cells per row, and the lines below.
+    """Holds a table's text: one list of cells per row, and the notes below.
 
     Attributes:
         headers: of the columns.
         rows: cells.
-        notes: lines that must stand below.
-        labels: how many of the first columns hold text; the others hold figures.
-        title: to stand above; "" for none.
-        asides: header -> lines that must stand below while its column is shown.
+        notes: lines to print below.
+        labels: how many of the first columns hold words; the others hold figures.
+        title: printed above; "" for none.
+        asides: header -> lines to print below while that column is shown.
     """
 
     headers: list[str]
@@ -44,27 +44,24 @@ class Table:
     asides: Mapping[str, list[str]] = field(default_factory=dict)
 
     def first(self, count: int) -> Table:
-        """Returns the first `count` columns."""
+        """Returns the table with its first `count` columns only."""
         return replace(self, headers=self.headers[:count], rows=[row[:count] for row in self.rows])
 
     def filled(self) -> Table:
-        """Returns the columns that hold something."""
+        """Returns the table without its empty columns."""
         at = [i for i in range(len(self.headers)) if any(row[i] for row in self.rows)]
         headers = [self.headers[i] for i in at]
         return replace(self, headers=headers, rows=[[row[i] for i in at] for row in self.rows])
 
     @property
     def lines(self) -> list[str]:
-        """All that must stand below the columns there are."""
+        """All lines to print below, for the columns that are shown."""
         asides = [line for header in self.headers for line in self.asides.get(header, [])]
         return [*dict.fromkeys(asides), *self.notes]
 
 
 def tabulate(rows: Sequence[Row], runs: Runs, title: Cell) -> list[Table]:
-    """Returns the wide table: a line per row, without columns that would be empty.
-
-    There is a table for each `title`.
-    """
+    """Returns the wide tables, one for each `title`, without empty columns."""
     known = columns_of(rows)
     columns = _cells(known, ("model", "dataset", "method", *COUNTS)) | _metric(rows)
     columns |= _cells(known, WIDE)
@@ -76,7 +73,7 @@ def tabulate(rows: Sequence[Row], runs: Runs, title: Cell) -> list[Table]:
 def panels(
     rows: Sequence[Row], runs: Runs, title: Cell = lambda row: f"{row.model} on {row.dataset}"
 ) -> list[Table]:
-    """Returns a table for each `title`, what matters most in its first columns."""
+    """Returns the narrow tables, one for each `title`, most important columns first."""
     known = columns_of(rows)
     known["best_val"] = replace(known["best_val"], header="best val %")
     columns = _cells(known, ("method", *COUNTS)) | _metric(rows) | _cells(known, NARROW)
@@ -87,18 +84,18 @@ def panels(
 def tables(
     rows: Sequence[Row], runs: Runs, columns: Mapping[str, Cell], title: Cell
 ) -> list[Table]:
-    """Returns a table with these `columns` for each `title`; what must be said stands below all."""
+    """Returns one table with these `columns` for each `title`; the last has the notes on all."""
     made, timed = [], [one.header for one in latencies(rows).values()]
     for name in dict.fromkeys(map(title, rows)):
-        here = [row for row in rows if title(row) == name]
-        cells = [[read(row) for read in columns.values()] for row in here]
-        asides = dict.fromkeys(timed, latency_notes(here))
+        own = [row for row in rows if title(row) == name]
+        cells = [[read(row) for read in columns.values()] for row in own]
+        asides = dict.fromkeys(timed, latency_notes(own))
         made.append(Table(list(columns), cells, [], title=name, asides=asides))
     return [*made[:-1], replace(made[-1], notes=notes_of(rows) + losses_of(runs))]
 
 
 def single(row: Row, runs: Runs) -> Table:
-    """Returns the tall table of one setting: what was before, what is after, what has changed."""
+    """Returns the table of a single setting, with columns before, after and change."""
     stages = {stage: value for stage, value in row.top1.items() if stage != "baseline"}
     base = row.top1.get("baseline")
     lines = [
@@ -119,11 +116,11 @@ def single(row: Row, runs: Runs) -> Table:
 
 
 def _cells(known: Mapping[str, Column], names: Iterable[str]) -> dict[str, Cell]:
-    """Returns header -> cell of the columns `names`."""
+    """Returns header -> cell for the columns `names`."""
     return {known[name].header: known[name].text for name in names}
 
 
 def _metric(rows: Sequence[Row]) -> dict[str, Cell]:
-    """Returns what accuracies are, where they are not all top-1."""
+    """Returns a column that names the metric of each row; an empty one if all are top-1."""
     plain = all(row.metric == TOP1 for row in rows)
     return {"accuracy": lambda row: "" if plain else row.metric}

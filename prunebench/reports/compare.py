@@ -1,4 +1,4 @@
-"""``prunebench table --compare``: which methods differ, and which cannot be told apart."""
+"""Implements ``prunebench table --compare``: which methods differ, and which may not."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from prunebench.reports.stability import accuracy, stability
 
 #: the stage that is compared
 STAGE = "finetuned_last"
-#: how far the MACs of two networks may lie apart to be the same cost
+#: largest relative difference in MACs of two networks that count as equally costly
 SAME_COST = 0.005
-#: what the number of seeds is worked out for, in points
+#: half-width of an interval, in points, for which the number of seeds is computed
 WANTED = 0.2
-#: sections of the configuration that are the method, not what it starts from
+#: sections of the configuration that belong to the method; in all others two runs must agree
 OF_METHOD = ("criterion", "budget", "repair", "schedule", "name", "run", "tracker")
 
 NOTHING = (
@@ -44,14 +44,14 @@ BY_SEED = "s: paired t test over the seeds; the predictions were not kept."
 
 
 def comparisons(rows: Sequence[Row]) -> Iterator[tuple[Row, Row, Difference]]:
-    """Yields all pairs of methods that can be compared, with their difference."""
+    """Yields all pairs of rows whose methods can be compared, with their difference."""
     for ours, theirs in combinations([row for row in rows if row.seeds], 2):
-        if (ours.model, ours.dataset) != (theirs.model, theirs.dataset) or not _cost_same(
+        if (ours.model, ours.dataset) != (theirs.model, theirs.dataset) or not _same_cost(
             ours, theirs
         ):
             continue
         a, b = counting(ours.runs), counting(theirs.runs)
-        seeds = [seed for seed in sorted({*a} & {*b}) if _start_same(a[seed][1], b[seed][1])]
+        seeds = [seed for seed in sorted({*a} & {*b}) if _same_start(a[seed][1], b[seed][1])]
         if seeds:
             yield ours, theirs, difference([a[seed] for seed in seeds], [b[seed] for seed in seeds])
 
@@ -59,7 +59,7 @@ def comparisons(rows: Sequence[Row]) -> Iterator[tuple[Row, Row, Difference]]:
 def difference(
     ours: Sequence[tuple[Path, Report]], theirs: Sequence[tuple[Path, Report]]
 ) -> Difference:
-    """Returns the difference of two methods, run by run, in order of the seeds."""
+    """Returns the difference of two methods; both lists of runs are in the order of the seeds."""
     import numpy as np
 
     kept = [[read_predictions(path, STAGE) for path, _ in runs] for runs in (ours, theirs)]
@@ -71,16 +71,16 @@ def difference(
 
 
 def compared(rows: Sequence[Row]) -> Table:
-    """Returns a line for each pair of methods that can be compared; largest difference first.
+    """Returns a table with one line per pair of comparable methods, largest difference first.
 
     Raises:
-        DataError: there is no such pair, or kept answers are damaged.
+        DataError: there is no such pair, or stored predictions are damaged.
     """
     found = sorted(comparisons(rows), key=lambda pair: -abs(pair[2].points))
     if not found:
         raise DataError(NOTHING)
     many = len({(ours.model, ours.dataset) for ours, _, _ in found}) > 1
-    names = _short([row for pair in found for row in pair[:2]])
+    names = _short_names([row for pair in found for row in pair[:2]])
     control = any(row.control for pair in found for row in pair[:2])
     lines = []
     for ours, theirs, gap in found:
@@ -107,8 +107,8 @@ def compared(rows: Sequence[Row]) -> Table:
     return Table(headers, lines, notes)
 
 
-def _short(rows: Sequence[Row]) -> dict[str, str]:
-    """Returns what each row is called -> that without what all of them are."""
+def _short_names(rows: Sequence[Row]) -> dict[str, str]:
+    """Returns full name -> name without the parts that all `rows` share."""
     alike = set.intersection(*({*row.method.split(", ")} for row in rows))
     found = {}
     for row in rows:
@@ -119,15 +119,15 @@ def _short(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
-def _cost_same(ours: Row, theirs: Row) -> bool:
+def _same_cost(ours: Row, theirs: Row) -> bool:
     if not (ours.macs and theirs.macs and ours.macs.after and theirs.macs.after):
         return False
     known = STAGE in ours.top1 and STAGE in theirs.top1
     return known and abs(ours.macs.after.mean / theirs.macs.after.mean - 1) <= SAME_COST
 
 
-def _start_same(ours: Report, theirs: Report) -> bool:
-    """Whether two runs start from the same network and train it alike."""
+def _same_start(ours: Report, theirs: Report) -> bool:
+    """Returns whether two runs have the same baseline and the same recipe."""
     bases = [report.at("baseline") for report in (ours, theirs)]
     known = [base.test.correct for base in bases if base is not None and base.test is not None]
     return (
@@ -138,7 +138,7 @@ def _start_same(ours: Report, theirs: Report) -> bool:
 
 
 def _without_method(report: Report) -> Mapping[str, object]:
-    """Returns what decides the result and is no part of the method."""
+    """Returns the settings that decide a result and are not part of the method."""
     return {
         key: value
         for key, value in settings(report).items()

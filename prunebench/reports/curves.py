@@ -1,4 +1,4 @@
-"""The course of a run, from the log of metrics beside its report."""
+"""Reads a run's course of accuracies from the log of metrics beside its report."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from prunebench.records.metrics import read_metrics
 from prunebench.records.unfinished import METRICS
 from prunebench.tracking.curves import AXIS, Curves
 
-#: curve -> what it is called
+#: curve -> its title
 TITLES = {"train": "training", "val": "validation", "test": "test"}
-#: how stages begin in which channels go
+#: how the names of stages that cut channels begin
 CUTS = ("prune-", "pruning-end")
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Course:
-    """What was measured while a run went on; x is epochs since its beginning.
+    """Holds accuracies over a run; x is epochs since its beginning.
 
     Attributes:
         curves: ``train``, ``val``, ``test`` -> points (epoch, accuracy in percent).
-        cuts: epoch and name of each stage in which channels went.
+        cuts: epoch and name of each stage that cut channels.
     """
 
     curves: dict[str, list[Point]]
@@ -31,7 +31,7 @@ class Course:
 
 
 def course_of(report: Path) -> Course | None:
-    """Returns the course of the run whose report is `report`; None where no log lies beside it.
+    """Returns the course of the run with the file `report`; None if there is no log beside it.
 
     Raises:
         DataError: the log is damaged.

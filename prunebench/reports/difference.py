@@ -1,19 +1,19 @@
-"""Whether one method does better than another: a difference with its 95 % interval.
+"""Computes the difference in accuracy of two methods, with its 95 % interval.
 
-Both methods start from the same baselines, seed by seed, and answer the same images, so what is
-compared is the difference for every seed and image: +1, 0 or -1. Seeds and images are both taken as
+Both methods start from the same baselines, seed by seed, and classify the same images. What is
+analysed is the difference for every seed and image: +1, 0 or -1. Seeds and images are both taken as
 random: another training and another test set would give another difference. With s seeds and n
-images the mean difference has the variance
+images the variance of the mean difference is
 
     (seeds + images - rest) / (s n)
 
-of a two-way analysis of variance without repetitions, whose mean squares these are; its degrees
-of freedom are Satterthwaite's, and the interval is Student's. With one seed the trainings are taken
-as they are, and the interval is about the images alone (McNemar's question). Where the answers were
-not kept, the differences per seed are compared by a paired t test, which takes the test set as it
-is.
+in the mean squares of a two-way analysis of variance without repetitions. The degrees of freedom
+are Satterthwaite's, and the interval is Student's. With one seed, the trainings are taken as fixed,
+and the interval is about the images alone (McNemar's question). Where the predictions were not
+kept, the differences per seed are compared by a paired t test, with the test set taken as fixed.
 
-Assumed: seeds and images are independent draws, and the mean of that many is nearly normal.
+This assumes that seeds and images are independent draws, and that the mean of so many is nearly
+normal.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: of the intervals
+#: confidence level of the intervals
 LEVEL = 0.95
-#: most seeds that anybody is told to train
+#: `seeds_to_see` gives up beyond this number
 MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one method is ahead of another.
+    """Holds by how much one method is ahead of another.
 
     Attributes:
         points: mean difference in accuracy, in percentage points.
-        half: half the width of the 95 % interval, in points; infinite where nothing is known of
-            the spread.
-        seeds: behind it.
-        images: whether answers image by image are behind it.
-        seed_variance: of the difference from seed to seed, in points squared, images aside.
-        image_variance: that no number of seeds removes, in points squared.
+        half: half the width of the 95 % interval, in points; infinite for one seed without
+            predictions, which says nothing of the spread.
+        seeds: number of seeds.
+        images: whether predictions image by image were compared.
+        seed_variance: of the difference from seed to seed, in points squared, without the part due
+            to images.
+        image_variance: the part that no number of seeds removes, in points squared.
     """
 
     points: float
@@ -55,7 +56,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Returns better, worse, or not distinguishable."""
+        """Better, worse, or not distinguishable."""
         if abs(self.points) <= self.half:
             return "not distinguishable"
         return "better" if self.points > 0 else "worse"
@@ -63,8 +64,8 @@ class Difference:
     def seeds_to_see(self, points: float) -> int | None:
         """Returns how many seeds make half the interval no wider than `points`.
 
-        None where no number does, because the test set is too small, or nothing is known of the
-        spread from seed to seed.
+        None if no number does, because the test set is too small, or if there is only one seed and
+        so no estimate of the spread.
         """
         if self.seeds < 2:
             return None
@@ -76,10 +77,10 @@ class Difference:
 
 
 def by_image(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Difference:
-    """Returns the difference of two methods whose answers are known.
+    """Returns the difference of two methods whose predictions are known.
 
     Args:
-        ours: whether each answer is right, [seeds, images].
+        ours: whether each prediction is right, [seeds, images].
         theirs: the same of the other method, seeds and images in the same order.
     """
     import numpy as np
@@ -109,7 +110,7 @@ def by_image(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Difference:
 
 
 def by_seed(ours: list[float], theirs: list[float]) -> Difference:
-    """Returns the difference of two methods of which only the accuracies are known, in percent."""
+    """Returns the difference of two methods, given only their accuracies in percent, per seed."""
     gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
     seeds = len(gaps)
     mean = math.fsum(gaps) / seeds
@@ -121,7 +122,7 @@ def by_seed(ours: list[float], theirs: list[float]) -> Difference:
 
 
 def _quantile(free: float) -> float:
-    """Returns how many standard errors half the interval is wide."""
-    from scipy.special import stdtrit  # what scipy.stats, which takes a second to import, calls
+    """Returns how many standard errors half the interval is wide, for `free` degrees of freedom."""
+    from scipy.special import stdtrit  # scipy.stats.t.ppf calls it, but is slow to import
 
     return float(stdtrit(free, (1 + LEVEL) / 2))

@@ -1,4 +1,4 @@
-"""Figures over several runs: mean and spread, before and after."""
+"""Computes means and spreads over several runs, before and after pruning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over runs, and the sample standard deviation (n - 1); None for a single run."""
+    """Holds a mean over runs and the sample standard deviation (n - 1), None for a single run."""
 
     mean: float
     std: float | None = None
@@ -17,7 +17,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Change:
-    """A cost before and after; `reduction` is in percent of the run's own baseline."""
+    """Holds a cost before and after; `reduction` is in percent of each run's own baseline."""
 
     before: Spread | None
     after: Spread | None

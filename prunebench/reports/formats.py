@@ -1,4 +1,4 @@
-"""The table as Markdown and LaTeX; each escapes for its format."""
+"""Writes tables as Markdown and LaTeX, each with its own escapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "|": r"\textbar{}",
     "<": r"$<$",
     ">": r"$>$",
-    "[": "{[}",  # at the start of a line it would be an argument of the line break before
+    "[": "{[}",  # after the \\ that ends a row, a bare [ would begin an argument
     "±": r"$\pm$",
     "→": r"$\to$",
     "\n": " ",
@@ -35,7 +35,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """Returns a LaTeX table that needs the package booktabs."""
+    """Returns a LaTeX table, which needs the package booktabs."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_escape(cell, LATEX) for cell in cells) + r" \\"
@@ -45,8 +45,8 @@ def latex(table: Table) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{align}}}", r"\toprule"]
     lines += [line(table.headers), r"\midrule", *map(line, table.rows)]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    said = [table.title, *table.lines] if table.title else table.lines
-    lines += [rf"\caption{{{' '.join(_escape(_sentence(line), LATEX) for line in said)}}}"]
+    sentences = [table.title, *table.lines] if table.title else table.lines
+    lines += [rf"\caption{{{' '.join(_escape(_sentence(line), LATEX) for line in sentences)}}}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The Pareto front: what nothing beats in both cost and accuracy."""
+"""Finds the Pareto front: the points that no other beats in both cost and accuracy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prunebench.reports.figures import Change, Spread
 from prunebench.reports.rows import Row
 
 Point = tuple[float, float]
-#: cost -> what its axis says
+#: cost -> title of its axis
 COSTS = {"macs": "MACs", "params": "parameters", "latency": "latency, ms"}
 
 
@@ -22,13 +22,13 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def change_of(row: Row, cost: str, batch: int = 1) -> Change | None:
-    """Returns a cost of `COSTS` before and after; a latency is that at `batch`."""
+    """Returns the `cost` (a key of `COSTS`) before and after; a latency is that at `batch`."""
     if cost == "latency":
         return row.latency.get(batch)
     return row.macs if cost == "macs" else row.params
 
 
 def accuracy_of(row: Row) -> Spread | None:
-    """Returns the accuracy that a row ends with: fine-tuned, or published, or as cut."""
+    """Returns a row's final accuracy: fine-tuned, else published, repaired or pruned."""
     stages = ("finetuned_last", "published", "repaired", "pruned")
     return next((row.top1[stage] for stage in stages if stage in row.top1), None)

@@ -1,4 +1,4 @@
-"""Runs in every state they can be in, read from files and folders."""
+"""Reads runs in any state, finished or not, from files and folders."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ Record = TypeVar("Record", Report, Failure)
 
 @dataclass
 class Runs:
-    """The runs at some places, each with the file that tells of it.
+    """Holds the runs at some paths, each with the file that describes it.
 
     Attributes:
-        reports: of the runs that came to their end.
-        failures: of those that ended early.
-        unfinished: those without an end, those that were interrupted, and those that have been
-            taken up again after a failure.
-        damaged: what is wrong with each file that could not be read; one line names the file.
-        hidden: how many failures were taken out because nobody wants to see them.
-        elsewhere: where published rows are that do not stand beside the runs.
+        reports: of runs that finished.
+        failures: of runs that failed.
+        unfinished: runs that are going on, were killed or interrupted, or go on after a failure.
+        damaged: one line for each file that cannot be read, naming it and the reason.
+        hidden: how many failures were removed because the user does not want to see them.
+        elsewhere: lines on published rows that are not shown beside the runs.
     """
 
     reports: list[tuple[Path, Report]] = field(default_factory=list)
@@ -44,18 +43,18 @@ class Runs:
     elsewhere: list[str] = field(default_factory=list)
 
     def hide_failures(self) -> None:
-        """Takes the failures out; how many there were stays known."""
+        """Removes the failures, but remembers how many there were."""
         self.hidden, self.failures = len(self.failures), []
 
 
 def load_runs(paths: Sequence[str | os.PathLike[str]]) -> Runs:
-    """Returns the runs at `paths`, every file once.
+    """Returns the runs at `paths`, each file once.
 
     Args:
         paths: record files, or folders that are searched with all their subfolders.
 
     Raises:
-        DataError: a path is not there, or no run is found that can be read.
+        DataError: a path does not exist, or no readable run is found.
     """
     runs = Runs()
     for path in _files(paths):
@@ -89,7 +88,7 @@ def _files(paths: Sequence[str | os.PathLike[str]]) -> Iterator[Path]:
 
 
 def _read(path: Path, runs: Runs) -> None:
-    """Adds the run that `path` tells of to `runs`."""
+    """Adds the run that the file `path` describes to `runs`."""
     if path.name == IDENTITY:
         if not path.with_name(REPORT).exists() and (
             not path.with_name(FAILURE).exists()
@@ -116,9 +115,10 @@ def _record(kind: type[Record], path: Path) -> Record:
 
 
 def _drop_replaced(runs: Runs) -> None:
-    """Leaves one record of each run: the failure from before it was taken up again goes.
+    """Leaves one record of each run: a failure is dropped if the run has gone on since.
 
-    A kill between writing one record and removing the other leaves both: the later one counts.
+    A kill after one record is written and before the other is removed leaves both; the later
+    counts.
     """
     taken_up = {path.with_name(FAILURE) for path, _ in runs.unfinished}
     reports, failures = dict(runs.reports), dict(runs.failures)

@@ -1,4 +1,4 @@
-"""Columns that can be asked for by name."""
+"""Defines the columns that a user can ask for by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunebench.reports.figures import Change, Spread
 from prunebench.reports.notes import busy, label, marks_of, timed_beside
 from prunebench.reports.rows import Row
 
-#: stage -> title
+#: stage -> title of its accuracies
 ACCURACY = {
     "baseline": "baseline",
     "pruned": "pruned",
@@ -28,12 +28,12 @@ COUNTS = ("seeds", "failed", "unfinished")
 
 @dataclass(frozen=True)
 class Column:
-    """One column that can be asked for.
+    """Describes one column.
 
     Attributes:
         header: in tables for people.
-        value: for sorting, comparing and files; None or "" where nothing is known.
-        text: the cell.
+        value: of a row, for sorting, comparing and files; None or "" if not known.
+        text: of a row, for people.
         figures: whether it holds numbers.
     """
 
@@ -44,22 +44,22 @@ class Column:
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, Column]:
-    """Returns name -> column, of all that can be asked for but the keys of the configuration."""
+    """Returns name -> column, for all columns but the keys of the configuration."""
     marks = marks_of(rows)
-    found = {"method": _word("method", lambda row: label(row, marks))}
-    found |= {name: _attribute(name) for name in WORDS}
-    found |= {name: _setting(name) for name in SETTINGS}
-    found |= {name: _count(name) for name in COUNTS}
-    found |= {stage.removeprefix("finetuned_"): _accuracy(stage) for stage in ACCURACY}
-    found["finetuned"] = _figure("fine-tuned %", _final, points)
-    found["drop"] = _figure("drop", lambda row: row.drop, points)
+    found = {"method": _word_column("method", lambda row: label(row, marks))}
+    found |= {name: _attribute_column(name) for name in WORDS}
+    found |= {name: _setting_column(name) for name in SETTINGS}
+    found |= {name: _count_column(name) for name in COUNTS}
+    found |= {stage.removeprefix("finetuned_"): _accuracy_column(stage) for stage in ACCURACY}
+    found["finetuned"] = _figure_column("fine-tuned %", _final, points)
+    found["drop"] = _figure_column("drop", lambda row: row.drop, points)
     for name, title in (("params", "params"), ("macs", "MACs"), ("size", "file size")):
-        found |= _costs(name, title)
+        found |= _cost_columns(name, title)
     return found | latencies(rows)
 
 
 def latencies(rows: Sequence[Row]) -> dict[str, Column]:
-    """Returns name -> milliseconds at each batch size, where the machines allowed a comparison."""
+    """Returns a column ``latency_<batch>`` per batch size; blank where a machine was too busy."""
     spoilt = busy(rows)
 
     def at(batch: int) -> Column:
@@ -74,27 +74,27 @@ def latencies(rows: Sequence[Row]) -> dict[str, Column]:
 
 
 def column(name: str, known: Mapping[str, Column], rows: Sequence[Row]) -> Column:
-    """Returns the column `name`, which may be a key of the configuration.
+    """Returns the column `name`, which may also be a key of the configuration.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: there is no such column.
     """
     if name in known:
         return known[name]
     if any(name in row.settings for row in rows):
-        return _setting(name)
+        return _setting_column(name)
     raise DataError(f"{unknown(name, known)}; or a key of the runs, such as budget.keep")
 
 
 def plain(value: Value) -> str:
-    """Returns what a condition compares with."""
+    """Returns the text that a condition is compared with."""
     if isinstance(value, Spread):
         return f"{value.mean:.6g}"
     return "" if value is None else str(value)
 
 
 def rank(value: Value) -> tuple[bool, float, str]:
-    """Returns a key that sorts numbers as numbers, and before words."""
+    """Returns a sort key that puts numbers in numeric order, and before words."""
     text = plain(value)
     try:
         return False, value.mean if isinstance(value, Spread) else float(text), ""
@@ -102,22 +102,22 @@ def rank(value: Value) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def _word(header: str, read: Callable[[Row], str]) -> Column:
+def _word_column(header: str, read: Callable[[Row], str]) -> Column:
     return Column(header, read, read, figures=False)
 
 
-def _attribute(name: str) -> Column:
+def _attribute_column(name: str) -> Column:
     def read(row: Row) -> str:
         return str(getattr(row, name))
 
-    return _word(name, read)
+    return _word_column(name, read)
 
 
-def _setting(key: str) -> Column:
-    return _word(key, lambda row: row.settings.get(key, ""))
+def _setting_column(key: str) -> Column:
+    return _word_column(key, lambda row: row.settings.get(key, ""))
 
 
-def _count(name: str) -> Column:
+def _count_column(name: str) -> Column:
     def read(row: Row) -> int | None:
         count: int = getattr(row, name)
         return None if row.source or (name != "seeds" and not count) else count
@@ -125,18 +125,18 @@ def _count(name: str) -> Column:
     return Column(name, read, lambda row: plain(read(row)))
 
 
-def _figure(
+def _figure_column(
     header: str, read: Callable[[Row], Spread | None], show: Callable[[Spread | None], str]
 ) -> Column:
     return Column(header, read, lambda row: show(read(row)))
 
 
-def _accuracy(stage: str) -> Column:
-    return _figure(f"{ACCURACY[stage]} %", lambda row: row.top1.get(stage), points)
+def _accuracy_column(stage: str) -> Column:
+    return _figure_column(f"{ACCURACY[stage]} %", lambda row: row.top1.get(stage), points)
 
 
-def _costs(name: str, title: str) -> dict[str, Column]:
-    """Returns a cost's change in percent, its counts before and after, and the latter alone."""
+def _cost_columns(name: str, title: str) -> dict[str, Column]:
+    """Returns three columns of a cost: change in percent, count afterwards, and both counts."""
 
     def cost(row: Row) -> Change | None:
         found: Change | None = getattr(row, name)
@@ -155,7 +155,7 @@ def _costs(name: str, title: str) -> dict[str, Column]:
 
     return {
         name: Column(title, changed, lambda row: percent(reduction(row))),
-        f"{name}_after": _figure(f"{title}, after", after, amount),
+        f"{name}_after": _figure_column(f"{title}, after", after, amount),
         f"{name}_counts": Column(f"{title}, counts", after, lambda row: ends(cost(row))),
     }
 
@@ -165,5 +165,5 @@ def _after(value: Change | None) -> Spread | None:
 
 
 def _final(row: Row) -> Spread | None:
-    """Returns the accuracy that a method ends with."""
+    """Returns the accuracy after fine-tuning, or else the published one."""
     return row.top1.get("finetuned_last", row.top1.get("published"))

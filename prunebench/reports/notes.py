@@ -1,4 +1,4 @@
-"""The lines that must stand below a table, and what its rows are called in them."""
+"""Writes the notes below a table, and the names of its rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prunebench.reports.load import Runs
 from prunebench.reports.rows import Row
 from prunebench.reports.speed import cut_widths, shortfalls
 
-#: metric -> what it is
+#: metric -> its description
 _METRICS = {
     TOP1: "Top-1 on the test split",
     "LFW": "LFW: mean accuracy over the folds of pairs",
 }
-#: behind the name of a control, and what it means
+#: suffix to the name of a control, and the note that explains it
 CONTROL = " (control)"
 CONTROLS = (
     "(control): what a method has to beat: random channels, uniform width or the found structure "
@@ -28,18 +28,18 @@ CONTROLS = (
 
 
 def named(row: Row) -> str:
-    """Returns the method of a row, with what sets it apart."""
+    """Returns a row's method, with the settings that set it apart."""
     return f"{row.method} [{row.details}]" if row.details else row.method
 
 
 def label(row: Row, marks: Mapping[str, str]) -> str:
-    """Returns what a row is called: method, whether that is a control, the mark of its source."""
+    """Returns a row's name: method, whether it is a control, and the mark of its source."""
     name = named(row) + (CONTROL if row.control else "")
     return f"{name} {marks[_origin(row)]}" if _origin(row) in marks else name
 
 
 def called(row: Row, rows: Sequence[Row]) -> str:
-    """Returns what a row is called below `rows`: with model and data set where these differ."""
+    """Returns a row's name in notes on `rows`, with model and data set where these differ."""
     parts = []
     if len({other.model for other in rows}) > 1:
         parts.append(row.model)
@@ -49,13 +49,13 @@ def called(row: Row, rows: Sequence[Row]) -> str:
 
 
 def marks_of(rows: Sequence[Row]) -> dict[str, str]:
-    """Returns source of published rows -> ``[1]``, ``[2]`` and so on."""
+    """Returns source -> mark, ``[1]``, ``[2]`` and so on, for the published rows."""
     origins = _unique(_origin(row) for row in rows if row.source)
     return {origin: f"[{number}]" for number, origin in enumerate(origins, start=1)}
 
 
 def notes_of(rows: Sequence[Row]) -> list[str]:
-    """Returns what must be said with the figures: conventions, data, repetitions, sources."""
+    """Returns the notes that the figures need: metrics, conventions, data, repetitions, sources."""
     runs = [row for row in rows if not row.source]
     notes = []
     if any(row.seeds for row in runs):
@@ -95,7 +95,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
 
 
 def _verified(runs: Sequence[Row]) -> list[str]:
-    """Returns what is known of pairs of faces beside the accuracy, for rows of one run."""
+    """Returns a note on each row of a single run that was tested on pairs of faces."""
     lines = []
     for row in runs:
         measured = row.runs[0][1].measurements if len(row.runs) == 1 else []
@@ -111,7 +111,7 @@ def _verified(runs: Sequence[Row]) -> list[str]:
 
 
 def _timed(runs: Sequence[Row]) -> list[str]:
-    """Returns what came of budgets in milliseconds, for the last run of each row."""
+    """Returns a note on each budget in milliseconds, for the last run of each row."""
     targets = [(row, row.runs[-1][1].latency_target) for row in runs if row.runs]
     return [
         f"Budget, {called(row, runs)}: {'; '.join(filter(None, (str(target), target.advice)))}"
@@ -121,7 +121,7 @@ def _timed(runs: Sequence[Row]) -> list[str]:
 
 
 def latency_notes(rows: Sequence[Row]) -> list[str]:
-    """Returns what the latencies shown were measured on, and how far the passes spread."""
+    """Returns a note on each machine that latencies were measured on, with their spread."""
     spoilt = busy(rows)
     shown = [row for row in rows if row.latency and timed_beside(row) not in spoilt]
     return [
@@ -132,7 +132,7 @@ def latency_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _short_of_count(rows: Sequence[Row]) -> list[str]:
-    """Returns in one line which rows, by their last runs, are not as fast as counted, if any."""
+    """Returns at most one note, on rows whose last runs gained less speed than MACs suggest."""
     last = [(called(row, rows), row.runs[-1][1]) for row in rows if row.runs]
     short = {
         f"{name} ({'; '.join(lines)})": cut_widths(report)
@@ -146,17 +146,18 @@ def _short_of_count(rows: Sequence[Row]) -> list[str]:
 
 
 def timed_beside(row: Row) -> tuple[str, str, str]:
-    """Returns what rows have in common whose latencies are to be compared.
+    """Returns a key; rows with the same key have latencies that are compared with each other.
 
-    A structure that was found in a network is compared with it: ``vgg16, found`` with ``vgg16``.
+    A structure found in a network is compared with that network: ``vgg16, found`` with ``vgg16``.
     """
     return row.model.partition(",")[0], row.dataset, row.hardware
 
 
 def busy(rows: Sequence[Row]) -> dict[tuple[str, str, str], float]:
-    """Returns which latencies had a busy machine, as `timed_beside` says, and the widest spread.
+    """Returns key of `timed_beside` -> widest spread, for latencies from a busy machine.
 
-    One restless row spoils those beside it: nobody can tell when the other work began and ended.
+    One row with a wide spread spoils all with the same key: nobody knows how long the other work on
+    the machine lasted.
     """
     widest: dict[tuple[str, str, str], float] = {}
     for row in rows:
@@ -166,7 +167,7 @@ def busy(rows: Sequence[Row]) -> dict[tuple[str, str, str], float]:
 
 
 def losses_of(runs: Runs) -> list[str]:
-    """Returns a line for each run without a result, each damaged file, and each row elsewhere."""
+    """Returns a note on each run without a result, each damaged file, and rows not shown."""
     lines = [f"failed: {path.parent} ({f.stage}: {_first_line(f)})" for path, f in runs.failures]
     if runs.hidden:
         lines.append(f"Not shown: {runs.hidden} failed; --failed lists them.")

@@ -1,4 +1,4 @@
-"""Plain numbers, as CSV or JSON: a line per setting, or per run for one's own statistics."""
+"""Writes plain values as CSV or JSON, with one line per setting or per run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prunebench.reports.figures import Change, Spread
 from prunebench.reports.named import ACCURACY
 from prunebench.reports.rows import Row, counting, row_of
 
-#: column -> what is known; "" where nothing is
+#: column -> value; "" if not known
 Line = dict[str, object]
 
 
 def of_settings(rows: Sequence[Row]) -> list[Line]:
-    """Returns a line per row, with mean and standard deviation."""
+    """Returns a line per row, with means and standard deviations."""
     batches = _batches(rows)
     lines = []
     for row in rows:
@@ -36,10 +36,10 @@ def of_settings(rows: Sequence[Row]) -> list[Line]:
 
 
 def of_runs(rows: Sequence[Row]) -> Iterator[Line]:
-    """Yields a line per finished run, those too whose place a later run has taken.
+    """Yields a line per finished run, including those that a later run with the same seed replaces.
 
-    Its ``path`` and ``sha256`` say which report it is; ``setting`` is the same for runs that
-    differ in nothing but the seed; ``counts`` is 0 where the same was run again later.
+    ``path`` and ``sha256`` identify the report; ``setting`` is the same for runs that differ only
+    in the seed; ``counts`` is 0 for a run that was repeated later.
     """
     batches = _batches(rows)
     for row in rows:
@@ -61,21 +61,21 @@ def of_runs(rows: Sequence[Row]) -> Iterator[Line]:
 
 
 def of_table(table: Table) -> list[Line]:
-    """Returns the cells of any table."""
+    """Returns the rows of any table as lines."""
     return [dict(zip(table.headers, row, strict=True)) for row in table.rows]
 
 
 def as_csv(lines: Sequence[Line]) -> str:
-    """Returns the lines as CSV; what is not known is empty."""
+    """Returns the lines as CSV; unknown values are empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _inert(value) for key, value in line.items()} for line in lines)
+    writer.writerows({key: _no_formula(value) for key, value in line.items()} for line in lines)
     return file.getvalue()
 
 
 def as_json(lines: Sequence[Line]) -> str:
-    """Returns the lines as a list of objects; what is not known is null."""
+    """Returns the lines as a JSON list of objects; unknown values are null."""
     found = [{key: None if value == "" else value for key, value in one.items()} for one in lines]
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
@@ -90,7 +90,7 @@ def _names(row: Row) -> Line:
 
 
 def _figures(row: Row, batches: Sequence[int]) -> dict[str, Spread | None]:
-    """Returns name -> figure; latencies of busy machines too, with their spread behind them."""
+    """Returns name -> figure; latencies from busy machines are included."""
     found = {f"{stage}_top1_percent": row.top1.get(stage) for stage in ACCURACY}
     found["drop_points"] = row.drop
     changes: Mapping[str, Change | None] = {
@@ -123,7 +123,7 @@ def _batches(rows: Sequence[Row]) -> list[int]:
     return sorted({batch for row in rows for batch in row.latency})
 
 
-def _inert(value: object) -> object:
-    """Returns a cell that no spreadsheet takes for a formula."""
+def _no_formula(value: object) -> object:
+    """Returns `value` so that a spreadsheet does not take it for a formula."""
     formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
     return f"'{value}" if formula else value

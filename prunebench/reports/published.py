@@ -1,4 +1,4 @@
-"""Rows of the published record as rows of a table, beside runs of the same network and data."""
+"""Turns rows of the published record into rows of a table, to stand beside one's own runs."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from prunebench.records import TOP1
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.rows import Row
 
-#: how far the sizes of two baselines may lie apart
+#: largest relative difference in parameters of baselines that count as the same network
 SAME_SIZE = 0.05
 
-#: data set -> what its published accuracies are, where not top-1
+#: data set -> metric of its published accuracies, if not top-1
 METRICS = {"casia_webface": "LFW"}
 
 
 def beside(rows: Sequence[Row]) -> list[Row]:
-    """Returns the published rows that stand beside `rows`, runs of the same network and data.
+    """Returns the published rows that may stand beside `rows`: same network and data set.
 
-    The run's baseline must be as large as theirs, or as our own network: full-width results do not
-    stand beside a narrow one.
+    The run's baseline must be as large as theirs, or as our own network of that name: full-width
+    results do not stand beside a narrow network.
     """
     return [row for _, row in beside_with_tiers(rows)]
 
 
 def beside_with_tiers(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """Returns the rows of `beside`, each with the tier it is of."""
+    """Returns the rows of `beside`, each with its tier."""
     shown = []
     for model, dataset in dict.fromkeys((row.model, row.dataset) for row in rows):
-        here = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
-        sizes = [row.params.before.mean for row in here if row.params and row.params.before]
+        own = [row for row in rows if (row.model, row.dataset) == (model, dataset)]
+        sizes = [row.params.before.mean for row in own if row.params and row.params.before]
         shown += [
             (tier(one), as_row(one, model, dataset))
-            for one in of(here[0])
+            for one in of(own[0])
             if one.beside and any(_as_large(one, size) for size in sizes)
         ]
     return shown
 
 
 def elsewhere(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
-    """Returns a line for each network and data set of which the record has further rows."""
+    """Returns a line for each network and data set with published rows that are not shown."""
     lines = []
     for row in {(row.model, row.dataset): row for row in rows}.values():
-        here = sum((one.model, one.dataset) == (row.model, row.dataset) for one in shown)
-        if more := len(of(row)) - here:
+        visible = sum((one.model, one.dataset) == (row.model, row.dataset) for one in shown)
+        if more := len(of(row)) - visible:
             model, dataset = _names(row)
             lines.append(
                 f"{more} published row{'s' if more > 1 else ''} of {model} on {dataset} not shown: "
@@ -56,12 +56,12 @@ def elsewhere(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
 
 
 def of(row: Row) -> list[Published]:
-    """Returns all published rows of the network and data that were run."""
+    """Returns all published rows with the network and data set of `row`."""
     return [one for one in load() if (one.model, one.dataset) == _names(row)]
 
 
 def as_row(one: Published, model: str, dataset: str) -> Row:
-    """Returns the figures as a row: what the source gives, or what follows from it."""
+    """Returns a published row as a table row: the figures it states, or that follow from them."""
     top1 = {"published": one.value("top1"), "baseline": one.value("baseline_top1")}
     drop = one.drop
     notes = ["quoted there"] if tier(one) == "quoted" else []
@@ -82,14 +82,14 @@ def as_row(one: Published, model: str, dataset: str) -> Row:
 
 
 def change(one: Published, cost: str) -> Change | None:
-    """Returns what is known of ``params`` or ``macs`` before and after."""
+    """Returns ``params`` or ``macs`` before and after, as far as known; None if nothing is."""
     values = (one.value(f"{cost}_before"), one.value(f"{cost}_after"), one.reduction(cost))
     parts = [None if value is None else Spread(value) for value in values]
     return Change(*parts) if any(parts) else None
 
 
 def _names(row: Row) -> tuple[str, str]:
-    """Returns what the record calls the network and the data of a run."""
+    """Returns the names that the published record has for the row's network and data set."""
     model = row.model
     if model == "torchvision" and row.runs:
         model = str(row.runs[0][1].config["model"]["name"])
@@ -100,7 +100,7 @@ def _names(row: Row) -> tuple[str, str]:
 
 
 def _as_large(one: Published, size: float) -> bool:
-    """Whether a baseline of `size` parameters may be the row's, or ours of the same name."""
+    """Returns whether `size` parameters fit the row's baseline, or our network of that name."""
     printed = one.value("params_before")
     sizes = [net.params for net in nets_of(one)] + ([printed] if printed else [])
     return any(abs(size / known - 1) <= SAME_SIZE for known in sizes)

@@ -1,4 +1,4 @@
-"""Rows of a table: runs that differ in nothing but the seed, made one; published figures beside."""
+"""Merges runs that differ only in the seed into the rows of a table."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from prunebench.reports.figures import Change, Spread, change, spread
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; what is not known is None or absent.
+    """Holds one line of a table; what is not known is None or absent.
 
     Attributes:
-        model, dataset, method: what was run.
+        model, dataset, method: names of what was run.
         details: settings in which it differs from rows of the same name ("" if none).
         seeds: number of seeds behind the figures; 0 for published rows.
         failed: runs of these settings that failed.
         unfinished: runs of these settings that are going on, or were killed.
-        runs: the files behind the figures with their reports, in order of seed and time.
-        metric: what the accuracies are; top-1 unless the runs say otherwise.
-        top1: stage (or ``published``) -> percent, of `metric`.
-        drop: baseline minus last fine-tuned (or published) top-1, in points, run by run.
+        runs: the files behind the figures with their reports, ordered by seed and time.
+        metric: of the accuracies; top-1 unless the runs say otherwise.
+        top1: stage (or ``published``) -> accuracy in percent, of `metric`.
+        drop: baseline minus last fine-tuned (or published) accuracy, in points, run by run.
         params, macs, size: costs; the size in bytes.
-        latency: batch -> milliseconds.
-        hardware: what the latency was measured on.
+        latency: batch size -> milliseconds.
+        hardware: on which the latency was measured.
         restlessness: widest interquartile range among the latencies, over its median.
         counted: what the criterion counted (probability's cases, say) -> channels, over all groups
             and steps.
-        convention: what a MAC is in this row.
+        convention: how MACs are counted in this row.
         note: on its data or origin.
         source: of a published row; "" for runs.
         control: which control the runs are; "" for a method.
@@ -67,7 +67,7 @@ class Row:
 
     @property
     def repeated(self) -> dict[int, int]:
-        """Seeds that were run more than once, with how often."""
+        """Seed -> number of runs, for seeds that were run more than once."""
         times = Counter(report.seed for _, report in self.runs)
         return {seed: count for seed, count in times.items() if count > 1}
 
@@ -77,10 +77,10 @@ def rows_of(
     failures: Sequence[tuple[Path, Failure]],
     unfinished: Sequence[tuple[Path, Unfinished]] = (),
 ) -> list[Row]:
-    """Returns one row per setting, in order of model, dataset and method.
+    """Returns one row per setting, ordered by model, dataset and method.
 
-    Of several runs with the same setting and seed the one finished last counts: a repetition is
-    not another sample.
+    Of several runs with the same setting and seed the last finished counts: a repetition is not
+    another sample.
     """
     done: dict[str, list[tuple[Path, Report]]] = defaultdict(list)
     lost: dict[str, list[Failure | Unfinished]] = defaultdict(list)
@@ -104,20 +104,20 @@ def rows_of(
 
 
 def row_of(path: Path, report: Report) -> Row:
-    """Returns the row of one run by itself."""
+    """Returns the row of a single run."""
     return _row(report, [(path, report)])
 
 
 def counting(runs: Sequence[tuple[Path, Report]]) -> dict[int, tuple[Path, Report]]:
-    """Returns seed -> the run that counts, which is the last of those in order of time."""
+    """Returns seed -> the run that counts: the last one, given `runs` in order of time."""
     return {report.seed: (path, report) for path, report in runs}
 
 
 def _by_structure(runs: list[tuple[Path, Report]]) -> list[tuple[str, list[tuple[Path, Report]]]]:
-    """Splits runs of one setting that train structures which other runs found.
+    """Splits runs of one setting that train structures which other runs have found.
 
-    Those that each train what their own seed found are one row (as are all where nobody found
-    anything); those that train what one other seed found are another.
+    Runs that each train the structure of their own seed share a row, as do runs that train no found
+    structure. Runs that all train the structure of one other seed form a row of their own.
     """
     found_by = {path: run.origin.seed if run.origin else run.seed for path, run in runs}
     own = [(path, run) for path, run in runs if found_by[path] == run.seed]
@@ -137,7 +137,7 @@ def _order(row: Row) -> tuple[str, str, str, str]:
 
 
 def _with_details(rows: list[Row], records: Sequence[Record]) -> list[Row]:
-    """Names, in rows that would look alike, the settings in which they differ."""
+    """Fills in the `details` of rows that would otherwise look alike."""
     alike: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         alike[row.model, row.dataset, row.method].append(i)
@@ -184,7 +184,7 @@ def _row(sample: Record, files: Sequence[tuple[Path, Report]]) -> Row:
         params=cost(lambda m: m.params),
         macs=cost(lambda m: m.macs),
         size=cost(lambda m: m.size_bytes),
-        # Times from different machines have no mean.
+        # Times from different machines must not be averaged.
         latency=_latencies(pairs) if len(hardware) == 1 else {},
         hardware="; ".join(hardware),
         counted=_counted(runs),
@@ -197,13 +197,13 @@ def _row(sample: Record, files: Sequence[tuple[Path, Report]]) -> Row:
 
 
 def _with_file(dataset: str, config: Mapping[str, Any]) -> str:
-    """Returns the dataset's name, with its file's where the user brought one."""
+    """Returns the dataset's name, followed by that of the user's own file if there is one."""
     path = (config.get("dataset") or {}).get("path")
     return f"{dataset} ({Path(path).name})" if path else dataset
 
 
 def _final(run: Report) -> Measurement | None:
-    """Returns the last network of the run that is smaller; all of them have the same sizes."""
+    """Returns the last measurement of the run's smaller network; all have the same sizes."""
     for stage in ("finetuned_last", "repaired", "pruned"):
         if found := run.at(stage):
             return found
@@ -211,7 +211,7 @@ def _final(run: Report) -> Measurement | None:
 
 
 def _metric(runs: Sequence[Report]) -> str:
-    """What the accuracies of runs of one setting are."""
+    """Returns the metric of the accuracies of runs of one setting."""
     scores = [m.test for run in runs for m in run.measurements if m.test]
     return scores[0].title if scores else TOP1
 

@@ -1,4 +1,4 @@
-"""Where fewer MACs were not as much faster, and the widths that may be why."""
+"""Finds networks that gained less speed than their MACs suggest, and widths that may be why."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from prunebench.records.widths import advice, falls_short, odd_widths
 
 
 def slower_than_counted(report: Report) -> list[str]:
-    """Returns a line for each batch at which much of the counted speed-up was not measured."""
+    """Returns a line, with advice, for each batch size at which speed fell far short of MACs."""
     why = advice(cut_widths(report))
     return [f"{short}: {why}" for short in shortfalls(report)] if why else []
 
 
 def shortfalls(report: Report) -> Iterator[str]:
-    """Yields, for each batch at which that is so, how many MACs went and how little that gained."""
+    """Yields, for each such batch size, by which factors MACs and time went down."""
     before, after = report.at("baseline"), report.at("finetuned_last") or report.at("pruned")
     if before is None or after is None or not after.macs:
         return
@@ -30,7 +30,7 @@ def shortfalls(report: Report) -> Iterator[str]:
 
 
 def cut_widths(report: Report) -> list[int]:
-    """Returns the odd widths of the layers that were cut."""
+    """Returns the widths of cut layers that are no multiples of 8."""
     return odd_widths(
         layer.channels_after
         for layer in report.layers

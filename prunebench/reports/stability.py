@@ -1,4 +1,4 @@
-"""Whether another seed would have put the same methods in the same order."""
+"""Measures whether different seeds put the same methods in the same order."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from prunebench.records import Report
 from prunebench.reports.cells import amount
 from prunebench.reports.rows import Row, counting
 
-#: fewest methods that have an order worth a word
+#: fewest methods for which an order is worth reporting
 FEWEST = 3
 
 
 def stability(pairs: Sequence[tuple[Row, Row]], stage: str) -> Iterator[str]:
-    """Yields, for the methods that are comparable with each other, how far seeds agree on them.
+    """Yields a line per set of comparable methods on how far seeds agree on their order.
 
-    That is Kendall's tau (b, which allows for ties) between the orders for two seeds, over all
-    pairs of the seeds that all of these methods were run with; methods run once are left out.
+    The measure is Kendall's tau (b, which allows for ties) between the orders for two seeds,
+    averaged over all pairs of the seeds that all of these methods were run with. Methods run once
+    are left out.
     """
     groups = [[row for row in group if len(counting(row.runs)) > 1] for group in _together(pairs)]
     for group in [group for group in groups if len(group) >= FEWEST]:
@@ -38,7 +39,7 @@ def stability(pairs: Sequence[tuple[Row, Row]], stage: str) -> Iterator[str]:
 
 
 def _together(pairs: Sequence[tuple[Row, Row]]) -> list[list[Row]]:
-    """Returns the rows that are comparable with each other, directly or by way of others."""
+    """Returns groups of rows that are comparable with each other, directly or through others."""
     groups: list[list[Row]] = []
     for pair in pairs:
         merged = list(pair)
@@ -53,13 +54,13 @@ def _together(pairs: Sequence[tuple[Row, Row]]) -> list[list[Row]]:
 
 
 def accuracy(report: Report, stage: str) -> float:
-    """Returns the test accuracy at `stage` in percent; 0 where there is none."""
+    """Returns the test accuracy at `stage` in percent; 0 if there is none."""
     measured = report.at(stage)
     return measured.test.accuracy if measured and measured.test else 0.0
 
 
 def _tau(one: Sequence[float], other: Sequence[float]) -> float:
-    """Returns Kendall's tau; 0 where one of the orders has all methods tie."""
+    """Returns Kendall's tau; 0 if all methods tie in one of the orders."""
     from scipy.stats import kendalltau
 
     found = float(kendalltau(one, other).statistic)

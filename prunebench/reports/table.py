@@ -1,4 +1,4 @@
-"""``prunebench table``: runs side by side, with their spread over seeds and published figures."""
+"""Implements ``prunebench table``: runs side by side, with published figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from prunebench.reports.terminal import rich_text
 
 FORMATS = ("rich", "markdown", "latex", "csv", "json")
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".json": "json", ".txt": "rich"}
-#: formats for programs, and how lines are written in them
+#: formats for programs -> function that writes lines in them
 PLAIN: dict[str, Callable[[Sequence[Line]], str]] = {"csv": as_csv, "json": as_json}
 NOTHING_ASKED = Asked()
 
@@ -54,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _format(options: argparse.Namespace) -> str:
-    """Returns the format asked for, in words or by the name of the file."""
+    """Returns the format that ``--format`` or the suffix of ``--out`` names.
+
+    Raises:
+        DataError: the suffix is unknown, or the format does not go with other options.
+    """
     chosen: str | None = options.format
     if chosen is None and options.out:
         chosen = SUFFIXES.get(options.out.suffix or ".md")
@@ -89,15 +93,15 @@ def render(  # noqa: PLR0913
     Args:
         runs: record files or folders.
         form: one of `FORMATS`.
-        published: whether published figures for the same networks and data stand beside.
-        failed: whether the runs that failed are named, rather than only counted.
+        published: whether to add published figures for the same networks and data.
+        failed: whether to list failed runs, rather than only count them.
         per_run: whether CSV and JSON have a line per run instead of one per setting.
-        compare: whether pairs of methods are shown instead, with their differences.
+        compare: whether to show pairs of methods with their differences instead.
         asked: which columns and rows, in which order.
         to_file: whether the text goes to a file, so that the terminal's width does not matter.
 
     Raises:
-        DataError: there is no run that can be read, or not what is `asked` of it.
+        DataError: there is no readable run, or what is `asked` does not exist.
     """
     found = load_runs(runs)
     if not failed:
@@ -114,11 +118,13 @@ def render(  # noqa: PLR0913
         found.elsewhere = [] if asked.columns else elsewhere(rows, shown)
         rows += shown
         rows.sort(key=lambda row: (row.model, row.dataset, bool(row.source)))
-    return _settings(picked(rows, asked), found, form, asked, to_file=to_file)
+    return _settings_text(picked(rows, asked), found, form, asked, to_file=to_file)
 
 
-def _settings(rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_file: bool) -> str:
-    """Returns a line for each setting, or the one setting there is, before and after."""
+def _settings_text(
+    rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_file: bool
+) -> str:
+    """Returns a table with a line per setting; a single setting is shown before and after."""
     if form in PLAIN:
         names = [*dict.fromkeys([*asked.by, *asked.columns])] if asked.columns else ()
         return PLAIN[form](lines_of(rows, names) if names else of_settings(rows))
@@ -129,7 +135,7 @@ def _settings(rows: Sequence[Row], found: Runs, form: str, asked: Asked, *, to_f
 
 
 def _drawn(tables: Sequence[Table], form: str, *, to_file: bool) -> str:
-    """Returns the tables in any format, one below the other."""
+    """Returns the tables in the format `form`, one below the other."""
     if form in PLAIN:
         return PLAIN[form]([line for one in tables for line in of_table(one)])
     if form == "rich":
@@ -138,18 +144,18 @@ def _drawn(tables: Sequence[Table], form: str, *, to_file: bool) -> str:
 
 
 def print_table(runs: Sequence[str | os.PathLike[str]]) -> None:
-    """Prints the table of `runs` alone, without published figures, for people."""
+    """Prints the table of `runs` for people, without published figures."""
     print_text(render(runs, "rich", published=False))
 
 
 def print_text(text: str) -> None:
-    """Prints `text`, whatever its reader takes."""
+    """Prints `text`; replaces characters that the terminal cannot show, ignores a closed pipe."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal without ± shows ? instead
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (head, less) has seen enough
+    except BrokenPipeError:  # head or less has ended; let Python's last flush go nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -161,12 +167,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _names(text: str) -> list[str]:
-    """Returns the names in a list with commas."""
+    """Returns the names in a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Adds the places at which runs are, for `load_runs`."""
+    """Adds the argument ``runs``, the paths for `load_runs`."""
     parser.add_argument(
         "runs",
         nargs="*",
@@ -189,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=FORMATS,
         help="default: rich, or what the suffix of --out says (.md .tex .csv .json .txt)",
     )
-    _ask(parser)
+    _add_choices(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument(
         "--published",
@@ -216,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ask(parser: argparse.ArgumentParser) -> None:
+def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Adds the options that choose columns and rows."""
     parser.add_argument(
         "--columns",

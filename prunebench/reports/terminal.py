@@ -1,4 +1,4 @@
-"""Tables drawn for a terminal: as many columns as it holds, and a word on those it does not."""
+"""Draws tables for a terminal, with as many columns as fit, and names those left out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Literal
 
 from prunebench.reports.columns import Table
 
-#: characters per line where there is no terminal to ask
+#: characters per line if there is no terminal
 FILE_WIDTH = 120
-#: fewest characters per line of the first column; longer names go on below
+#: least width of the first column; longer names wrap
 LABEL = 20
 #: characters between two columns
 GAP = 2
@@ -20,21 +20,19 @@ EDGES = 2
 
 
 def rich_text(tables: Sequence[Table], *, to_file: bool = False, label: int = LABEL) -> str:
-    """Returns the tables drawn one below the other; brackets in names are shown as they are.
-
-    Columns that find no room are left out from the right and named.
+    """Returns the tables drawn one below the other; columns that do not fit are named.
 
     Args:
         tables: to draw.
-        to_file: whether neither width nor styles of a terminal matter.
-        label: as many characters of the first column as that stay on one line.
+        to_file: whether to ignore the terminal's width and styles.
+        label: least width of the first column, in characters.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    # COLUMNS counts wherever the text goes, since its reader sets it
+    # get_terminal_size honours COLUMNS even when the output is no terminal: the user set it
     width = FILE_WIDTH if to_file else shutil.get_terminal_size((FILE_WIDTH, 24)).columns
     styles = None if sys.stdout.isatty() and not to_file else False
     console = Console(width=width, force_terminal=styles, markup=False, highlight=False)
@@ -48,7 +46,7 @@ def rich_text(tables: Sequence[Table], *, to_file: bool = False, label: int = LA
                 box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
             )
             names = labels([row[0] for row in table.rows], room)
-            least = min(label, max(room, 1), max(map(len, names)))  # or headers would push it aside
+            least = min(label, max(room, 1), max(map(len, names)))  # else headers would squeeze it
             most = max(room, 1)
             drawn.add_column(table.headers[0], min_width=least, max_width=most, overflow="fold")
             for i, header in enumerate(table.headers[1:], start=1):
@@ -64,7 +62,7 @@ def rich_text(tables: Sequence[Table], *, to_file: bool = False, label: int = LA
 
 
 def fitting(table: Table, width: int, label: int = LABEL) -> int:
-    """Returns how many of the table's first columns `width` characters hold; two at the least."""
+    """Returns how many of the table's first columns fit into `width` characters, at least two."""
     room = width - EDGES - min(label, max(len(row[0]) for row in table.rows))
     for i in range(1, len(table.headers)):
         room -= GAP + _width(table, i)
@@ -74,15 +72,15 @@ def fitting(table: Table, width: int, label: int = LABEL) -> int:
 
 
 def labels(names: Sequence[str], width: int) -> list[str]:
-    """Returns names whose words, such as paths, are no longer than `width`: cut in the middle.
+    """Returns `names` with words longer than `width`, such as paths, cut in the middle.
 
-    Where that would make two of them look the same they are left as they are.
+    If that made two of them equal, all are returned unchanged.
     """
-    cut = [" ".join(_cut(word, width) for word in name.split(" ")) for name in names]
+    cut = [" ".join(_shortened(word, width) for word in name.split(" ")) for name in names]
     return cut if len({*cut}) == len({*names}) else list(names)
 
 
-def _cut(word: str, width: int) -> str:
+def _shortened(word: str, width: int) -> str:
     if len(word) <= width or width < 3:
         return word
     head = (width - 1) // 2
@@ -100,6 +98,6 @@ def _left_out(tables: Sequence[Table], shown: Sequence[Table], width: int) -> li
 
 
 def _width(table: Table, column: int) -> int:
-    """Returns the width of the longest cell; headers may break between words."""
+    """Returns the width a column needs: its longest cell or word of the header."""
     words = [*table.headers[column].split(), *(row[column] for row in table.rows)]
     return max(len(word) for word in words)

@@ -1,4 +1,4 @@
-"""The dense network a run starts from: trained, loaded, or taken from the store."""
+"""Provides the dense network of a run: trained here, loaded, or read from the baseline store."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from prunebench.reproducibility import seed_for
 from prunebench.run.ledger import Ledger
 from prunebench.run.trained import Trained
 
-#: seconds after which a job that waits gives a sign of life
+#: a job that waits for another's training renews its sign of life after so many seconds
 SIGN_SECONDS = 60.0
 
 
 class Weights(NamedTuple):
-    """Trained weights that a network has got.
+    """Describes the trained weights that were put into a network.
 
     Attributes:
-        origin: where they came from.
-        head: weights of the head it was trained with; None where none came along.
-        epochs: the row of metrics of each epoch of their training, as far as that is known.
+        origin: where they came from, in words for the user.
+        head: weights of the head that was trained with them; None if none came with them.
+        epochs: the metrics row of each epoch of their training, as far as known.
     """
 
     origin: str
@@ -51,7 +51,12 @@ class Weights(NamedTuple):
 
 
 def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
-    """Returns the run's network with weights drawn from the run's seed for this `purpose`."""
+    """Returns the run's network with initial weights, drawn from the run's seed and `purpose`.
+
+    Raises:
+        ConfigError: the network cannot take the images of `data`, or returns something else than
+            one row of logits per image.
+    """
     torch.manual_seed(seed_for(run.settings.seed, purpose))
     source = f"model={run.choices.get('model', type(run.model).__name__)}"
     network = rationed.build(run.model, data.shape, data.classes, source=source)
@@ -63,10 +68,10 @@ def build(run: Run, data: Data, purpose: str = "initial weights") -> nn.Module:
 
 
 def scale_norms(network: nn.Module, scale: float) -> None:
-    """Sets the scales of all batch norms of `network`, in place.
+    """Sets the scale (weight) of every batch norm of `network` to `scale`, in place.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the network has no batch norm with a scale.
     """
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.affine]
     require(
@@ -79,9 +84,9 @@ def scale_norms(network: nn.Module, scale: float) -> None:
 
 
 def check_network(network: object, data: Data, *, embeds: bool = False) -> None:
-    """Raises ConfigError unless `network` gives each image of `data` a number for every class.
+    """Raises ConfigError unless `network` returns at least ``data.classes`` logits per image.
 
-    One that `embeds` may give any other numbers.
+    With `embeds`, rows of any length will do.
     """
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model: build must return a torch.nn.Module, got {network!r:.60}")
@@ -111,15 +116,17 @@ def obtain(
     train: Callable[[nn.Module, Checkpoint], Trained],
     note: Callable[[str], None],
 ) -> Weights:
-    """Puts weights trained here into `network`, where none are `given`; says where they came from.
+    """Trains the baseline in `network`, or reads it from the store; returns where it came from.
+
+    Several runs may need the same entry of the store: the first trains it, the others wait.
 
     Args:
-        run: the run.
+        run: the run; `given` found no weights for it.
         network: as `build` returns it.
         ledger: of this run; a baseline that is not stored is a stage of its own.
-        rehearse: raises what would stop the run after the training; called before one.
-        train: trains the network it is given, going on from the checkpoint.
-        note: tells the user what is going on.
+        rehearse: called before a training; raises what would otherwise stop the run only after it.
+        train: trains the network passed to it, continuing from the checkpoint.
+        note: shows the user a line.
 
     Raises:
         CheckpointError: the store's entry is damaged.
@@ -138,21 +145,24 @@ def obtain(
             return found
         remove_temporaries(folder)
         write_json(folder / "identity.json", identity(run, network))
-        begin(folder, {})  # whoever waits reads off whom for
+        begin(folder, {})  # jobs that wait read from it whom they wait for
         shared = Ledger(folder, every_seconds=run.settings.checkpoint_seconds)
         done = shared.do("baseline", lambda checkpoint: train(network, checkpoint).pack())
     return put(network, done, f"trained, now in the baseline store ({folder.name})")
 
 
 def put(network: nn.Module, done: Mapping[str, Any], origin: str) -> Weights:
-    """Puts the weights of a training that is `done` into `network`."""
+    """Loads the weights of a finished training, packed as `done`, into `network`."""
     trained = Trained.unpack(done)
     network.load_state_dict(trained.last)
     return Weights(origin, trained.head, trained.epochs)
 
 
 def given(run: Run, network: nn.Module, data: Data) -> Weights | None:
-    """Puts weights that others trained into `network`; says where they came from, if there are any.
+    """Loads weights trained elsewhere (``baseline.checkpoint`` or pretrained) into `network`.
+
+    Returns:
+        Where they came from; None, with `network` unchanged, if the run is given none.
 
     Raises:
         CheckpointError: ``baseline.checkpoint`` is missing, damaged or of another network.
@@ -168,7 +178,7 @@ def given(run: Run, network: nn.Module, data: Data) -> Weights | None:
 
 
 def from_store(run: Run, network: nn.Module) -> Weights | None:
-    """Puts the weights of the baseline store into `network`; None if it has none.
+    """Loads the run's baseline from the store into `network`; returns None if it is not there.
 
     Raises:
         CheckpointError: the store's entry is damaged.
@@ -181,21 +191,21 @@ def from_store(run: Run, network: nn.Module) -> Weights | None:
 
 
 def stored_as(run: Run, network: nn.Module, data: Data) -> str | None:
-    """Returns the name of the store's entry that the run's baseline is; None if it is in none."""
+    """Returns the name of the run's entry in the baseline store; None if it is not stored."""
     elsewhere = run.baseline.checkpoint is not None or run.model.pretrained(data.classes)
     return entry(run, network).name if run.baseline.store and not elsewhere else None
 
 
 def entry(run: Run, network: nn.Module) -> Path:
-    """Returns the folder of the run's baseline in the store."""
+    """Returns the folder that the run's baseline has in the store, whether it exists or not."""
     return Path(run.settings.outputs) / "baselines" / digest(identity(run, network))[:16]
 
 
 def identity(run: Run, network: nn.Module) -> dict[str, Any]:
-    """Returns what decides a baseline; `network` is on the run's device.
+    """Returns all that decides a trained baseline's weights; equal ones share a store entry.
 
-    Model, dataset (what its file holds, where it is one of the user's own), recipe, seed, device
-    and the versions of the libraries that compute it.
+    That is model and dataset (with digests of the user's own files), recipe, seed, device, numbers
+    of threads and processes, and library versions. `network` must be on the run's device.
     """
     scale = run.baseline.norm_scale
     return {
@@ -207,19 +217,19 @@ def identity(run: Run, network: nn.Module) -> dict[str, Any]:
         "threads": run.settings.threads,
         "processes": run.settings.processes,
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),  # to import it takes a second
+        "torchvision": version("torchvision"),  # importing it would take a second
     }
 
 
 def waiting_lock(
     folder: Path, note: Callable[[str], None], own: Path
 ) -> AbstractContextManager[object]:
-    """Returns the entry's lock, held: the first job trains, the others wait for it.
+    """Returns the lock of a store entry, held; waits while another job trains the entry.
 
     Args:
-        folder: of the entry.
-        note: tells the user a line.
-        own: the folder of the run that waits, where it says so.
+        folder: of the entry; created if missing.
+        note: shows the user a line.
+        own: folder of the run that waits; a file in it says so to status tools.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK

@@ -1,4 +1,4 @@
-"""Times layers and networks on this machine, each once."""
+"""Times layers and whole networks on this machine, and remembers what it has timed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ SECONDS = 1.0
 
 @dataclass
 class Clock:
-    """Times layers and networks on one machine, each once.
+    """Times layers and networks on one machine; what was timed before is looked up.
 
     Attributes:
         engine: ``cpu``, ``cuda`` or ``onnxruntime``.
         batch: images per pass.
-        path: file of what was measured before; None keeps it in memory.
+        path: JSON file of earlier times; None keeps times in memory only.
+        known: name -> microseconds, all times known so far.
     """
 
     engine: str
@@ -38,25 +39,25 @@ class Clock:
     path: Path | None
 
     def __post_init__(self) -> None:
-        """Reads what is there."""
+        """Reads the earlier times, if the file exists."""
         self.known: dict[str, float] = {}
         if self.path is not None and self.path.exists():
             self.known = json.loads(self.path.read_text(encoding="utf-8"))["microseconds"]
 
     @property
     def device(self) -> torch.device:
-        """Where images and layers lie."""
+        """The device of the images and layers that are timed."""
         return torch.device("cuda" if self.engine == "cuda" else "cpu")
 
-    def of(self, key: str, measure: Callable[[], float]) -> float:
-        """Returns the microseconds called `key`, measured if they are not known."""
+    def microseconds(self, key: str, measure: Callable[[], float]) -> float:
+        """Returns the microseconds known as `key` at this batch size, or else measures them."""
         full = f"{key} batch={self.batch}"
         if full not in self.known:
             self.known[full] = measure()
         return self.known[full]
 
     def layer(self, seen: timing.Seen, inputs: int, outputs: int) -> float:
-        """Returns the microseconds of a layer at these widths."""
+        """Returns the microseconds of a layer like `seen` with `inputs` and `outputs` channels."""
 
         def measure() -> float:
             made = timing.sized(seen.module, inputs, outputs).to(self.device)
@@ -64,28 +65,34 @@ class Clock:
             run = timing.layer_runner(self.engine, made)
             return timing.fastest(run, noise(shape, self.batch, self.device))
 
-        return self.of(f"{timing.described(seen.module, seen.shape)} {inputs}x{outputs}", measure)
+        return self.microseconds(
+            f"{timing.described(seen.module, seen.shape)} {inputs}x{outputs}", measure
+        )
 
     def network(self, network: nn.Module, shape: Sequence[int]) -> float:
-        """Returns the microseconds of a whole network, measured now."""
+        """Returns the microseconds of a whole network on images of `shape`, timed at every call."""
         here = copy.deepcopy(network).to(self.device).eval()
         run = timing.network_runner(self.engine, here, noise(shape, 2, self.device))
         return timing.fastest(run, noise(shape, self.batch, self.device), SECONDS)
 
     def kept_network(self, network: nn.Module, shape: Sequence[int]) -> float:
-        """Returns the same, measured once."""
+        """Returns the same, but looks it up if a network of this structure was timed before."""
         name = hashlib.sha256(f"{network}{list(shape)}".encode()).hexdigest()[:16]
-        return self.of(f"network {name}", lambda: self.network(network, shape))
+        return self.microseconds(f"network {name}", lambda: self.network(network, shape))
 
     def save(self) -> None:
-        """Writes all that is known."""
+        """Writes all known times to the file, if there is one."""
         if self.path is not None:
             content = {"machine": machine(self.engine), "microseconds": self.known}
             write_bytes(self.path, json.dumps(content, indent=1).encode())
 
 
 def machine(engine: str) -> dict[str, object]:
-    """Returns what times depend on beside the layers."""
+    """Returns what times depend on beside the layers: engine, version, device and threads.
+
+    Raises:
+        ConfigError: the engine is not available on this machine.
+    """
     version = str(torch.__version__)
     if engine == "onnxruntime":
         require_packages("onnx", "onnxscript", "onnxruntime")

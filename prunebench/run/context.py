@@ -1,4 +1,4 @@
-"""What the stages of a run share: its data, device, ledger, log and tracker."""
+"""Holds what the stages of a run share: its data, device, ledger, log and tracker."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ from prunebench.training.loop import train
 from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import Stage
 
-#: the stages in which an observer looks on
+#: names of the stages whose training an observer may watch
 PRUNING, FINETUNE = "pruning", "finetune"
 
 
 @dataclass
 class RunContext:
-    """One run under way.
+    """Holds one run that is under way, and offers its stages training, measuring and logging.
 
     Attributes:
-        run: what to do.
-        folder: where its files go.
-        ledger: what is done already.
+        run: the checked configuration.
+        folder: where the run's files go.
+        ledger: the finished stages.
         data: the splits.
         device: where the networks are.
-        metrics: the run's own log.
-        tracker: its mirror.
-        progress: tells the user.
-        head: weights of the head that a network for faces has been trained with so far.
+        metrics: the run's own log, ``metrics.jsonl``.
+        tracker: an outside service that mirrors the log, or a stand-in.
+        progress: shows the user lines and epochs.
+        head: weights of the head that a network for faces was last trained with.
     """
 
     run: Run
@@ -81,12 +81,12 @@ class RunContext:
         return tracing_image(self.data.shape).to(self.device)
 
     def replay(self) -> None:
-        """Gives the mirror, which starts anew in every attempt, the rows of earlier ones."""
+        """Sends the rows of earlier attempts to the tracker, which has none in a new attempt."""
         for row in self.metrics.rows:
             self.tracker.log(row)
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Writes one row of metrics, to the log first and then to its mirror, once."""
+        """Appends a row to the log and sends it to the tracker, unless it was logged before."""
         if self.metrics.append(row):
             self.tracker.log(row)
 
@@ -100,7 +100,8 @@ class RunContext:
     ) -> Trained:
         """Trains `network` in place, as process 0 of the run's processes.
 
-        One that ends in an embedding is trained with a head, which goes on from stage to stage.
+        A network that ends in an embedding is trained with a head on top, whose weights carry over
+        from stage to stage.
         """
         whole = self._with_head(network, phase)
         observers: list[Observer] = []
@@ -134,7 +135,7 @@ class RunContext:
         )
 
     def _with_head(self, network: nn.Module, phase: Phase) -> nn.Module:
-        """Returns what is trained: `network`, with the head so far if it ends in an embedding."""
+        """Returns the module to train: `network`, with a head on top if it ends in an embedding."""
         if not self.run.model.embeds:
             return network
         if self.head is None:
@@ -147,7 +148,10 @@ class RunContext:
     def trained(
         self, network: nn.Module, phase: Phase, name: str, observer: Observer | None = None
     ) -> Trained:
-        """Returns what stage `name`, a training of `network`, comes to; `network` is used up."""
+        """Returns the result of the training stage `name`, computed now or before a kill.
+
+        Which weights `network` has afterwards is undefined: load those of the result.
+        """
 
         def compute(checkpoint: Checkpoint) -> dict[str, Any]:
             return self.train(network, phase, name, checkpoint, observer).pack()
@@ -159,30 +163,32 @@ class RunContext:
     def measure(
         self, stage: str, network: nn.Module, how: Callable[[str, nn.Module], str] | None = None
     ) -> records.Measurement:
-        """Returns what `network` is and does at `stage`; the test set is read once per stage.
+        """Returns the measurement of `network` at `stage`, taken now or before a kill.
+
+        The ledger keeps it, so that each stage reads the test set once.
 
         Args:
-            stage: of the run.
+            stage: name of the stage in the report.
             network: on the run's device.
-            how: returns the record as JSON; None = `measured`.
+            how: computes the record as JSON from `stage` and `network`; None = `measured_json`.
         """
-        name, compute = f"measure-{stage}", how or self.measured
+        name, compute = f"measure-{stage}", how or self.measured_json
         done = self.ledger.do(name, lambda _: {"measurement": compute(stage, network)})
         measured = records.from_json(records.Measurement, done["measurement"], name)
-        self._tell(measured)
+        self._log_and_show(measured)
         return measured
 
     def measure_again(self, stage: str, measured: records.Measurement) -> records.Measurement:
-        """Returns what was `measured`, at a later `stage` that has left the network as it was."""
+        """Returns `measured` under the name of a later `stage` that did not change the network."""
         answers = self.folder / PREDICTIONS / f"{measured.stage}.npz"
         if answers.exists():
             write_bytes(answers.with_stem(stage), answers.read_bytes())
         again = replace(measured, stage=stage)
-        self._tell(again)
+        self._log_and_show(again)
         return again
 
-    def _tell(self, measured: records.Measurement) -> None:
-        """Logs a measurement, and says it."""
+    def _log_and_show(self, measured: records.Measurement) -> None:
+        """Logs a measurement, and shows the user its main figures."""
         stage = measured.stage
         row = {"stage": stage, "params": measured.params, "macs": measured.macs}
         if measured.test is not None:
@@ -193,8 +199,8 @@ class RunContext:
             )
         self.log(row)
 
-    def measured(self, stage: str, network: nn.Module) -> str:
-        """Returns the record of `network` as JSON."""
+    def measured_json(self, stage: str, network: nn.Module) -> str:
+        """Measures `network` and returns the record as JSON."""
         batches = (1, self.run.settings.latency_batch)
         verified = self.verified(network)
         test = as_score(verified) if verified else self.tested(stage, network)
@@ -211,14 +217,17 @@ class RunContext:
         return records.to_json(measured)
 
     def verified(self, network: nn.Module) -> dict[str, records.Verification]:
-        """Returns how `network` does on each verification set of the data, by its name."""
+        """Returns name -> result of `network` on each verification set; empty if there is none."""
         return {
             name: measure.verify(network, split_on(self.device, self.data, pairs.images), pairs)
             for name, pairs in self.data.pairs.items()
         }
 
     def tested(self, stage: str, network: nn.Module) -> records.Score | None:
-        """Returns how `network` does on the test images, and keeps its answers; None without."""
+        """Returns the score of `network` on the test images, and writes its predictions to a file.
+
+        None if there are no test images.
+        """
         if not len(self.data.test):
             return None
         split = split_on(self.device, self.data, self.data.test)
@@ -227,24 +236,24 @@ class RunContext:
         return test
 
     def validation(self, network: nn.Module) -> records.Score | None:
-        """Returns how `network` does on the validation images; None if there are none."""
+        """Returns the score of `network` on the validation images; None if there are none."""
         if not len(self.data.val):
             return None
         return measure.evaluate(network, split_on(self.device, self.data, self.data.val))
 
 
 def as_score(verified: Mapping[str, records.Verification]) -> records.Score:
-    """Returns the first verification set as what is counted in the place of top-1."""
+    """Returns the result on the first verification set in the form of a test score."""
     name, first = next(iter(verified.items()))
     correct, seen = sum(first.correct), sum(first.pairs)
     return records.Score(correct=correct, correct_top5=None, seen=seen, loss=None, metric=name)
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device that ``run.device`` names.
+    """Returns the device that ``run.device`` names; for ``auto``, CUDA if there is any.
 
     Raises:
-        ConfigError: it names a CUDA device that is not there.
+        ConfigError: it names a CUDA device that this machine does not have.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":

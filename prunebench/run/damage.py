@@ -1,4 +1,4 @@
-"""The images of a run that could not be read: named once, and remembered over a kill."""
+"""Reports images that cannot be read: each one once per run, also across a resumption."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from prunebench.records.jsonfile import read_object
 from prunebench.run.folder import RunFolder
 from prunebench.tracking.progress import Progress
 
-#: name -> why, of every image that could not be read so far
+#: file in the run's folder: image name -> why it cannot be read
 DAMAGED = "damaged.json"
 
 
 def watch(data: Data, folder: RunFolder, progress: Progress) -> None:
-    """Names each damaged image of `data` the first time it is met, also in ``damaged.json``.
+    """Makes `data` report each damaged image when first met, and add it to ``damaged.json``.
 
-    Those that were met before a kill count as met.
+    Images that an earlier attempt of the run reported are not reported again.
     """
     path = folder.path / DAMAGED
     data.damaged.found.update(read_object(path))

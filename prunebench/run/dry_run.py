@@ -1,4 +1,4 @@
-"""``run.dry_run=true``: everything but the training, to see what a run would do."""
+"""Implements ``run.dry_run=true``: does all but train, and prints what the run would prune."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from prunebench.tracking.progress import Progress
 
 
 def dry_run(run: Run) -> None:
-    """Loads, builds, traces, plans, slims and verifies; prints the plan's size; trains nothing.
+    """Loads, builds, traces, plans, slims and verifies, but trains nothing; prints the plan.
 
     Raises:
         PrunebenchError: whatever would stop the run itself before or while pruning.
@@ -59,8 +59,8 @@ def dry_run(run: Run) -> None:
         network, sample = made.network, replace(sample, earlier=made.scores)
         whole = Plan.compose(whole, made.plan)
         error = max(error, made.record.surgery_error)
-        for told in remarks(made.record):
-            note(f"{step.name}: {told}")
+        for remark in remarks(made.record):
+            note(f"{step.name}: {remark}")
     target = outcome(run.budget, network, cmap, whole, example)
     print_plan(cmap, whole, origin, error, sizes(data))
     if target is not None and isinstance(run.budget, Timed):
@@ -70,7 +70,7 @@ def dry_run(run: Run) -> None:
 
 
 def foresee(run: Run, network: nn.Module, cmap: ChannelMap, data: Data) -> None:
-    """Prints what pruning during training will go for; the plan only comes with the training.
+    """Prints the limits of a run that prunes during training; only the training makes its plan.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
@@ -91,13 +91,13 @@ def foresee(run: Run, network: nn.Module, cmap: ChannelMap, data: Data) -> None:
 
 
 def sizes(data: Data) -> str:
-    """Returns how many images train, validate and test."""
+    """Returns a phrase with the number of training, validation and test images."""
     train, val, test = (f"{len(split):,}" for split in (data.train, data.val, data.test))
     return f"{train} training, {val} validation and {test} test images"
 
 
 def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: str) -> None:
-    """Prints the plan group by group, what cannot be pruned, and the totals."""
+    """Prints the plan group by group, which layers cannot be pruned, and the totals."""
     table = Table("group", "channels", "kept", title="dry run: nothing is trained")
     for group in cmap.groups:
         kept = len(plan.kept.get(group.name, range(group.size)))
@@ -116,13 +116,16 @@ def print_plan(cmap: ChannelMap, plan: Plan, origin: str, error: float, images: 
 
 
 def widths_of(cmap: ChannelMap, plan: Plan) -> str:
-    """Says which widths may cost the speed-up, which nobody has timed yet; "" if none may."""
+    """Returns advice on widths that hardware often computes slowly; "" if the plan leaves none.
+
+    It goes by the numbers alone: nothing has been timed.
+    """
     sizes = {group.name: group.size for group in cmap.groups}
     cut = [len(kept) for name, kept in plan.kept.items() if len(kept) < sizes[name]]
     return advice(odd_widths(cut))
 
 
 def say(*lines: str) -> None:
-    """Prints those of `lines` that say something."""
+    """Prints the non-empty ones of `lines`."""
     for line in filter(None, lines):
         Console().print(line, markup=False, highlight=False, soft_wrap=True)

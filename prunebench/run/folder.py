@@ -1,6 +1,6 @@
-"""The folder a run works in: claimed by one process, found again by ``run.resume=true``.
+"""Claims a run's folder for one process, and finds it again for ``run.resume=true``.
 
-A run that ends leaves exactly one of ``report.json`` and ``failure.json`` in it.
+A run that ends leaves exactly one of ``report.json`` and ``failure.json`` in its folder.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from prunebench.records.unfinished import IDENTITY, LOCK, METRICS, was_interrupt
 from prunebench.records.waiting import WAITING
 from prunebench.run.ledger import Ledger
 
-#: how the keys end that go by what a file with the user's own code holds
+#: endings of the config keys that name the user's own code; the file's content counts, too
 CODE = ("._target_", "model.code")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder in which this process, and no other, may work.
+    """Describes a run's folder, in which only this process may work.
 
     Attributes:
         path: of the folder.
-        ledger: the stages that are done, in it.
-        fresh: whether no attempt at this run was made before.
-        notes: files in it that say how it was composed.
-        finished: the report an earlier attempt completed, if any.
+        ledger: the finished stages, kept in the folder.
+        fresh: whether this is the first attempt at the run.
+        notes: names of the files that record how the configuration was composed.
+        finished: the report, if an earlier attempt completed it.
     """
 
     path: Path
@@ -54,20 +54,20 @@ class RunFolder:
 def claim(
     run: Run, fresh: Path, notes: Mapping[str, str], note: Callable[[str], None]
 ) -> Iterator[RunFolder]:
-    """Holds the run's folder: `fresh`, or with ``run.resume`` the one to go on in.
+    """Holds the lock of the run's folder: `fresh`, or with ``run.resume`` the one to go on in.
 
     Args:
-        run: what to do.
-        fresh: a folder for it.
-        notes: file name -> text, left in the folder once it is the run's own.
-        note: tells the user a line.
+        run: the checked configuration.
+        fresh: the folder of a new run.
+        notes: file name -> text; written into the folder of a new run.
+        note: shows the user a line.
 
     Raises:
         ConfigError: another process works in the folder, or it holds another run.
     """
     path = find(run, fresh) if run.settings.resume else fresh
     path.mkdir(parents=True, exist_ok=True)
-    try:  # whoever looks at the run's state holds the lock for a moment
+    try:  # a command that reads the run's state holds the lock for a moment
         lock = locked(path / LOCK, note, timeout=0.5)
     except Timeout:
         raise ConfigError(f"the run in {path} is still running in another process") from None
@@ -83,7 +83,7 @@ def claim(
             begun = False
         if begun:
             require_same(run, path)
-            for stale in (records.FAILURE, WAITING):  # it is under way again
+            for stale in (records.FAILURE, WAITING):  # neither is true any longer
                 (path / stale).unlink(missing_ok=True)
         else:
             require_empty(path, ledger)
@@ -93,7 +93,7 @@ def claim(
 
 
 def require_empty(folder: Path, ledger: Ledger) -> None:
-    """Raises ConfigError if `folder`, which does not say whose it is, holds what a run computed."""
+    """Raises ConfigError if `folder`, which names no run, holds a report or finished stages."""
     held = [folder / records.REPORT, *ledger.folder.glob("*.pt")]
     found = next((path.relative_to(folder) for path in held if path.exists()), None)
     require(
@@ -104,10 +104,10 @@ def require_empty(folder: Path, ledger: Ledger) -> None:
 
 
 def require_same(run: Run, folder: Path) -> None:
-    """Raises ConfigError unless `folder`, which holds a run, holds this one to go on with.
+    """Raises ConfigError if the run that `folder` names is not `run`.
 
-    It goes on whether or not ``run.resume`` says so: a cluster starts a job that it took off its
-    node again with the same words.
+    If it is, the run goes on even without ``run.resume``: a cluster that requeues an interrupted
+    job starts it again with the same command.
     """
     there = read_object(folder / IDENTITY)
     require(
@@ -118,21 +118,24 @@ def require_same(run: Run, folder: Path) -> None:
 
 
 def mended(run: Run, folder: Path) -> bool:
-    """Whether the run in `folder` failed, and nothing is another today but the user's own code."""
+    """Returns whether the run in `folder` failed and only the user's own code has changed since."""
     failed = (folder / records.FAILURE).exists() and not was_interrupted(folder)
     keys = differing(run, read_object(folder / IDENTITY))
     return failed and bool(keys) and all(key.startswith("the code of ") for key in keys)
 
 
 def difference(run: Run, there: Mapping[str, Any]) -> str:
-    """Says in which settings `run` differs from the one recorded `there`."""
+    """Returns a phrase that names the settings in which `run` differs from the identity `there`."""
     if not there.get("config"):
         return f"its {IDENTITY} is damaged"
     return f"it differs in {', '.join(differing(run, there)) or 'the version of prunebench'}"
 
 
 def differing(run: Run, there: Mapping[str, Any]) -> list[str]:
-    """Returns what decides a result and is another in `run` than `there`, in words."""
+    """Returns the keys of settings that decide a result and differ between `run` and `there`.
+
+    Where only the content of the user's file has changed, the key reads "the code of ...".
+    """
     config, held = there.get("config", {}), there.get("contents") or {}
     found, wanted = (
         dict(dotted(deciding(config, held))),
@@ -145,7 +148,10 @@ def differing(run: Run, there: Mapping[str, Any]) -> list[str]:
 
 
 def describe(run: Run, folder: Path, notes: Mapping[str, str]) -> None:
-    """Writes down which run the folder belongs to; what says so comes last."""
+    """Writes `notes` and the identity file, which says which run the folder belongs to.
+
+    The identity comes last: a folder that has it has everything.
+    """
     for name, text in notes.items():
         write_bytes(folder / name, text.encode())
     identity = {
@@ -158,10 +164,10 @@ def describe(run: Run, folder: Path, notes: Mapping[str, str]) -> None:
 
 
 def find(run: Run, fresh: Path) -> Path:
-    """Returns the folder of the newest run of this configuration, an unfinished one first.
+    """Returns the folder of the newest run with this configuration; unfinished ones come first.
 
-    `fresh` is returned where there is none, or where it holds the run itself (a job that a cluster
-    started again in its old folder).
+    That is `fresh` if there is none, or if `fresh` itself holds the run, as it does when a cluster
+    starts a job again in its old folder.
     """
     places = [fresh / IDENTITY, *below(Path(run.settings.outputs), IDENTITY)]
     same = [path for path in places if read_object(path).get("digest") == run.digest]
@@ -172,7 +178,7 @@ def find(run: Run, fresh: Path) -> Path:
 
 
 def discard_refused(folder: RunFolder) -> bool:
-    """Empties the folder of a run that was refused before anything was computed; says if it was."""
+    """Empties a new folder in which nothing was computed; returns False if there is more in it."""
     own = [*folder.notes, IDENTITY, ATTEMPTS, METRICS, LOCK]
     found = [str(path.relative_to(folder.path)) for path in folder.path.rglob("*")]
     others = {name for name in found if (folder.path / name).is_file()} - {*own}
@@ -187,15 +193,16 @@ def discard_refused(folder: RunFolder) -> bool:
 
 @contextmanager
 def failure_recorded(run: Run, folder: RunFolder, *, refusals: bool) -> Iterator[None]:
-    """Writes ``failure.json`` if the body raises, and lets the exception go on.
+    """Writes ``failure.json`` if the body raises, and re-raises.
 
-    With `refusals` a run that is refused before it computed anything is a failure, too.
+    A new run that is refused before anything was computed leaves no trace, unless `refusals` is
+    set.
     """
     try:
         yield
     except BaseException as error:
         mistake = isinstance(error, PrunebenchError)
-        # submitit ends a job that it puts back into the queue by SystemExit
+        # submitit raises SystemExit to end a job that it puts back into the queue
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         refused = mistake and not isinstance(error, TrainingError) and not refusals
         if refused and discard_refused(folder):

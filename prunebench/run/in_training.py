@@ -1,4 +1,4 @@
-"""The training in whose course a criterion prunes."""
+"""Runs the training during which a criterion prunes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from prunebench.training.stage import unlogged
 
 @dataclass(frozen=True)
 class Decided:
-    """What a training has decided.
+    """Holds what such a training has decided.
 
     Attributes:
-        plan: what stays.
-        counts: group name -> what was counted there on the way.
+        plan: the channels that stay.
+        counts: group name -> what the criterion counted there, by name of the count.
     """
 
     plan: Plan
@@ -42,7 +42,7 @@ class Decided:
 def prune_while_training(
     context: RunContext, dense: nn.Module, cmap: ChannelMap
 ) -> tuple[nn.Module, Decided]:
-    """Returns the full-size network after ``recipe.pruning``, in eval mode, and what stays of it.
+    """Trains with ``recipe.pruning``; returns the full-size network in eval mode and the decision.
 
     `dense`, the trained baseline that was traced as `cmap`, is left unchanged.
 
@@ -58,20 +58,20 @@ def prune_while_training(
     observer, data = observer_of(run, cmap, context.data, context.device, context.log)
 
     def compute(checkpoint: Checkpoint) -> dict[str, Any]:
-        lesser = replace(context, data=data)
-        done = lesser.train(network, run.recipe.pruning, PRUNING, checkpoint, observer)
+        without_held = replace(context, data=data)
+        done = without_held.train(network, run.recipe.pruning, PRUNING, checkpoint, observer)
         return {**done.pack(), "plan": observer.plan().to_json(), "counts": observer.counts()}
 
     done = context.ledger.do(PRUNING, compute)
     network.load_state_dict(done["network"])
     context.head = done.get("head")
     plan = Plan.from_json(done["plan"])
-    tell(context, cmap, plan)
+    report_limits(context, cmap, plan)
     return network.eval(), Decided(plan, done["counts"])
 
 
 def try_observer(run: Run, cmap: ChannelMap, data: Data, network: nn.Module) -> Data:
-    """Returns the splits that would be trained on, once the observer has looked at `network`.
+    """Lets the observer start on a copy of `network`; returns the splits it would train on.
 
     Raises:
         PruningError: as `observer_of`, or when the training starts.
@@ -83,8 +83,8 @@ def try_observer(run: Run, cmap: ChannelMap, data: Data, network: nn.Module) -> 
     return trained
 
 
-def tell(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
-    """Logs where pruning has come to, and tells the user of a budget that is not met."""
+def report_limits(context: RunContext, cmap: ChannelMap, plan: Plan) -> None:
+    """Logs what the finished plan costs, and warns the user of each limit that it exceeds."""
     row: dict[str, Any] = {"stage": "pruning-end"}
     for limit in context.run.budget.limits(cmap, dense_counts(cmap)):
         found = limit.amount(plan)
@@ -104,18 +104,19 @@ def observer_of(
     device: torch.device,
     log: Callable[[Mapping[str, Any]], None] = unlogged,
 ) -> tuple[PruningObserver, Data]:
-    """Returns what watches the training, and the splits that are trained on.
+    """Returns the observer that prunes during the training, and the splits to train on.
 
     Args:
-        run: with a schedule that trains; the criterion watches, or the schedule asks it in between.
+        run: with a schedule that trains. The criterion watches the training itself, or the schedule
+            asks it from time to time.
         cmap: channel map of the network to be trained.
-        data: all there is; a criterion may hold some of the training images.
+        data: all images; those of ``criterion.holdout`` are taken from the training split.
         device: of the network.
-        log: receives a row whenever channels go.
+        log: receives a row whenever channels are removed.
 
     Raises:
         PruningError: the criterion cannot serve this network or this training.
-        DataError: there are too few images to hold any.
+        DataError: there are too few images to hold any out.
     """
     dense = dense_counts(cmap)
     seed = seed_for(run.settings.seed, "selection")
@@ -125,7 +126,7 @@ def observer_of(
         return split_on(device, data, images).sample(count, seed=seed) if images and count else None
 
     sample = drawn(trained.train, run.criterion.images_needed)
-    work = Assignment(
+    assignment = Assignment(
         cmap=cmap,
         groups=run.budget.select(cmap),
         limits=run.budget.limits(cmap, dense),
@@ -139,4 +140,4 @@ def observer_of(
         held=drawn(held, 0 if held is None else len(held)),
     )
     assert isinstance(run.schedule, TrainingSchedule)
-    return run.schedule.observer(run.criterion, run.budget, dense, work), trained
+    return run.schedule.observer(run.criterion, run.budget, dense, assignment), trained

@@ -1,8 +1,7 @@
-"""The measurement of a baseline, kept so that the runs that share it share this.
+"""Keeps the measurement of a baseline, so that other runs with the same baseline reuse it.
 
-It lies beside a stored baseline; of one that others trained, in a folder of its own.
-
-It holds for a machine and its settings: a latency of elsewhere would be no measure of the speed-up.
+The file lies beside the entry of the baseline store; for weights trained elsewhere, in a folder of
+its own. It is valid for one machine and its settings only, since a speed-up compares latencies.
 """
 
 from __future__ import annotations
@@ -21,38 +20,38 @@ from prunebench.records.predictions import PREDICTIONS
 from prunebench.run import baseline
 from prunebench.run.context import RunContext
 
-#: of what was measured; latencies are taken on one machine, with as many threads
+#: name of the folder with the measurements
 MEASURED = "measured"
-#: of the environment: on what the figures depend beside the entry's identity
+#: parts of the environment that the figures depend on, beside the baseline's identity
 DECIDING = ("device", "threads", "prunebench", "commit", "dirty")
 
 
 def measurement(context: RunContext, stage: str, network: nn.Module) -> str:
     """Returns the record of the baseline as JSON, measured now or by an earlier run.
 
-    The answers to the test images are left in the folder of the run under way.
+    Either way the predictions on the test images end up in this run's folder.
     """
     if not context.run.baseline.store:
-        return context.measured(stage, network)
+        return context.measured_json(stage, network)
     place = place_of(context, network)
-    answers = context.folder / PREDICTIONS / f"{stage}.npz"
+    file = context.folder / PREDICTIONS / f"{stage}.npz"
     if place.exists():
         with suppress(CheckpointError):  # damaged: measured anew
             found = checkpoints.load(place)
             if found["answers"]:
-                write_bytes(answers, bytes(found["answers"]))
+                write_bytes(file, bytes(found["answers"]))
             context.progress.note("baseline: measured before on this machine")
             return str(found["measurement"])
-    measured = context.measured(stage, network)
-    if not context.data.damaged.found:  # whose names the next run would not meet
-        with suppress(OSError):  # somebody else's store, or a full disk
-            said = answers.read_bytes() if answers.exists() else None
-            checkpoints.save(place, {"measurement": measured, "answers": said})
+    measured = context.measured_json(stage, network)
+    if not context.data.damaged.found:  # a run that skips the measuring could not report them
+        with suppress(OSError):  # a read-only store or a full disk must not stop the run
+            predictions = file.read_bytes() if file.exists() else None
+            checkpoints.save(place, {"measurement": measured, "answers": predictions})
     return measured
 
 
 def place_of(context: RunContext, network: nn.Module) -> Path:
-    """Returns where a measurement like this process's is kept."""
+    """Returns the file for measurements made under the conditions of this process."""
     found = environment(context.device)
     key = {
         "host": socket.gethostname(),

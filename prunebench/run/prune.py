@@ -1,4 +1,4 @@
-"""From the dense network to the slim one: all steps of the schedule, each on what the last left."""
+"""Turns the dense network into the slim one, by the steps of the schedule one after the other."""
 
 from __future__ import annotations
 
@@ -35,20 +35,19 @@ from prunebench.schedules import Step
 
 @dataclass(frozen=True)
 class Pruned:
-    """What pruning came to.
+    """Holds the result of all pruning steps.
 
     Attributes:
-        network: slim, with all repairs and short trainings, or trained from fresh weights; to be
-            fine-tuned.
-        bare: the same cuts and nothing else. Where the option repairs, neither the repairs nor
-            the short trainings that build on them; where it does not, the network right after the
-            last cut.
-        repaired: right after the last cut and its repair.
-        plans: one per step, each in the numbering of the network it was applied to.
-        steps: their records.
-        unscored: group that stayed whole for want of a score -> why.
-        wiring: index of each `GatherChannels` of the network that the first plan was applied to.
-        latency_target: what came of a budget in milliseconds.
+        network: the slim network to be fine-tuned: with all repairs and short trainings between
+            steps, or with fresh weights, trained like a baseline.
+        bare: the same cuts with neither repairs nor the short trainings that build on them. If the
+            repair option does nothing, the network right after the last cut.
+        repaired: the network right after the last cut and its repair.
+        plans: one per step, each in the channel numbering of the network that it cut.
+        steps: the record of each step.
+        unscored: group that stays whole because it has no score -> why.
+        wiring: name of each `GatherChannels` of the network that the first plan cut -> its index.
+        latency_target: outcome of a budget in milliseconds; None for other budgets.
     """
 
     network: nn.Module
@@ -67,7 +66,7 @@ class Pruned:
 
 
 def prune(context: RunContext, dense: nn.Module) -> Pruned:
-    """Returns what the schedule's steps make of the `dense` network, which is left unchanged.
+    """Returns the result of the schedule's steps on the `dense` network, which stays unchanged.
 
     Raises:
         PruningError: criterion or budget cannot serve this network, or surgery went wrong.
@@ -83,7 +82,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     network, cuts = start, list[Cut]()
     for step in run.schedule.steps([group.name for group in run.budget.select(cmap)]):
         earlier = cuts[-1].scores if cuts else {}
-        cuts.append(take(context, step, network, cmap, decided, earlier))
+        cuts.append(cut_step(context, step, network, cmap, decided, earlier))
         network = train_between(context, step, cuts[-1].network)
     repaired = cuts[-1].network
     steps = tuple(made.record for made in cuts)
@@ -101,7 +100,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     return replace(pruned, latency_target=target)
 
 
-def take(
+def cut_step(
     context: RunContext,
     step: Step,
     network: nn.Module,
@@ -109,34 +108,34 @@ def take(
     decided: Decided | None,
     earlier: Mapping[str, Tensor],
 ) -> Cut:
-    """Returns what `step` makes of `network`, computed now or before a kill.
+    """Returns the cut that `step` makes in `network`, computed now or before a kill; reports it.
 
-    `network`, as pruned so far, is left unchanged. `decided` is there where a training has made the
-    plan; `earlier` has the scores of what the step before left.
+    `network`, as pruned so far, is left unchanged. `decided` is the plan of a training that pruned;
+    with None the criterion decides. `earlier` has the scores of what the last step kept.
     """
     name = f"prune-{step.name}"
     counts = dense_counts(cmap)
     done = context.ledger.do(
-        name, lambda _: pack(compute(context, step, network, counts, decided, earlier))
+        name, lambda _: pack(fresh_cut(context, step, network, counts, decided, earlier))
     )
     made = unpack(done, network, context.example)
     error, dtype = made.record.surgery_error, made.record.surgery_dtype
     context.log({"stage": name, "surgery_error": error})
     context.progress.note(f"{step.name}: mask and slim agree to {error:.1e} (relative, {dtype})")
-    for told in remarks(made.record):
-        context.progress.note(f"{step.name}: {told}")
+    for remark in remarks(made.record):
+        context.progress.note(f"{step.name}: {remark}")
     if thin := nearly_gone(made.record.kept, counts.sizes):
         context.progress.note(f"{step.name}: less than a tenth of the channels is left in {thin}")
     return made
 
 
 def nearly_gone(kept: Mapping[str, int], dense: Mapping[str, int]) -> str:
-    """Lists the groups that keep less than a tenth of their dense channels; empty if none does."""
+    """Returns a list of the groups that keep under a tenth of their channels; "" if none does."""
     thin = [name for name, count in kept.items() if 10 * count < dense[name]]
     return ", ".join(f"{name} ({kept[name]} of {dense[name]})" for name in thin)
 
 
-def compute(
+def fresh_cut(
     context: RunContext,
     step: Step,
     network: nn.Module,
@@ -144,7 +143,7 @@ def compute(
     decided: Decided | None,
     earlier: Mapping[str, Tensor],
 ) -> Cut:
-    """Ranks, chooses, repairs, slims and verifies."""
+    """Ranks, chooses, repairs, slims and verifies; a plan that is `decided` is only carried out."""
     run, example = context.run, context.example
     sample = replace(context.sample(step), earlier=earlier)
     facts = evidence(network, trace(network, example), step, sample)
@@ -155,7 +154,7 @@ def compute(
 
 
 def train_between(context: RunContext, step: Step, network: nn.Module) -> nn.Module:
-    """Returns `network` after the short training that follows `step`; itself if none does."""
+    """Returns `network` after the short training that follows `step`; itself if there is none."""
     if not step.epochs:
         return network
     phase = replace(context.run.recipe.between, epochs=step.epochs)
@@ -168,7 +167,7 @@ def train_between(context: RunContext, step: Step, network: nn.Module) -> nn.Mod
 def redrawn(
     context: RunContext, plans: tuple[Plan, ...], wiring: Mapping[str, list[int]]
 ) -> nn.Module:
-    """Returns the structure that `plans` leave, with fresh weights trained as the baseline is."""
+    """Returns the structure that `plans` leave, with fresh weights, trained like a baseline."""
     dense = baseline.build(context.run, context.data, "redrawn weights").to(context.device)
     rewire(dense, wiring)
     network = slim_by(plans, dense.eval(), context.example)
@@ -180,14 +179,14 @@ def redrawn(
 
 
 def slim_by(plans: tuple[Plan, ...], network: nn.Module, example: Tensor) -> nn.Module:
-    """Returns `network` slimmed by `plans` one after the other."""
+    """Returns `network` slimmed by each of `plans` in turn."""
     for plan in plans:
         network = slim(network, trace(network, example), plan).eval()
     return network
 
 
 def pack(made: Cut) -> dict[str, Any]:
-    """Returns a cut as plain values and tensors."""
+    """Returns a cut as plain values and tensors, for the ledger."""
     return {
         "plan": made.plan.to_json(),
         "network": made.network.state_dict(),
@@ -197,7 +196,7 @@ def pack(made: Cut) -> dict[str, Any]:
 
 
 def unpack(done: Mapping[str, Any], before: nn.Module, example: Tensor) -> Cut:
-    """Returns what `pack` packed of a cut in the network `before`."""
+    """Returns the cut that `pack` packed; `before` is the network that was cut."""
     plan = Plan.from_json(done["plan"])
     network = slim_by((plan,), before, example)
     add_position_biases_as_in(network, done["network"])

@@ -1,4 +1,4 @@
-"""What the first cut begins with: network and budget as they are before any channel goes."""
+"""Prepares network and budget for the first cut."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from prunebench.run.timing import LATENCY, timed
 
 
 class Ready(NamedTuple):
-    """A run that may begin to cut.
+    """Holds a run that is ready for its first cut.
 
     Attributes:
-        run: its budget leaves alone what has no score, and knows the times that it may ask for.
-        network: dense, as the criterion wants it.
-        cmap: its channel map.
-        unscored: group that stays whole for want of a score -> why.
+        run: its budget leaves out the groups without a score; one in milliseconds has its times.
+        network: dense, arranged as the criterion wants it.
+        cmap: channel map of `network`.
+        unscored: group that stays whole because it has no score -> why.
     """
 
     run: Run
@@ -32,10 +32,10 @@ class Ready(NamedTuple):
 
 
 def ready(run: Run, network: nn.Module, example: Tensor, note: Callable[[str], None]) -> Ready:
-    """Returns what `run` begins to cut; `network`, in eval mode, is left unchanged.
+    """Returns `run` and its network, ready for the first cut; `network` is left unchanged.
 
     Raises:
-        PruningError: the criterion scores no group, or a time cannot be reached.
+        PruningError: the criterion scores no group, or the time asked for cannot be reached.
     """
     if not run.schedule.trains:
         network = run.criterion.arranged(network, example)

@@ -1,4 +1,4 @@
-"""What only the network can tell, told before the first epoch rather than after the last."""
+"""Finds out before the first epoch what would otherwise stop a run only after the training."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from prunebench.run.ready import ready
 from prunebench.run.step import Method, cut, dense_counts, draw_sample, evidence
 from prunebench.training.optim import build_optimizer
 
-#: training images that criterion and repair are tried with
+#: number of training images that criterion and repair are tried on
 IMAGES = 4
 
 
 def rehearse(
     run: Run, data: Data, network: nn.Module, example: Tensor, note: Callable[[str], None]
 ) -> None:
-    """Prunes a network that is yet to be trained, all groups at once, and forgets what came of it.
+    """Prunes an untrained network, all groups at once, and discards the result.
 
-    `network`, with initial weights, is left unchanged; of `data` training images alone are looked
-    at.
+    `network`, with initial weights, is left unchanged. Only training images of `data` are read.
 
     Raises:
         PrunebenchError: criterion, budget, schedule or repair cannot serve this network: a pattern
-            matches no group, a budget is out of reach, a layer lacks the norm that is asked for.
-            Or a phase of the recipe asks for parameters or norms that it has not.
+            matches no group, a budget is out of reach, a layer lacks the norm that is asked for. Or
+            a phase of the recipe names parameters or norms that the network lacks.
     """
     with in_mode(network):
         run, network, cmap, _ = ready(run, network, example, note)
@@ -50,9 +49,9 @@ def rehearse(
 
 
 def _try_phases(run: Run, network: nn.Module, data: Data) -> None:
-    """Lets each phase that will train look for its parameters and norms."""
+    """Lets each phase that will train find its parameters and norms in `network`."""
     for name, phase in run.phases(pretrained=run.model.pretrained(data.classes)).items():
-        # `between` lasts as long as the schedule says; heads have parameters, too
+        # the schedule sets the epochs of `between`; a pattern may mean the head of an embedding
         if (phase.epochs or name == "between") and not run.model.embeds:
             optimizer = build_optimizer(network, phase)
             if phase.penalised:

@@ -1,4 +1,4 @@
-"""The straight line of a run; the only place that orders its stages."""
+"""Runs the stages of a run in their order; no other module orders them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from prunebench.training.recorder import recorder_of
 
 @dataclass(frozen=True)
 class Label:
-    """What a tracker calls a run: its title ("" = its name), and its sweep ("" = none)."""
+    """Holds what a tracker calls a run: its title ("" = the run's name) and sweep ("" = none)."""
 
     title: str = ""
     sweep: str = ""
@@ -48,20 +48,20 @@ class Label:
 def carry_out(
     run: Run, fresh: Path, notes: Mapping[str, str], label: Label
 ) -> records.Report | None:
-    """Carries out `run` in the folder `fresh`, or goes on with it where it was killed.
+    """Carries out `run` in the folder `fresh`, or goes on with one that was interrupted.
 
     Args:
-        run: what to do.
-        fresh: a folder for it.
+        run: the checked configuration.
+        fresh: the folder of a new run.
         notes: file name -> text, left in the run's folder.
         label: what a tracker calls the run.
 
     Returns:
-        Its report; None of a dry run, and from a process that another one leads.
+        Its report; None of a dry run, and in every process but number 0.
 
     Raises:
-        PrunebenchError: a mistake of the user's that only shows while running; it is on record
-            in ``failure.json``.
+        PrunebenchError: a mistake of the user's that only shows while running; it is recorded in
+            ``failure.json``.
     """
     if run.settings.threads is not None:
         torch.set_num_threads(run.settings.threads)
@@ -84,22 +84,22 @@ def carry_out(
                 progress.note(f"continuing the run in {folder.path}")
             with failure_recorded(run, folder, refusals=bool(label.sweep)), answering():
                 report = execute(run, folder, progress, label)
-                finish()  # a signal that comes now finds a run that is done
+                finish()  # from here on a signal comes too late to interrupt the run
             records.finish(folder.path, report)
         else:
             text = folder.finished.read_text(encoding="utf-8")
             report = records.from_json(records.Report, text, str(folder.finished))
             progress.note("this run has finished before; nothing is left to resume")
-        folder.ledger.clear()  # only now is it not needed to resume
+        folder.ledger.clear()  # not before the report is on disk
         print_table([folder.path])
         progress.note(f"report: {folder.path / records.REPORT}")
         return report
 
 
 def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> records.Report:
-    """Returns the report of the whole run: baseline, prune, fine-tune."""
+    """Returns the report of the whole run: baseline, pruning, fine-tuning."""
     device = pick_device(run.settings.device)
-    recorder_of(device, run.settings.compile)  # which says at once where it cannot
+    recorder_of(device, run.settings.compile)  # refuses run.compile before any work is done
     attempts = begin(folder.path, environment(device))
     if differing := changes(attempts):
         progress.note(f"the result may not be bit-identical: {'; '.join(differing)}")
@@ -119,7 +119,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
         context.replay()
         dense = dense_network(context)
         measured = [context.measure("baseline", dense, partial(kept.measurement, context))]
-        alone = sensitivity(context, dense)
+        sensitivities = sensitivity(context, dense)
         pruned = prune(context, dense)
         measured.append(context.measure("pruned", pruned.bare))
         if not run.repair.identity:
@@ -129,7 +129,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             write_up(context, dense, pruned, measured),
             origin=origin,
             attempts=attempts,
-            sensitivity=alone,
+            sensitivity=sensitivities,
             baseline=baseline.stored_as(run, dense, data),
         )
         tracker.conclude(outcome(context, report))
@@ -137,7 +137,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
 
 
 def subject(run: Run, folder: Path, label: Label, progress: Progress) -> Subject:
-    """Returns the run as its tracker is told of it."""
+    """Returns the description of the run that its tracker shows."""
     return Subject(
         folder=folder,
         title=label.title or run.name,
@@ -171,7 +171,7 @@ def dense_network(context: RunContext) -> nn.Module:
             f"baseline: it has no head for these {context.data.classes:,} identities; "
             "training starts with a new one"
         )
-    for row in weights.epochs:  # which another run may have trained
+    for row in weights.epochs:  # another run may have trained and logged them
         context.log(row)
     return network.eval()
 
@@ -179,9 +179,9 @@ def dense_network(context: RunContext) -> nn.Module:
 def finetune(
     context: RunContext, pruned: Pruned, before: records.Measurement
 ) -> list[records.Measurement]:
-    """Fine-tunes the slim network, saves it, and measures its last and its best-val weights.
+    """Fine-tunes and saves the slim network; measures its last and its best-validation weights.
 
-    Without epochs, and trainings before, what was measured `before` is still so.
+    If no training follows the last cut, the measurement `before` is reused.
     """
     run, network, data = context.run, pruned.network, context.data
     done = context.trained(network, run.recipe.finetune, FINETUNE, run.schedule.tail())

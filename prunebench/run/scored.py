@@ -1,4 +1,4 @@
-"""What a criterion has no score for is left out of the budget, whole, and told."""
+"""Leaves groups without a score out of the budget, and reports them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from prunebench.records import StepRecord
 def scored_only(
     criterion: Criterion, budget: Budget, network: nn.Module, cmap: ChannelMap
 ) -> tuple[Budget, dict[str, str]]:
-    """Returns `budget` for the groups that `criterion` scores, and of the others the reason.
+    """Returns `budget` without the groups that `criterion` cannot score, and why it cannot.
 
-    What the budget asks of the whole network, these groups have to reach.
+    The remaining groups have to reach what the budget asks of the whole network.
 
     Raises:
         PruningError: the criterion scores no group.
@@ -36,16 +36,17 @@ def scored_only(
 
 
 def left_whole(unscored: Mapping[str, str]) -> str:
-    """Says which groups stay whole for want of a score, with the reason for the first of them."""
+    """Returns a line on the groups that have no score, with the reason for the first one."""
     [(name, reason), *others] = unscored.items()
     more = f" and {len(others)} more; the report has all" if others else ""
     return f"left whole, without a score: {name} ({reason}){more}"
 
 
 def alive_among_cut(ranks: Mapping[str, GroupRank], plan: Plan) -> tuple[int, int] | None:
-    """Returns how many channels `plan` cuts that the criterion knows to be alive, and of how many.
+    """Returns how many channels `plan` cuts that the criterion calls alive, and how many in all.
 
-    None where the criterion does not tell the living from the dead.
+    Only groups count in which the criterion tells living channels from dead ones; None if there are
+    none.
     """
     known = {name: rank for name, rank in ranks.items() if rank.alive is not None}
     cut = {
@@ -57,7 +58,7 @@ def alive_among_cut(ranks: Mapping[str, GroupRank], plan: Plan) -> tuple[int, in
 
 
 def remarks(record: StepRecord) -> Iterator[str]:
-    """Yields which settings a budget found, and how many living channels went, if that is known."""
+    """Yields lines on the settings that the budget found and the number of living channels cut."""
     if record.settings_found is not None:
         found = [f"criterion.{name}={value:g}" for name, value in record.settings_found.items()]
         yield f"the mildest decision that reaches the budget: {', '.join(found)}"

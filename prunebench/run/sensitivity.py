@@ -1,6 +1,6 @@
-"""How the dense network bears the loss of one group's channels, group by group, without training.
+"""Measures the accuracy after pruning one group alone, group by group, without training.
 
-Accuracies are those of validation images, so that what is read off them is not read off the test.
+It uses validation images, so that choices made from the result do not use the test set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sensitivity(context: RunContext, dense: nn.Module) -> list[SensitivityPoint]
 
 
 def _points(context: RunContext, dense: nn.Module) -> str:
-    """Returns all points as JSON."""
+    """Computes all points and returns them as JSON."""
     run, example = context.run, context.example
     cmap = trace(dense, example)
     budget, _ = scored_only(run.criterion, run.budget, dense, cmap)
@@ -47,7 +47,7 @@ def _points(context: RunContext, dense: nn.Module) -> str:
             plan = Plan({name: best(ranks[name].scores, kept)})
             network = cut_as(plan, facts, run.repair, step, example=example).network
             score = context.validation(network)
-            assert score is not None  # the configuration was refused otherwise
+            assert score is not None  # a configuration without validation images was refused
             point = SensitivityPoint(
                 group=name,
                 share=share,

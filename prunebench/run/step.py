@@ -1,4 +1,4 @@
-"""One pruning step: rank, choose, repair, slim, verify. Used by the runner and by `prune`."""
+"""Makes one cut: rank, choose, repair, slim, verify. Runs and the Python API both use it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from prunebench.training.batches import split_on
 
 @dataclass(frozen=True)
 class Method:
-    """The choices that one step carries out."""
+    """Holds the options that one cut applies."""
 
     criterion: Criterion
     budget: Budget
@@ -44,29 +44,29 @@ class Method:
 
     @classmethod
     def of(cls, run: Run) -> Method:
-        """Returns the choices of `run`."""
+        """Returns the options of `run`."""
         return cls(run.criterion, run.budget, run.repair)
 
     @property
     def images_needed(self) -> int:
-        """Number of training images that ranking and repairing want to see."""
+        """Number of training images that criterion and repair need."""
         return max(self.criterion.images_needed, self.repair.images_needed)
 
     @property
     def class_balanced(self) -> bool:
-        """Whether these are to be as many of each class."""
+        """Whether these images should be evenly spread over the classes."""
         return self.criterion.class_balanced or self.repair.class_balanced
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Training images for criteria and repairs.
+    """Holds training images for criteria and repairs.
 
     Attributes:
-        images: normalised, unaugmented, float32 [n, C, H, W], or what else a user's network takes.
-        labels: int64 [n], or what else its loss takes.
+        images: normalised, unaugmented, float32 [n, C, H, W], or whatever a user's network takes.
+        labels: int64 [n], or whatever the user's loss takes.
         seed: for criteria that draw at random.
-        task: how the network is run on images, and its loss.
+        task: how to run the network on images, and its loss.
         earlier: group name -> scores in the round before, see `Evidence`.
     """
 
@@ -79,14 +79,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cut:
-    """What a step made of a network.
+    """Holds the result of one cut.
 
     Attributes:
         network: the slimmed and repaired network, in eval mode.
-        plan: in the class numbering of the network that went in.
+        plan: in the channel numbering of the network that was cut.
         record: of the step, for the report.
-        scores: group name -> what the criterion made of the classes that stay; none where the plan
-            was made without.
+        scores: group name -> scores of the channels that stay; empty if the plan was made without
+            scores.
     """
 
     network: nn.Module
@@ -100,7 +100,7 @@ def draw_sample(
 ) -> Sample:
     """Returns `count` images of the training split, drawn with the run's seed.
 
-    Those of a `step` that asks for new images are its own; all others see the same.
+    A `step` that asks for new images gets its own; all other steps see the same ones.
     """
     own = (step.name,) if step is not None and step.new_images else ()
     seed = seed_for(run.settings.seed, "selection", *own)
@@ -110,7 +110,7 @@ def draw_sample(
 
 
 def dense_counts(cmap: ChannelMap) -> Dense:
-    """Returns the counts of the network `cmap` was traced from."""
+    """Returns channels per group, MACs and params of the network that was traced as `cmap`."""
     whole = Plan({})
     sizes = {group.name: group.size for group in cmap.groups}
     return Dense(sizes=sizes, macs=cmap.macs(whole), params=cmap.params(whole))
@@ -120,9 +120,9 @@ def cut(facts: Evidence, method: Method, step: Step, dense: Dense, *, example: E
     """Ranks and prunes the step's groups of a network, which is left unchanged.
 
     Args:
-        facts: the network, in eval mode, its channel map, and what may be looked at.
+        facts: the network in eval mode, its channel map, and the images to rank and repair with.
         method: criterion, budget and repair.
-        step: which groups to rank and prune now, and how far.
+        step: the groups to rank and prune now, and how far.
         dense: counts of the unpruned network.
         example: input [1, C, H, W], or several as for `trace`, to verify with.
 
@@ -145,12 +145,12 @@ def cut(facts: Evidence, method: Method, step: Step, dense: Dense, *, example: E
         counts={name: dict(rank.counts) for name, rank in ranks.items() if rank.counts},
         settings_found=method.budget.settings_found(facts.cmap, ranks, dense, share=step.share),
     )
-    stay = {name: rank.scores[list(plan.kept[name])] for name, rank in ranks.items()}
-    return replace(made, record=record, scores=stay)
+    kept_scores = {name: rank.scores[list(plan.kept[name])] for name, rank in ranks.items()}
+    return replace(made, record=record, scores=kept_scores)
 
 
 def evidence(network: nn.Module, cmap: ChannelMap, step: Step, sample: Sample) -> Evidence:
-    """Returns what criterion and repair may look at in `step`."""
+    """Returns what criterion and repair may use in `step`."""
     groups = tuple(group for group in cmap.groups if group.name in step.groups)
     return Evidence(
         network, cmap, groups, **{f.name: getattr(sample, f.name) for f in fields(sample)}
@@ -158,11 +158,11 @@ def evidence(network: nn.Module, cmap: ChannelMap, step: Step, sample: Sample) -
 
 
 def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: Example) -> Cut:
-    """Prunes the network of `facts` by a plan that is made already.
+    """Prunes the network of `facts` by a given plan, repairs it, and verifies the surgery.
 
     Raises:
-        PruningError: the plan does not fit, or the slimmed network does not compute what the
-            masked one does, or differs from the dense one by more than channels.
+        PruningError: the plan does not fit; or the slimmed network does not compute what the masked
+            one does, or differs from the dense one by more than channels.
     """
     start = perf_counter()
     cmap = facts.cmap
@@ -170,13 +170,13 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     folded = repair.fold(facts, plan)
     slimmed = slim(folded, cmap, plan)
     with cuda_math(exact=True):
-        found = agreement(folded, slimmed, cmap, plan, example)
-    if not isfinite(found.error):
+        agreed = agreement(folded, slimmed, cmap, plan, example)
+    if not isfinite(agreed.error):
         raise PruningError("the network's outputs are not finite; has its training diverged?")
-    if not found.exact:
+    if not agreed.exact:
         raise PruningError(
-            f"the slimmed network differs from the masked one by {found.error:.1e} (relative), "
-            f"more than rounding in {found.dtype} explains ({found.tolerance:.0e}); prunebench "
+            f"the slimmed network differs from the masked one by {agreed.error:.1e} (relative), "
+            f"more than rounding in {agreed.dtype} explains ({agreed.tolerance:.0e}); prunebench "
             "cannot cut this network correctly"
         )
     require_as_planned(folded, slimmed, cmap, plan)
@@ -188,9 +188,9 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
         kept={name: len(kept) for name, kept in plan.kept.items()},
         criterion_seconds=0.0,
         seconds=perf_counter() - start,
-        surgery_error=found.error,
-        surgery_tolerance=found.tolerance,
-        surgery_dtype=found.dtype,
+        surgery_error=agreed.error,
+        surgery_tolerance=agreed.tolerance,
+        surgery_dtype=agreed.dtype,
         unprunable=dict(cmap.frozen),
     )
     return Cut(slimmed, plan, record)

@@ -1,4 +1,4 @@
-"""A budget in milliseconds: the machine is timed once, and what was measured is kept."""
+"""Provides the times for a budget in milliseconds, and keeps them for later runs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from prunebench.records.widths import BLOCK
 from prunebench.run.clock import Clock, machine
 from prunebench.run.step import dense_counts
 
-#: folder of what was measured, below that of all runs
+#: name of the folder with the times, in the folder of all runs
 LATENCY = "latency"
-#: shares of a layer's width at which it is timed, beside a single channel
+#: shares of its width at which a layer is timed, beside a single channel
 SHARES = (1 / 4, 1 / 2, 1)
-#: how often the search is held against a network that is really slimmed
+#: how often predicted times are corrected by timing a network that is really slimmed
 ROUNDS = 2
 
 
@@ -42,30 +42,37 @@ def timed(
     store: Path | None,
     note: Callable[[str], None],
 ) -> Budget:
-    """Returns `budget`; one of `Latency` for the time that `network` takes on this machine.
+    """Returns `budget`; if it is a `Latency`, with the times of `network` on this machine.
 
-    `network`, dense and traced as `cmap`, is left unchanged. `store` is the folder of what was
-    measured before; None measures anew.
+    Args:
+        budget: any budget.
+        network: dense, traced as `cmap`; left unchanged.
+        cmap: channel map of `network`.
+        example: image [n, C, H, W] to trace with.
+        store: folder of earlier times; None uses no earlier times.
+        note: shows the user a line.
 
     Raises:
-        PruningError: the time cannot be reached.
-        ConfigError: the engine is not there.
+        PruningError: the time cannot be reached, or the network takes anything but images.
+        ConfigError: the engine is not available.
     """
     if not isinstance(budget, Latency):
         return budget
     if not isinstance(example, Tensor) or example.dim() != 4:
         raise PruningError("budget=latency times networks that take images [n, C, H, W] alone")
-    here = machine(budget.on)
-    path = None if store is None else store / f"{digest(here)[:16]}.json"
+    properties = machine(budget.on)
+    path = None if store is None else store / f"{digest(properties)[:16]}.json"
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     with (
         locked(path.with_name(f"{path.name}.lock"), note) if path else nullcontext()
-    ):  # two that time disturb each other
+    ):  # two processes that time at once would disturb each other
         clock = Clock(budget.on, budget.batch, path)
         before = len(clock.known)
         if not before:
-            note(f"timing layers on {here['device']} ({budget.on}, batch {budget.batch}), once")
+            note(
+                f"timing layers on {properties['device']} ({budget.on}, batch {budget.batch}), once"
+            )
         try:
             return _timed(budget, network, cmap, example, clock)
         finally:
@@ -76,7 +83,11 @@ def timed(
 def _timed(
     budget: Latency, network: nn.Module, cmap: ChannelMap, example: Tensor, clock: Clock
 ) -> Timed:
-    """Returns the budget for the times of `network`, held against really slimmed networks."""
+    """Returns the budget with layer times, corrected by the times of networks really slimmed.
+
+    Raises:
+        PruningError: no divisor of widths reaches the time.
+    """
     shape = tuple(example.shape[1:])
     names = {group.name for group in budget.select(cmap)}
     layers = list(layers_of(network, cmap, example, names, clock))
@@ -96,28 +107,31 @@ def _timed(
             found.append(made)
     if not found:
         raise refused[0]
-    # of equally large ones the first, with the smaller divisor
+    # max takes the first of equals, which has the smaller divisor
     return max(found, key=lambda made: cmap.macs(tentative(made, cmap)))
 
 
 def layers_of(
     network: nn.Module, cmap: ChannelMap, example: Tensor, names: set[str], clock: Clock
 ) -> Iterator[Layer]:
-    """Yields the layers of `network` with their times at the widths that `names` may get."""
+    """Yields the layers of `network`, each with its times at the widths pruning may give it.
+
+    `names` are the groups that may be pruned.
+    """
     last: Dim | int = 0
     ends: tuple[Dim | int, Dim | int]
-    cut = {number for number, group in enumerate(cmap.groups) if group.name in names}
-    home = cmap.locate[0]
+    prunable = {number for number, group in enumerate(cmap.groups) if group.name in names}
+    group_of = cmap.locate[0]
 
     def changes(dim: Dim | int) -> bool:
         if isinstance(dim, int) or dim not in cmap.dims:
             return False
-        return bool(cut & {*home[cmap.dims[dim]].tolist()})
+        return bool(prunable & {*group_of[cmap.dims[dim]].tolist()})
 
     kinds = timing.timed_kinds(clock.engine)
     for seen in timing.calls(network, example):
-        sort, module, weight = timing.kind(seen.module), seen.module, f"{seen.name}.weight"
-        tied = sort not in ("conv", "linear")
+        kind, module, weight = timing.kind(seen.module), seen.module, f"{seen.name}.weight"
+        tied = kind not in ("conv", "linear")
         if not tied:
             size = module.get_parameter("weight").shape
             last = (weight, 0)
@@ -128,11 +142,12 @@ def layers_of(
             widths = (seen.shape[0], seen.shape[0])
             last = own if fits else last
             ends = (own if fits else widths[0], widths[1])
-        if sort in kinds:
+        if kind in kinds:
             free = (changes(ends[0]), changes(ends[1]))
             grid = measured_grid(seen, widths, free, clock, tied=tied)
             sides = [
-                end if may else width for end, may, width in zip(ends, free, widths, strict=True)
+                end if changeable else width
+                for end, changeable, width in zip(ends, free, widths, strict=True)
             ]
             yield Layer(seen.name, sides[0], sides[1], grid)
 
@@ -140,10 +155,14 @@ def layers_of(
 def measured_grid(
     seen: timing.Seen, widths: tuple[int, int], free: tuple[bool, bool], clock: Clock, *, tied: bool
 ) -> Grid:
-    """Returns the times of a layer, which `clock` takes.
+    """Returns the times of one layer over a grid of widths.
 
-    Its inputs and outputs are dense as `widths` says, and may change where they are `free`; `tied`
-    ones are equally many.
+    Args:
+        seen: the layer as called in the network.
+        widths: its dense numbers of inputs and outputs.
+        free: whether pruning may change its inputs, and its outputs.
+        clock: takes the times.
+        tied: whether inputs and outputs are always equally many.
     """
     places = [points(width, each) for width, each in zip(widths, free, strict=True)]
     if tied:
@@ -159,15 +178,15 @@ def measured_grid(
 
 
 def points(width: int, free: bool) -> list[int]:
-    """Returns the widths at which a dimension is timed: multiples of `BLOCK`, and the dense one."""
+    """Returns the widths at which a dimension is timed: 1, multiples of `BLOCK`, the dense one."""
     if not free:
         return [width]
     shares = {min(width, -(-round(width * share) // BLOCK) * BLOCK) for share in SHARES}
-    return sorted({1, *shares} - {0})  # of two channels a tenth is none
+    return sorted({1, *shares} - {0})  # a share of very few channels rounds to none
 
 
 def tentative(budget: Timed, cmap: ChannelMap) -> Plan:
-    """Returns a plan within the time, whatever the scores.
+    """Returns a plan within the time that ignores scores: it cuts all groups by the same share.
 
     Raises:
         PruningError: there is none; the message says how much faster the network can be.
@@ -183,7 +202,7 @@ def tentative(budget: Timed, cmap: ChannelMap) -> Plan:
 
 
 def ceiling(budget: Timed, cmap: ChannelMap) -> str:
-    """Says how much faster the network can be at most, and what stays."""
+    """Returns a line that says how much faster the network can be at most, and what limits it."""
     floors = Plan({name: range(count) for name, count in budget.floors(cmap).items()})
     times = budget.times
     least, left = times.predicted(cmap, floors), times.by_layer(cmap, floors)
@@ -201,17 +220,17 @@ def ceiling(budget: Timed, cmap: ChannelMap) -> str:
 def outcome(
     budget: Budget, network: nn.Module, cmap: ChannelMap, plan: Plan, example: Tensor
 ) -> LatencyTarget | None:
-    """Returns what came of a budget in milliseconds, measured now; None for other budgets.
+    """Returns the outcome of a budget in milliseconds, timed now; None for other budgets.
 
-    `network` is what `plan` keeps of that of `cmap`.
+    `network` is what `plan` leaves of the network that was traced as `cmap`.
     """
     if not isinstance(budget, Timed):
         return None
-    clock, here = Clock(budget.on, budget.batch, None), machine(budget.on)
+    clock, properties = Clock(budget.on, budget.batch, None), machine(budget.on)
     return LatencyTarget(
         on=budget.on,
         batch=budget.batch,
-        device=str(here["device"]),
+        device=str(properties["device"]),
         threads=torch.get_num_threads(),
         divisor=budget.divisor,
         dense_ms=budget.times.dense / 1e3,

@@ -1,4 +1,4 @@
-"""What a training leaves to the stages after it, in memory and on disk."""
+"""Defines the result of a training, in memory and as the ledger stores it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The weights a training came to.
+    """Holds the result of a training.
 
     Attributes:
         last: state dict after the last epoch.
@@ -19,8 +19,8 @@ class Trained:
             without validation images or epochs.
         best_is_last: whether that was the last epoch.
         seconds: of training, over all attempts.
-        epochs: the row of metrics of each epoch, of all attempts; none of a baseline that was
-            stored by an earlier version.
+        epochs: the metrics row of each epoch, of all attempts; empty for a baseline that an earlier
+            version stored.
         head: weights [classes, d] of the head after the last epoch, on the CPU; None without one.
     """
 
@@ -32,7 +32,7 @@ class Trained:
     head: Tensor | None = None
 
     def pack(self) -> dict[str, Any]:
-        """Returns it as plain values and tensors."""
+        """Returns the result as plain values and tensors."""
         return {
             "network": self.last,
             "best": self.best,
@@ -44,7 +44,7 @@ class Trained:
 
     @classmethod
     def unpack(cls, values: Mapping[str, Any]) -> Trained:
-        """Returns what `pack` packed."""
+        """Returns the result that `pack` packed."""
         return cls(
             last=values["network"],
             best=values["best"],

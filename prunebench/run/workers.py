@@ -1,8 +1,9 @@
-"""The further processes of a run: each has a device of its own and trains along, no more.
+"""Runs the further processes of a run, which help to train, each on a device of its own.
 
-``run.processes=4`` starts three beside the run's own, which alone ranks, cuts, measures and writes.
-Whenever it trains, it hands them the network, and all take their parts of every batch. torchrun and
-srun start all of them, on several machines too: process 0 is the run's own then.
+``run.processes=4`` starts three beside the run's own process, number 0, which alone ranks, cuts,
+measures and writes. For each training it sends them the network, and every process takes its part
+of each batch. torchrun and srun start all processes themselves, on one machine or several; the one
+with rank 0 is then number 0.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from prunebench.training.heads import bare
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
-#: seconds between two looks at whether the others still live while they start
+#: while the others start, seconds between two checks that none has died
 LOOK_SECONDS = 0.2
-#: seconds in which a process that failed has left its traceback
+#: after a failure, seconds to wait for the process that caused it to end
 LAST_WORDS_SECONDS = 10.0
 
 
 @contextmanager
 def further_processes(run: Run, device: torch.device) -> Iterator[None]:
-    """Keeps the run's further processes inside the block; this one becomes their number 0.
+    """Keeps the run's further processes alive inside the block; this process is number 0.
 
     Raises:
-        ConfigError: there are not as many CUDA devices as processes.
-        TrainingError: one of them ended before its time.
+        ConfigError: there are fewer CUDA devices than processes.
+        TrainingError: one of them ended too early.
     """
     size = run.settings.processes
-    if size == distributed.size():  # one, or those that were launched
-        with _parting_explained():
+    if size == distributed.size():  # a single process, or torchrun or srun started them all
+        with _loss_explained():
             yield
         return
     require_devices(size, device)
@@ -68,8 +69,8 @@ def further_processes(run: Run, device: torch.device) -> Iterator[None]:
                 yield
                 distributed.dismiss()
         except RuntimeError:
-            stop_if_asked()  # Ctrl-C ends all processes; the others are gone already
-            _require_alive(context, LAST_WORDS_SECONDS)  # else that is what it was
+            stop_if_asked()  # Ctrl-C has ended the other processes, too: that is no failure
+            _require_alive(context, LAST_WORDS_SECONDS)  # raises the cause if another process died
             raise
         finally:
             for process in context.processes:
@@ -79,7 +80,7 @@ def further_processes(run: Run, device: torch.device) -> Iterator[None]:
 
 
 def require_devices(size: int, device: torch.device) -> None:
-    """Raises ConfigError unless there is a CUDA device for each of `size` processes, or none."""
+    """Raises ConfigError on CUDA unless each of `size` processes has a device, from cuda:0 on."""
     if device.type == "cuda" and (device.index or torch.cuda.device_count() < size):
         raise ConfigError(
             f"run.processes={size} trains on cuda:0 to cuda:{size - 1}, and this machine has "
@@ -90,7 +91,7 @@ def require_devices(size: int, device: torch.device) -> None:
 
 def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
     """Takes part in all trainings of `run`, as its process ``number + 1``."""
-    # Process 0 answers, saves and says what is to be said; its end is a SIGINT here.
+    # Process 0 handles signals and saves. SIGINT, which torch sends when it dies, ends this one.
     for asked_by in SIGNALS:
         ends = asked_by == signal.SIGINT
         signal.signal(asked_by, signal.SIG_DFL if ends else signal.SIG_IGN)
@@ -107,9 +108,9 @@ def serve(number: int, run: Run, kind: str, meeting: Path) -> None:
 
 
 def train_along(run: Run, device: torch.device, data: Data | None = None) -> None:
-    """Takes part in the trainings that process 0 asks for, until there are no more.
+    """Takes part in the trainings that process 0 announces, until it announces the end.
 
-    Without `data` the splits are read for the first training, when process 0 has.
+    Without `data` the splits are loaded at the first training, when process 0 has them ready.
     """
     while (asked := distributed.next_training()) is not None:
         images = data = data or run.dataset.load()
@@ -125,29 +126,29 @@ def train_along(run: Run, device: torch.device, data: Data | None = None) -> Non
         stage = Stage(name=asked.name, seed=run.settings.seed, device=device, observers=observers)
         try:
             train(asked.network, images, asked.phase, stage)
-        except PrunebenchError:  # process 0 comes to the same end, and tells
+        except PrunebenchError:  # process 0 raises the same, and reports it
             return
 
 
 @contextmanager
 def leading(run: Run, place: Launched | None) -> Iterator[None]:
-    """Makes this process number 0 of those that were launched, if it is one, inside the block."""
+    """Makes this process number 0 of the launched ones, if any, inside the block."""
     if place is None:
         yield
         return
-    with _among(run, place):
+    with _joined(run, place):
         yield
         distributed.dismiss()
 
 
 def follow(run: Run, place: Launched) -> None:
-    """Takes part in `run` as one of the processes that were launched, but number 0.
+    """Takes part in `run` as a launched process other than number 0.
 
     Raises:
         ConfigError: there is no CUDA device for it.
     """
-    with _among(run, place):
-        for number in SIGNALS:  # process 0 answers and saves, and its end is ours
+    with _joined(run, place):
+        for number in SIGNALS:  # process 0 handles them; when it ends, so does this process
             signal.signal(number, signal.SIG_IGN)
         try:
             train_along(run, own_device(run, place))
@@ -157,10 +158,10 @@ def follow(run: Run, place: Launched) -> None:
 
 
 def own_device(run: Run, place: Launched) -> torch.device:
-    """Returns the device of one of the processes that were launched.
+    """Returns the device of this launched process.
 
     Raises:
-        ConfigError: it needs a CUDA device, and there are less on its machine than processes.
+        ConfigError: its machine has fewer CUDA devices than processes.
     """
     device = pick_device(run.settings.device)
     if device.type != "cuda":
@@ -176,8 +177,8 @@ def own_device(run: Run, place: Launched) -> torch.device:
 
 
 @contextmanager
-def _among(run: Run, place: Launched) -> Iterator[None]:
-    """Joins this process to the others that were launched, inside the block."""
+def _joined(run: Run, place: Launched) -> Iterator[None]:
+    """Joins the group of launched processes inside the block."""
     device = own_device(run, place)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -188,11 +189,11 @@ def _among(run: Run, place: Launched) -> Iterator[None]:
 
 
 @contextmanager
-def _parting_explained() -> Iterator[None]:
-    """Says in one line that another process of the run has gone, if that is what happens.
+def _loss_explained() -> Iterator[None]:
+    """Turns the errors that follow the loss of another process into a `TrainingError`.
 
     Raises:
-        TrainingError: it is.
+        TrainingError: another process of the run has ended.
     """
     try:
         yield
@@ -207,19 +208,19 @@ def _parting_explained() -> Iterator[None]:
 
 
 def threads(run: Run, neighbours: int) -> int:
-    """Returns how many CPU threads a process of `run` takes that shares them with `neighbours`."""
+    """Returns the CPU threads for one of `neighbours` processes of `run` that share a machine."""
     return run.settings.threads or max(1, torch.get_num_threads() // neighbours)
 
 
 def _await(store: dist.Store, context: ProcessContext) -> None:
-    """Waits until the other processes are there; raises what ended one that does not come."""
+    """Waits until all other processes have started; raises as `_require_alive` if one has died."""
     for rank in range(1, len(context.processes) + 1):
         while not store.check([f"there {rank}"]):
             _require_alive(context, LOOK_SECONDS)
 
 
 def _require_alive(context: ProcessContext, seconds: float) -> None:
-    """Raises what ended another process, if one ends within `seconds`.
+    """Waits up to `seconds` for another process to fail, and raises its error if one does.
 
     Raises:
         TrainingError: it was killed.

@@ -1,4 +1,4 @@
-"""The run as one record, at its end."""
+"""Writes the report of a finished run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prunebench.tracking import Outcome
 def write_up(
     context: RunContext, dense: nn.Module, pruned: Pruned, measured: list[records.Measurement]
 ) -> records.Report:
-    """Returns the run as one record."""
+    """Returns the report of the run, without what `runner.execute` adds."""
     run = context.run
     return records.Report(
         config=run.recorded,
@@ -47,7 +47,7 @@ def write_up(
 def layer_table(
     context: RunContext, dense: nn.Module, slimmed: nn.Module
 ) -> list[records.LayerRow]:
-    """Returns every conv and linear layer before and after."""
+    """Returns channels, params and MACs of every conv and linear layer before and after pruning."""
     after = {row.name: row for row in measure.layer_costs(slimmed, context.example)}
     return [
         records.LayerRow(
@@ -64,7 +64,7 @@ def layer_table(
 
 
 def outcome(context: RunContext, report: records.Report) -> Outcome:
-    """Returns what the run ends with, for its mirror."""
+    """Returns the final figures, tables and files that a tracker receives."""
     plan = json.dumps(report.plan, indent=2) + "\n"
     return Outcome(
         figures=figures(report),
@@ -76,9 +76,9 @@ def outcome(context: RunContext, report: records.Report) -> Outcome:
 
 
 def figures(report: records.Report) -> dict[str, float]:
-    """Returns accuracies, counts and latencies by stage, and what pruning has changed in all.
+    """Returns accuracies, counts and latencies by stage, and the overall effect of pruning.
 
-    The drop is in points, from the baseline to the end of fine-tuning.
+    ``drop_points`` is in percentage points, from the baseline to the end of fine-tuning.
     """
     found: dict[str, float] = {}
     for measured in report.measurements:

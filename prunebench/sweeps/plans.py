@@ -1,4 +1,4 @@
-"""What was asked for: the jobs of a sweep as Hydra wrote them down, and what completes it."""
+"""Reads from Hydra's files which jobs a sweep has, and composes the command to complete it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from prunebench.options.files import option_names
 from prunebench.records.below import below
 from prunebench.records.unfinished import IDENTITY
 
-#: written by Hydra into the folder of a sweep
+#: file that Hydra writes into the folder of a sweep
 SWEEP = "multirun.yaml"
-#: what Hydra composes where no --config-name was typed
+#: Hydra's default for --config-name
 CONFIG = "config"
-#: settings that a command which goes on makes itself
+#: settings that the command to complete a sweep or run sets itself
 PLACES = ("hydra.sweep.dir=", "hydra.run.dir=", "hydra.mode=", "run.resume=")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One command that was typed: a sweep, or a run by itself.
+    """Describes one command that was typed: a sweep, or a single run.
 
     Attributes:
         folder: of the sweep or the run.
         cwd: where it was typed.
-        words: of the command that goes on with it.
-        jobs: words of each job; empty where only the sweeper knows them (a search).
+        words: of the command that completes it.
+        jobs: overrides of each job; empty if only the sweeper knows them (a search).
     """
 
     folder: Path
@@ -44,10 +44,10 @@ class Asked:
 
 
 def sweep_in(folder: Path) -> Asked:
-    """Returns the sweep whose folder this is.
+    """Returns the sweep that belongs to `folder`.
 
     Raises:
-        DataError: what Hydra wrote down cannot be read.
+        DataError: Hydra's record of it cannot be read.
     """
     hydra = _hydra(folder / SWEEP)
     task = typed(hydra["overrides"]["task"])
@@ -64,10 +64,10 @@ def sweep_in(folder: Path) -> Asked:
 
 
 def run_in(folder: Path) -> Asked:
-    """Returns the single run whose folder this is.
+    """Returns the single run that belongs to `folder`.
 
     Raises:
-        DataError: what Hydra wrote down cannot be read.
+        DataError: Hydra's record of it cannot be read.
     """
     hydra = _hydra(folder / ".hydra" / "hydra.yaml")
     task = typed(hydra["overrides"]["task"])
@@ -76,7 +76,7 @@ def run_in(folder: Path) -> Asked:
 
 
 def job_words(folder: Path) -> list[str]:
-    """Returns what was typed for the job that a run's folder belongs to; [] where it is unknown."""
+    """Returns the overrides of the job that a run's folder belongs to; [] if unknown."""
     try:
         text = (folder / ".hydra" / "overrides.yaml").read_text(encoding="utf-8")
         return typed(yaml.load(text, yaml.CSafeLoader) or [])
@@ -85,10 +85,10 @@ def job_words(folder: Path) -> list[str]:
 
 
 def jobs_of(words: Sequence[str], where: Sequence[Path] = ()) -> list[list[str]]:
-    """Returns the words of each job of a grid, in the order of their numbers.
+    """Returns the overrides of each job of a grid, in the order of their numbers.
 
     Args:
-        words: what was typed.
+        words: as typed.
         where: folders of the options that ``group=glob(*)`` stands for.
     """
     try:
@@ -98,20 +98,20 @@ def jobs_of(words: Sequence[str], where: Sequence[Path] = ()) -> list[list[str]]
                 names = override._value.filter(option_names(override.key_or_group, where))
                 override._value = ChoiceSweep(list=list(names))
         batches = BasicSweeper.split_arguments(overrides, None)
-    except HydraException:  # drawn from an interval: a sweeper's business
+    except HydraException:  # an interval, from which only a search sweeper can draw
         return []
     return [job for batch in batches for job in batch]
 
 
 def folders(root: Path) -> tuple[list[Path], list[Path]]:
-    """Returns the folders of sweeps at and below `root`, and those of runs outside them."""
+    """Returns the folders of all sweeps below `root`, and those of runs outside them."""
     sweeps = [path.parent for path in below(root, SWEEP)]
     runs = [path.parent for path in below(root, IDENTITY)]
     return sweeps, [run for run in runs if not any(sweep in run.parents for sweep in sweeps)]
 
 
 def places(hydra: Any) -> list[Path]:
-    """Returns the folders whose options ``glob(*)`` takes: not those of hydra.searchpath."""
+    """Returns the folders of options for ``glob(*)``, which ignores hydra.searchpath."""
     sources = hydra["runtime"]["config_sources"]
     found = [source["path"] for source in sources if source["provider"] in ("main", "command-line")]
     return [Path(hydra["runtime"]["cwd"], path) for path in found]
@@ -128,12 +128,16 @@ def _words(hydra: Any, task: Sequence[str]) -> list[str]:
 
 
 def typed(words: Iterable[object]) -> list[str]:
-    """Returns the words but for those that a command which goes on adds."""
+    """Returns `words` without those that the completing command sets itself."""
     return [word for word in map(str, words) if not word.lstrip("+").startswith(PLACES)]
 
 
 def _hydra(path: Path) -> Any:
-    """Returns Hydra's own configuration, written at `path`."""
+    """Returns Hydra's own configuration, which it wrote to `path`.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)["hydra"]
         return {key: found[key] for key in ("job", "overrides", "runtime", "sweeper")}

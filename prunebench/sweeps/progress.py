@@ -1,4 +1,4 @@
-"""How far a run has come, read off its folder."""
+"""Reads from its folder how far a run has come."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from prunebench.records.metrics import read_metrics
 from prunebench.records.unfinished import METRICS, in_use, was_interrupted
 from prunebench.records.waiting import whom_for
 
-#: every state a job can be in
+#: all states of a job
 STATES = ("done", "running", "waiting", "failed", "interrupted", "lost", "not begun")
-#: seconds without a sign of life after which a job of another machine counts as lost
+#: a job on another machine counts as lost after so many seconds without a sign of life
 SILENCE = 900.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One job of a sweep, or a run by itself.
+    """Describes how far one job of a sweep, or a single run, has come.
 
     Attributes:
-        name: of its folder, or what tells the job from the others.
-        state: one of `STATES`. A job is lost whose process is gone without a word.
-        stage: under way; "" where none is.
-        epoch: of that stage, with all there are to be, ``3/25``; "" where none was told.
-        eta: seconds that the stage still takes at the pace of its epochs; None if unknown.
-        silent: seconds since the last sign of life; None where there was none.
+        name: of its folder, or what sets the job apart from others.
+        state: one of `STATES`; a job is lost if its process is gone but left no record of its end.
+        stage: the current one; "" if none.
+        epoch: of that stage out of all epochs, ``3/25``; "" outside training.
+        eta: seconds that the stage still takes at its pace so far; None if unknown.
+        silent: seconds since the last sign of life; None if there was none.
         host: of the last attempt; "" if unknown.
         why: it failed, or for whom it waits, in one line.
     """
@@ -73,13 +73,13 @@ def progress_in(folder: Path) -> Progress:
 
 
 def last_sign(folder: Path) -> float:
-    """Returns when something in `folder` was last written, in seconds since the epoch."""
+    """Returns when something in `folder` was last written, as a Unix time."""
     entries = [folder, *folder.iterdir(), *(folder / "stages").glob("*")]
     return max((path.lstat().st_mtime for path in entries if path.exists()), default=0.0)
 
 
 def under_way(folder: Path) -> tuple[str, str, float | None]:
-    """Returns stage, epoch and remaining seconds by the last rows of the run's metrics."""
+    """Returns stage, epoch and remaining seconds according to the run's metrics."""
     try:
         rows = read_metrics(folder / METRICS)
     except DataError:

@@ -1,4 +1,4 @@
-"""``prunebench status``: how far sweeps and runs have come, and what completes them."""
+"""Implements ``prunebench status``: how far sweeps and runs are, and how to complete them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from prunebench.records.waiting import refused
 from prunebench.sweeps.plans import Asked, folders, job_words, run_in, sweep_in
 from prunebench.sweeps.progress import STATES, Progress, progress_in
 
-#: characters per line where there is no terminal to ask
+#: characters per line if there is no terminal
 FILE_WIDTH = 120
-#: empties a terminal
+#: escape sequence that clears a terminal
 CLEARED = "\033[H\033[2J"
-#: states of jobs that a further command would take up
+#: states of jobs that can be completed
 OPEN = ("failed", "interrupted", "lost", "not begun")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """A sweep, or the runs that belong to none.
+    """Describes a sweep, or all runs outside sweeps.
 
     Attributes:
         folder: of the sweep, or of all runs.
         jobs: how far each has come.
         commands: that complete them.
-        damaged: what cannot be read, and so cannot be completed.
+        damaged: messages on files that cannot be read, so that nothing can be completed.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ def main(words: Sequence[str]) -> int:
     """Prints the state of all runs below a folder; returns the exit code.
 
     Raises:
-        ConfigError: it is to look again after no time, or less.
+        ConfigError: the interval of ``--watch`` is not positive.
         DataError: there is no run in the folder.
     """
     options = _parser().parse_args(words)
@@ -74,7 +74,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def statuses(root: Path) -> list[Status]:
-    """Returns the sweeps below `root`, and last the runs that belong to none.
+    """Returns the sweeps below `root`, followed by the runs outside sweeps.
 
     Raises:
         DataError: `root` is no folder, or holds no run.
@@ -102,39 +102,39 @@ def _of_sweep(folder: Path) -> Status:
     jobs = [job for asked in status.commands for job in asked.jobs]
     why = refused(folder)
     for number, words in not_begun(jobs, begun).items():
-        name = f"{number} ({' '.join(_telling(words, jobs))})"
-        told = why.get(frozenset(words), "")
-        state = "failed" if told else "not begun"
-        status.jobs.append(Progress(name=name, state=state, why=told))
+        name = f"{number} ({' '.join(_distinguishing(words, jobs))})"
+        reason = why.get(frozenset(words), "")
+        state = "failed" if reason else "not begun"
+        status.jobs.append(Progress(name=name, state=state, why=reason))
     if not any(job.state in OPEN for job in status.jobs):
         status.commands.clear()
     return status
 
 
 def not_begun(jobs: Sequence[Sequence[str]], begun: Sequence[Path]) -> dict[int, Sequence[str]]:
-    """Returns number -> words of those `jobs` that none of the folders `begun` is of."""
+    """Returns number -> overrides of those `jobs` that have no folder among `begun`."""
     known = {frozenset(job_words(run)) for run in begun}
     return {number: job for number, job in enumerate(jobs) if frozenset(job) not in known}
 
 
 def _add(status: Status, read: Callable[[Path], Asked], folder: Path) -> None:
-    """Adds what completes `folder`, or why nothing can."""
+    """Adds the command that completes `folder`, or the reason why there is none."""
     try:
         status.commands.append(read(folder))
     except DataError as error:
         status.damaged.append(str(error))
 
 
-def _telling(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Returns those words of a job that not all jobs share."""
+def _distinguishing(words: Sequence[str], jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the words of a job that not all jobs share."""
     return [word for word in words if not all(word in job for job in jobs)]
 
 
 def complete(commands: Sequence[Asked], *, go: bool) -> int:
-    """Prints, or with `go` runs, one after the other, the commands that complete everything.
+    """Prints the commands that complete everything; with `go`, also runs them one by one.
 
     Returns:
-        The exit code: 0, or the last one of a command that failed.
+        The exit code: 0, or that of the last command that failed.
     """
     code = 0
     for asked in commands:
@@ -151,7 +151,7 @@ def complete(commands: Sequence[Asked], *, go: bool) -> int:
 
 
 def drawn(found: Sequence[Status]) -> str:
-    """Returns the states as text: a line of counts per sweep, and each job that is not done."""
+    """Returns the states as text: a line of counts per sweep, and a line per job not done."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -161,8 +161,8 @@ def drawn(found: Sequence[Status]) -> str:
     with console.capture() as capture:
         for status in found:
             counts = Counter(job.state for job in status.jobs)
-            told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-            console.print(Text(f"{os.path.relpath(status.folder)}: {told}", style="bold"))
+            summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+            console.print(Text(f"{os.path.relpath(status.folder)}: {summary}", style="bold"))
             table = Table(box=None, show_header=False, pad_edge=False)
             for job in status.jobs:
                 if job.state != "done":
@@ -179,7 +179,7 @@ def drawn(found: Sequence[Status]) -> str:
 
 
 def about(job: Progress) -> str:
-    """Says in one line where a job is, or why it is there no longer."""
+    """Returns one line on where a job is, or why it has stopped."""
     if job.why:
         return job.why
     place = " ".join(filter(None, [job.stage, job.epoch and f"epoch {job.epoch}"]))
@@ -190,7 +190,7 @@ def about(job: Progress) -> str:
 
 
 def span(seconds: float) -> str:
-    """Returns a time in the unit that people would choose."""
+    """Returns a time in its natural unit: 42 s, 12 min, 5 h, 3 d."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -198,7 +198,7 @@ def span(seconds: float) -> str:
 
 
 def plain(status: Status) -> dict[str, object]:
-    """Returns the state as values that JSON has."""
+    """Returns the state as plain values for JSON."""
     return {
         "folder": str(status.folder),
         "jobs": [asdict(job) for job in status.jobs],

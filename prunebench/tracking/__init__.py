@@ -1,4 +1,8 @@
-"""Trackers: mirrors of a run's metrics elsewhere; a tracker can never stop or hold up a run."""
+"""Mirrors a run's metrics in other programs; a tracker can never stop or delay a run for long.
+
+A `Tracker` is an option that starts a `TrackedRun`. `mirror` keeps failures of the program away
+from the run; `wandb` and `tensorboard` are the programs. `progress` is what the user sees.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,16 @@ from typing import Any, Self
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Which run a mirror is of.
+    """Describes the run to be mirrored.
 
     Attributes:
-        folder: the run's; nothing is written outside it.
-        title: shown to people; tells it from other runs.
+        folder: of the run; nothing is written outside it.
+        title: shown to people, who tell runs apart by it.
         config: resolved, plain values.
         choices: group -> name of the option chosen.
         identity: the same for every attempt at the same config and seed.
-        sweep: that it belongs to; "" if none.
-        note: tells the user a line.
+        sweep: name of the run's sweep; "" if none.
+        note: shows the user a line.
     """
 
     folder: Path
@@ -34,14 +38,14 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run ends with.
+    """Holds the results of a finished run.
 
     Attributes:
-        figures: by name.
-        layers: the table of layers, each with the same columns.
+        figures: name -> value.
+        layers: rows of the table of layers, each with the same columns.
         texts: file name -> its text.
         files: that the run leaves.
-        plots: draws them when asked; name -> PNG.
+        plots: called to draw them; returns name -> PNG.
     """
 
     figures: Mapping[str, float]
@@ -52,10 +56,10 @@ class Outcome:
 
 
 class TrackedRun(ABC):
-    """A run as its tracker sees it, to be used in a ``with`` statement.
+    """Mirrors one run; use it in a ``with`` statement.
 
     Attributes:
-        lost: which program did not take all, and why; "" where it did.
+        lost: which program lacks a part of the run, and why; "" if none does.
     """
 
     lost: str = ""
@@ -64,42 +68,42 @@ class TrackedRun(ABC):
     def log(self, row: Mapping[str, Any]) -> None:
         """Mirrors one row of the metrics log (``stage``, optional ``epoch``, slash names).
 
-        Every attempt at a run hands over all its rows, from the first on, each once.
+        Every attempt at a run passes all of the run's rows, from the first on, each once.
         """
 
     @abstractmethod
     def conclude(self, outcome: Outcome) -> None:
-        """Mirrors what the run ends with."""
+        """Mirrors the results of the run."""
 
     def __enter__(self) -> Self:
-        """Returns itself; the run is already under way."""
+        """Returns itself; the run has started already."""
         return self
 
     @abstractmethod
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Ends the run; `kind` is of the exception that ends it, if one does."""
+        """Ends the run; `kind` is the class of the exception that ended it, None without one."""
 
 
 class Untracked(TrackedRun):
-    """A run that is mirrored nowhere."""
+    """Mirrors nothing."""
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Mirrors nothing."""
+        """Does nothing."""
 
     def conclude(self, outcome: Outcome) -> None:
-        """Mirrors nothing."""
+        """Does nothing."""
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Ends nothing."""
+        """Does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracker(ABC):
-    """Where metrics are mirrored; the schema of ``conf/tracker/*.yaml``."""
+    """Says where metrics are mirrored; the schema of ``conf/tracker/*.yaml``."""
 
     @abstractmethod
     def start(self, subject: Subject) -> TrackedRun:
-        """Opens a run; use it in a ``with`` statement."""
+        """Starts to mirror a run; use the result in a ``with`` statement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,5 +111,5 @@ class NoTracker(Tracker):
     """Mirrors nothing."""
 
     def start(self, subject: Subject) -> TrackedRun:
-        """Returns a run that mirrors nothing."""
+        """Returns a `TrackedRun` that mirrors nothing."""
         return Untracked()

@@ -1,27 +1,28 @@
-"""From the rows of a metrics log to curves in percent, of each stage and of the run as a whole."""
+"""Turns the rows of a metrics log into points of curves, per stage and over the whole run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: the one axis of all curves: epochs trained since the run began, whatever the stage
+#: the x axis of all curves: epochs trained since the run began, over all stages
 AXIS = "epoch"
 
 
 class Curves:
-    """The curves of one run, whose rows it is given in their order."""
+    """Computes the curves of one run, whose rows must be passed in order."""
 
     def __init__(self) -> None:
-        """Begins at epoch 0."""
+        """Starts at epoch 0."""
         self._epochs = 0
 
     def values(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """Returns the next point of every curve that `row` tells of, and of `AXIS`.
+        """Returns name -> value of each curve with a point in `row`, and of `AXIS`.
 
         An epoch of training is a point of ``train/top1``, ``val/top1``, ``train/loss`` and ``lr``
-        over the whole run, and of its stage's own curves; a network that was measured is one of
-        ``test/top1`` or ``test/lfw``. What other rows hold in numbers is a curve of their stage.
+        over the whole run, and of the same curves of its stage. A measured network is a point of
+        ``test/top1`` or ``test/lfw``. Numbers in other rows belong to curves of their stage.
+        Accuracies are in percent.
         """
         stage = row["stage"]
         if "seen" not in row:
@@ -35,5 +36,5 @@ class Curves:
             figures["val/top1"] = 100 * row["val_correct"] / row["val_seen"]
         figures["lr"] = row["lr"]
         of_stage = {f"{stage}/{key.replace('/', '_')}": value for key, value in figures.items()}
-        told = {f"{stage}/epoch": row["epoch"], f"{stage}/seconds": row["seconds"]}
-        return {AXIS: self._epochs, **figures, **of_stage, **told}
+        progress = {f"{stage}/epoch": row["epoch"], f"{stage}/seconds": row["seconds"]}
+        return {AXIS: self._epochs, **figures, **of_stage, **progress}

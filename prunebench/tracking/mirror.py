@@ -1,4 +1,4 @@
-"""A run's mirror in another program, kept at arm's length: whatever happens, the run goes on."""
+"""Keeps failures and delays of a tracking program away from the run that it mirrors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from prunebench.tracking.curves import Curves
 
 log = logging.getLogger(__name__)
 
-# Generous for a busy machine, short beside any run. The program's own limits come first.
+# Generous for a busy machine, short compared with any run, longer than the program's own limits.
 OPEN_SECONDS, LOG_SECONDS, CLOSE_SECONDS = 90.0, 20.0, 90.0
 
 
 class Mirror(TrackedRun):
-    """Hands curves and outcome to a program; what goes wrong is said once, and ends it."""
+    """Passes curves and results to a program; reports the first failure and then stops."""
 
     def __init__(self, program: str, open_run: Callable[[], None]) -> None:
-        """Opens the run by `open_run`; messages call it `program`."""
+        """Opens the run by calling `open_run`; `program` is the name in messages."""
         self._program = program
         self._curves = Curves()
         self._rows = 0
@@ -38,39 +38,39 @@ class Mirror(TrackedRun):
         self._guard(lambda: self._write(values, number), LOG_SECONDS)
 
     def conclude(self, outcome: Outcome) -> None:
-        """Mirrors what the run ends with."""
+        """Mirrors the results of the run."""
         self._guard(lambda: self._conclude(outcome, self._rows), CLOSE_SECONDS)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Ends the run; also where something went wrong, else it would get the next one's rows."""
+        """Ends the run, even after a failure: otherwise it would receive the next run's rows."""
         close = partial(self._close, failed=kind is not None)
         if not self._guard(close, CLOSE_SECONDS, always=True):
-            self._leave_behind()
+            self._abandon()
 
     @abstractmethod
     def _write(self, values: Mapping[str, float], number: int) -> None:
-        """Writes one point of each curve, from row `number` of the run."""
+        """Writes one point of each curve; `number` is that of the row in the run."""
 
     @abstractmethod
     def _conclude(self, outcome: Outcome, number: int) -> None:
-        """Writes what the run ends with, as row `number`."""
+        """Writes the results of the run, as row `number`."""
 
     @abstractmethod
     def _close(self, *, failed: bool) -> None:
-        """Ends the run, if it was ever opened."""
+        """Ends the run, if it was opened."""
 
-    def _leave_behind(self) -> None:
-        """Sees to it that a program which does not answer cannot hold this process at its end."""
+    def _abandon(self) -> None:
+        """Makes sure that a program which hangs cannot keep this process from ending."""
         return
 
     def _guard(self, call: Callable[[], object], seconds: float, *, always: bool = False) -> bool:
-        """Carries out `call` beside the run, waits at most `seconds`, and reports one failure.
+        """Makes `call` in a thread, waits at most `seconds`, and gives up mirroring if it fails.
 
-        The call has a thread of its own so that it can be left behind, and so that an exception
-        raised by a signal handler (a cluster's requeue) reaches the run instead of this guard.
+        The thread can be left behind, and an exception from a signal handler (a cluster's requeue)
+        reaches the run instead of this guard.
 
         Returns:
-            Whether it has come to an end.
+            Whether the call has ended.
         """
         if not (self._on or always):
             return True
@@ -100,7 +100,7 @@ class Mirror(TrackedRun):
 
 
 def typed(path: Path) -> str:
-    """Returns `path` as one would type it in a command, from here where it lies below."""
+    """Returns `path` as one would type it in a command, relative if it lies below this folder."""
     here = Path.cwd()
     absolute = path.absolute()
     return shlex.quote(str(absolute.relative_to(here) if here in absolute.parents else absolute))

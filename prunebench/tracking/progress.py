@@ -1,4 +1,4 @@
-"""Progress: a bar with the time left on a terminal, plain and rare lines in a log file."""
+"""Shows a run's progress: a bar with the time left on a terminal, rare plain lines in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """What a run tells its user while it works. Names are printed as they are, never as markup."""
+    """Shows the user what a run is doing. Names are printed as they are, never as markup."""
 
     def __init__(
         self, stream: TextIO | None = None, *, every_seconds: float = 60.0, quiet: bool = False
@@ -24,7 +24,7 @@ class Progress:
         Args:
             stream: a terminal gets a bar, anything else plain lines.
             every_seconds: least time between two plain lines within an epoch.
-            quiet: say nothing at all.
+            quiet: print nothing at all.
         """
         self.every_seconds = every_seconds
         self._console = Console(file=stream or sys.stderr, quiet=quiet, emoji=False)
@@ -35,7 +35,7 @@ class Progress:
 
     @contextmanager
     def task(self, stage: str, total_steps: int, *, done: int = 0) -> Iterator[Task]:
-        """Follows a stage of `total_steps`, `done` of which an earlier process did."""
+        """Shows a stage of `total_steps`, `done` of which an earlier process did."""
         bar = self._bar() if self._console.is_terminal and not self._console.quiet else None
         task = Task(self, stage, total_steps, done, bar)
         if bar is None:
@@ -45,7 +45,7 @@ class Progress:
             yield task
 
     def _bar(self) -> Bar:
-        """A bar that leaves brackets in names alone and vanishes when the stage is over."""
+        """Returns a bar that prints brackets in names as they are, and vanishes after the stage."""
         return Bar(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -58,7 +58,7 @@ class Progress:
 
 
 class Task:
-    """One stage under way."""
+    """Tracks one stage."""
 
     def __init__(
         self, progress: Progress, stage: str, total: int, done: int, bar: Bar | None
@@ -73,7 +73,7 @@ class Task:
         self._id = bar.add_task(stage, total=total, completed=done) if bar else None
 
     def advance(self, steps: int = 1) -> None:
-        """Notes that `steps` more are done."""
+        """Records that `steps` more are done."""
         self._done += steps
         if self._bar is not None and self._id is not None:
             self._bar.advance(self._id, steps)
@@ -82,16 +82,16 @@ class Task:
             self._say(f"step {self._done}/{self._total} ({share:.0f} %)")
 
     def epoch(self, row: Mapping[str, object]) -> None:
-        """Prints one line at the end of an epoch, its figures in the order of `row`."""
+        """Prints one line at the end of an epoch, with the figures of `row` in order."""
         self._say("  ".join(f"{key} {_short(value)}" for key, value in row.items()))
 
     def _say(self, text: str) -> None:
-        """One line, with the time left."""
+        """Prints one line, with the time left."""
         self._told = time.monotonic()
-        self._progress.note(f"{self._stage}  {text}{self._left()}")
+        self._progress.note(f"{self._stage}  {text}{self._time_left()}")
 
-    def _left(self) -> str:
-        """Time left at this process's own pace; "" where nothing is left or known."""
+    def _time_left(self) -> str:
+        """Returns the time left at this process's own pace; "" if nothing is left or known."""
         steps = self._done - self._first
         if not steps or self._done >= self._total:
             return ""
@@ -100,7 +100,7 @@ class Task:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time a person reads at a glance: 42 s, 12 min, 3 h 05 min."""
+    """Returns a readable duration: 42 s, 12 min, 3 h 05 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -108,5 +108,5 @@ def duration(seconds: float) -> str:
 
 
 def _short(value: object) -> str:
-    """A figure in at most four digits, anything else as it is."""
+    """Returns a float with at most four digits, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder."""
+"""Mirrors runs in TensorBoard, as event files in the run's folder."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from prunebench.tracking import Outcome, Subject, TrackedRun, Tracker
 from prunebench.tracking.curves import AXIS
 from prunebench.tracking.mirror import Mirror, typed
 
-#: sets choices and other tables off as they are
+#: makes a line preformatted in Markdown
 INDENT = " " * 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBoardTracker(Tracker):
-    """TensorBoard, whose files lie in ``<run folder>/tensorboard``."""
+    """Mirrors runs in TensorBoard; the files lie in ``<run folder>/tensorboard``."""
 
     def __post_init__(self) -> None:
-        """Checks that the package is there."""
+        """Checks that the package is installed."""
         require(
             find_spec("tensorboard") is not None,
             "tracker=tensorboard needs a package: pip install 'prunebench[tensorboard]'",
         )
 
     def start(self, subject: Subject) -> TrackedRun:
-        """Returns a run in TensorBoard."""
+        """Starts to write the run's event files."""
         return TensorBoardRun(subject)
 
 
 class TensorBoardRun(Mirror):
-    """The event files of one run."""
+    """Writes the event files of one run."""
 
     def __init__(self, subject: Subject) -> None:
-        """Opens the run; an earlier attempt's files give way, since all rows come again."""
+        """Opens the run; replaces an earlier attempt's files, since all rows are passed again."""
         self._subject = subject
         self._folder = subject.folder / "tensorboard"
         self._writer: Any = None

@@ -1,4 +1,4 @@
-"""Weights & Biases: online where a login is at hand, else kept in the run's folder."""
+"""Mirrors runs in Weights & Biases: online if there is a login, else in the run's folder."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ SECRETS = {"api_key", "apikey", "password", "secret", "token"}
 
 @dataclass(frozen=True, kw_only=True)
 class WandbTracker(Tracker):
-    """Weights & Biases.
+    """Mirrors runs in Weights & Biases.
 
     Attributes:
         project: to log to.
         entity: user or team; None = the login's own.
         mode: auto, online, offline or disabled; auto = online if a login is found, else offline.
-        group: of the run; None = the sweep it belongs to.
+        group: of the run; None = its sweep.
         tags: of the run.
         job_type: of the run; None = none.
-        artifacts: whether plan, report and slim network go there too.
-        plots: whether the plots of the run go there at its end.
+        artifacts: whether to upload plan, report and slim network.
+        plots: whether to upload the run's plots at its end.
     """
 
     project: str
@@ -60,12 +60,12 @@ class WandbTracker(Tracker):
         )
 
     def start(self, subject: Subject) -> TrackedRun:
-        """Returns a W&B run, or one that mirrors nothing if W&B fails."""
+        """Starts a W&B run; one that mirrors nothing if the mode is disabled."""
         mode = self._mode()
         return Untracked() if mode == "disabled" else WandbRun(self, subject, mode)
 
     def _mode(self) -> str:
-        """Returns online, offline or disabled; online only where nothing will be asked."""
+        """Returns online, offline or disabled; online only if W&B will not ask for a login."""
         mode = self.mode
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE", "online" if has_login() else "offline")
@@ -76,22 +76,22 @@ class WandbTracker(Tracker):
 
 
 class WandbRun(Mirror):
-    """A W&B run."""
+    """Mirrors one run in W&B."""
 
     def __init__(self, tracker: WandbTracker, subject: Subject, mode: str) -> None:
         """Opens the run, online or offline as `mode` says."""
         self._tracker, self._subject, self._mode = tracker, subject, mode
         root = subject.folder.resolve() / "wandb"
-        places = _places(root, offline=mode == "offline")  # held until the run ends
+        variables = _variables(root, offline=mode == "offline")  # set until the run ends
         self._mirrored = 0
         self._run: Any = None
-        self._lies: Path | None = None
-        self._before = {key: os.environ.get(key) for key in places}
-        os.environ.update(places)
+        self._folder: Path | None = None
+        self._before = {key: os.environ.get(key) for key in variables}
+        os.environ.update(variables)
         super().__init__("wandb", self._open)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Finishes the run, with exit code 1 after an exception; says where an offline run lies."""
+        """Finishes the run, with exit code 1 after an exception; tells where offline files lie."""
         try:
             super().__exit__(kind, *rest)
         finally:
@@ -100,8 +100,10 @@ class WandbRun(Mirror):
                     os.environ.pop(key, None)
                 else:
                     os.environ[key] = value
-        if self._lies is not None and self._mode == "offline":
-            self._subject.note(f"wandb: kept offline; to upload it: wandb sync {typed(self._lies)}")
+        if self._folder is not None and self._mode == "offline":
+            self._subject.note(
+                f"wandb: kept offline; to upload it: wandb sync {typed(self._folder)}"
+            )
 
     def _open(self) -> None:
         import wandb
@@ -133,11 +135,11 @@ class WandbRun(Mirror):
             "resume": "allow",
         }
         self._run = wandb.init(**options, settings=settings)
-        self._lies = Path(str(self._run.dir)).parent
+        self._folder = Path(str(self._run.dir)).parent
         self._run.define_metric(AXIS)
         self._run.define_metric("*", step_metric=AXIS)
-        # A row's step is its number in the run. An online run goes on where the server's copy
-        # ends, which has the rows before; an offline run is a new one and gets them all.
+        # A row's step is its number in the run. The server's copy of a resumed online run has the
+        # earlier rows already; an offline run is a new one and gets them all.
         self._mirrored = self._run.starting_step
 
     def _write(self, values: Mapping[str, float], number: int) -> None:
@@ -172,8 +174,8 @@ class WandbRun(Mirror):
         if self._run is not None:
             self._run.finish(exit_code=int(failed))
 
-    def _leave_behind(self) -> None:
-        """Ends W&B's service, for whose end W&B waits without limit when Python ends."""
+    def _abandon(self) -> None:
+        """Kills W&B's service, for which W&B would wait without limit when Python ends."""
         end_children("wandb-core")
         import wandb
 
@@ -181,16 +183,16 @@ class WandbRun(Mirror):
 
 
 def end_children(name: str) -> None:
-    """Kills the processes called `name` that this one has started."""
+    """Kills the children of this process that are called `name`."""
     for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended since
+        with suppress(OSError):  # the process has ended since
             called, _, rest = status.read_text().partition("(")[2].rpartition(") ")
             if called == name and int(rest.split()[1]) == os.getpid():
                 os.kill(int(status.parent.name), signal.SIGKILL)
 
 
 def has_login() -> bool:
-    """Says whether W&B can log in without asking; reads the environment and the netrc file."""
+    """Returns whether W&B can log in without asking, by the environment and the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
@@ -201,8 +203,8 @@ def has_login() -> bool:
         return False
 
 
-def _places(root: Path, *, offline: bool) -> dict[str, str]:
-    """Returns the environment that keeps W&B's files in `root`, where the user set none."""
+def _variables(root: Path, *, offline: bool) -> dict[str, str]:
+    """Returns environment variables that keep W&B's files in `root`, unless the user set them."""
     places = {
         "WANDB_DIR": root.parent,
         "WANDB_DATA_DIR": root / "data",
@@ -211,7 +213,7 @@ def _places(root: Path, *, offline: bool) -> dict[str, str]:
     }
     values = {key: str(path) for key, path in places.items()}
     if offline:
-        values["WANDB_ERROR_REPORTING"] = "false"  # else it looks up a name even when offline
+        values["WANDB_ERROR_REPORTING"] = "false"  # error reporting does a DNS lookup even offline
     return {key: os.environ.get(key, value) for key, value in values.items()}
 
 

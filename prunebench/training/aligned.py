@@ -1,9 +1,9 @@
-"""Channels in eights: a GPU's matrix units take them so, and a pruned layer has any number.
+"""Pads channels to multiples of 8 while training on a GPU, whose matrix units work in eights.
 
-On an H200 a step of VGG-16 with a channel less than a multiple of 8 in each layer takes 1.5 times
-as long as one with the multiple. So zeros are put behind the channels of a layer while it is
-trained: filters of zeros answer with zeros, norms leave them zero, and what reads them multiplies
-them by zeros, so that all others compute what they would without.
+A pruned layer may have any number of channels. On an H200 a step of VGG-16 with one channel less
+than a multiple of 8 in each layer takes 1.5 times as long as a step with the multiple. So zeros are
+put behind the channels of a layer: filters of zeros answer with zeros, norms leave them zero, and
+the next layer multiplies them by zeros, so all other channels compute what they would without.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.untouched import untouched
 from prunebench.reproducibility import cuda_math
-from prunebench.training.trial import drawn_copy, learns_the_same, more
+from prunebench.training.trial import drawn_copy, learns_the_same, padded
 
-#: halves that a matrix unit reads at once
+#: number of 16-bit values that a matrix unit reads at once
 MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """What a network is to compute in.
+    """Holds the padded shapes in which a network is to compute.
 
     Attributes:
-        shapes: name of a parameter or buffer -> its larger shape; of no others.
-        images: channels of the images; None where they stay as they are.
+        shapes: name of a parameter or buffer -> its larger shape; only of those that get one.
+        images: channels of the padded images; None if they stay as they are.
     """
 
     shapes: Mapping[str, torch.Size] = field(default_factory=dict)
@@ -39,31 +39,31 @@ class Aligned:
 
 
 def align(network: nn.Module, images: Tensor) -> Aligned:
-    """Returns the shapes with channels in eights: of images and layers, or of one of the two.
+    """Returns the shapes that pad the channels of layers and images, or of only one of the two.
 
-    Found by running a copy of the network, in both modes, with tensors that are made larger on the
-    way. Then copies with drawn weights are to learn the same in these shapes as in their own: a
-    weight that is zero today hides nothing. Where anything but convolutions of one group, batch
-    norms and linear layers depends on the number of channels, nothing is aligned; nor is it where
-    hooks look on.
+    The shapes are found by running a copy of the network, in train and eval mode, on tensors that
+    are padded on the way. To check them, copies with random weights must learn the same in both
+    sets of shapes; weights that happen to be zero would hide a difference. Nothing is padded where
+    the number of channels matters to anything but batch norms, linear layers and convolutions of
+    one group, nor where hooks would see it.
 
     Args:
         network: any; left as it is.
-        images: [n, C, H, W], a few, on its device.
+        images: a few, [n, C, H, W], on the network's device.
     """
-    if any(_is_watched(module) for module in network.modules()):
+    if any(_has_hooks(module) for module in network.modules()):
         return Aligned()
     channels = images.shape[1]
     for layers in (True, False):
-        for wide in sorted({channels, larger(channels)}, reverse=True):
+        for wide in sorted({channels, next_multiple(channels)}, reverse=True):
             shapes = _shapes(network, images, wide, layers=layers)
             if shapes:
                 return Aligned(shapes, wide if wide != channels else None)
     return Aligned()
 
 
-def _is_watched(module: nn.Module) -> bool:
-    """Whether something that is no part of the module sees what it computes, or computes it."""
+def _has_hooks(module: nn.Module) -> bool:
+    """Returns whether hooks see what `module` computes, or another forward replaces its own."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return "forward" in vars(module) or any(getattr(module, kind) for kind in hooks)
 
@@ -71,17 +71,17 @@ def _is_watched(module: nn.Module) -> bool:
 def _shapes(
     network: nn.Module, images: Tensor, channels: int, *, layers: bool
 ) -> dict[str, torch.Size]:
-    """Returns the larger shapes that compute on images of so many channels what the network does.
+    """Returns the padded shapes for images of `channels` channels; empty if they change the result.
 
-    Nothing where they compute something else. Filters become more only where `layers` says so.
+    Filters are padded only if `layers` is set.
     """
     devices = [images.device] if images.is_cuda else []
     try:
         with untouched(network), torch.random.fork_rng(devices), cuda_math(exact=True):
-            wide = more(images, len(images), channels)
+            wide = padded(images, len(images), channels)
             widening = _Widening(
                 drawn_copy(network, images.device),
-                larger if layers else int,
+                next_multiple if layers else int,
                 wide if channels != images.shape[1] else None,
             )
             for training in (True, False):
@@ -95,48 +95,48 @@ def _shapes(
     return shapes if same else {}
 
 
-def larger(count: int) -> int:
-    """Returns the next multiple of 8."""
+def next_multiple(count: int) -> int:
+    """Returns the least multiple of 8 that is not below `count`."""
     return -(-count // MULTIPLE) * MULTIPLE
 
 
 class _UnalignableError(Exception):
-    """Something is met that zeros behind the channels would change."""
+    """Raised when the network does something that zeros behind the channels would change."""
 
 
 class _Widening(TorchFunctionMode):
-    """Makes the tensors of layers larger as they are called, and notes their shapes."""
+    """Pads the tensors of layers as they are called, and records their shapes."""
 
     def __init__(
         self, network: nn.Module, filters: Callable[[int], int], images: Tensor | None
     ) -> None:
-        """Knows the tensors of `network`.
+        """Records the names of the tensors of `network`.
 
         Args:
-            network: called.
-            filters: of a number of filters, how many there are to be.
-            images: larger, which convolutions alone may read; None where they are as they were.
+            network: the one that will be called.
+            filters: number of filters -> the padded number.
+            images: padded, which only convolutions may read; None if they are not padded.
         """
         super().__init__()
         self.network, self.filters, self.images = network, filters, images
         self.names: dict[int, str] = {}
         for name, tensor in network.state_dict(keep_vars=True).items():
-            # what two names share is exchanged under neither
+            # a tensor with two names cannot be replaced under one of them
             self.names[id(tensor)] = "" if id(tensor) in self.names else name
         self.shapes: dict[str, torch.Size] = {}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Calls `func`."""
+        """Calls `func`, with padded tensors if it is a layer's."""
         own = {
             functional.conv2d: self._convolve,
-            functional.linear: self._multiply,
+            functional.linear: self._linear,
             functional.batch_norm: self._normalise,
         }.get(func, func)
         reads = getattr(func, "__name__", "") not in ("__get__", "size", "dim")
         if own is func and reads and any(arg is self.images for arg in args if arg is not None):
-            raise _UnalignableError  # they come in halves, and are written to memory of ours
+            raise _UnalignableError  # only layers may see that images are padded, halved and reused
         return own(*args, **kwargs or {})
 
     def _convolve(  # noqa: PLR0913 - as torch has it
@@ -149,22 +149,22 @@ class _Widening(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
-        """Has filters in eights, of as many channels as arrive; groups stay as they are."""
+        """Convolves with padded filters over as many channels as arrive; groups are not padded."""
         out, into, *kernel = weight.shape
         filters = self.filters(out)
         if groups > 1 and (filters, x.shape[1]) != (out, into * groups):
             raise _UnalignableError
-        if groups == 1 and x.shape[1] not in (into, larger(into)):
+        if groups == 1 and x.shape[1] not in (into, next_multiple(into)):
             raise _UnalignableError
-        weight = self._wide(weight, filters, x.shape[1] // groups, *kernel)
-        bias = self._wide(bias, filters)
+        weight = self._padded(weight, filters, x.shape[1] // groups, *kernel)
+        bias = self._padded(bias, filters)
         return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
-    def _multiply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Reads as many features as arrive; a linear layer answers as it would."""
-        if x.shape[-1] not in (weight.shape[1], larger(weight.shape[1])):
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Multiplies as many features as arrive; the outputs of a linear layer are not padded."""
+        if x.shape[-1] not in (weight.shape[1], next_multiple(weight.shape[1])):
             raise _UnalignableError
-        return functional.linear(x, self._wide(weight, weight.shape[0], x.shape[-1]), bias)
+        return functional.linear(x, self._padded(weight, weight.shape[0], x.shape[-1]), bias)
 
     def _normalise(
         self,
@@ -173,22 +173,22 @@ class _Widening(TorchFunctionMode):
         var: Tensor | None,
         weight: Tensor | None = None,
         bias: Tensor | None = None,
-        *more: Any,
+        *rest: Any,
         **named: Any,
     ) -> Tensor:
         """Normalises as many channels as arrive."""
-        mean, var, weight, bias = (self._wide(t, x.shape[1]) for t in (mean, var, weight, bias))
-        return functional.batch_norm(x, mean, var, weight, bias, *more, **named)
+        mean, var, weight, bias = (self._padded(t, x.shape[1]) for t in (mean, var, weight, bias))
+        return functional.batch_norm(x, mean, var, weight, bias, *rest, **named)
 
-    def _wide(self, tensor: Tensor | None, *shape: int) -> Any:
-        """Returns `tensor` in a larger shape, and notes that."""
+    def _padded(self, tensor: Tensor | None, *shape: int) -> Any:
+        """Returns `tensor` padded to `shape`, and records the shape under its name."""
         if tensor is None:
             return None
         name = self.names.get(id(tensor), "")
         if name and self.shapes.setdefault(name, torch.Size(shape)) != shape:
-            raise _UnalignableError  # called twice, with other widths
+            raise _UnalignableError  # a second call needs other widths than the first
         if tensor.shape == shape:
             return tensor
         if not name:
             raise _UnalignableError
-        return more(tensor, *shape)
+        return padded(tensor, *shape)

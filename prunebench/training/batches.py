@@ -1,4 +1,4 @@
-"""Which form of a split serves the images of a data set."""
+"""Chooses the form of a split that serves the images of a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunebench.training.streamed import StreamedSplit
 def split_on(
     device: torch.device, data: Data, images: Images, *, channels_last: bool = False
 ) -> Split:
-    """Returns `images`, one of the splits of `data`, as batches on `device` in either layout."""
+    """Returns `images`, one of the splits of `data`, as a `Split` with batches on `device`."""
     if isinstance(images, Stream):
         return StreamedSplit(data, images, device=device, channels_last=channels_last)
     return ResidentSplit(data, images, device=device, channels_last=channels_last)

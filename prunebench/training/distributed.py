@@ -1,7 +1,7 @@
-"""What the processes of one training tell each other; a process on its own hears only itself.
+"""Exchanges what the processes of one training need; with one process, returns its own values.
 
-All processes hold the same weights, take their part of every batch, and come by here in the same
-order. Process 0 is the run's own: it alone reads and writes files.
+All processes hold the same weights, compute their part of every batch, and make these calls in the
+same order. Process 0 is the run's own: it alone reads and writes files.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from prunebench.recipes import Phase
 
-#: the others wait for process 0 while it ranks and measures, and an oracle may take a day
+#: time limit of an exchange: the others wait while process 0 ranks, and an oracle may take a day
 LONGEST_WAIT = timedelta(days=7)
-#: for each other, when they were started one by one
+#: time limit for separately started processes to find each other
 LONGEST_START = timedelta(minutes=30)
-#: what the processes talk over, by platform
+#: platform -> the network interface that connects processes of one machine
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
 @dataclass(frozen=True)
 class JointTraining:
-    """A training that all processes take part in.
+    """Describes a training that all processes take part in.
 
     Attributes:
         network: with its weights.
@@ -55,10 +55,10 @@ def joined(
     Args:
         rank: from 0.
         size: at least 2.
-        store: where they meet.
-        on_one_machine: whether all are on this one.
+        store: through which the processes find each other.
+        on_one_machine: whether all of them run on this machine.
     """
-    # else gloo looks up this machine's name, and may not find it
+    # without an interface gloo looks up this machine's host name, and may not find it
     if on_one_machine and sys.platform in LOOPBACK:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK[sys.platform])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -70,9 +70,9 @@ def joined(
 
 
 def meeting(rank: int, size: int, address: str, port: int) -> dist.Store:
-    """Returns where processes meet that were started one by one, perhaps on several machines.
+    """Returns the store for processes that were started separately, once all have reached it.
 
-    It waits for them. torchrun has a place for that, process 0 opens one otherwise.
+    torchrun provides one at `address` and `port`; otherwise process 0 opens it there.
     """
     os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
     found = dist.rendezvous("env://", rank, size, timeout=LONGEST_START)
@@ -81,7 +81,7 @@ def meeting(rank: int, size: int, address: str, port: int) -> dist.Store:
 
 
 def parted(error: RuntimeError) -> bool:
-    """Whether `error` says that another process has gone."""
+    """Returns whether `error` is how torch reports that another process has gone."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
@@ -96,12 +96,12 @@ def size() -> int:
 
 
 def own_draws() -> tuple[int, ...]:
-    """Returns what makes a seed this process's own: nothing for process 0, else its number."""
+    """Returns what to add to a seed to make it this process's own; empty for process 0."""
     return (rank(),) if rank() else ()
 
 
 def from_first(value: Any) -> Any:
-    """Returns process 0's `value`."""
+    """Returns the `value` that process 0 passed, in every process."""
     if size() == 1:
         return value
     box = [value]
@@ -110,24 +110,24 @@ def from_first(value: Any) -> Any:
 
 
 def invite(training: JointTraining) -> None:
-    """Hands `training` from process 0 to the others, if there are any; process 0 trains next."""
+    """Sends `training` from process 0 to the others, which then train along with it."""
     if size() > 1:
         from_first(replace(training, network=deepcopy(training.network).cpu()))
 
 
 def next_training() -> JointTraining | None:
-    """Waits, beside process 0, for a training to take part in; None when there are no more."""
+    """Waits for process 0 to `invite`; returns the training, or None after `dismiss`."""
     asked: JointTraining | None = from_first(None)
     return asked
 
 
 def dismiss() -> None:
-    """Tells the others, from process 0, that there are no more trainings."""
+    """Tells the other processes, from process 0, that there are no more trainings."""
     from_first(None)
 
 
 def from_all(value: Any) -> list[Any]:
-    """Returns the `value` of every process, in their order."""
+    """Returns the `value` of every process, ordered by rank."""
     if size() == 1:
         return [value]
     values = [None] * size()
@@ -136,7 +136,7 @@ def from_all(value: Any) -> list[Any]:
 
 
 def rows_of_all(tensor: Tensor) -> Tensor:
-    """Returns the rows of every process's `tensor`, which are equally many, one below the other."""
+    """Returns the tensors of all processes, which have equally many rows, stacked by rank."""
     if size() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(size())]
@@ -150,7 +150,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def lowest(tensor: Tensor) -> Tensor:
-    """Returns the least of each element of `tensor` over the processes."""
+    """Returns the elementwise minimum of `tensor` over the processes."""
     return _reduced(tensor, dist.ReduceOp.MIN)
 
 
@@ -163,23 +163,23 @@ def _reduced(tensor: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
 
 
 def replicate(network: nn.Module) -> nn.Module:
-    """Returns what to call for a forward pass whose gradients become the mean over the processes.
+    """Returns a callable like `network` whose gradients become the mean over the processes.
 
-    All take over process 0's weights and buffers now.
+    Calling this copies the weights and buffers of process 0 to all others.
     """
     if size() == 1:
         return network
     replica = DistributedDataParallel(network)
-    replica.broadcast_buffers = False  # of process 0's at each forward: `average_statistics` shares
+    replica.broadcast_buffers = False  # `average_statistics` shares the running statistics instead
     return replica
 
 
 def shared(forward: object, *, now: bool) -> AbstractContextManager[object]:
-    """Returns the block in which a backward of `forward` shares all gradients so far, or waits.
+    """Returns a context in which backward averages gradients over the processes, or only adds them.
 
     Args:
         forward: from `replicate`.
-        now: whether the gradients are complete.
+        now: whether the gradients are complete after this backward.
     """
     if now or not isinstance(forward, DistributedDataParallel):
         return nullcontext()

@@ -1,8 +1,8 @@
-"""The forward pass of a training step: what each layer would do for itself is done for all at once.
+"""Calls a network in training, and does for all layers at once what each would do for itself.
 
-A GPU takes as long for a tiny operation as for a small one, and a step of a small network is made
-of hundreds. Casting each kernel and its gradient by itself, and counting the steps of each norm,
-is a fifth of them.
+A GPU takes as long for a tiny operation as for a small one, and a step of a small network consists
+of hundreds. A fifth of them cast single kernels and gradients to and from half precision, or count
+the batches of single norms.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from prunebench.training.trial import corner
 
 
 class _StandIn(NamedTuple):
-    """What a tensor is exchanged for.
+    """Describes the tensor that replaces a parameter during the forward pass.
 
     Attributes:
-        dtype: of it.
-        wide: zeros, in a corner of which the tensor is to lie; None where it keeps its shape.
+        dtype: of the stand-in.
+        wide: zeros in the padded shape, whose corner receives the parameter; None without padding.
     """
 
     dtype: torch.dtype
@@ -36,30 +36,31 @@ class _StandIn(NamedTuple):
 
 
 class Forward:
-    """Calls a network as it is trained; bit for bit what calling it under autocast comes to.
+    """Calls a network with the same result, bit for bit, as calling it under autocast.
 
-    With aligned shapes it comes to that but for rounding; see `prunebench.training.aligned`.
-    The first call is the network's own, and shows what is read by more than layers.
+    With padded shapes it is the same but for rounding; see `prunebench.training.aligned`. The first
+    call goes to the network as it is, and finds which tensors not only layers read.
     """
 
     def __init__(
         self, network: nn.Module, half: torch.dtype | None, aligned: Aligned | None = None
     ) -> None:
-        """Finds what can be done together.
+        """Finds the tensors that can be replaced together.
 
         Args:
-            network: whose parameters are float32.
-            half: what autocast computes in; None where it is off.
-            aligned: larger shapes to compute in. Where a tensor cannot be exchanged, none is.
+            network: with parameters in float32.
+            half: the dtype that autocast computes in; None if it is off.
+            aligned: padded shapes to compute in; ignored if one of their tensors cannot be
+                replaced.
         """
         self.network, self.half, self.aligned = network, half, aligned or Aligned()
         modules = [*network.named_modules()]
-        norms = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and _is_own(m, _BatchNorm)]
-        # a norm without a momentum averages by its count, which must be there when it is called;
-        # so must it for a forward that is not torch's own
+        norms = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and _runs(m, _BatchNorm)]
+        # a norm without momentum reads its count of batches when called; so may a forward that is
+        # not torch's own: these count for themselves
         self.norms = [norm for _, norm in norms if norm.momentum is not None]
-        # layers of exactly these classes: autocast casts their parameters; one that computes its
-        # weight has parameters of other names
+        # autocast casts the parameters of these classes; a layer that computes its weight, as with
+        # spectral norm, has parameters of other names
         layers = [(n, m) for n, m in modules if type(m) in (nn.Conv2d, nn.Linear)]
         halved = {
             name: tensor
@@ -69,16 +70,16 @@ class Forward:
         names = Counter(id(tensor) for tensor in halved.values())
         self.halved = {name: t for name, t in halved.items() if names[id(t)] == 1}
         self.known = dict(_tensors(norms)) | self.halved
-        self.watched = False
-        self._lay_out()
+        self.called = False
+        self._allocate()
 
-    def _lay_out(self) -> None:
-        """Makes what tensors are exchanged for."""
+    def _allocate(self) -> None:
+        """Allocates the stand-ins of the tensors that are replaced."""
         aligned, known, half = self.aligned, self.known, self.half
         if not aligned.shapes.keys() <= known.keys():
             aligned = Aligned()
         self.channels = aligned.images
-        self.wide: dict[int, Tensor] = {}  # images in a batch -> memory for them, zeros behind
+        self.wide: dict[int, Tensor] = {}  # images in a batch -> zero-padded memory for them
         self.exchanged = {
             name: tensor
             for name, tensor in known.items()
@@ -89,7 +90,7 @@ class Forward:
             for name, tensor in self.exchanged.items()
             for dtype in [half if half and name in self.halved else tensor.dtype]
         ]
-        # running statistics of norms, which are no parameters
+        # padded running statistics of norms: buffers, which have no gradient
         self.statistics = {
             name: (
                 tensor,
@@ -100,9 +101,9 @@ class Forward:
         }
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Returns the logits; to be called under autocast."""
-        if not self.watched:
-            return self._first(images)
+        """Returns the logits; must be called under autocast."""
+        if not self.called:
+            return self._first_call(images)
         counters = {
             norm: norm.num_batches_tracked
             for norm in self.norms
@@ -119,8 +120,8 @@ class Forward:
             torch._foreach_add_([*counters.values()], 1)
         return logits
 
-    def _first(self, images: Tensor) -> Tensor:
-        """Calls the network as it is, and leaves alone from now on what more than layers read."""
+    def _first_call(self, images: Tensor) -> Tensor:
+        """Calls the network as it is; from then on leaves alone what not only layers read."""
         with _Watch(self.half or torch.float32, images.device.type) as watch:
             logits = self.network(images)
         read, counted = watch.read, watch.counted
@@ -128,16 +129,16 @@ class Forward:
         self.norms = [norm for norm in self.norms if id(norm.num_batches_tracked) not in read]
         self.halved = {name: t for name, t in self.halved.items() if id(t) not in read}
         self.known = {name: t for name, t in self.known.items() if id(t) not in read}
-        self._lay_out()
-        self.watched = True
+        self._allocate()
+        self.called = True
         return cast("Tensor", logits)
 
     def _logits(self, images: Tensor) -> Tensor:
-        """Calls the network with its parameters as autocast would cast them."""
-        if not self.exchanged:  # as of a scripted network, whose parameters cannot be exchanged
+        """Calls the network with stand-ins in place of its parameters and running statistics."""
+        if not self.exchanged:  # functional_call cannot replace those of a scripted network
             return cast("Tensor", self.network(images))
         if self.channels is not None:
-            images = self._wide(images, self.channels)
+            images = self._padded(images, self.channels)
         made = _Exchange.apply(self.stand_ins, *self.exchanged.values())
         stand_ins = dict(zip(self.exchanged, made, strict=True))
         owns = [own for own, _ in self.statistics.values()]
@@ -148,8 +149,8 @@ class Forward:
         _copy_together(owns, corners)
         return cast("Tensor", logits)
 
-    def _wide(self, images: Tensor, channels: int) -> Tensor:
-        """Returns the images with zeros behind them, in so many channels, cast as autocast does."""
+    def _padded(self, images: Tensor, channels: int) -> Tensor:
+        """Returns the images padded to `channels` channels, cast as autocast would."""
         n, own, *size = images.shape
         if n not in self.wide:
             last = images.is_contiguous(memory_format=torch.channels_last)
@@ -161,18 +162,18 @@ class Forward:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes which tensors are read otherwise than layers read their own under autocast."""
+    """Records which tensors are read in other ways than layers read theirs under autocast."""
 
     def __init__(self, half: torch.dtype, device: str) -> None:
         super().__init__()
         self.half, self.device = half, device
         self.read: set[int] = set()
-        self.counted: Counter[int] = Counter()  # tensors to which one is added, and how often
+        self.counted: Counter[int] = Counter()  # id of a tensor -> how often 1 was added to it
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Calls `func`."""
+        """Calls `func` and records its tensors."""
         cast_to = torch.float32
         if torch.is_autocast_enabled(self.device):
             cast_to = torch.get_autocast_dtype(self.device)
@@ -185,22 +186,22 @@ class _Watch(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-def _is_own(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether `module` runs the forward of torch's class `kind`."""
+def _runs(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Returns whether `module` runs the forward of torch's class `kind`."""
     return type(module).forward is kind.forward and "forward" not in vars(module)
 
 
 def _tensors(modules: Sequence[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the parameters and buffers of modules that run the forward of their own class."""
+    """Yields name and tensor of each parameter and buffer of modules with their class's forward."""
     for name, module in modules:
-        if _is_own(module, _BatchNorm if isinstance(module, _BatchNorm) else type(module)):
+        if _runs(module, _BatchNorm if isinstance(module, _BatchNorm) else type(module)):
             for kind, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:
                     yield f"{name}.{kind}" if name else kind, tensor
 
 
 def _zeros(tensor: Tensor, dtype: torch.dtype, shape: torch.Size | None) -> Tensor | None:
-    """Returns zeros of `shape`, laid out as `tensor`; None where no shape is given."""
+    """Returns zeros of `shape` in the memory layout of `tensor`; None if no shape is given."""
     if shape is None:
         return None
     zeros = torch.zeros(shape, dtype=dtype, device=tensor.device)
@@ -210,29 +211,29 @@ def _zeros(tensor: Tensor, dtype: torch.dtype, shape: torch.Size | None) -> Tens
 
 @torch.no_grad()
 def _copy_together(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copies with one call for all that are of the same types and lie without gaps."""
+    """Copies each source to its target, with one call per pair of dtypes."""
     kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for target, source in zip(targets, sources, strict=True):
         pair = kinds[target.dtype, source.dtype, _is_dense(target) and _is_dense(source)]
         pair[0].append(target)
         pair[1].append(source)
-    for some, theirs in kinds.values():
-        torch._foreach_copy_(some, theirs)
+    for same_targets, same_sources in kinds.values():
+        torch._foreach_copy_(same_targets, same_sources)
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether it lies in memory without gaps, in one of the two layouts that we use."""
+    """Returns whether `tensor` has no gaps in memory, contiguous or channels_last."""
     last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     return last or tensor.is_contiguous()
 
 
 class _Exchange(torch.autograd.Function):
-    """Tensors as their stand-ins, and their gradients back, with as few calls as can be."""
+    """Replaces tensors by their stand-ins, and maps the gradients back, in few calls."""
 
     @staticmethod
     def forward(ctx: Any, stand_ins: Sequence[_StandIn], *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Returns the stand-ins with what the tensors hold."""
-        ctx.set_materialize_grads(False)  # what is not used gets no gradient, not one of zeros
+        """Returns the stand-ins, filled with the values of the tensors."""
+        ctx.set_materialize_grads(False)  # an unused tensor gets None, not a gradient of zeros
         ctx.shapes = [tensor.shape for tensor in tensors]
         made = [
             torch.empty_like(tensor, dtype=own.dtype) if own.wide is None else own.wide.data
@@ -243,7 +244,7 @@ class _Exchange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Returns the gradients in float32."""
+        """Returns the gradients of the tensors, in float32 and without the padding."""
         found = [
             None if grad is None else corner(grad, shape)
             for grad, shape in zip(grads, ctx.shapes, strict=True)

@@ -1,4 +1,4 @@
-"""The one training loop, of baselines, fine-tunes and training-time pruning alike."""
+"""Contains the one training loop, which baselines, fine-tuning and pruning in training share."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from prunebench.training.step import HALF, autocast, train_step
 from prunebench.training.synchronised import synchronised
 from prunebench.training.tally import NEVER, Lookout, Tally
 
-#: steps between two looks at whether every loss so far was finite
+#: steps between two checks that every loss so far was finite
 LOOK_EVERY = 50
-#: steps that make up for timing a GPU's algorithms: VGG-16's first epoch took 4 s more on an H200
+#: from so many steps on, timing cuDNN's algorithms pays: for VGG-16 it took 4 s on an H200
 TIMED_FROM = 2000
-#: pixels per batch where nothing is learned, unless the batches of training are larger
+#: pixels per batch of validation, unless the batches of training are larger
 VAL_PIXELS = 500 * 32 * 32
 
 
 def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainResult:
     """Trains `network` in place and leaves it with its last weights.
 
-    The batches, augmentation and dropout of a step depend on (seed, stage name, epoch, step)
-    alone, so a training that goes on from its checkpoint ends, on a CPU, bit for bit where it
-    would have ended without the interruption.
+    The batches, augmentation and dropout of a step depend only on (seed, stage name, epoch, step),
+    so on a CPU a training that continues from its checkpoint ends bit for bit where it would have
+    ended without the interruption.
 
     Args:
-        network: with its head, if it has one; moved to the stage's device; afterwards in contiguous
-            memory format, so that what follows computes the same as with reloaded weights.
-        data: trains on ``data.train``; ``data.val`` picks the best epoch; the rest is not read.
-        phase: how.
-        stage: where, and who is told.
+        network: with its head, if it has one. Moved to the stage's device; afterwards in contiguous
+            memory format, so that later stages compute the same as with reloaded weights.
+        data: ``data.train`` is trained on, ``data.val`` picks the best epoch; the rest is not read.
+        phase: how to train.
+        stage: where to train, and who receives losses and accuracies.
 
     Raises:
-        TrainingError: a loss or a weight is not finite; names the place.
+        TrainingError: a loss or a weight is not finite; the message names the place.
         CheckpointError: the checkpoint is damaged or belongs to another training.
     """
     run, recorded = _prepare(network, data, phase, stage)
@@ -81,8 +81,9 @@ def train(network: nn.Module, data: Data, phase: Phase, stage: Stage) -> TrainRe
 def set_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
     """Lays out all 4-d parameters and buffers in `layout`, in place.
 
-    Strides are canonical afterwards, whatever the tensors went through before: a 1x1 kernel fits
-    both formats, and a backend may choose its algorithm, hence its rounding, by the strides.
+    Their strides are canonical afterwards. A 1x1 kernel fits both formats, so its strides would
+    otherwise depend on its history, and a backend may choose its algorithm, hence its rounding, by
+    the strides.
     """
     for tensor in [*network.parameters(), *network.buffers()]:
         if tensor.dim() == 4:
@@ -92,10 +93,10 @@ def set_memory_format(network: nn.Module, layout: torch.memory_format) -> None:
 def _prepare(
     network: nn.Module, data: Data, phase: Phase, stage: Stage
 ) -> tuple[Training, RecordedEpochs | None]:
-    """Puts everything on the device and goes on from the checkpoint, if there is one.
+    """Moves everything to the device and continues from the checkpoint, if there is one.
 
     Returns:
-        the training, and its epochs where their steps are recorded.
+        The training; and its recorded epochs, None if its steps cannot be recorded.
     """
     network.to(stage.device)
     layout = torch.channels_last if phase.channels_last else torch.contiguous_format
@@ -122,14 +123,14 @@ def _prepare(
     replica = distributed.replicate(network)
     alone = replica is network
     half, aligned = HALF.get(phase.precision), None
-    if records and half and not stage.observers:  # who looks on counts channels, too
+    if records and half and not stage.observers:  # observers must not see padded channels
         aligned = align(network, run.train.sample(8, seed=stage.seed)[0][:8])
     run.forward = Forward(network, half, aligned) if alone else replica
     return run, RecordedEpochs(run) if records else None
 
 
 def _train_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> None:
-    """Does the steps of the epoch under way that are not done yet."""
+    """Does the remaining steps of the current epoch."""
     run.network.train()
     stage = run.stage
     lookout = Lookout() if stage.device.type == "cuda" and distributed.size() == 1 else None
@@ -149,7 +150,7 @@ def _train_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> 
 
 
 def _steps(run: Training) -> Iterator[None]:
-    """Does the steps of the epoch under way that are not done yet, one at each turn."""
+    """Does the remaining steps of the current epoch, one per iteration."""
     seed, stage, size = run.stage.seed, run.stage.name, run.phase.batch_size
     batches = run.train.training_batches(
         size, seed=seed, stage=stage, epoch=run.epoch, start=run.step
@@ -160,7 +161,7 @@ def _steps(run: Training) -> Iterator[None]:
 
 
 def _check_loss(run: Training) -> None:
-    """Stops the training if a loss since the epoch began was not finite."""
+    """Raises TrainingError if a loss since the epoch began was not finite."""
     step = int(run.tally.over_all().bad_step)
     if step < NEVER:
         place = f"epoch {run.epoch + 1} of {run.phase.epochs}, step {step + 1} of {run.steps}"
@@ -168,7 +169,7 @@ def _check_loss(run: Training) -> None:
 
 
 def _check_weights(run: Training) -> None:
-    """Stops the training if a parameter is not finite, which the last step can still bring."""
+    """Raises TrainingError if a parameter is not finite, which the last step can still cause."""
     finite = torch.stack([weight.isfinite().all() for weight in run.network.parameters()]).tolist()
     if not all(finite):
         name = [name for name, _ in run.network.named_parameters()][finite.index(False)]
@@ -177,7 +178,7 @@ def _check_weights(run: Training) -> None:
 
 
 def _diverged(run: Training, what: str) -> TrainingError:
-    """The error, with what to try."""
+    """Returns the error, with advice on what to change."""
     phase = run.phase
     half = "" if phase.precision == "float32" else " or set precision=float32"
     return TrainingError(
@@ -187,10 +188,10 @@ def _diverged(run: Training, what: str) -> TrainingError:
 
 
 def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> None:
-    """Validates, keeps the best, tells, and saves where it is due. Waits for the device.
+    """Validates, keeps the best weights, logs, and saves a checkpoint when one is due.
 
-    The state after the last epoch is saved in any case. In between, an epoch of a GPU may take less
-    time than writing its weights.
+    Waits for the device. The state after the last epoch is always saved; in between, an epoch on a
+    GPU may take less time than writing the weights.
     """
     _check_loss(run)
     _check_weights(run)
@@ -225,7 +226,7 @@ def _close_epoch(run: Training, recorded: RecordedEpochs | None, task: Task) -> 
 
 
 def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
-    """What a person wants to read about an epoch."""
+    """Returns the figures of an epoch that the user sees, formatted."""
     row: dict[str, object] = {
         "epoch": f"{record.epoch}/{epochs}",
         "lr": record.lr,
@@ -238,7 +239,10 @@ def _headline(record: EpochRecord, epochs: int) -> dict[str, object]:
 
 
 def _count_correct(run: Training, recorded: RecordedEpochs | None) -> tuple[int, int]:
-    """Validation images the network gets right, in the precision it is trained in, and all seen."""
+    """Returns how many validation images the network gets right, and how many there are.
+
+    It computes in the precision of the training.
+    """
     run.shown.eval()
     size = max(run.phase.batch_size, VAL_PIXELS // prod(run.val.shape[1:]))
     if recorded:
@@ -253,7 +257,7 @@ def _count_correct(run: Training, recorded: RecordedEpochs | None) -> tuple[int,
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict as contiguous copies on its device: to bring them to the CPU takes long."""
+    """Returns a contiguous copy of the state dict on the same device, as moving it is slow."""
     return {
         name: value.detach().clone(memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()

@@ -1,4 +1,4 @@
-"""The training loss."""
+"""Computes the training loss."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch.nn import functional
 
 from prunebench.recipes import Phase
 
-#: least squared sine of an angle: below it the angle has no gradient, which would be infinite at 0
+#: least squared sine of an angle: the clamp stops the gradient, which is infinite at angle 0
 _LEAST = 1e-6
 
 
 def phase_loss(logits: Tensor, labels: Tensor, phase: Phase) -> Tensor:
-    """Returns the mean loss of a batch as `phase` has it.
+    """Returns the mean loss of a batch, as `phase` defines it.
 
     Args:
-        logits: [n, K]; cosines, where the phase has a head with a margin.
+        logits: [n, K]; cosines if the phase has a head with a margin.
         labels: int64 [n].
-        phase: how is trained.
+        phase: how the network is trained.
     """
     if phase.head not in (None, "softmax"):
         logits = with_margin(logits, labels, phase)
@@ -27,16 +27,16 @@ def phase_loss(logits: Tensor, labels: Tensor, phase: Phase) -> Tensor:
 
 
 def with_margin(cosines: Tensor, labels: Tensor, phase: Phase) -> Tensor:
-    """Returns scaled logits [n, K], in float32, that make it harder for the label by a margin.
+    """Returns scaled logits [n, K] in float32 in which a margin lowers the label's own.
 
-    Of the angle theta to the label's weights, ``arcface`` takes cos(theta + m), or
-    cos(theta) - m sin(m) where theta + m is beyond pi (Deng et al. 2019); ``cosface`` and
+    With theta the angle to the label's weights, ``arcface`` takes cos(theta + m), or
+    cos(theta) - m sin(m) where theta + m exceeds pi (Deng et al. 2019); ``cosface`` and
     ``am_softmax`` take cos(theta) - m (Wang et al. 2018, both). All gradients are finite.
 
     Args:
-        cosines: [n, K], of angles between embeddings and weights.
+        cosines: [n, K], of the angles between embeddings and weights.
         labels: int64 [n].
-        phase: which head, its scale and its margin.
+        phase: which head, with its scale and margin.
     """
     scale, margin = phase.head_of
     cosines = cosines.float()

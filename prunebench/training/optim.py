@@ -1,4 +1,4 @@
-"""Optimizers, their parameter groups, and the learning rate of every step."""
+"""Builds optimizers and their parameter groups, and computes the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from prunebench.training.heads import Head, Headed
 
 
 def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
-    """Returns the trainable parameters in optimizer groups, by how they decay and how fast they go.
+    """Returns the trainable parameters in groups by weight decay and relative learning rate.
 
     Raises:
-        TrainingError: the network has no trainable parameter, or none of a name in `decay_of`.
+        TrainingError: nothing is trainable, or a pattern in `decay_of` matches no parameter.
     """
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not trainable:
@@ -52,14 +52,17 @@ def parameter_groups(network: nn.Module, phase: Phase) -> list[dict[str, Any]]:
             f"{names[-1]}, and * stands for anything"
         )
     return [
-        {"params": some, "weight_decay": decay, "rate": rate}
-        for (decay, rate), some in groups.items()
-        if some
+        {"params": parameters, "weight_decay": decay, "rate": rate}
+        for (decay, rate), parameters in groups.items()
+        if parameters
     ]
 
 
 def _named(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters by the names they have without a head; its own are ``head.weight``."""
+    """Returns the parameters by the names they have in a network without a head.
+
+    A head's own parameter is called ``head.weight``.
+    """
     within = "network." if isinstance(network, Headed) else ""
     return [(name.removeprefix(within), value) for name, value in network.named_parameters()]
 
@@ -67,13 +70,13 @@ def _named(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def build_optimizer(network: nn.Module, phase: Phase, *, recorded: bool = False) -> optim.Optimizer:
     """Returns the optimizer of `phase` over the network's trainable parameters.
 
-    On CUDA the fused kernels are used: one launch for all tensors.
+    On CUDA it uses fused kernels, one launch for all tensors.
 
     Args:
-        network: trained.
-        phase: how.
-        recorded: whether its step will be recorded: then the rate of each group is a tensor on the
-            device, and nothing the step needs is a number of Python's.
+        network: the network to train.
+        phase: how to train it.
+        recorded: whether steps will be recorded. If so, each group's learning rate is a tensor on
+            the device, since a replay repeats Python numbers as they were.
     """
     groups = parameter_groups(network, phase)
     first = groups[0]["params"][0]
@@ -91,7 +94,7 @@ def build_optimizer(network: nn.Module, phase: Phase, *, recorded: bool = False)
 
 
 def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
-    """Takes over `state`, whichever kind of optimizer left it; how it computes stays its own."""
+    """Loads `state`, whatever kernels the optimizer that left it used; this one keeps its own."""
     kept = ("lr", "fused", "foreach", "capturable")
     own = [
         {name: group[name] for name in kept if name in group} for group in optimizer.param_groups
@@ -106,7 +109,7 @@ def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
 
 
 def learning_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
-    """Returns the rate of a `step`, counted from 0 over all of the phase."""
+    """Returns the learning rate of `step`, counted from 0 over the whole phase."""
     warmup = round(phase.warmup_epochs * steps_per_epoch)
     total = phase.epochs * steps_per_epoch
     if step < warmup:
@@ -121,7 +124,7 @@ def learning_rate(phase: Phase, step: int, steps_per_epoch: int) -> float:
 
 
 def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
-    """Returns the moving average of the network's weights and buffers; None where `decay` is 0."""
+    """Returns a moving average of the network's weights and buffers; None if `decay` is 0."""
     if not decay:
         return None
     keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
@@ -129,7 +132,7 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
 
 
 def _milestones_passed(phase: Phase, now: int, total: int) -> int:
-    """Number of milestones at or before `now` of `total`, counted from 0; the first passes none."""
+    """Returns how many milestones lie at or before `now` of `total`; the very first passes none."""
     if phase.schedule == "constant":
         return 0
     marks = phase.milestones

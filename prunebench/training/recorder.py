@@ -1,4 +1,4 @@
-"""How work on a GPU is recorded and replayed: as CUDA graphs."""
+"""Records work on a GPU, and replays it, as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Recorder(Protocol):
     """Records work that changes tensors in place.
 
     Attributes:
-        insists: whether what cannot be recorded is an error.
+        insists: whether to raise an error for work that cannot be recorded.
     """
 
     insists: bool
 
     def warm_up(self, work: Work) -> None:
-        """Does `work` as it comes, where it will be recorded."""
+        """Runs `work` unrecorded, on the stream on which it will be recorded."""
 
     def record(self, work: Work) -> Work:
-        """Returns what does `work` again on the same tensors; recording it does nothing.
+        """Returns a function that repeats `work` on the same tensors; recording does not run it.
 
         Raises:
             RuntimeError: it cannot be recorded.
@@ -37,7 +37,7 @@ class Recorder(Protocol):
 
 @dataclass
 class CudaGraphs:
-    """Records on a stream of its own; all graphs share their memory, as no two run at once.
+    """Records CUDA graphs on a stream of its own; they share memory, as no two run at once.
 
     Attributes:
         device: with an index.
@@ -50,7 +50,7 @@ class CudaGraphs:
     pool: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        """Makes the stream."""
+        """Creates the stream and the pool of memory."""
         self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self.pool = torch.cuda.graph_pool_handle()
 
@@ -73,27 +73,27 @@ class CudaGraphs:
             if host_draws() != drawn:
                 raise RuntimeError("it draws random numbers on the host, which no replay repeats")
         except RuntimeError:
-            # where a recording breaks off, torch leaves its stream chosen and its generator
-            # believing that it is recorded, which then refuses to draw
+            # after a failed recording torch still uses its stream, and its generator, which takes
+            # itself to be recorded, refuses to draw
             torch.cuda.set_stream(usual)
             drawing.graphsafe_set_state(torch.Generator(self.device).graphsafe_get_state())
-            drawing.set_state(seeded)  # as the work that now goes on as it comes expects it
+            drawing.set_state(seeded)  # the work is run again, unrecorded, with the same draws
             raise
         return graph.replay
 
 
 def host_draws() -> tuple[Any, ...]:
-    """Returns where the generators stand that draw on the host: of Python, numpy and torch."""
+    """Returns the states of the random generators on the host: Python's, numpy's and torch's."""
     _, key, *place = np.random.get_state(legacy=True)
     torchs = torch.default_generator.get_state().tolist()
     return random.getstate(), np.asarray(key).tolist(), place, torchs
 
 
 def recorder_of(device: torch.device, compiled: str) -> Recorder | None:
-    """Returns how steps on `device` are recorded under ``run.compile``; None where they are not.
+    """Returns the recorder for steps on `device` under ``run.compile``; None for no recording.
 
     Raises:
-        ConfigError: it is asked for on a device that records nothing.
+        ConfigError: ``run.compile=on`` on a device that cannot record.
     """
     if device.type != "cuda":
         require(

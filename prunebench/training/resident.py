@@ -1,4 +1,4 @@
-"""Small data sets on the device: uint8 images, augmented and normalised a batch at a time."""
+"""Keeps small data sets on the device as uint8; augments and normalises them batch by batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunebench.training.split import Split, own_parts, starts
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decides in one epoch, for its n images in their order.
+    """Holds the random choices of one epoch, for its n images in their order.
 
     Attributes:
         order: int64 [n], a permutation of the images.
@@ -30,7 +30,7 @@ class Draws:
     mirrored: Tensor
 
     def part(self, images: slice) -> Draws:
-        """Returns what was drawn for some of the images."""
+        """Returns the draws for some of the images."""
         return Draws(*(drawn[images] for drawn in vars(self).values()))
 
     def to(self, device: torch.device) -> Draws:
@@ -41,7 +41,7 @@ class Draws:
 def draw_epoch(n: int, data: Data, *, seed: int, stage: str, epoch: int) -> Draws:
     """Draws an epoch of `n` images on the CPU, so that every device sees the same images.
 
-    A function of its arguments alone: a resumed run draws the same epoch again.
+    The result depends only on the arguments: a resumed run draws the same epoch again.
     """
     source = generator(seed, stage, "epoch", epoch)
     order = torch.randperm(n, generator=source)
@@ -51,15 +51,15 @@ def draw_epoch(n: int, data: Data, *, seed: int, stage: str, epoch: int) -> Draw
 
 
 def crop_and_mirror(images: Tensor, padding: int, draws: Draws) -> Tensor:
-    """Returns each image's own random crop, mirrored where drawn.
+    """Returns a random crop of each image, mirrored where drawn.
 
-    The border is black (pixel value 0), put on before normalising, as
-    ``torchvision.transforms.RandomCrop(padding=...)`` on the raw image does.
+    The border is black (pixel value 0) before normalising, as with
+    ``torchvision.transforms.RandomCrop(padding=...)`` on the raw image.
 
     Args:
         images: [n, C, H, W].
         padding: pixels added on each side before the crop.
-        draws: of these n images; `order` is not read.
+        draws: of these n images; `order` is not used.
 
     Returns:
         [n, C, H, W] of the same dtype, in channels_last strides.
@@ -76,7 +76,7 @@ def crop_and_mirror(images: Tensor, padding: int, draws: Draws) -> Tensor:
 
 
 class ResidentSplit(Split):
-    """One split that lives on the device as uint8."""
+    """Serves one split that lies on the device as uint8."""
 
     def __init__(
         self, data: Data, images: Arrays, *, device: torch.device, channels_last: bool = False
@@ -89,19 +89,19 @@ class ResidentSplit(Split):
     def training_batches(
         self, batch_size: int, *, seed: int, stage: str, epoch: int, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split`. Nothing in here waits for the device after the first batch."""
+        """See `Split`. After the first batch nothing here waits for the device."""
         drawn = draw_epoch(len(self), self.data, seed=seed, stage=stage, epoch=epoch)
         drawn = drawn.to(self.device)
         for part in own_parts(len(self), batch_size, start):
             yield self.drawn(drawn.part(part))
 
     def drawn(self, part: Draws) -> tuple[Tensor, Tensor]:
-        """Returns the batch that chance decided on, augmented and normalised, and its labels."""
+        """Returns the drawn batch, augmented and normalised, and its labels."""
         images, labels = self.pixels(part)
         return self.normalised(images), labels
 
     def pixels(self, part: Draws) -> tuple[Tensor, Tensor]:
-        """Returns what `drawn` does before it is normalised, uint8."""
+        """Returns the same as `drawn` before normalising, as uint8."""
         images = self.images.index_select(0, part.order)
         if self.data.crop_padding or self.data.flip:
             images = crop_and_mirror(images, self.data.crop_padding, part)
@@ -123,20 +123,20 @@ class ResidentSplit(Split):
         return ResidentRows(self, order), self.labels[order]
 
     def stored(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the plain images at `places`, normalised, and their labels."""
+        """Returns the unaugmented images at `places`, normalised, and their labels."""
         return self.floats(places), self.labels[places]
 
     def share_damage(self) -> None:
-        """See `Split`. All images were read long ago."""
+        """See `Split`. Nothing to do: all images were read when the data set was loaded."""
 
     def floats(self, places: Tensor) -> Tensor:
-        """Returns the plain images at `places`, normalised."""
+        """Returns the unaugmented images at `places`, normalised."""
         return self.normalised(self.images[places])
 
 
 @dataclass(frozen=True)
 class ResidentRows:
-    """The images of a sample, normalised as they are sliced: floats take four times the memory.
+    """Holds a sample of images; normalises what is sliced, since floats take four times the memory.
 
     Attributes:
         split: which has the images.
@@ -155,7 +155,7 @@ class ResidentRows:
         return self.split.floats(self.places[rows])
 
     def augmented(self, seed: int) -> AugmentedRows:
-        """Returns the images as a training shows them."""
+        """Returns the images augmented as in training."""
         data = self.split.data
         drawn = draw_epoch(len(self), data, seed=seed, stage="sample", epoch=0).to(
             self.places.device
@@ -165,7 +165,7 @@ class ResidentRows:
 
 @dataclass(frozen=True)
 class AugmentedRows:
-    """The images of a sample as a training shows them, made as they are sliced.
+    """Holds a sample of images, augmented as in training when they are sliced.
 
     Attributes:
         split: which has the images.

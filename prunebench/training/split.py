@@ -1,6 +1,7 @@
-"""One split of a data set, as training, measuring and ranking ask for it.
+"""Defines how training, measuring and ranking read one split of a data set.
 
-Its two forms are `resident` (on the device) and `streamed` (read when needed); `batches` picks.
+There are two implementations: `resident` (on the device) and `streamed` (read when needed).
+`batches.split_on` chooses between them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from prunebench.training import distributed
 
 
 class Split(ABC):
-    """Normalised images and their labels, on a device.
+    """Serves normalised images and their labels on a device.
 
     Attributes:
         data: the data set.
         shape: (C, H, W) of an image.
         device: where batches are.
+        labels: int64 [n], of all images.
     """
 
     def __init__(
@@ -49,9 +51,9 @@ class Split(ABC):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields an epoch's shuffled, augmented, normalised batches from step `start` on.
 
-        Each image comes once; the last, smaller batch is kept. What chance decides for an image is
-        a function of (seed, stage, epoch, image). Of several processes each gets its part of the
-        same batches.
+        Each image comes once, and the smaller last batch is kept. The augmentation of an image
+        depends only on (seed, stage, epoch, image). With several processes, each gets its part of
+        every batch.
 
         Raises:
             DataError: too many images are damaged.
@@ -65,7 +67,7 @@ class Split(ABC):
 
         Args:
             batch_size: images per batch.
-            shared_out: whether each process gets its own part of the batches, instead of all.
+            shared_out: whether each process gets some of the batches instead of all.
 
         Raises:
             DataError: too many images are damaged.
@@ -76,17 +78,17 @@ class Split(ABC):
         """Returns `count` (at most all) normalised, unaugmented images in a seeded random order.
 
         Args:
-            count: of images.
-            seed: draws them.
-            balanced: whether every beginning of the order holds as many of each class, as long as
-                they last.
+            count: number of images.
+            seed: determines the order.
+            balanced: whether the first k images, for every k, are spread evenly over the classes,
+                as long as these have images left.
 
         Raises:
             DataError: too many images are damaged.
         """
 
     def _sample_order(self, seed: int, balanced: bool) -> Tensor:
-        """Returns all places in the order in which they are drawn, int64 [len(self)] on the CPU."""
+        """Returns all places in the order in which `sample` takes them, int64 [n] on the CPU."""
         if balanced:
             labels, own = self.labels.cpu(), seed_for(seed, "sample") % 2**32
             return balanced_order(labels, own, as_many=True)
@@ -94,15 +96,15 @@ class Split(ABC):
 
     @abstractmethod
     def share_damage(self) -> None:
-        """Lets all processes, which come by together, know which images the others could not read.
+        """Tells all processes which images the others could not read; all must call it together.
 
         Raises:
-            DataError: together they are too many; in all processes at once.
+            DataError: together they are too many; raised in all processes at once.
         """
 
     def normalised(self, images: Tensor) -> Tensor:
-        """``(pixel / 255 - mean) / std`` of uint8 images, float32, in this split's layout."""
-        # contiguous on the way: broadcasting a channel over channels_last strides is slow on a CPU
+        """Returns ``(pixel / 255 - mean) / std`` of uint8 images, float32, in this layout."""
+        # on a CPU, broadcasting over the channels of a channels_last tensor is slow
         cpu = images.device.type == "cpu"
         layout = torch.contiguous_format if cpu else self._layout
         floats = images.to(torch.float32, memory_format=layout)
@@ -113,24 +115,21 @@ class Split(ABC):
 def steps(images: int, batch_size: int) -> int:
     """Returns the number of batches in an epoch of `images`.
 
-    A last batch that leaves a process less than two images, which batch norm cannot take, is
-    joined to the one before.
+    A last batch with fewer than two images per process, too few for batch norm, is joined to the
+    one before.
     """
     full, rest = divmod(images, batch_size)
     return full + (1 if rest >= 2 * distributed.size() or (rest and full == 0) else 0)
 
 
 def images_at(step: int, images: int, batch_size: int) -> int:
-    """Returns how many of an epoch's `images` are in its batch `step`, over all processes."""
+    """Returns how many of the epoch's `images` are in batch `step`, over all processes."""
     last = step == steps(images, batch_size) - 1
     return images - step * batch_size if last else batch_size
 
 
 def own_parts(images: int, batch_size: int, start: int) -> Iterator[slice]:
-    """Yields the places in an epoch's order that are this process's part of each batch.
-
-    They begin with the batch of step `start`.
-    """
+    """Yields this process's part of each batch from `start` on, as a slice of the epoch's order."""
     for step in range(start, steps(images, batch_size)):
         begin = step * batch_size
         end = begin + images_at(step, images, batch_size)
@@ -138,6 +137,6 @@ def own_parts(images: int, batch_size: int, start: int) -> Iterator[slice]:
 
 
 def starts(images: int, batch_size: int, *, shared_out: bool) -> range:
-    """Returns where batches in stored order begin: all of them, or this process's own."""
+    """Returns where batches in stored order begin: all of them, or only this process's."""
     first, every = (distributed.rank(), distributed.size()) if shared_out else (0, 1)
     return range(first * batch_size, images, every * batch_size)

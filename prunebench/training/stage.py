@@ -1,4 +1,4 @@
-"""What a training is told, what looks on, and what it comes to."""
+"""Defines the setting of a training (`Stage`) and its result (`TrainResult`)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from prunebench.training.recorder import Recorder
 
 
 def unlogged(row: Mapping[str, object]) -> None:
-    """Keeps nothing."""
+    """Discards the row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Which training this is, where it runs and who is told.
+    """Says which training this is, where it runs, and who observes it.
 
     Attributes:
         name: unique within the run; part of every seed.
         seed: of the run.
-        device: trained on.
-        checkpoint: where the state is left; a state found there is gone on from.
-        observers: look on at every step, one after the other; each process has its own.
-        progress: tells the user.
-        recorder: records steps, so that they can be replayed; None does each as it comes.
-        log: receives one row per epoch. A run that was killed may log its last epoch again, with
-            the same figures: the later row counts.
+        device: to train on.
+        checkpoint: where the state is saved; the training continues from one that exists already.
+        observers: called at every step, one after the other; each process has its own.
+        progress: shows the user epochs and steps.
+        recorder: records steps so that they can be replayed; None runs each from Python.
+        log: receives one row per epoch. A resumed run may log its last epoch again, with the same
+            figures: the later row counts.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """The figures of one epoch, as counts.
+    """Holds the figures of one epoch, as counts.
 
     Attributes:
         epoch: counted from 1.
         lr: of the epoch's last step.
-        loss: mean over the epoch's training images, while the weights moved.
-        correct, seen: training images, augmented, while the weights moved.
-        val_correct, val_seen: validation images after the epoch; 0 of 0 where there are none.
+        loss: mean over the epoch's training images, while the weights changed.
+        correct, seen: training images, augmented, while the weights changed.
+        val_correct, val_seen: validation images after the epoch; 0 of 0 if there are none.
         seconds: of this epoch, validation included.
     """
 
@@ -68,19 +68,19 @@ class EpochRecord:
     seconds: float
 
     def row(self, stage: str, epochs: int) -> dict[str, Any]:
-        """Returns it as a row of metrics of `stage`, which has so many `epochs`."""
+        """Returns the record as a metrics row of `stage`, which has `epochs` epochs in all."""
         return {"stage": stage, "epochs": epochs, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a training came to.
+    """Holds the result of a training.
 
     Attributes:
         history: one record per epoch; empty for a phase of no epochs.
-        best: the record of the (first) epoch with the best validation count, None without one.
-        best_state: the state dict of that epoch, on the CPU; None where `best` is.
-        seconds: of training, over all processes that had a part in it.
+        best: the record of the (first) epoch with the best validation count; None without one.
+        best_state: the state dict of that epoch, on the CPU; None if `best` is.
+        seconds: of training, over all attempts.
     """
 
     history: tuple[EpochRecord, ...]

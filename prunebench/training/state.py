@@ -1,4 +1,4 @@
-"""One training under way: what it works with, how far it is, and how that outlives a kill."""
+"""Holds the state of one training, and saves and restores it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from prunebench.training.tally import Tally
 
 @dataclass(kw_only=True)
 class Training:
-    """One call of `train`.
+    """Holds the state of one call of `train`.
 
     Attributes:
         network: as it is saved.
-        forward: what to call; its gradients are those of all processes.
-        train, val: on the device; `train` is the same in all processes, who share out its batches.
+        forward: what a step calls; its gradients are those of all processes together.
+        train, val: on the device; `train` is the same split in all processes, which share its
+            batches.
         tally: of this process.
-        scaler: of the loss, where it is float16 that is trained in.
-        average: of the weights over the steps, if there is one.
+        scaler: scales the loss in fp16; otherwise it does nothing.
+        average: moving average of the weights, if the phase asks for one.
         epoch: epochs done.
-        step: steps done in the epoch under way.
-        over: an observer has ended the phase.
-        seconds: of the epoch under way, up to `clock`.
+        step: steps done in the current epoch.
+        over: whether an observer has ended the phase.
+        seconds: spent on the current epoch, up to `clock`.
     """
 
     network: nn.Module
@@ -63,17 +64,17 @@ class Training:
 
     @property
     def shown(self) -> nn.Module:
-        """What is validated and comes of the training: the average, where there is one."""
+        """The network to validate and to return: the moving average if there is one."""
         return self.network if self.average is None else self.average.module
 
     def tick(self) -> None:
-        """Brings `seconds` up to now."""
+        """Updates `seconds` to now."""
         now = time.perf_counter()
         self.seconds += now - self.clock
         self.clock = now
 
     def save(self) -> None:
-        """Leaves everything the rest of the training depends on; all processes take part."""
+        """Saves all that the rest of the training depends on; all processes must call it."""
         self.tick()
         parts = distributed.from_all(
             {
@@ -102,7 +103,7 @@ class Training:
         )
 
     def resume(self) -> None:
-        """Goes on from the checkpoint, if there is one; all processes take part.
+        """Continues from the checkpoint, if there is one; all processes must call it.
 
         Raises:
             CheckpointError: it is damaged or belongs to another training.
@@ -111,7 +112,7 @@ class Training:
         state = distributed.from_first(checkpoint.load() if checkpoint else None)
         if state is None:
             return
-        self._require_own(state)
+        self._load_network(state)
         load_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -126,8 +127,12 @@ class Training:
         self.history = [EpochRecord(**record) for record in state["history"]]
         self.best = EpochRecord(**state["best"]) if state["best"] else None
 
-    def _require_own(self, state: Mapping[str, Any]) -> None:
-        """Loads the weights of `state`, if it is of this very training."""
+    def _load_network(self, state: Mapping[str, Any]) -> None:
+        """Loads the weights of `state`.
+
+        Raises:
+            CheckpointError: it is of another training or network.
+        """
         path = self.stage.checkpoint.path if self.stage.checkpoint else "the checkpoint"
         own, found = self._identity(), state.get("identity", {})
         differing = [key for key in own if found.get(key) != own[key]]
@@ -144,7 +149,7 @@ class Training:
             ) from None
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal for a checkpoint to be gone on from."""
+        """Returns what must be equal in a checkpoint for this training to go on from it."""
         return {
             "stage": self.stage.name,
             "seed": self.stage.seed,

@@ -1,4 +1,4 @@
-"""One step of the training loop: forward, backward, update."""
+"""Does one step of the training loop: forward, backward, update."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prunebench.training.optim import learning_rate
 from prunebench.training.split import images_at
 from prunebench.training.state import Training
 
-#: precision -> what the forward pass computes in
+#: precision -> dtype of the forward pass
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,7 +28,7 @@ def train_step(run: Training, images: Tensor, labels: Tensor) -> None:
 
 
 def begin_step(run: Training, images: int) -> None:
-    """Tells observers which step it is, and makes all draws a function of it, stage and seed."""
+    """Announces the step to the observers, and seeds its draws from (seed, stage, epoch, step)."""
     for observer in run.stage.observers:
         observer.before_step(run.epoch, run.step, images)
     draws = (run.epoch, run.step, *distributed.own_draws())
@@ -36,26 +36,26 @@ def begin_step(run: Training, images: int) -> None:
 
 
 def count_step(run: Training, images: int) -> None:
-    """Does what belongs to a step of so many images and is not recorded."""
+    """Does what a step leaves outside its recording: the moving average, and the images seen."""
     if run.average is not None:
         run.average.update_parameters(run.network)
     run.tally.seen += images
 
 
 def learn(run: Training, images: Tensor, labels: Tensor, step: int | Tensor) -> None:
-    """Moves the weights by what a batch teaches, and counts what it got right.
+    """Updates the weights by one batch, and counts the loss and the correct answers.
 
-    All of it happens on the device, and in the same order on every one: on CUDA this is recorded.
+    It all happens on the device, in the same order everywhere: on CUDA this function is recorded.
 
     Args:
-        run: of which everything is changed in place.
+        run: changed in place.
         images: the batch, or this process's part of it.
         labels: of these images.
-        step: within the epoch; on the device where it is recorded.
+        step: within the epoch; a tensor on the device if the step is recorded.
     """
     stage, phase = run.stage, run.phase
     run.optimizer.zero_grad()
-    # gradients become the mean over the processes, whose parts of a batch may differ by an image
+    # gradients are averaged over processes, whose parts may differ by an image: weigh by images
     mean_over = images_at(run.step, len(run.train), phase.batch_size) / distributed.size()
     loss, logits = _gradients(run, images, labels, mean_over)
     distributed.average_statistics(run.network)
@@ -66,13 +66,13 @@ def learn(run: Training, images: Tensor, labels: Tensor, step: int | Tensor) -> 
         observer.after_backward(moment)
     run.scaler.step(run.optimizer)
     run.scaler.update()
-    # a list, since every observer is to see the step, whatever those before it say
+    # a list, since any() of a generator would stop at the first observer that ends the phase
     run.over = any([observer.after_step(moment) for observer in stage.observers])
     run.tally.add(step, loss, logits, labels)
 
 
 def autocast(run: Training) -> torch.autocast:
-    """Returns the precision of the forward pass."""
+    """Returns the autocast context of the forward pass."""
     half = HALF.get(run.phase.precision)
     return torch.autocast(run.stage.device.type, half, enabled=half is not None)
 
@@ -81,16 +81,16 @@ def _gradients(
     run: Training, images: Tensor, labels: Tensor, mean_over: float
 ) -> tuple[Tensor, Tensor]:
     """Adds up the gradients of the batch, part by part; returns its mean loss and its logits."""
-    # a part of one image is none for batch norm
+    # batch norm needs at least two images in a part
     parts = max(1, min(run.phase.accumulate, len(labels) // 2))
-    if run.phase.sync_batchnorm and run.phase.accumulate > 1:  # which meet at every part
+    if run.phase.sync_batchnorm and run.phase.accumulate > 1:  # processes wait at every part
         parts = int(distributed.lowest(torch.tensor(parts, device=labels.device)))
     found: list[tuple[Tensor, Tensor]] = []
     pairs = zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
-    for number, (some, targets) in enumerate(pairs, start=1):
+    for number, (images_part, targets) in enumerate(pairs, start=1):
         with distributed.shared(run.forward, now=number == parts):
             with autocast(run):
-                logits = run.forward(some)
+                logits = run.forward(images_part)
             loss = phase_loss(logits, targets, run.phase)
             share = len(targets) / mean_over
             shared = loss if share == 1 else loss * share

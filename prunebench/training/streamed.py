@@ -1,6 +1,6 @@
-"""Large data sets: images that loader processes read, decode and augment, a batch ahead.
+"""Serves large data sets: loader processes read, decode and augment images ahead of time.
 
-Normalising waits until the uint8 images are on the device.
+Images are uint8 until they are on the device, where they are normalised.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from prunebench.training import distributed
 from prunebench.training.readers import Batch, Fetcher, Loaded, Reader
 from prunebench.training.split import Split, own_parts, starts
 
-#: images that one loader process reads at a time for a sample
+#: number of images that a loader process reads at a time for a sample
 SAMPLE_BATCH = 16
-#: bytes of a sample that are kept; what is beyond is read again whenever it is looked at
+#: bytes of a sample that are kept in memory; further images are read whenever they are sliced
 SAMPLE_BYTES = 1 << 29
 
 
 class Order(Sampler[Batch]):
-    """The batches that the loader is to read next."""
+    """Holds the batches that the loader reads next; they can be replaced."""
 
     def __init__(self) -> None:
-        """Starts with none."""
+        """Starts without batches."""
         self.batches: Iterable[Batch] = ()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -41,15 +41,19 @@ class Order(Sampler[Batch]):
 
 
 class StreamedSplit(Split):
-    """One split whose images are read when they are needed."""
+    """Serves one split whose images are read when they are needed."""
 
     def __init__(
         self, data: Data, images: Stream, *, device: torch.device, channels_last: bool = False
     ) -> None:
-        """Serves `images`, one of the splits of `data`; the loaders start with the first batch."""
+        """Serves `images`, one of the splits of `data`; loaders start with the first batch.
+
+        Raises:
+            ConfigError: the GPU is to decode, and `device` is none.
+        """
         super().__init__(data, images, device=device, channels_last=channels_last)
         self.stream = images
-        self._bad: set[str] = set()
+        self._unread: set[str] = set()
         self._unshared: list[tuple[str, str]] = []
         self._order = Order()
         loading = images.loading
@@ -61,13 +65,13 @@ class StreamedSplit(Split):
         self._reader = Reader(images) if images.files is None else Fetcher(images, images.files)
         self._loader = DataLoader(
             self._reader,
-            batch_size=None,  # a key is a whole batch
+            batch_size=None,  # each key of the sampler is a whole batch
             sampler=self._order,
             num_workers=loading.workers,
             prefetch_factor=loading.prefetch if loading.workers else None,
             persistent_workers=loading.workers > 0,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # else it would draw from torch's own
+            generator=torch.Generator(),  # the default would draw from torch's global generator
             worker_init_fn=_leave_signals_to_the_run,
         )
 
@@ -84,7 +88,7 @@ class StreamedSplit(Split):
             if not len(labels):
                 raise DataError(
                     f"dataset {self.data.name}: none of the images of a training batch can be "
-                    f"read ({', '.join(sorted(self._bad)[:3])} ...); mend or remove them"
+                    f"read ({', '.join(sorted(self._unread)[:3])} ...); mend or remove them"
                 )
             yield self.normalised(images), labels
 
@@ -103,7 +107,7 @@ class StreamedSplit(Split):
     def sample(
         self, count: int, *, seed: int, balanced: bool = False
     ) -> tuple[StreamedRows, Tensor]:
-        """See `Split`. In the place of a damaged image comes the next one of the order."""
+        """See `Split`. A damaged image is replaced by the next one of the order."""
         order = self._sample_order(seed, balanced)
         rows, asked = StreamedRows(self), 0
         while len(rows) < min(count, len(self)) and asked < len(self):
@@ -121,7 +125,7 @@ class StreamedSplit(Split):
             draw: as in `Batch`.
 
         Raises:
-            DataError: one of them could be read before, and now cannot.
+            DataError: one of them can no longer be read.
         """
         parts = list(self._loaded(Batch(some, draw) for some in torch.split(places, SAMPLE_BATCH)))
         gone = [name for part in parts for name, _ in part.damaged]
@@ -130,7 +134,7 @@ class StreamedSplit(Split):
         return torch.cat([part.images for part in parts])
 
     def floats(self, images: Tensor) -> Tensor:
-        """Returns uint8 images normalised, on the device."""
+        """Returns uint8 images normalised, on the split's device."""
         return self.normalised(images.to(self.device, non_blocking=True))
 
     def share_damage(self) -> None:
@@ -138,22 +142,27 @@ class StreamedSplit(Split):
         if distributed.size() == 1:
             return
         for part in distributed.from_all(self._unshared):
-            self._remember(part)
+            self._record(part)
         self._unshared = []
-        self._require_few()
+        self._require_few_damaged()
 
     def _read(self, wanted: Iterable[Batch], *, together: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields the uint8 images and the labels of the wanted batches, on the device."""
+        """Yields uint8 images and labels of the wanted batches, on the device."""
         for part in self._loaded(wanted, together=together):
             images = part.images.to(self.device, non_blocking=True)
             yield images, self.labels[part.places].to(self.device, non_blocking=True)
 
     def _loaded(self, wanted: Iterable[Batch], *, together: bool = False) -> Iterator[Loaded]:
-        """Yields the wanted batches decoded, and keeps the damage low.
+        """Yields the wanted batches decoded, and counts damaged images.
 
         Args:
-            wanted: in this order.
-            together: whether the run's other processes read beside this one, and `share_damage`.
+            wanted: batches, in order.
+            together: whether the run's other processes read at the same time and will call
+                `share_damage`, which then checks the count instead.
+
+        Raises:
+            DataError: too many images are damaged.
+            TrainingError: a loader process was killed.
         """
         self._order.batches = wanted
         loaded = iter(self._loader)
@@ -165,7 +174,7 @@ class StreamedSplit(Split):
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
-                stop_if_asked()  # the signal was for all processes
+                stop_if_asked()  # a signal to stop the run reaches its loaders, too
                 reason = " ".join(str(error).split())
                 raise TrainingError(
                     f"a loader process was killed ({reason}); continue with run.resume=true, "
@@ -173,40 +182,42 @@ class StreamedSplit(Split):
                 ) from None
             part = self._reader.finished(part, self.device)
             if part.damaged:
-                self._remember(part.damaged)
+                self._record(part.damaged)
                 if together and distributed.size() > 1:
                     self._unshared += part.damaged
                 else:
-                    self._require_few()
+                    self._require_few_damaged()
             yield part
 
-    def _remember(self, damaged: list[tuple[str, str]]) -> None:
-        """Takes note of damaged images."""
+    def _record(self, damaged: list[tuple[str, str]]) -> None:
+        """Records damaged images."""
         for name, why in damaged:
-            self._bad.add(name)
+            self._unread.add(name)
             self.data.damaged.add(name, why)
 
-    def _require_few(self) -> None:
-        """Raises DataError where too many images are damaged."""
+    def _require_few_damaged(self) -> None:
+        """Raises DataError if more images are damaged than ``dataset.allow_damaged`` allows."""
         allowed = self.stream.loading.allow_damaged
-        if len(self._bad) <= allowed * len(self):
+        if len(self._unread) <= allowed * len(self):
             return
-        name, why = [item for item in self.data.damaged.found.items() if item[0] in self._bad][-1]
+        name, why = [item for item in self.data.damaged.found.items() if item[0] in self._unread][
+            -1
+        ]
         raise DataError(
-            f"dataset {self.data.name}: {len(self._bad)} of {len(self):,} images could not be "
+            f"dataset {self.data.name}: {len(self._unread)} of {len(self):,} images could not be "
             f"read, more than dataset.allow_damaged={allowed:g} allows; the last is {name} ({why})"
         )
 
 
 def _leave_signals_to_the_run(_: int) -> None:
-    """Lets a loader process, which Ctrl-C reaches too, read on until the run has saved."""
+    """Makes a loader process ignore signals, so that it reads until the run has saved."""
     for number in SIGNALS:
-        if number != signal.SIGTERM:  # by which torch itself ends loaders
+        if number != signal.SIGTERM:  # torch itself ends loaders by SIGTERM
             signal.signal(number, signal.SIG_IGN)
 
 
 class StreamedRows:
-    """The images of a sample: as many as fit are kept as uint8, the others are read again."""
+    """Holds a sample of images as uint8; those that do not fit are read again when sliced."""
 
     def __init__(self, split: StreamedSplit) -> None:
         """Starts with no image of `split`."""
@@ -219,9 +230,9 @@ class StreamedRows:
         return len(self.places)
 
     def add(self, part: Loaded) -> None:
-        """Takes in further images."""
+        """Appends further images to the sample."""
         if self.places.numel() * part.images[:1].numel() < SAMPLE_BYTES:
-            self._kept.extend(part.images.clone())  # off the memory shared with the loader
+            self._kept.extend(part.images.clone())  # frees the memory shared with the loader
         self.places = torch.cat([self.places, part.places])
 
     def __getitem__(self, rows: slice) -> Tensor:
@@ -237,18 +248,18 @@ class StreamedRows:
         return self.split.floats(images)
 
     def augmented(self, seed: int) -> AugmentedRows:
-        """Returns the images as a training shows them."""
+        """Returns the images augmented as in training."""
         return AugmentedRows(self.split, self.places, seed)
 
 
 @dataclass(frozen=True)
 class AugmentedRows:
-    """The images of a sample as a training shows them, read again as they are sliced.
+    """Holds a sample of images, read again and augmented as in training when they are sliced.
 
     Attributes:
         split: which reads the images.
         places: int64 [n], in the split.
-        seed: of what chance decides.
+        seed: of the augmentation.
     """
 
     split: StreamedSplit

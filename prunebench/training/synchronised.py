@@ -1,4 +1,4 @@
-"""Batch norms that see the images of all processes, on any device; torch's own needs CUDA."""
+"""Synchronises batch norms over processes on any device; torch's SyncBatchNorm needs CUDA."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from prunebench.training import distributed
 
 @contextmanager
 def synchronised(network: nn.Module, phase: Phase) -> Iterator[None]:
-    """Makes the batch norms of `network` see all processes' images inside the block, if asked to.
+    """Makes batch norms use all processes' images inside the block, if `phase` asks for it.
 
-    The modules stay what they are, so what watches the training, copies or saves them need not
-    know.
+    It replaces their forward, not the modules, so observers, copies and checkpoints are unaffected.
     """
     if not phase.sync_batchnorm or distributed.size() == 1:
         yield
@@ -36,7 +35,7 @@ def synchronised(network: nn.Module, phase: Phase) -> Iterator[None]:
 
 
 def is_synchronised(norm: _BatchNorm) -> bool:
-    """Whether `norm` sees the images of other processes now."""
+    """Returns whether `norm` uses the images of other processes now."""
     return "forward" in vars(norm)
 
 
@@ -54,7 +53,7 @@ def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
     like = (1, -1, *(1 for _ in dims[1:]))
     centred = x - mean.view(like)
     variance = _Total.apply(centred.square().sum(dims)) / seen
-    _remember(norm, mean.detach(), variance.detach() * seen / (seen - 1))
+    _update_statistics(norm, mean.detach(), variance.detach() * seen / (seen - 1))
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
@@ -65,21 +64,21 @@ def _forward(norm: _BatchNorm, images: Tensor) -> Tensor:
     return answer
 
 
-def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Moves the running statistics."""
+def _update_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Updates the running statistics of `norm`."""
     if norm.running_mean is None or norm.running_var is None:
         return
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
     share = norm.momentum
-    if share is None:  # the mean over all batches
+    if share is None:  # without momentum, they are means over all batches
         share = 1 / float(norm.num_batches_tracked)
     norm.running_mean.lerp_(mean, share)
     norm.running_var.lerp_(variance, share)
 
 
 class _Total(torch.autograd.Function):
-    """The sum over the processes; so is its gradient, as every process's loss depends on it."""
+    """Sums over the processes; so does its gradient, as every process's loss depends on the sum."""
 
     @staticmethod
     def forward(_ctx: Any, tensor: Tensor) -> Tensor:

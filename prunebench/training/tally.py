@@ -1,4 +1,4 @@
-"""What an epoch adds up to, without waiting for the device at every step."""
+"""Adds up loss and accuracy over an epoch without waiting for the device at every step."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 
 from prunebench.training import distributed
 
-#: the first bad step where there is none
+#: value of `bad_step` while every loss was finite
 NEVER = 2**62
 
 
 class Tally:
-    """Sums over an epoch, kept on the device and read once.
+    """Holds sums over an epoch, kept on the device and read once.
 
     Attributes:
         loss: sum over the images.
-        correct: images that were classified right.
+        correct: number of images classified correctly.
         bad_step: the first step whose loss was not finite.
-        seen: images.
+        seen: number of images.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Starts at nothing."""
+        """Starts at zero."""
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.loss = torch.zeros((), dtype=exact, device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -33,25 +33,25 @@ class Tally:
         self.seen = 0
 
     def add(self, step: int | Tensor, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Adds a step's detached loss and its count of right answers, but not to `seen`.
+        """Adds a step's detached mean loss and correct answers; the caller updates `seen`.
 
-        In place, and on the device alone: a recorded step does the same again.
+        It works in place and only on the device, so that it can be recorded.
         """
         self.loss += loss * len(labels)
         self.correct += (logits.argmax(1) == labels).sum()
-        # NaN and infinity differ from themselves by NaN; `isfinite` is four operations
+        # x - x is NaN for NaN and infinity, else 0; `isfinite` would be four operations
         bad = self.bad_step.clamp(max=step)
         self.bad_step.copy_(torch.where(loss - loss == 0, self.bad_step, bad))
 
     def clear(self) -> None:
-        """Starts at nothing again."""
+        """Resets everything to zero."""
         self.loss.zero_()
         self.correct.zero_()
         self.bad_step.fill_(NEVER)
         self.seen = 0
 
     def over_all(self) -> Tally:
-        """Returns the sums over all processes."""
+        """Returns a tally of the sums over all processes."""
         whole = Tally(self.loss.device)
         whole.loss, whole.correct = distributed.total(self.loss), distributed.total(self.correct)
         whole.bad_step = distributed.lowest(self.bad_step)
@@ -59,29 +59,29 @@ class Tally:
         return whole
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the sums."""
+        """Returns the sums by name."""
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over the sums, on this tally's device."""
+        """Loads the sums onto this tally's device."""
         for name in ("loss", "correct", "bad_step"):
             getattr(self, name).copy_(state[name])
         self.seen = state["seen"]
 
 
 class Lookout:
-    """What a GPU has found so far, asked without waiting for it: the answer is of the last time."""
+    """Reads the first bad step off a GPU without waiting; each answer is that of an earlier ask."""
 
     def __init__(self) -> None:
-        """Has heard of nothing bad."""
-        self.told = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
+        """Starts without a bad step."""
+        self.answer = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
         self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def glance(self, bad_step: Tensor) -> int:
-        """Returns the first bad step, as far as is known, and asks anew for `bad_step`."""
+        """Returns the first bad step that has become known, and asks for the current `bad_step`."""
         if not self.arrived.query():  # type: ignore[no-untyped-call]
             return NEVER
-        known = int(self.told)
-        self.told.copy_(bad_step, non_blocking=True)
+        known = int(self.answer)
+        self.answer.copy_(bad_step, non_blocking=True)
         self.arrived.record()
         return known

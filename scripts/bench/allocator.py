@@ -1,10 +1,11 @@
-"""What it is worth on a CPU that glibc keeps the memory it was given back.
+"""Measures what it is worth on a CPU that glibc keeps freed memory instead of returning it.
 
     python scripts/bench/allocator.py [--rounds 5] [--images 512]
 
-glibc asks the system for each large tensor anew and returns it afterwards, and the system clears
-every page before it is used. Two variables that glibc reads when a process starts end this. Each
-figure is of a process of its own, with and without them by turns; medians of CPU time.
+By default glibc requests memory from the system for each large tensor and returns it afterwards,
+and the system clears every page before use. Two environment variables, read when a process starts,
+prevent this. Each figure comes from a process of its own, alternately with and without them;
+figures are medians of CPU time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 def works(images: int) -> dict[str, Callable[[], object]]:
-    """What is measured, each after it was done once."""
+    """Returns name -> work to measure; each is run once beforehand."""
     data = noise(images)
     small, large = (
         option("model", name, ModelSpec).build(data.shape, 10) for name in ("resnet20", "resnet56")
@@ -55,19 +56,19 @@ def works(images: int) -> dict[str, Callable[[], object]]:
 
 
 def training(network: torch.nn.Module, data: Data, precision: str) -> None:
-    """An epoch."""
+    """Trains an epoch."""
     epoch(network, data, replace(PHASE, precision=precision, channels_last=True), CPU, "off")
 
 
 def slimming() -> None:
-    """Half of all channels of a network of 528 MiB."""
+    """Removes half of all channels of a network of 528 MiB."""
     network = vgg16_bn(weights=None).eval()
     channels = trace(network, torch.randn(1, 3, 224, 224))
     slim(network, channels, Plan({part.name: range(0, part.size, 2) for part in channels.groups}))
 
 
 def figures(images: int) -> dict[str, list[float]]:
-    """Seconds and pages of each work, and the memory of all in MiB."""
+    """Returns name -> [seconds, pages] of each work, and the peak memory of all in MiB."""
     found = {}
     for name, work in works(images).items():
         work()
@@ -78,7 +79,7 @@ def figures(images: int) -> dict[str, list[float]]:
 
 
 def started(images: int, kept: dict[str, str]) -> dict[str, list[float]]:
-    """The figures of a process that begins with the variables of `kept`."""
+    """Returns the figures of a process that is started with the variables in `kept`."""
     command = [sys.executable, __file__, "--images", str(images), "--within"]
     done = subprocess.run(command, env=os.environ | kept, capture_output=True, check=True)
     found: dict[str, list[float]] = json.loads(done.stdout)

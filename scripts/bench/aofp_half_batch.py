@@ -1,10 +1,11 @@
-"""What AOFP's scores lose where only half of each batch is scored.
+"""Measures how AOFP's scores change if only half of each batch is scored.
 
-A trained network stands still while three observers score the same random draws, each on a batch of
-its own step: the whole batch, its first half (`criterion.score_samples`), and the whole batch of
-other images, which is how far scores are chance anyway. Of each layer: Spearman's correlation of
-the channels' scores with those of the whole batch, and how many of the half with the lowest scores
-(what AOFP searches on in, or removes) are the same. `pruning_during_training.py` has the time.
+With the weights of a trained network fixed, three observers score the same random masks at each
+step: on the whole batch, on its first half (`criterion.score_samples`), and on a batch of other
+images, which shows how far scores are random anyway. For each layer it compares the channels'
+scores with those of the whole batch: Spearman's correlation, and the share of the lower half (in
+which AOFP searches on, or which it removes) that is the same. `pruning_during_training.py` measures
+the time.
 
     python scripts/bench/aofp_half_batch.py resnet20=resnet20-12fca82f.th --data data
 """
@@ -33,7 +34,7 @@ comparison, the second row scores whole batches of other images. Spearman's corr
 lowest over the layers; "same lower half" is the share of the lower-scored half that is
 the same."""
 
-#: seed of the images, and how many of a batch are scored
+#: variant -> seed of the images, and number of images per batch that are scored (None = all)
 HOW = {"whole batch": (0, None), "half of the batch": (0, BATCH // 2), "other images": (1, None)}
 
 
@@ -46,7 +47,7 @@ def batches(split: Split, steps: int, seed: int) -> Iterator[tuple[Tensor, Tenso
 
 
 def scores(watching: AofpObserver) -> list[Tensor]:
-    """Returns the channels' mean damages, layer by layer."""
+    """Returns the mean damage of each channel, layer by layer."""
     return [
         mean_damage(search.masks[: search.draws], search.damages[: search.draws])
         for search in watching.searches
@@ -60,14 +61,14 @@ def correlation(one: Tensor, other: Tensor) -> float:
 
 
 def shared(one: Tensor, other: Tensor) -> float:
-    """Returns what part of the lower half of `one` is in that of `other`."""
+    """Returns the share of the lower half of `one` that is in the lower half of `other`."""
     count = len(one) // 2
     lower = [{*scores.argsort()[:count].tolist()} for scores in (one, other)]
     return len(lower[0] & lower[1]) / count
 
 
 def main() -> None:
-    """Scores as often as is asked for, and compares."""
+    """Scores with each number of draws, and compares."""
     parser = arguments(__doc__)
     parser.add_argument("net", metavar="MODEL=CHECKPOINT")
     parser.add_argument("--data", default="data", help="folder with CIFAR-10")

@@ -1,12 +1,12 @@
-"""Images and training steps beside airbench's loader, which CIFAR speed records are trained with.
+"""Compares images and training steps per second with airbench's loader, made for speed records.
 
     pip install airbench
     python scripts/bench/cifar_loader.py [--model resnet20] [--batch 128] [--images 4096]
         [--repeats 3] [--device cpu]
 
-Its loader crops and mirrors an epoch at a time and normalises once and for all, in half precision;
-ours works on uint8, a batch at a time. Behind both loaders come the same bf16 steps: around
-airbench's in the barest loop there is, which logs and saves nothing; ours is the product's.
+airbench's loader crops and mirrors a whole epoch at once and normalises the data set once, in half
+precision; ours works batch by batch on uint8. Both are followed by the same bf16 training steps:
+airbench's in a bare loop without logs and checkpoints, ours in the product's training loop.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ out."""
 
 
 def theirs(data: Data, batch: int, device: torch.device) -> Any:
-    """Loader of the images of `data` by airbench, which reads them from a file."""
+    """Returns airbench's loader for the images of `data`, which it reads from a file."""
     from airbench.utils import CifarLoader
 
     split = data.train
@@ -51,7 +51,7 @@ def theirs(data: Data, batch: int, device: torch.device) -> Any:
 
 
 def read(batches: Iterable[Any]) -> None:
-    """Goes through an epoch."""
+    """Reads an epoch."""
     for _ in batches:
         pass
 
@@ -59,7 +59,7 @@ def read(batches: Iterable[Any]) -> None:
 def bare_epoch(
     network: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[Any], kind: str
 ) -> None:
-    """Trains an epoch with nothing around the steps."""
+    """Trains an epoch in a bare loop."""
     network.train()
     for images, labels in batches:
         with torch.autocast(kind, torch.bfloat16):
@@ -73,7 +73,7 @@ def bare_epoch(
 def works(
     build: Callable[[], nn.Module], data: Data, batch: int, device: torch.device
 ) -> dict[str, Callable[[], float]]:
-    """Returns name -> what takes an epoch, and returns its seconds."""
+    """Returns name -> function that does an epoch and returns its seconds."""
     loader, network, own = theirs(data, batch, device), build(), build()
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -91,7 +91,7 @@ def works(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Compares images and training, and prints the rates."""
     parser = arguments(__doc__)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--batch", type=int, default=128)

@@ -1,8 +1,8 @@
-"""HRank and Taylor against the plain passes they cannot do without, in one process, on one thread.
+"""Compares the time of HRank and Taylor with that of the plain passes they cannot do without.
 
-HRank: one forward pass over the same batches, plus singular values of the same maps. Taylor: one
-forward and backward pass over the same batches, all weights' gradients included. CPU seconds
-(process time), the least of several runs taken in turns.
+For HRank that is a forward pass over the same batches and the singular values of the same maps; for
+Taylor a forward and backward pass over the same batches, with the gradients of all weights. One
+process, one thread; CPU seconds, the least of several alternating runs.
 
     python scripts/bench/criteria.py [--model resnet20] [--images 256] [--repeats 5]
 """
@@ -29,14 +29,14 @@ BATCH = 32
 
 
 def forward(network: nn.Module, images: Tensor) -> None:
-    """One plain pass without gradients."""
+    """Does a plain forward pass without gradients."""
     with torch.no_grad():
         for some in torch.split(images, CHUNK):
             network(some)
 
 
 def backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """One plain pass with gradients, which are dropped."""
+    """Does a plain forward and backward pass, and discards the gradients."""
     for some, targets in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
         loss = nn.functional.cross_entropy(network(some), targets)
         torch.autograd.grad(loss, list(network.parameters()))
@@ -45,14 +45,14 @@ def backward(network: nn.Module, images: Tensor, labels: Tensor) -> None:
 def feature_maps(
     network: nn.Module, cmap: ChannelMap, groups: tuple[ChannelGroup, ...], images: Tensor
 ) -> list[Tensor]:
-    """The maps whose ranks HRank wants."""
+    """Returns the maps whose ranks HRank computes."""
     parts = torch.split(images, CHUNK)
     found = [capture(network, cmap, some, groups, "activation") for some in parts]
     return [maps for part in found for maps in part.values()]
 
 
 def main() -> None:
-    """Runs all in turns."""
+    """Runs everything alternately."""
     parser = arguments(__doc__)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--images", type=int, default=256)

@@ -1,10 +1,11 @@
-"""FOAD's selection against the authors' way, in one process, on one thread.
+"""Compares the time of FOAD's selection with an implementation like the authors'.
 
-The authors' way, in numpy as in their utils.py: every kept channel against every channel still
-alive, one `np.linalg.norm` over the images for each pair, a sorted list of scores for each kept
-channel; t = 1, s = 0, rule v2023. First single layers, on relu(randn), then whole networks with
-`--nets`, on images of CIFAR-10: MODEL for random weights, MODEL=CHECKPOINT for trained ones (maps
-that are alike take a second, exact look). CPU seconds: of ours the median of several runs.
+The latter is numpy code as in their utils.py: every kept channel against every channel still alive,
+one `np.linalg.norm` over the images for each pair, a sorted list of scores for each kept channel;
+t = 1, s = 0, rule v2023. It measures single layers on relu(randn) first, then with `--nets` whole
+networks on images of CIFAR-10: MODEL with random weights, MODEL=CHECKPOINT with trained ones (in
+which similar maps need a second, exact comparison). One process, one thread; CPU seconds, for ours
+the median of several runs.
 
     python scripts/bench/foad_selection.py --nets vgg16 resnet20=resnet20-12fca82f.th \
       resnet56=resnet56-4bfd9763.th --data data
@@ -78,7 +79,7 @@ def noise(channels: int, side: int) -> Tensor:
 
 
 def loaded(net: str, data: str) -> tuple[nn.Module, Run, Split]:
-    """Returns a network by `MODEL` or `MODEL=CHECKPOINT`, its run, and training images."""
+    """Returns the network for `MODEL` or `MODEL=CHECKPOINT`, its run, and training images."""
     model, _, checkpoint = net.partition("=")
     words = ["name=bench", "method=foad", f"model={model}", f"dataset.root={data}"]
     if checkpoint:
@@ -102,7 +103,7 @@ def maps_of(net: str, data: str) -> list[Tensor]:
 
 
 def cases(asked: Namespace) -> Iterator[tuple[str, list[Tensor]]]:
-    """Yields what is measured, and the maps of its layers."""
+    """Yields the name of each case, and the maps of its layers."""
     for channels, side in LAYERS:
         told = f"one layer, {channels} channels of {side} x {side}, noise"
         yield told, [noise(channels, side)]
@@ -114,7 +115,7 @@ def cases(asked: Namespace) -> Iterator[tuple[str, list[Tensor]]]:
 
 
 def main() -> None:
-    """Runs the authors' way once and ours several times, case by case."""
+    """Runs the authors' way once and ours several times for each case."""
     parser = arguments(__doc__)
     parser.add_argument("--nets", nargs="*", default=[], metavar="MODEL[=CHECKPOINT]")
     parser.add_argument("--data", default="data", help="folder with CIFAR-10")

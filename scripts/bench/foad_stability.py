@@ -1,8 +1,9 @@
-"""How much of FOAD's choice is chance: the Jaccard overlap of what two draws of images keep.
+"""Measures how random FOAD's choice is: the overlap of channels kept with different images.
 
-The authors' figure (their harvest.py) for any network and data, by the words of the command. For
-each number of images: the mean over layers and pairs of draws of |A and B| / |A or B|, A and B the
-channels kept; the least of them; how many channels are kept in all. Training images are drawn.
+This is the authors' figure (their harvest.py) for any network and data, chosen by the words of the
+command. It prints for each number of images: the mean over layers and pairs of samples of
+|A and B| / |A or B|, with A and B the channels kept; the least of them; and how many channels are
+kept in all. The samples are training images.
 
     python scripts/bench/foad_stability.py model=resnet20 baseline.checkpoint=resnet20-12fca82f.th \
       'dataset.mean=[0.485,0.456,0.406]' 'dataset.std=[0.229,0.224,0.225]'
@@ -41,7 +42,7 @@ def overlaps(draws: Sequence[Kept]) -> list[float]:
 
 
 def draws(words: Sequence[str], images: int, count: int) -> list[dict[str, tuple[int, ...]]]:
-    """Returns layer -> channels kept, for `count` draws of so many training images."""
+    """Returns layer -> channels kept, for each of `count` samples of `images` training images."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         run = load(compose("config", ["name=stability", "method=foad", *words]), {})
     criterion, cpu = run.criterion, torch.device("cpu")

@@ -1,10 +1,11 @@
-"""Dense against slim latency in every engine: eager, channels_last, compiled, onnxruntime.
+"""Compares the latency of dense and slim networks in every engine.
 
     python scripts/bench/latency.py [--models resnet56 vgg16 mobilenet_v1] [--batch 64]
 
-Random weights, 32 x 32 images, half of the MACs gone (`criterion=l1 budget=macs`), in widths as
-they come and in multiples of 8 (`budget.divisor=8`). One thread, CPU time of this process, medians;
-the dense and the slim networks take turns. Needs the ``export`` extra.
+The engines are eager, channels_last, compiled and onnxruntime. Networks have random weights, images
+of 32 x 32 and half of their MACs (`criterion=l1 budget=macs`), with any widths and with multiples
+of 8 (`budget.divisor=8`). One thread, CPU time of this process, medians; the networks are timed
+alternately. Needs the ``export`` extra.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ ABOUT = """The dense network compared with slim networks that have half its mult
 same engine: milliseconds of the dense network, and the speed-up of the slim ones, with arbitrary
 widths and with multiples of 8. Random weights, images of 32 x 32, one thread's CPU time, medians
 of alternating passes."""
-#: how each network is cut
+#: variant -> settings by which each network is cut
 CUTS: dict[str, dict[str, Any]] = {"any width": {}, "multiples of 8": {"divisor": 8}}
-#: of engines; channels_last is eager in another memory format
+#: engines to compare; channels_last is eager in another memory format
 FORMS = ("eager", "channels_last", *(engine for engine in ENGINES if engine != "eager"))
 
 
@@ -45,7 +46,7 @@ def networks(model: str) -> dict[str, nn.Module]:
 
 
 def prepared(network: nn.Module, form: str, images: Tensor) -> Callable[[], object]:
-    """Returns what passes `images` once."""
+    """Returns a function that passes `images` through the network once."""
     if form == "channels_last":
         network = network.to(memory_format=torch.channels_last)
         return partial(network, images.contiguous(memory_format=torch.channels_last))

@@ -1,10 +1,10 @@
-"""How fast dataset=folder reads, beside torchvision's ImageFolder behind a plain DataLoader.
+"""Compares the speed of dataset=folder with torchvision's ImageFolder and a plain DataLoader.
 
     python scripts/bench/loader.py TREE [--workers 2] [--rounds 5] [--images 1000]
 
 TREE holds a folder of images for each class. Both make augmented, shuffled, normalised batches of
-128 x 3 x 224 x 224 floats on the CPU. They take turns: images per second, the median of the rounds'
-ratios, and the peak memory of all processes together in two epochs of ours.
+128 x 3 x 224 x 224 floats on the CPU, alternately. It prints images per second, the median of the
+rounds' ratios, and the peak memory of all processes together in two epochs of ours.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Memory is that of all our processes together."""
 
 
 def ours(data: Data, workers: int) -> Split:
-    """Our split, whose processes start with the first batch."""
+    """Returns our split; its loader processes start with the first batch."""
     loading = replace(data.train.loading, workers=workers)  # type: ignore[union-attr]
     return split_on(torch.device("cpu"), data, replace(data.train, loading=loading))  # type: ignore[arg-type]
 
 
 def plain(path: str, data: Data, workers: int) -> DataLoader[Any]:
-    """What a torchvision user writes."""
+    """Returns the loader that a user of torchvision would write."""
     transform = v2.Compose(
         [
             v2.RandomResizedCrop(224),
@@ -60,7 +60,7 @@ def plain(path: str, data: Data, workers: int) -> DataLoader[Any]:
 
 
 def rate(batches: Iterable[Any]) -> float:
-    """Images per second of wall time."""
+    """Returns images per second of wall time."""
     start, seen = time.perf_counter(), 0
     for images, _ in batches:
         seen += len(images)
@@ -68,7 +68,7 @@ def rate(batches: Iterable[Any]) -> float:
 
 
 def resident(pid: int) -> int:
-    """Proportional memory of a process and of those it started, in bytes."""
+    """Returns the proportional memory (PSS) of a process and its children, in bytes."""
     total = 0
     for path in [f"/proc/{pid}", *(f"/proc/{child}" for child in children(pid))]:
         lines = Path(path, "smaps_rollup").read_text().splitlines()
@@ -77,7 +77,7 @@ def resident(pid: int) -> int:
 
 
 def children(pid: int) -> list[str]:
-    """Numbers of the processes that `pid` started."""
+    """Returns the ids of the children of process `pid`."""
     return [
         child
         for thread in Path(f"/proc/{pid}/task").iterdir()
@@ -86,14 +86,14 @@ def children(pid: int) -> list[str]:
 
 
 def peak(batches: Iterable[Any]) -> float:
-    """Most memory while batches are read, in MiB."""
+    """Returns the peak memory while batches are read, in MiB."""
     return max(resident(os.getpid()) for _ in batches) / 2**20
 
 
 def compare(
     turns: dict[str, Callable[[int], Iterable[Any]]], rounds: int
 ) -> dict[str, list[float]]:
-    """Images per second of each, round by round; the first round only warms up."""
+    """Returns name -> images per second, round by round; the first round only warms up."""
     found: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds + 1):
         for name, turn in turns.items():
@@ -104,7 +104,7 @@ def compare(
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Compares speed and memory, and prints them."""
     parser = arguments(__doc__)
     parser.add_argument("tree")
     parser.add_argument("--workers", type=int, default=2)

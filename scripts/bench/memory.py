@@ -1,11 +1,11 @@
-"""Peak memory of the criteria that look at images, on VGG-16 at 224 x 224.
+"""Measures the peak memory of criteria that look at images, on VGG-16 at 224 x 224.
 
     python scripts/bench/memory.py TREE [--images 4 12] [--criteria foad thinet ...]
 
-TREE holds a folder of images for each class, of which samples are streamed as a run does it. Every
-figure comes from a fork of a process that holds the libraries and the network, on one thread; the
-first row is a forward of as many images, in the same chunks. Two minutes of CPU time: on this
-network a chunk is 10 images, or 4 where a backward follows.
+TREE holds a folder of images for each class; samples are streamed from it as in a run. Every figure
+comes from a fork of a process that holds the libraries and the network, on one thread; the first
+row is a forward of as many images, in the same chunks: on this network 10 images, or 4 where a
+backward follows. It takes two minutes of CPU time.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ CRITERIA: dict[str, dict[str, Any]] = {
 
 
 def peak() -> float:
-    """Most memory of this process so far, in MiB."""
+    """Returns the peak memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def evidence(tree: str, count: int) -> Evidence:
-    """Returns VGG-16 with `count` images of `tree`, which are read when they are asked for."""
+    """Returns VGG-16 with `count` images of `tree`, which are read when needed."""
     torch.manual_seed(0)
     cut = {"val_size": 0, "test_size": 0}
     data = option("dataset", "folder", DatasetSpec, path=tree, **cut, workers=0).suited(None).load()
@@ -64,7 +64,7 @@ def evidence(tree: str, count: int) -> Evidence:
 
 
 def rank(name: str, facts: Evidence, count: int) -> None:
-    """Ranks all groups of the network by a criterion, or only shows it the images."""
+    """Ranks all groups of the network by a criterion, or only does a forward pass."""
     if name != FORWARD:
         kind = name.split(",")[0]
         ranked(option("criterion", kind, Criterion, num_samples=count, **CRITERIA[name]), facts)
@@ -75,7 +75,7 @@ def rank(name: str, facts: Evidence, count: int) -> None:
 
 
 def measured(name: str, facts: Evidence, count: int) -> tuple[float, float, float]:
-    """Returns the memory of a fork before and at most, and the CPU seconds that it ranks for."""
+    """Returns a fork's memory before and at its peak in MiB, and the CPU seconds of its ranking."""
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe()
 
@@ -86,14 +86,14 @@ def measured(name: str, facts: Evidence, count: int) -> tuple[float, float, floa
 
     process = context.Process(target=work)
     process.start()
-    theirs.close()  # so that a process that fails is heard of
+    theirs.close()  # otherwise recv would wait for ever if the process fails
     found: tuple[float, float, float] = mine.recv()
     process.join()
     return found
 
 
 def main() -> None:
-    """Measures all."""
+    """Measures all criteria with each number of images."""
     parser = arguments(__doc__)
     parser.add_argument("tree")
     parser.add_argument("--images", type=int, nargs="+", default=[4, 12])
@@ -103,7 +103,7 @@ def main() -> None:
     rows: list[Row] = []
     for count in asked.images:
         facts, forward = evidence(asked.tree, count), 0.0
-        ctypes.CDLL(None).malloc_trim(0)  # or what was freed before counts, too
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise memory freed before would count, too
         for name in (FORWARD, *asked.criteria):
             before, most, seconds = measured(name, facts, count)
             forward = forward or seconds

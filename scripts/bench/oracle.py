@@ -1,6 +1,6 @@
-"""The oracle against whole forwards for every channel, in one process, on one thread.
+"""Compares the time of the oracle with a whole forward pass for every channel.
 
-Both mask the same channels and must give equal scores, to the last bit. CPU seconds (process time)
+Both mask the same channels and must give exactly equal scores. One process, one thread; CPU seconds
 of one run each.
 
     python scripts/bench/oracle.py [--model resnet20] [--images 64] [--every 1]
@@ -35,7 +35,7 @@ def timed(facts: Evidence) -> tuple[float, dict[str, Tensor]]:
 
 
 def main() -> None:
-    """Runs both once."""
+    """Runs both ways once, and checks that their scores are equal."""
     parser = arguments(__doc__)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--images", type=int, default=64)

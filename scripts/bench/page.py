@@ -63,7 +63,7 @@ def section(told: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Returns 1 if ``--check`` finds that the page is not up to date."""
+    """Writes the page; with ``--check``, returns 1 if it is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check

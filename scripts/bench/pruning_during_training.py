@@ -1,13 +1,13 @@
-"""What pruning during training costs per step: AOFP's scoring and CAC's gates against a plain step.
+"""Measures what pruning during training costs per step: AOFP's scoring and CAC's gates.
 
     python scripts/bench/pruning_during_training.py [--batch 64] [--rounds 5] [--device cpu]
 
-AOFP is averaged over a failing move of its widest layer: every half from all channels down to two,
-one draw per step, a few draws per half. CAC draws its gates and adds to its estimates at every
-step. All variants take their steps in turn in one run; each figure is the median over the rounds,
-in CPU time (wall time on CUDA). On CUDA steps are recorded, too, as the training loop does it, and
-compared with the recorded plain step. `aofp_half_batch.py`: what half of the batch does to the
-scores.
+AOFP is averaged over one unsuccessful search in its widest layer: every half from all channels down
+to two, one draw per step, a few draws per half. CAC draws its gates and updates its estimates at
+every step. All variants do their steps alternately in one process; each figure is the median over
+the rounds, in CPU time (wall time on CUDA). On CUDA, steps are also recorded as in the training
+loop and compared with the plain step, recorded. `aofp_half_batch.py` measures what scoring half of
+the batch does to the scores.
 """
 
 import time
@@ -37,16 +37,16 @@ ABOUT = """A training step observed by the criterion, compared with the same ste
 all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
 alternating rounds. Recorded steps (on CUDA, wall time) are compared with the recorded plain step;
 their time includes the recording, for AOFP once per half of its search."""
-#: halves of a failing move over 512 and 64 channels
+#: number of halves in an unsuccessful search over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
-#: per half; the authors take 1000, so deciding costs more here than it does there
+#: draws per half; the authors take 1000, so decisions weigh more here
 DRAWS = 5
-#: per half where steps are recorded: there are so many steps from one layer's decision, behind
-#: which other work is to be recorded, to the next one's where layers take turns as the authors' do
+#: draws per half if steps are recorded: as many as there are steps between the decisions of two
+#: layers, each of which needs a new recording, when layers alternate as the authors' do
 BETWEEN = {"vgg16": 76, "resnet56": 37}
-#: of one training, far more than are timed
+#: steps of the training, far more than are timed
 STEPS = 100_000
-#: whether steps are recorded -> what the others are compared with
+#: whether steps are recorded -> name of the variant to compare with
 PLAIN = {False: "plain step", True: "plain step, recorded"}
 
 #: does one training step, which is recorded if a recorder is given
@@ -55,14 +55,14 @@ Step = Callable[[Replays | None], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training: a step, how many of them make a round, and whether to record them."""
+    """Describes one way of training: a step, the steps per round, and whether they are recorded."""
 
     step: Step
     count: int
     recorded: bool
 
     def seconds(self, device: torch.device) -> float:
-        """Seconds per step of one round."""
+        """Returns the seconds per step of one round."""
         clock = time.perf_counter if device.type == "cuda" else time.process_time
         recorder = recorder_of(device, "on") if self.recorded else None
         replays = Replays(recorder, print) if recorder else None
@@ -75,7 +75,7 @@ class Variant:
 
 
 def observer(criterion: str, network: nn.Module, batch: int, **settings: object) -> PruningObserver:
-    """The criterion's observer, which never prunes here; `settings` are changed."""
+    """Returns the criterion's observer, set up to prune nothing; `settings` override its own."""
     cmap = trace(network, torch.zeros(1, 3, 32, 32))
     budget = option("budget", "macs", Budget, keep=0.5)
     changes = {
@@ -100,7 +100,7 @@ def observer(criterion: str, network: nn.Module, batch: int, **settings: object)
 def stepper(
     network: nn.Module, watching: PruningObserver | None, images: Tensor, labels: Tensor
 ) -> Step:
-    """Returns a function that does one training step as the loop does."""
+    """Returns a function that does one training step as the training loop does."""
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
     network.train()
     if watching is not None:
@@ -133,14 +133,14 @@ def stepper(
 
 
 def kind(watching: PruningObserver | None, step: int) -> Hashable | None:
-    """Returns what tells the work of a step from that of others; None where none is alike."""
+    """Returns a key that is equal for equal work; None for work that does not recur."""
     if watching is None:
         return "plain"
     return watching.repeats(0, step, STEPS) if isinstance(watching, RepeatingObserver) else None
 
 
 def watchers(model: str, network: nn.Module, batch: int) -> dict[str, PruningObserver | None]:
-    """Returns what looks on at steps as they come, and at recorded ones."""
+    """Returns name of the variant -> observer, for plain steps and for recorded ones."""
     found: dict[str, PruningObserver | None] = {}
     for recorded, draws in ((False, DRAWS), (True, BETWEEN[model])):
         aofp = partial(observer, "aofp", network, batch, draws_per_half=draws)
@@ -153,7 +153,7 @@ def watchers(model: str, network: nn.Module, batch: int) -> dict[str, PruningObs
 
 
 def variants(model: str, images: Tensor, labels: Tensor) -> dict[str, Variant]:
-    """Returns the ways of training that the device and their first step allow."""
+    """Returns the variants that the device and their first step allow."""
     network = option("model", model, ModelSpec).build((3, 32, 32), 10)
     found = {}
     for name, watching in watchers(model, network, len(labels)).items():
@@ -194,7 +194,7 @@ def main() -> None:
             for name, way in ways.items():
                 taken[name].append(way.seconds(device))
         rows += table(model, ways, taken)
-        write(options, title, ABOUT, rows, str(device))  # the next model may be stopped
+        write(options, title, ABOUT, rows, str(device))  # now: the next model may not finish
     publish(options, title, ABOUT, rows, str(device))
 
 

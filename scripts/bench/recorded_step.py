@@ -1,13 +1,12 @@
-"""What a recorded step on CUDA is made of: what it takes less without one of its parts.
+"""Measures the parts of a recorded step on CUDA: how much faster it is without each of them.
 
     python scripts/bench/recorded_step.py [--model vgg16] [--batch 128] [--replays 300]
         [--inductor default [--compile-only]] [--out parts.json]
 
-A step here is forward, loss, backward and SGD on one batch that stays, in bf16 and channels_last,
-recorded as the product records it and replayed. Each row leaves a part out, or does it in another
-way; --inductor adds the step after ``torch.compile`` in the mode named. The table is printed, and
---out written, anew after every row. On a CPU, where nothing is recorded, it shows that all of it
-runs.
+A step is forward, loss, backward and SGD on one fixed batch, in bf16 and channels_last, recorded as
+in the product and replayed. Each row leaves a part out, or does it in another way; --inductor adds
+the step after ``torch.compile`` in the mode named. The table is printed, and --out written, after
+every row. On a CPU nothing is recorded; there it only shows that the script runs.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ replaces it; times as fast compares with the first row. Slim networks keep half 
 
 @dataclass
 class Step:
-    """A step and what can be changed about it."""
+    """Holds a training step and the ways in which rows vary it."""
 
     network: nn.Module
     images: Tensor
@@ -56,7 +55,7 @@ class Step:
     optimizer: torch.optim.Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
-        """Makes the optimizer, and what is called unless `call` is."""
+        """Makes the optimizer, and the function to call unless `call` is given."""
         if self.call is None:
             aligned = align(self.network, self.images[:8]) if self.aligned else None
             self.call = Forward(self.network, self.half, aligned)
@@ -66,7 +65,7 @@ class Step:
         )
 
     def __call__(self) -> None:
-        """Does it."""
+        """Does the step."""
         device = self.images.device.type
         self.optimizer.zero_grad()
         with torch.autocast(device, self.half, cache_enabled=False):
@@ -81,7 +80,7 @@ class Step:
 
 
 class Apart(TorchFunctionMode):
-    """Convolutions whose kernels' gradients are computed on a stream of their own."""
+    """Computes the kernels' gradients of convolutions on a second stream."""
 
     def __init__(self, device: torch.device, half: torch.dtype) -> None:
         super().__init__()
@@ -91,14 +90,14 @@ class Apart(TorchFunctionMode):
             self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Calls `func`."""
+        """Calls `func`, or the convolution below in place of torch's."""
         if func is not functional.conv2d:
             return func(*args, **kwargs or {})
         x, weight, bias, *how = args
         return _Convolution.apply(self, how, x.to(self.half), weight, bias)
 
     def join(self) -> None:
-        """Lets what follows wait for the gradients."""
+        """Makes the current stream wait for the gradients."""
         if self.side is not None:
             torch.cuda.current_stream().wait_stream(self.side)
 
@@ -115,7 +114,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        """Asks for the input's gradient behind the one of the kernel, and waits for neither."""
+        """Computes the kernel's gradient on the second stream, the input's on the current one."""
         x, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how
         sizes = [len(weight)] if ctx.biased else None
@@ -123,7 +122,7 @@ class _Convolution(torch.autograd.Function):
         backward, side = torch.ops.aten.convolution_backward, ctx.mode.side
         if side is not None:
             side.wait_stream(torch.cuda.current_stream())
-            for read in (grad, x, weight):  # not given to others before it is done
+            for read in (grad, x, weight):  # keep their memory until the second stream is done
                 read.record_stream(side)
         with torch.cuda.stream(side):
             _, kernels, biases = backward(grad, x, weight, *how, (False, True, ctx.biased))
@@ -136,7 +135,7 @@ class _Convolution(torch.autograd.Function):
 
 
 def without(network: nn.Module, kind: type[nn.Module]) -> nn.Module:
-    """Returns the network with nothing in the place of such modules."""
+    """Returns the network with modules of class `kind` replaced by identities."""
     for name, module in [*network.named_modules()]:
         if isinstance(module, kind):
             network.set_submodule(name, nn.Identity())
@@ -149,7 +148,7 @@ def _within(mode: TorchFunctionMode, network: nn.Module, images: Tensor) -> Tens
 
 
 def slimmed(network: nn.Module, example: Tensor, fewer: int) -> nn.Module:
-    """Returns it with about half of each group, `fewer` than a multiple of 8."""
+    """Returns the network with about half of each group: a multiple of 8 minus `fewer` channels."""
     channels = trace(network, example)
     counts = {group.name: max(8, round(group.size / 16) * 8) - fewer for group in channels.groups}
     return slim(network, channels, Plan({name: range(count) for name, count in counts.items()}))
@@ -158,7 +157,7 @@ def slimmed(network: nn.Module, example: Tensor, fewer: int) -> nn.Module:
 def steps(
     build: Callable[[], nn.Module], images: Tensor, labels: Tensor, mode: str | None
 ) -> Iterator[tuple[str, Step]]:
-    """Yields what each row measures."""
+    """Yields the name and the step of each row."""
     yield "complete", Step(build(), images, labels)
     yield "forward alone", Step(build(), images, labels, learns=False)
     yield "without SGD", Step(build(), images, labels, updates=False)
@@ -189,7 +188,7 @@ def steps(
 
 
 def recorded(step: Work, device: torch.device) -> Work:
-    """Returns what does a step again: recorded on CUDA, elsewhere as it comes."""
+    """Returns a function that repeats a step: recorded on CUDA, the step itself elsewhere."""
     if device.type != "cuda":
         return step
     recorder = CudaGraphs(torch.device("cuda", torch.cuda.current_device()), insists=True)
@@ -199,7 +198,7 @@ def recorded(step: Work, device: torch.device) -> Work:
 
 
 def milliseconds(step: Work, device: torch.device, replays: int) -> float:
-    """Returns what a step takes, recorded where that is possible."""
+    """Returns the milliseconds per step, recorded where possible."""
     step = recorded(step, device)
     step()
     wait(device)
@@ -211,7 +210,7 @@ def milliseconds(step: Work, device: torch.device, replays: int) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Waits for what a GPU has been asked for."""
+    """Waits until a GPU has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -252,7 +251,7 @@ def main() -> None:
                 "times as fast": first / took,
                 "MMACs": macs(step.network.eval(), images[:1]) / 1e6,
             }
-        except RuntimeError as error:  # the other rows are worth knowing
+        except RuntimeError as error:  # continue with the other rows
             row["step"] = f"{name}: {str(error).splitlines()[0]}"
         rows.append(row)
         print(markdown(rows[-1:]).splitlines()[-1], flush=True)

@@ -1,10 +1,10 @@
-"""What a table and a page of many runs cost, and how that grows with their number.
+"""Measures what a table and a page of many runs cost, and how that grows with their number.
 
     python scripts/bench/reports.py REPORT [--runs 10 100 300 1000]
 
-REPORT is the `report.json` of a run, of which as many copies are made, each with a seed of its own
-and every fifth with a ratio of its own. Against parsing the same files as JSON, without which there
-is no table. CPU seconds in this process, medians, by turns.
+REPORT is the `report.json` of a run. It is copied as often as asked, each copy with another seed
+and every fifth with another ratio. The costs are compared with parsing the same files as JSON,
+which no table can avoid. CPU seconds in this process, medians of alternating runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def copies(report: Path, folder: Path, count: int) -> None:
 
 
 def parse(folder: Path) -> None:
-    """Reads all reports, and nothing more."""
+    """Reads all reports as JSON, and nothing more."""
     for path in folder.rglob("report.json"):
         json.loads(path.read_bytes())
 

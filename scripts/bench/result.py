@@ -1,6 +1,6 @@
-"""The one form of what the benchmarks measure: rows of figures, and where they come from.
+"""Prints and writes what all benchmarks measure: rows of figures, and how they were obtained.
 
-`--out FILE` writes it as JSON; `page.py` makes docs/benchmarks.md of the files that are committed.
+`--out FILE` writes them as JSON; `page.py` makes docs/benchmarks.md from the committed files.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from typing import Any
 
 from prunebench.records.environment import environment
 
-#: what a column is called -> what stands there
+#: column -> value
 Row = dict[str, str | int | float | None]
 
 
 def arguments(doc: str) -> ArgumentParser:
-    """Returns a parser whose `--out` is what `publish` writes."""
+    """Returns a parser with the option `--out`, described by the first line of `doc`."""
     parser = ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser
 
 
 def by_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Returns CPU seconds of each round of each work; all take turns, without others' garbage."""
+    """Returns the CPU seconds of each work, round by round; works alternate.
+
+    Garbage is collected before each, so that no work pays for another's.
+    """
     found: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -43,14 +46,14 @@ def by_turns(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, lis
 def publish(
     asked: Namespace, title: str, about: str, rows: Sequence[Row], device: str = "cpu"
 ) -> None:
-    """Prints the rows as a table, and writes them if `--out` says where.
+    """Prints the rows as a table, and writes them to the file that `--out` names.
 
     Args:
-        asked: what `arguments` has parsed.
+        asked: the parsed `arguments`.
         title: of the table.
         about: what was measured against what, and what a ratio is.
         rows: one per case; a column whose name begins with "times" is a ratio.
-        device: on which.
+        device: on which the work ran.
     """
     print(f"{title}\n\n{markdown(rows)}")
     write(asked, title, about, rows, device)
@@ -59,10 +62,10 @@ def publish(
 def write(
     asked: Namespace, title: str, about: str, rows: Sequence[Row], device: str = "cpu"
 ) -> None:
-    """Writes what `publish` does, and prints nothing."""
+    """Writes what `publish` writes, without printing."""
     if not asked.out:
         return
-    # folders of this machine are nobody's business
+    # the published command must not contain folders of this machine
     words = [re.sub(r"[^\s='\"]*/", "", word) for word in sys.argv]
     if "--out" in words:
         del words[(place := words.index("--out")) : place + 2]
@@ -88,12 +91,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Four digits of a float; nothing measured here has more."""
+    """Returns a float with four digits, more than any measurement here justifies."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _cell(name: str, value: str | int | float | None) -> str:
-    """What a cell shows: three digits of a float, and that a ratio is one."""
+    """Returns the text of a cell: three digits of a float, and an x after a ratio."""
     if value is None:
         return ""
     if isinstance(value, float):

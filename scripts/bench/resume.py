@@ -1,10 +1,10 @@
-"""What a training costs that is saved after every epoch, and one that is stopped and goes on.
+"""Measures what it costs to save a training after every epoch, and to stop and resume it.
 
     python scripts/bench/resume.py [--models resnet20 resnet56 vgg16]
 
-Four epochs of a few steps on random images: in one go without a checkpoint; saved after each epoch;
-and saved likewise, stopped after the second and gone on from there, which must come to the same
-weights, bit for bit. CPU time of one thread, medians, by turns.
+It trains four epochs of a few steps on random images in three ways: without a checkpoint; saved
+after each epoch; and saved, stopped after the second epoch and resumed, which must give exactly the
+same weights. CPU time of one thread, medians of alternating runs.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ EPOCHS, BATCH = 4, 64
 
 
 class Stopped(Exception):
-    """The training is stopped here."""
+    """Raised to stop a training after a save."""
 
 
 class Stopping(Checkpoint):
-    """Stops the training once it has been saved so often."""
+    """A checkpoint that stops the training after a number of saves."""
 
     def __init__(self, path: Path, saves: int) -> None:
         """Takes the file, and the number of saves; 0 never stops."""
@@ -50,7 +50,7 @@ class Stopping(Checkpoint):
         self.left = saves
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Saves, and stops if it is time."""
+        """Saves, and stops if it was the last."""
         super().save(state)
         self.left -= 1
         if not self.left:
@@ -58,7 +58,7 @@ class Stopping(Checkpoint):
 
 
 def trained(network: nn.Module, steps: int, checkpoint: Checkpoint | None) -> dict[str, Tensor]:
-    """Returns the weights after a training, or what is left of one."""
+    """Returns the weights after a training, or after the rest of a resumed one."""
     own, phase = deepcopy(network), replace(PHASE, epochs=EPOCHS, batch_size=BATCH)
     torch.manual_seed(0)
     stage = Stage(name="bench", seed=0, device=torch.device("cpu"), checkpoint=checkpoint)
@@ -67,7 +67,7 @@ def trained(network: nn.Module, steps: int, checkpoint: Checkpoint | None) -> di
 
 
 def resumed(network: nn.Module, steps: int, path: Path) -> dict[str, Tensor]:
-    """Returns the weights of a training that was stopped on its way."""
+    """Returns the weights of a training that was stopped halfway and resumed."""
     path.unlink(missing_ok=True)
     try:
         trained(network, steps, Stopping(path, EPOCHS // 2))
@@ -83,7 +83,7 @@ def saved(network: nn.Module, steps: int, path: Path) -> dict[str, Tensor]:
 
 
 def compared(model: str, steps: int, repeats: int, path: Path) -> Row:
-    """Returns what all three take."""
+    """Returns the times of all three ways."""
     torch.manual_seed(0)
     network = option("model", model, ModelSpec).build((3, 32, 32), 10)
     works: dict[str, Callable[[], dict[str, Tensor]]] = {

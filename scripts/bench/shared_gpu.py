@@ -1,11 +1,11 @@
-"""What several runs on one GPU get done together: steps per second of 1, 2, 4, ... processes.
+"""Measures how much several runs on one GPU get done together, in steps per second.
 
     python scripts/bench/shared_gpu.py [--model resnet56] [--batch 128] [--processes 1 2 4]
         [--seconds 3] [--out shared.json]
 
-Each process records a step of its own, as ``recorded_step.py`` does, and all replay it at the same
-time. Without NVIDIA's MPS (``nvidia-cuda-mps-control -d``) processes take turns on a GPU; with it
-their kernels run side by side.
+Each process records a step of its own, as ``recorded_step.py`` does, and all replay theirs at the
+same time. Without NVIDIA's MPS (``nvidia-cuda-mps-control -d``) processes alternate on a GPU; with
+it their kernels run at the same time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ READY = 120.0
 
 
 def work(model: str, batch: int, seconds: float, together: Barrier, done: Any) -> None:
-    """One process: tells how many steps it does per second between the first and the last look."""
+    """Runs in each process: sends the steps per second that it does while all others run."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     shape = (3, 32, 32)
@@ -50,12 +50,12 @@ def work(model: str, batch: int, seconds: float, together: Barrier, done: Any) -
         for _ in range(10 if device.type == "cuda" else 1):
             step()
             steps += 1
-        wait(device)  # what is asked for is not done yet
+        wait(device)  # kernels run asynchronously: count only steps that are done
     done.put(steps / (time.perf_counter() - start))
 
 
 def together(model: str, batch: int, seconds: float, processes: int) -> list[float]:
-    """Returns the steps per second of each of so many processes at once."""
+    """Returns the steps per second of each of `processes` processes that run at once."""
     context = get_context("spawn")
     barrier, done = context.Barrier(processes), context.Queue()
     own = [
@@ -72,7 +72,7 @@ def together(model: str, batch: int, seconds: float, processes: int) -> list[flo
 
 
 def mps() -> bool:
-    """Whether an MPS server takes the work of all processes."""
+    """Returns whether an MPS server is running."""
     control = ["nvidia-cuda-mps-control"]
     try:
         subprocess.run(control, input=b"get_server_list", capture_output=True, check=True)

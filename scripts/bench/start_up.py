@@ -1,9 +1,10 @@
-"""What starting the command costs, against bare Hydra on the same configuration.
+"""Compares the start of the command with bare Hydra on the same configuration.
 
     python scripts/bench/start_up.py [--repeats 5]
 
-Every start is a process of its own; CPU seconds of it, medians, by turns. The bare commands are an
-empty function under `hydra.main`: with all of our `conf/`, and with a single key.
+Every start is a process of its own; figures are its CPU seconds, medians of alternating starts. The
+bare commands are an empty function under `hydra.main`: with all of our `conf/`, and with a single
+key.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def cpu_seconds(words: Sequence[str], folder: Path) -> float:
 
 
 def main() -> None:
-    """Starts all by turns."""
+    """Starts all commands alternately, and compares."""
     parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()

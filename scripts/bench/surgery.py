@@ -1,11 +1,11 @@
-"""Times tracing plus slimming against torch-pruning.
+"""Compares the time and memory of tracing and slimming with those of torch-pruning.
 
     python scripts/bench/surgery.py [--repeats 5] [--only resnet50 ...]
 
-CPU time of this process (`time.process_time`), one thread, by turns, garbage collected before
-each, medians; both tools cut 40 % of the channels of the same, freshly copied network by L1 norm,
-ours as `criterion=l1` measures it. Memory is what a fork's peak adds to what it begins with. Needs
-the ``bench`` extra. `surgery_table.py` compares what comes out.
+CPU time of this process (`time.process_time`), one thread, alternating, garbage collected before
+each, medians. Both tools cut 40 % of the channels of the same, freshly copied network by L1 norm,
+ours as `criterion=l1` computes it. Memory is how much the peak of a forked process exceeds its
+start. Needs the ``bench`` extra. `surgery_table.py` compares the results.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ sys.path.append(str(Path(__file__).parents[2] / "tests" / "channels"))  # for `d
 
 
 class Padded(nn.Module):
-    """Option A as most code writes it: the same pixels and channels as our shortcut."""
+    """A shortcut of option A as most code writes it, with the same result as ours."""
 
     def __init__(self, side: int) -> None:
-        """Pads `side` channels of zeros on either side."""
+        """Pads `side` channels of zeros on each side."""
         super().__init__()
         self.side = side
 
@@ -85,7 +85,7 @@ def build(name: str) -> nn.Module:
 
 
 def by_l1(cmap: ChannelMap, model: nn.Module) -> Plan:
-    """Returns the plan that keeps the classes of largest summed L1 norm."""
+    """Returns the plan that keeps the channels of largest summed L1 norm."""
     parameters = dict(model.named_parameters())
     kept = {}
     with torch.no_grad():
@@ -106,7 +106,7 @@ def ours(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def peer(model: nn.Module, example: Any) -> nn.Module:
-    """Prunes `model` in place with torch-pruning, all but its last layer or what is named so."""
+    """Prunes `model` in place with torch-pruning, except the last layer or those named as heads."""
     import torch_pruning as tp
 
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
@@ -120,7 +120,7 @@ def peer(model: nn.Module, example: Any) -> nn.Module:
 
 
 def product(model: nn.Module, example: Tensor) -> nn.Module:
-    """Traces, ranks by the criterion l1 and slims."""
+    """Traces, ranks with the criterion l1, and slims."""
     cmap = trace(model, example)
     facts = Evidence(model, cmap, cmap.groups, example, torch.zeros(1, dtype=torch.int64), 0)
     ranks = L1().rank(facts)
@@ -144,7 +144,7 @@ def cpu_seconds(tool: Tool, dense: nn.Module, example: Tensor) -> float:
 
 
 def mebibytes(tool: Tool, dense: nn.Module, example: Tensor) -> float:
-    """Returns what `tool` adds at most to the memory of a process that holds `dense`."""
+    """Returns by how many MiB `tool` raises the memory of a process that holds `dense`."""
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe()
 
@@ -154,7 +154,7 @@ def mebibytes(tool: Tool, dense: nn.Module, example: Tensor) -> float:
         theirs.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before)
 
     gc.collect()
-    # or what was freed before counts: a fork's peak begins at what this process holds
+    # a fork's peak begins at the memory of this process, which freed memory would inflate
     ctypes.CDLL(None).malloc_trim(0)
     process = context.Process(target=work)
     process.start()
@@ -171,12 +171,12 @@ def _resident() -> float:
 
 
 def compared(name: str, repeats: int) -> Row:
-    """Returns what both tools take on a network."""
+    """Returns the times and memory of both tools on one network."""
     dense = build(name).eval()
     layers = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in dense.modules())
     side = 32 if name.startswith("ours:") else 299 if name == "inception_v3" else 224
     example = torch.randn(1, 3, side, side)
-    cpu_seconds(product, dense, example)  # torch sets itself up
+    cpu_seconds(product, dense, example)  # warm up torch
     mine, theirs = list[float](), list[float]()
     for _ in range(repeats):
         mine.append(cpu_seconds(product, dense, example))

@@ -1,10 +1,10 @@
-"""Compares surgery with torch-pruning's, net by net: exact, wrong, or refused.
+"""Compares the surgery of prunebench and torch-pruning, net by net: exact, wrong, or refused.
 
     python scripts/bench/surgery_table.py
 
-writes `outputs/reference/surgery`. Besides networks of torchvision, timm and our own it holds a
-small one for each fragment of `tests/channels/drawn` (``--only drawn:ghost`` judges one and writes
-nothing). Needs the ``bench`` extra.
+It writes `outputs/reference/surgery`. Beside networks of torchvision, timm and our own it judges a
+small network for each fragment of `tests/channels/drawn` (``--only drawn:ghost`` judges one and
+writes nothing). Needs the ``bench`` extra.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ reason.
 
 
 class Slow(Exception):
-    """A network took longer than `LIMIT_SECONDS`."""
+    """Raised when a network takes longer than `LIMIT_SECONDS`."""
 
 
 def fragments() -> list[str]:
@@ -75,10 +75,10 @@ def fragments() -> list[str]:
 
 
 def judge_drawn(fragment: str, tool: Tool) -> tuple[str, float]:
-    """Returns the verdict of the tests' oracle on a small network, and the share that is kept.
+    """Returns the verdict of the tests' oracle on a small network, and the share kept.
 
-    Whatever is not left in it is zero in the dense one, what reads it included: that is fair to
-    tools which cut in place, and to hooks and closures.
+    The oracle sets to zero in the dense network everything that the cut has removed, including the
+    weights that read it. That is fair to tools that cut in place, and to hooks and closures.
     """
     from drawn.oracle import Bad, check_same, run
     from drawn.program import alone
@@ -111,7 +111,7 @@ def outputs(model: nn.Module, example: Tensor) -> list[Tensor]:
 
 
 def scramble(model: nn.Module) -> None:
-    """Gives norms random affine parts and statistics, and zero parameters random values."""
+    """Gives norms random weights and statistics, and all-zero parameters random values."""
     with torch.no_grad():
         for module in model.modules():
             for key, low, high in (("weight", 0.5, 1.5), ("running_var", 0.5, 1.5),
@@ -125,7 +125,7 @@ def scramble(model: nn.Module) -> None:
 
 
 def verdict(error: float) -> str:
-    """Says in words what a relative error in float64 means."""
+    """Returns in words what a relative error in float64 means."""
     return "exact" if error < 1e-9 else f"wrong ({error:.0%})"
 
 
@@ -137,7 +137,7 @@ def judge_ours(model: nn.Module, example: Any) -> tuple[str, float]:
         slimmed = slim(model, cmap, plan)
     except PruningError as error:
         return f"refuses: {error}", 1.0
-    except Exception as error:  # noqa: BLE001  (a finding, as with the peer)
+    except Exception as error:  # noqa: BLE001  (whatever we raise is the finding)
         return f"raises {type(error).__name__}", 1.0
     if not cmap.groups:
         return "freezes all", 1.0
@@ -154,7 +154,7 @@ def out_of_time(*_: object) -> None:
 
 
 def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
-    """Returns the same for torch-pruning; removed producers are zeroed in a copy of the net."""
+    """Returns the same for torch-pruning, compared with a copy whose removed channels are zero."""
     import torch_pruning as tp
 
     dense = copy.deepcopy(model)
@@ -195,7 +195,7 @@ def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
     want = outputs(dense, example)
     error = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, have, strict=True))
     normed = any(isinstance(m, nn.LayerNorm | nn.GroupNorm) for m in dense.modules())
-    if normed and error >= 1e-9:  # zeroed channels take part in its statistics, removed ones do not
+    if normed and error >= 1e-9:  # its statistics include zeroed channels, but not removed ones
         return "not judged (LayerNorm)", sum(p.numel() for p in model.parameters()) / total
     return verdict(error), sum(p.numel() for p in model.parameters()) / total
 
@@ -220,7 +220,7 @@ def _zero(model: nn.Module, left: dict[str, list[int]]) -> None:
 
 
 def judged(name: str) -> tuple[tuple[str, float], tuple[str, float]]:
-    """Returns verdict and share of our surgery and of the peer's, in float64."""
+    """Returns verdict and share kept of our surgery and of torch-pruning's, in float64."""
     torch.manual_seed(0)
     if name.startswith("drawn:"):
         return judge_drawn(name[6:], ours), judge_drawn(name[6:], peer)
@@ -244,7 +244,7 @@ def table(names: list[str]) -> list[dict[str, Any]]:
 
 
 def line(row: dict[str, Any]) -> str:
-    """Returns a row of the table; reasons of refusals stand in the JSON file alone."""
+    """Returns a row of the table; only the JSON file has the reasons of refusals."""
     cells = [row["network"]]
     for tool, kept in (("prunebench", "kept"), ("torch_pruning", "torch_pruning_kept")):
         word = row[tool].split(":")[0]
@@ -253,7 +253,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def tally(rows: list[dict[str, Any]]) -> str:
-    """Returns how many networks each tool cut exactly, and what became of the others."""
+    """Returns how many networks each tool cut exactly, and the verdicts on the others."""
     told = []
     for tool in ("prunebench", "torch_pruning"):
         words = Counter(row[tool].split(":")[0].split(" ")[0] for row in rows)
@@ -263,7 +263,7 @@ def tally(rows: list[dict[str, Any]]) -> str:
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Writes the table and its rows, the drawn networks apart."""
+    """Writes the table and its rows; the small networks form a table of their own."""
     versions = {name: version(name) for name in ("torch", "torchvision", "torch-pruning", "timm")}
     text = json.dumps({"versions": versions, "rows": rows}, indent=1)
     REFERENCE.joinpath("table.json").write_text(text + "\n")
@@ -277,7 +277,7 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Runs what the command line asks for."""
+    """Judges the networks that the command line names, or all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="*", help="networks of the table; default: all")
     options = parser.parse_args()

@@ -1,13 +1,13 @@
-"""ThiNet's searches on the Gram matrix against the loops over samples, in one process, one thread.
+"""Compares the time of ThiNet's searches on the Gram matrix with loops over samples.
 
-X is m samples x C channels, correlated (a normal matrix times a random mixing one), seed 0; half
+X has m samples x C channels, correlated (a normal matrix times a random mixing one), seed 0; half
 of the channels are removed. The loops do what the authors' scripts do: for `remove` a running sum
 of the removed channels and one norm per candidate and step; for `omp` one coefficient and one norm
-per candidate, then a fit of all kept channels by the pseudo-inverse of their normal matrix. Their
-samples are row-major; column-major is the kindest case for a loop over columns. Both must pick the
-same channels in the same order. CPU seconds (process time): of ours the median of several runs, the
-Gram matrix included. numpy's BLAS takes the kernel of the processor, and then one of a slower
-machine (`OPENBLAS_CORETYPE`), each in a process of its own.
+per candidate, then a fit of all kept channels by the pseudo-inverse of their normal matrix. The
+authors' samples are row-major; column-major is the best case for a loop over columns. Both ways
+must pick the same channels in the same order. One thread; CPU seconds, for ours the median of
+several runs, Gram matrix included. numpy's BLAS uses the processor's own kernel, and then that of
+an older processor (`OPENBLAS_CORETYPE`), each in a process of its own.
 
     python scripts/bench/thinet_search.py [--channels 512] [--samples 10000] [--repeats 5]
 """
@@ -49,7 +49,7 @@ def samples(count: int, channels: int) -> Samples:
 
 
 def remove_loop(x: Samples, count: int) -> list[int]:
-    """Returns the removed channels: a running sum, one norm per candidate."""
+    """Returns the removed channels, found with a running sum and one norm per candidate."""
     left = list(range(x.shape[1]))
     total = np.zeros(len(x))
     removed: list[int] = []
@@ -65,7 +65,7 @@ def remove_loop(x: Samples, count: int) -> list[int]:
 
 
 def omp_loop(x: Samples, count: int) -> list[int]:
-    """Returns the kept channels: one coefficient per candidate, then all fitted anew."""
+    """Returns the kept channels, found with one coefficient per candidate and a fit after each."""
     left = list(range(x.shape[1]))
     y = x.sum(1)
     residual = y
@@ -83,13 +83,13 @@ def omp_loop(x: Samples, count: int) -> list[int]:
 
 
 def ours(x: Samples, search: str) -> list[int]:
-    """Returns the order of removal (remove) or of keeping (omp), Gram matrix included."""
+    """Returns the order of removal (remove) or of keeping (omp); computes the Gram matrix, too."""
     order = removal_order(squared(torch.from_numpy(x)), search=search)
     return order if search == "remove" else order[::-1]
 
 
 def rows(asked: Namespace) -> list[Row]:
-    """Times each loop once and ours several times, with the kernel that this process has."""
+    """Times each loop once and ours several times, with the BLAS kernel of this process."""
     x = samples(asked.samples, asked.channels)
     columns = np.asfortranarray(x)
     count, found = asked.channels // 2, list[Row]()
@@ -121,7 +121,7 @@ def rows(asked: Namespace) -> list[Row]:
 
 
 def in_process(kernel: str) -> list[Row]:
-    """Returns the rows of a process of its own with a kernel; an empty one is the processor's."""
+    """Returns the rows measured in a new process with this kernel; "" is the processor's own."""
     done = subprocess.run(
         [sys.executable, *sys.argv, "--rows"],
         env={**os.environ, "OPENBLAS_CORETYPE": kernel}, capture_output=True, text=True, check=True,
@@ -131,7 +131,7 @@ def in_process(kernel: str) -> list[Row]:
 
 
 def main() -> None:
-    """Times all with both kernels."""
+    """Times all searches with both BLAS kernels."""
     parser = arguments(__doc__)
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--samples", type=int, default=10_000)

@@ -1,19 +1,19 @@
-"""Throughput of the training loop against a plain DataLoader loop, and what each setting pays.
+"""Compares the throughput of the training loop with a plain DataLoader loop, for each setting.
 
-Trains a network on random 32 x 32 images, one thread unless OMP_NUM_THREADS says otherwise:
+It trains a network on random 32 x 32 images, on one thread unless OMP_NUM_THREADS says otherwise:
 
     python scripts/bench/training_step.py [--model resnet20] [--batch 128] [--images 1024]
         [--repeats 3] [--device cpu] [--out step.json] [--profile table.txt]
 
 The plain loop is the usual one: a Dataset of uint8 images, per-image torchvision transforms
 (RandomCrop with padding, flip, convert, normalise), a DataLoader in the same process, a
-``loss.item()`` at every step. Both loops take the same optimizer steps. Each figure is the best of
-the repeats, all measured in turn in one run, in images per second of CPU time. On CUDA it is of
-wall time, of the last of three epochs, for steps recorded and as they come, all in channels_last
-and what counts first; beside it the share of the chip's dense bf16 peak (six operations per
-multiply-add of an image, for forward and backward) and the peak of memory. --out gets all of it as
-JSON, anew after every figure. --profile measures nothing: it gets a table of where the time of 20
-steps of the fastest kind goes.
+``loss.item()`` at every step. Both loops do the same optimizer steps. Each figure is the best of
+the repeats, all measured alternately in one process, in images per second of CPU time. On CUDA it
+is wall time, of the last of three epochs, for steps recorded and not, all in channels_last, the
+most important first; beside it are the share of the chip's dense bf16 peak (six operations per
+multiply-add of an image, for forward and backward) and the peak memory. --out writes all of it as
+JSON, after every figure. --profile measures nothing, but writes a table of where the time of a
+short training of the fastest kind goes.
 """
 
 import time
@@ -48,9 +48,9 @@ time, a DataLoader, `loss.item()` at every step, float32. Images per second of o
 time (of wall time on CUDA), best of alternating rounds; rows "images alone" load images without
 training and are compared with each other. bf16 and channels_last are settings of ours that the
 plain loop does not have: compare equal settings."""
-#: dense bf16 operations per second, by the maker; the first name that fits
+#: part of a chip's name -> dense bf16 operations per second by its maker; the first match counts
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
-#: images that the plain loop reads at most on CUDA: its rate is the same for more
+#: most images that the plain loop reads on CUDA: its rate would not change with more
 FEW = 2560
 #: epochs on CUDA: the first chooses algorithms and records, the last counts
 EPOCHS = 3
@@ -65,7 +65,7 @@ PHASE = Phase(
 
 
 def noise(count: int) -> Data:
-    """Random images in the shape of CIFAR-10."""
+    """Returns random images in the shape of CIFAR-10."""
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
     split = Arrays(images, torch.randint(0, 10, (count,)))
     return Data(
@@ -75,7 +75,7 @@ def noise(count: int) -> Data:
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):
-    """One image at a time, transformed on the way."""
+    """Returns one image at a time, transformed when read."""
 
     def __init__(self, split: Arrays) -> None:
         """Wraps `split`."""
@@ -94,12 +94,12 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One transformed image and its label."""
+        """Returns a transformed image and its label."""
         return self.transform(self.split.images[index]), self.split.labels[index]
 
 
 def plain_loop(network: nn.Module, data: Data, batch: int, device: torch.device) -> None:
-    """An epoch as tutorials write it."""
+    """Trains an epoch as tutorials do."""
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -115,20 +115,20 @@ def plain_loop(network: nn.Module, data: Data, batch: int, device: torch.device)
 
 
 def plain_images(data: Data, batch: int) -> None:
-    """The plain loop's images alone."""
+    """Reads an epoch of images as the plain loop does."""
     for _ in DataLoader(Images(data.train), batch_size=batch, shuffle=True):
         pass
 
 
 def our_images(data: Data, batch: int, device: torch.device) -> None:
-    """Our loop's images alone."""
+    """Reads an epoch of images as our loop does."""
     split = ResidentSplit(data, data.train, device=device, channels_last=True)
     for _ in split.training_batches(batch, seed=0, stage="bench", epoch=0):
         pass
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """CPU seconds of `work` on a CPU, wall seconds on CUDA."""
+    """Returns the CPU seconds of `work` on a CPU, wall seconds on CUDA."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     start = clock()
     work()
@@ -140,7 +140,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def epoch(
     network: nn.Module, data: Data, phase: Phase, device: torch.device, compiled: str
 ) -> float:
-    """Trains, and returns the seconds of an epoch."""
+    """Trains, and returns the seconds of an epoch (on CUDA, the last one)."""
     stage = Stage(name="bench", seed=0, device=device, recorder=recorder_of(device, compiled))
     if device.type == "cuda":
         return train(network, data, replace(phase, epochs=EPOCHS), stage).history[-1].seconds
@@ -150,7 +150,7 @@ def epoch(
 def works(
     build: Callable[[], nn.Module], data: Data, batch: int, device: torch.device
 ) -> dict[str, tuple[int, Callable[[], float]]]:
-    """Returns name -> images, and what works them off and returns the seconds."""
+    """Returns name -> number of images, and function that trains on them and returns seconds."""
     n, found = len(data.train), {}
     if device.type == "cuda":
         kinds = product(("bf16", "float32"), (1,), (", recorded", ", not recorded"))
@@ -176,7 +176,7 @@ def works(
 
 
 def profiled(work: Callable[[], object], device: torch.device) -> str:
-    """Returns what takes the most time in `work`, as a table."""
+    """Returns a table of what takes the most time in `work`."""
     with torch.profiler.profile() as seen:
         work()
     first = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
@@ -189,18 +189,18 @@ def measured(
     device: torch.device,
     keep: Callable[[dict[str, dict[str, float]]], None],
 ) -> dict[str, dict[str, float]]:
-    """Returns name -> best rate and peak of memory; `keep` is called with what is known so far."""
+    """Returns name -> best rate and peak memory; calls `keep` with the figures after each."""
     best: dict[str, dict[str, float]] = {}
     if device.type != "cuda":
         for _, work in found.values():
-            work()  # warm up; there the first epochs do so
+            work()  # warm up; on CUDA the first epochs do so
     for _ in range(repeats):
         for name, (images, work) in found.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             try:
                 rate = images / work()
-            except TrainingError as error:  # it cannot be recorded; the rest is worth knowing
+            except TrainingError as error:  # it cannot be recorded; continue with the others
                 print(f"{name}: {error}")
                 continue
             row = best.setdefault(name, {"images_per_second": 0.0})
@@ -212,12 +212,12 @@ def measured(
 
 
 def table(best: dict[str, dict[str, float]], operations: int, peak: float | None) -> list[Row]:
-    """Returns for each loop its rate beside the plain one's, and its part of the chip's peak.
+    """Returns a row for each loop: its rate, the ratio to the plain loop's, its share of the peak.
 
     Args:
-        best: as `measured` returns it, or what is known so far.
-        operations: of an image that is trained on.
-        peak: operations per second of the chip, if it is known.
+        best: as `measured` returns it, or the figures so far.
+        operations: per training image.
+        peak: operations per second of the chip, if known.
     """
     rows = []
     for name, found in best.items():
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--profile", type=Path)
     asked = parser.parse_args()
-    loop.TIMED_FROM = 0  # as in a training that is long enough
+    loop.TIMED_FROM = 0  # time cuDNN's algorithms, as a longer training would
     device, data = (
         torch.device(asked.device),
         noise(min(FEW, asked.images) if asked.profile else asked.images),

@@ -1,5 +1,6 @@
-# Sourced by smoke.sh and results.sh: makes the machine ready, once, and says what it is.
-# WORK lies outside the tree and outlives a call; OUT is what comes back: few files, so they are packed.
+# Sourced by smoke.sh and results.sh: prepares the machine once, and prints what it is.
+# WORK is outside the tree and is kept between calls. What is in OUT is brought back from the machine:
+# that allows few files, so they are packed.
 WORK=${WORK:-/tmp/prunebench}
 OUT=${OUT:-build/device/out}
 REHEARSAL=${REHEARSAL:-}
@@ -11,7 +12,7 @@ say() {
   echo "$(($(date +%s) - started)) s: $*" | tee -a "$OUT/log.txt"
 }
 
-mps() { # runs that share a GPU take turns unless this is at work: then their kernels run side by side
+mps() { # starts MPS, with which kernels of several processes run at the same time instead of in turns
   PATH="$PATH:/usr/local/nvidia/bin"
   export CUDA_MPS_PIPE_DIRECTORY="$WORK/mps" CUDA_MPS_LOG_DIRECTORY="$WORK/mps"
   mkdir -p "$WORK/mps"

@@ -1,10 +1,10 @@
-"""A data set in parts small enough to carry one at a time: its images as lossless WebP strips.
+"""Splits a data set into parts small enough to carry one by one: lossless WebP strips.
 
     python scripts/device/parts.py pack ARCHIVE.npz FOLDER [--parts 2]    FOLDER/1, FOLDER/2, ...
     python scripts/device/parts.py join FOLDER ARCHIVE.npz                the same arrays again
 
 ARCHIVE holds train_images, train_labels, test_images and test_labels, as dataset=npz reads them.
-CIFAR-10 is 184 MB in it and 100 MB in parts.
+CIFAR-10 takes 184 MB in it and 100 MB in parts.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-#: images one below the other: WebP knows no more than 16,383 rows
+#: images stacked in a strip: WebP allows at most 16,383 rows
 STRIP = 500
 SPLITS = ("train", "test")
 
@@ -29,7 +29,7 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 def packed(images: np.ndarray) -> np.ndarray:
-    """Returns uint8 [n, H, W, 3] images as the bytes of a picture."""
+    """Returns uint8 [n, H, W, 3] images as the bytes of one WebP picture."""
     file = io.BytesIO()
     strip = Image.fromarray(images.reshape(-1, *images.shape[2:]))
     strip.save(file, "webp", lossless=True, quality=50, method=4)
@@ -37,13 +37,13 @@ def packed(images: np.ndarray) -> np.ndarray:
 
 
 def unpacked(picture: np.ndarray, height: int) -> np.ndarray:
-    """Returns the images of `packed`, each so high."""
+    """Returns the images in a picture that `packed` made, each of this height."""
     strip = np.asarray(Image.open(io.BytesIO(picture.tobytes())).convert("RGB"))
     return strip.reshape(-1, height, *strip.shape[1:])
 
 
 def pack(archive: Path, folder: Path, parts: int) -> None:
-    """Writes the parts; the first has what is not images."""
+    """Writes the parts; the first also has the labels and a digest."""
     with np.load(archive, allow_pickle=False) as file:
         arrays = {
             f"{s}_{kind}": file[f"{s}_{kind}"] for s in SPLITS for kind in ("images", "labels")
@@ -64,10 +64,10 @@ def pack(archive: Path, folder: Path, parts: int) -> None:
 
 
 def join(folder: Path, archive: Path) -> None:
-    """Writes the archive from all parts, which lie in `folder`.
+    """Writes the archive from its parts in `folder`.
 
     Raises:
-        SystemExit: a part is missing, or one is not what it was.
+        SystemExit: a part is missing or damaged.
     """
     paths = sorted(folder.glob(f"{archive.stem}-*-of-*.npz"))
     if not paths or len(paths) < int(paths[0].stem.rpartition("-")[2]):

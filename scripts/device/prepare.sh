@@ -1,12 +1,12 @@
 #!/bin/sh
-# Everything a bare GPU machine with Python 3.11 to 3.13 and PyTorch, but without a network, lacks to run
-# prunebench, in a folder git ignores: wheels/ of pure Python; 1/ and 2/, the data set in two parts that
-# join outside the tree (CIFAR-10: 51 MB each). A checkpoint to start from goes into 1/ as well.
+# Collects in build/device, which git ignores, what a GPU machine without a network needs to run prunebench
+# if it only has Python 3.11 to 3.13 and PyTorch: wheels/ of pure Python, and in 1/ and 2/ the data set in
+# two parts that are joined there (CIFAR-10: 51 MB each). Checkpoints to start from go into 1/.
 #   sh scripts/device/prepare.sh ARCHIVE.npz [CHECKPOINT ...]        ARCHIVE: cifar10.npz as dataset=cifar10 reads it
-# Then, on that machine, with results under $OUT (build/device/out if it is not set):
-#   carrying build/device/wheels and build/device/1      bash scripts/device/smoke.sh       seven minutes
-#   carrying build/device/wheels and build/device/2      bash scripts/device/results.sh     the rest
-# The second goes on where it was when it is called again. Rehearsal on a CPU: REHEARSAL=1 before each.
+# Then run on that machine, with results in $OUT (default: build/device/out):
+#   with build/device/wheels and build/device/1 copied   bash scripts/device/smoke.sh       seven minutes
+#   with build/device/wheels and build/device/2 copied   bash scripts/device/results.sh     the rest
+# Called again, the second continues where it stopped. To rehearse on a CPU, put REHEARSAL=1 before each.
 set -eu
 archive=$1
 shift

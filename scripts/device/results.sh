@@ -1,22 +1,22 @@
 #!/bin/bash
-# What a bare GPU machine is asked for once smoke.sh is content, in order of value; see prepare.sh.
-#   bash scripts/device/results.sh [SECONDS [JOBS]]      ends in time (570 s), so many jobs at once (3)
-# Called again it goes on where it was: every job has a folder of its own below $WORK/outputs, whose stages
-# and checkpoint it takes up. After each job $OUT has the table of all, and reports and epochs as one file.
-# COMPILE=off before it, if smoke.sh's tests of recorded steps fail.
+# Runs experiments on a GPU machine once smoke.sh has passed, the most valuable first; see prepare.sh.
+#   bash scripts/device/results.sh [SECONDS [JOBS]]      time limit (570 s), and jobs at once (3)
+# Called again, it continues where it stopped: every job resumes in its own folder below $WORK/outputs.
+# After each job $OUT has a table of all jobs, and an archive of all reports and logs.
+# Put COMPILE=off before it if smoke.sh's tests of recorded steps fail.
 set -u
 . scripts/device/enter.sh
 mps
 seconds=${1:-570} jobs=${2:-3}
 
-keep() { # what comes back is whole at every moment
+keep() { # updates the results in OUT; mv replaces each file at once, so that it is always whole
   (cd "$WORK/outputs" && find . -name report.json -o -name metrics.jsonl -o -name failure.json) |
     tar -czf "$WORK/reports.$1" -C "$WORK/outputs" -T - && mv "$WORK/reports.$1" "$OUT/reports.tar.gz"
   COLUMNS=200 "$PYTHON" -m prunebench table "$WORK/outputs" >"$WORK/table.$1" 2>/dev/null &&
     mv "$WORK/table.$1" "$OUT/table.txt"
 }
 
-carry_out() { # NAME WORDS...: one run, unless it is done; a signal in the end lets it save what it has
+carry_out() { # NAME WORDS...: runs a job unless it is done; SIGTERM at the time limit lets it save
   local name=$1 folder=$WORK/outputs/$1 begun left code=0
   shift
   begun=$(date +%s)
@@ -30,7 +30,7 @@ carry_out() { # NAME WORDS...: one run, unless it is done; a signal in the end l
   keep "$name"
 }
 
-job() { # carries one out beside the others
+job() { # NAME WORDS...: the same in the background, at most $jobs at once
   while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
   carry_out "$@" &
 }
@@ -46,23 +46,23 @@ if [ -n "$REHEARSAL" ]; then
 fi
 checkpoint=$(ls "$WORK"/parts/resnet56*.th 2>/dev/null | head -n 1)
 sweep='model=resnet56 recipe=short recipe.finetune.epochs=40 recipe.finetune.batch_size=256 budget.keep=0.5'
-if [ -n "$checkpoint" ]; then # a public one, trained with these figures
+if [ -n "$checkpoint" ]; then # a public one, trained with this normalisation
   sweep="$sweep baseline.checkpoint=$checkpoint dataset.mean=[0.485,0.456,0.406] dataset.std=[0.229,0.224,0.225]"
   sweep="$sweep${REHEARSAL:+ model.width=1}"
 else
   sweep="$sweep recipe.baseline.epochs=60"
 fi
 
-# FOAD on VGG-16 as published, alone: how long does it take? rule=v2022 with t=1 cuts as the rule of 2023 does
+# FOAD on VGG-16 as published, without other jobs, to time it; rule=v2022 with t=1 cuts like the rule of 2023
 foad="model=vgg16 method=foad $half"
 carry_out foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
-# criteria at half of the MACs, with a full fine-tune; random channels and uniform widths beside them
+# criteria at half of the MACs with a full fine-tune, and as controls random channels and uniform widths
 for criterion in thinet foad taylor hrank fpgm l1 random; do
   job "r56_$criterion" $sweep budget=macs criterion=$criterion
 done
 job r56_uniform $sweep method=uniform_width
 job foad_v2023 $foad
-# the other methods whole, from FOAD's baseline where that is one of VGG-16
+# the other methods as published; those on VGG-16 start from FOAD's baseline
 same="model=vgg16 recipe=foad $half"
 job aofp_vgg16 $same method=aofp recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
 job thinet_vgg16 $same method=thinet recipe=foad recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Seven minutes on a bare GPU machine, see prepare.sh: do the GPU's tests pass, and what does a step cost?
-#   bash scripts/device/smoke.sh [PART ...]      of: tests parts shared pruning loops loader; all if none is named
-# MODELS="vgg16" before it: of these networks alone
-# Each answer lies under $OUT as soon as it is there; what fails does not keep the rest from running.
+# Runs the GPU tests and measures the cost of a step on a GPU machine, in seven minutes; see prepare.sh.
+#   bash scripts/device/smoke.sh [PART ...]      PART: tests parts shared pruning loops loader; default: all
+# MODELS="vgg16" before it measures only these networks.
+# Each result is in $OUT as soon as it is known; after a failure the other parts still run.
 set -u
 . scripts/device/enter.sh
 if [ -n "$REHEARSAL" ]; then
@@ -14,7 +14,7 @@ fi
 found=$WORK/found
 mkdir -p "$found"
 
-timed() { # NAME SECONDS COMMAND...: its output goes to NAME.txt in what comes back
+timed() { # NAME SECONDS COMMAND...: runs it with a time limit; its output goes to NAME.txt in OUT
   local name=$1 limit=$2 code=0
   shift 2
   timeout --signal=INT --kill-after=5 "$limit" "$@" >"$found/$name.txt" 2>&1 || code=$?
@@ -36,23 +36,23 @@ wants() { # PART
 }
 
 if wants tests; then
-  if wants parts && [ -z "$REHEARSAL" ]; then # what takes a minute to compile is kept on disk
+  if wants parts && [ -z "$REHEARSAL" ]; then # compiling takes a minute: do it beside the tests
     "$PYTHON" scripts/bench/recorded_step.py --model vgg16 --inductor default --compile-only >/dev/null 2>&1 &
   fi
-  # what other versions of a library warn of is no failure here
+  # warnings of other versions of a library are not failures here
   timed tests 60 "$PYTHON" -m pytest -v -W default --timeout 30 -p no:cacheprovider -m "$marked" \
     tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py tests/training/test_loop.py \
     tests/training/test_streamed.py
   wait
 fi
-if wants parts; then # what the parts of a step take, and what other ways of doing them do
+if wants parts; then # times of the parts of a step, and of other ways to do them
   for model in $models; do
     more=${REHEARSAL:+--batch 4 --replays 1}
     if [ "$model" = vgg16 ]; then more='--inductor default'; fi
     bench 90 "parts_$model" recorded_step --model "$model" $more
   done
 fi
-if wants shared; then # do runs that share the device get more done, and with MPS?
+if wants shared; then # throughput of several runs on one GPU, without and with MPS
   bench 60 shared shared_gpu ${REHEARSAL:+--model resnet20 --batch 4 --processes 1 2 --seconds 1}
   if [ -z "$REHEARSAL" ]; then
     mps

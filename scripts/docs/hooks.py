@@ -1,7 +1,7 @@
-"""What `mkdocs build` does besides: tables of options from their YAML, committed results as pages.
+"""Extends `mkdocs build`: tables of options from their YAML, and committed files as pages.
 
-A page says ``<!-- options: criterion/foad repair/none -->`` where the keys of these options are to
-stand. What a page links to outside of ``docs/`` becomes a page or a file of the site.
+A page contains ``<!-- options: criterion/foad repair/none -->`` where it wants a table of the keys
+of these options. Files outside of ``docs/`` that a page links to become pages or files of the site.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MARK = re.compile(r"<!-- options: (.*?) -->")
 AT_ROOT = {"README.md": "readme.md", "CHANGELOG.md": "changelog.md"}
 #: a link that leads out of docs/, from a page there or from README
 OUTSIDE = re.compile(r"\]\((?:\.\./)*((?:outputs/|scripts/|README|CHANGELOG)[^)#]*)")
-#: a key of a YAML with its value and what is said of it
+#: a key of a YAML with its value and comment
 KEY = re.compile(r"^(?P<key>\w+):\s*(?P<value>[^#]*?)\s*(?:#\s*(?P<text>.*))?$")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds what pages link to outside of ``docs/``."""
+    """Adds the files outside of ``docs/`` that pages link to."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     wanted = {link for page in pages for link in outside(page.read_text())}
     for link in sorted(wanted):
@@ -36,7 +36,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Returns a page with its tables of options, and links to where the site has their targets."""
+    """Returns a page with its tables of options, and its links changed for the site."""
     depth = page.file.src_uri.count("/")
     up = "../" * depth
     at_root = page.file.src_uri in AT_ROOT.values()
@@ -46,12 +46,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def outside(text: str) -> set[str]:
-    """Returns what a page links to outside of ``docs/``, from the root."""
+    """Returns the links of a page to files outside of ``docs/``, relative to the root."""
     return {found.rstrip("/") for found in OUTSIDE.findall(text)}
 
 
 def placed(link: str) -> str:
-    """Returns where a file or folder of the repository stands in the site."""
+    """Returns the path in the site of a file or folder of the repository."""
     link = link.rstrip("/")
     if link in AT_ROOT:
         return AT_ROOT[link]
@@ -61,7 +61,7 @@ def placed(link: str) -> str:
 
 
 def listing(folder: Path) -> str:
-    """Returns a page that names the files of a folder, with what their first line says."""
+    """Returns a page that lists the files of a folder; for Python, with their first lines."""
     lines = [f"# {folder.relative_to(ROOT)}", ""]
     for path in sorted(folder.iterdir()):
         if path.suffix == ".py":
@@ -83,7 +83,7 @@ def options(names: list[str]) -> str:
 
 
 def keys(path: Path) -> list[tuple[str, str, str]]:
-    """Returns key, value and comment of the keys at the top of a YAML."""
+    """Returns (key, value, comment) of the keys at the top level of a YAML."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         match = KEY.match(line)

@@ -1,4 +1,4 @@
-"""After torch.compile: what was compiled is pruned, and the slim network compiled again."""
+"""Prunes a compiled network: the module behind torch.compile is pruned, and compiled again."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ import prunebench
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes a compiled network. The backend is the quickest to start; leave it out for speed."""
+    """Prunes a compiled network. The backend is chosen to start fast; leave it out for speed."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(),

@@ -1,4 +1,7 @@
-"""A checkpoint out of DataParallel, whose names begin with ``module.``; saved without pickle."""
+"""Prunes a network from a DataParallel checkpoint, whose names begin with ``module.``.
+
+The result is saved without pickle.
+"""
 
 import tempfile
 from pathlib import Path
@@ -19,7 +22,7 @@ def network() -> nn.Sequential:
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Loads, prunes, saves, and loads what was saved."""
+    """Loads the checkpoint, prunes, saves, and loads the slim network."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, slim = Path(folder, "checkpoint.pt"), Path(folder, "slim.pt")
@@ -32,7 +35,7 @@ def main() -> tuple[nn.Module, prunebench.Slim]:
         small = prunebench.prune(model, image, macs=0.5)
         prunebench.save(small, slim)
 
-        again = prunebench.load(slim, model=network())  # any weights: those in the file count
+        again = prunebench.load(slim, model=network())  # its weights are replaced by the file's
         torch.testing.assert_close(again(image), small.eval()(image))
     print(small.report)
     return model, small

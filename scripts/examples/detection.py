@@ -1,4 +1,4 @@
-"""The backbone of a torchvision detector: its maps keep their sizes, so the heads stay."""
+"""Prunes the backbone of a torchvision detector; outputs keep their sizes, so the heads fit."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ import prunebench
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes the backbone inside its blocks, and runs the detector with it."""
+    """Prunes the backbone inside its residual blocks, and runs the detector with it."""
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
     detector = FasterRCNN(backbone, num_classes=3, min_size=64, max_size=64)

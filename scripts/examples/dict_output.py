@@ -1,4 +1,4 @@
-"""A network that returns a dict: `forward` says what of it the loss is given."""
+"""Prunes a network that returns a dict: `forward` says which entry the loss receives."""
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,9 @@ class Tagger(nn.Module):
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes with the ordinary cross-entropy of one of the outputs.
+    """Prunes with the cross-entropy of one of the outputs.
 
-    Both outputs keep their size: what the network returns is left whole.
+    Both outputs keep their size: channels that the network returns are left whole.
     """
     torch.manual_seed(0)
     model = Tagger()

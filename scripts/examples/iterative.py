@@ -1,4 +1,4 @@
-"""Iterative pruning: a little, a short training, a little more."""
+"""Prunes iteratively: cut a little, train a little, and repeat."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ import prunebench
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes to half the MACs in three rounds; the optimizer goes along."""
+    """Prunes to half the MACs in three rounds; the optimizer follows each cut."""
     torch.manual_seed(0)
     images, labels = torch.randn(16, 3, 12, 12), torch.arange(16) % 4
     model = nn.Sequential(
@@ -18,7 +18,7 @@ def main() -> tuple[nn.Module, prunebench.Slim]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def finetune(network: nn.Module) -> None:
-        """Trains `network`, whose parameters `optimizer` holds by now, in place."""
+        """Trains `network` in place; `optimizer` holds its parameters, also after a cut."""
         for _ in range(2):
             optimizer.zero_grad()
             nn.functional.cross_entropy(network(images), labels).backward()
@@ -35,7 +35,7 @@ def main() -> tuple[nn.Module, prunebench.Slim]:
         images=(images, labels),
         optimizer=optimizer,
     )
-    finetune(small)  # after the last round it is yours
+    finetune(small)  # `between` is not called after the last round
     print(small.report)
     return model, small
 

@@ -1,4 +1,4 @@
-"""A ``.ckpt`` of Lightning: a dict whose ``state_dict`` has the names of the LightningModule."""
+"""Prunes a network from a Lightning ``.ckpt``, whose names are those of the LightningModule."""
 
 import tempfile
 from pathlib import Path
@@ -18,15 +18,15 @@ def network() -> nn.Sequential:
 
 
 def write(path: Path) -> None:
-    """Writes what Lightning would."""
+    """Writes a checkpoint as Lightning would."""
     weights = {f"net.{name}": value for name, value in network().state_dict().items()}
-    weights["loss.weight"] = torch.ones(4)  # of a loss, which is part of the module as well
+    weights["loss.weight"] = torch.ones(4)  # the module holds a loss with a weight, too
     content = {"epoch": 3, "global_step": 120, "pytorch-lightning_version": "2.5.0"}
     torch.save({**content, "state_dict": weights, "hyper_parameters": {"lr": 0.1}}, path)
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Loads without running code from the file, and prunes the network alone."""
+    """Loads the checkpoint without running code from it, and prunes only the network."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "epoch=3-step=120.ckpt")

@@ -1,4 +1,4 @@
-"""A training loop of one's own: optimizer, scheduler and moving average go on after the cut."""
+"""Prunes within one's own training loop: optimizer, scheduler and moving average continue."""
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ def average(model: nn.Module) -> AveragedModel:
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Trains, prunes, and goes on training."""
+    """Trains, prunes, and continues training."""
     torch.manual_seed(0)
     batch = torch.randn(8, 3, 12, 12), torch.arange(8) % 4
     model: nn.Module = network()
@@ -43,11 +43,11 @@ def main() -> tuple[nn.Module, prunebench.Slim]:
         scheduler.step()
 
     small = prunebench.prune(model, batch[0][:2], macs=0.5, optimizer=optimizer)
-    # the average so far is cut by the same plan; from here on it follows the slim network
+    # cut the moving average by the same plan; then it averages the slim network
     averaged = slim(ema.module, trace(ema.module, batch[0][:2]), small.plan)
     ema = average(averaged)
 
-    for _ in range(3):  # momentum and learning rate are where they were
+    for _ in range(3):  # momentum and learning rate continue from their values
         train(small, optimizer, batch)
         ema.update_parameters(small)
         scheduler.step()

@@ -1,4 +1,4 @@
-"""A network of timm, cut to multiples of eight channels."""
+"""Prunes a network of timm to widths in multiples of eight."""
 
 import timm
 import torch
@@ -8,7 +8,7 @@ import prunebench
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes half of the parameters, residual streams too."""
+    """Prunes half of the parameters, in residual streams, too."""
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", num_classes=10)
     small = prunebench.prune(

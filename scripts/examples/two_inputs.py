@@ -1,4 +1,4 @@
-"""A network with two inputs: the example is a tuple, or a dict by the argument's name."""
+"""Prunes a network with two inputs: the example is a tuple, or a dict by argument name."""
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Pair(nn.Module):
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes by feature maps, for which a data loader gives both inputs."""
+    """Prunes by feature maps; a data loader provides both inputs."""
     torch.manual_seed(0)
     model = Pair()
     image, depth = torch.randn(8, 3, 12, 12), torch.randn(8, 1, 12, 12)

@@ -1,4 +1,4 @@
-"""A U-Net: segmentation, whose loss is no cross-entropy of one label per image."""
+"""Prunes a U-Net for segmentation, with a loss other than cross-entropy."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from prunebench.criteria.taylor import Taylor
 
 
 class UNet(nn.Module):
-    """Two levels, with a connection that skips the lower one."""
+    """A U-Net of two levels, with a skip connection past the lower one."""
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class UNet(nn.Module):
 
 
 def dice(outputs: Tensor, masks: Tensor) -> Tensor:
-    """Returns one minus the overlap, averaged over a batch."""
+    """Returns one minus the Dice overlap, averaged over a batch."""
     found = outputs.sigmoid()
     both = 2 * (found * masks).sum((1, 2, 3))
     return (1 - both / (found.sum((1, 2, 3)) + masks.sum((1, 2, 3)) + 1)).mean()
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
-    """Prunes by the damage to the Dice loss, which Taylor's criterion estimates."""
+    """Prunes by the increase of the Dice loss, as the criterion Taylor estimates it."""
     torch.manual_seed(0)
     model = UNet()
     images, masks = torch.randn(8, 3, 16, 16), (torch.rand(8, 1, 16, 16) > 0.5).float()

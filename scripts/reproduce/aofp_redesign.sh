@@ -1,9 +1,9 @@
 #!/bin/sh
-# Destructive re-design over seeds: AOFP's widths scaled back to the original MACs and trained as the
-# baseline was, beside the original (every run's baseline), the pruned and fine-tuned network, the
-# pruned structure from scratch and the original scaled down uniformly to about the same MACs.
-# Arguments: model, its width, the uniform one's width, dataset, method, recipe, seeds, and what is
-# to be passed on to every run (nothing of the criterion or budget).
+# Runs AOFP's network re-design over seeds: AOFP's widths, scaled back to the original MACs and trained like
+# the baseline. It is compared with the original (every run's baseline), the pruned and fine-tuned network,
+# the pruned structure trained from scratch, and the original scaled down uniformly to about the same MACs.
+# Arguments: model, its width, the uniform one's width, dataset, method, recipe, seeds, and settings
+# for every run (not of criterion or budget).
 #   sh scripts/reproduce/aofp_redesign.sh vgg16 1 0.63 cifar10 aofp aofp "0 1 2"
 #   sh scripts/reproduce/aofp_redesign.sh vgg16 0.25 0.21 digits aofp_quick quick "0" dataset.size=16
 set -eu

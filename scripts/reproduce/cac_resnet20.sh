@@ -1,7 +1,8 @@
 #!/bin/sh
-# CAC of ResNet-20 at half of the MACs, beside random channels and L1 at the same cost: 16 epochs in all for each,
-# CAC from scratch (15 and a tail of one), the others as 8 for the network they cut and 8 behind it. 20,000 images an epoch.
-# 47 epochs with CAC's own baseline: about 35 minutes of one core for each seed. What follows is passed on.
+# Runs CAC on ResNet-20 at half of the MACs, and random channels and L1 at the same cost. Each trains 16 epochs
+# of 20,000 images: CAC from scratch (15, and a tail of one), the others 8 before the cut and 8 after it.
+# With CAC's own baseline that makes 47 epochs: about 35 minutes on one core per seed.
+# Arguments: seeds, and settings for every run.
 #   sh scripts/reproduce/cac_resnet20.sh 0,1,2
 set -eu
 seeds=$1

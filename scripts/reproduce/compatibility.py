@@ -1,4 +1,4 @@
-"""Prints which criterion works with which budget and schedule, and what is said against the rest.
+"""Prints which criterion works with which budget and schedule, and why the rest are refused.
 
 Nothing is listed by hand: every shipped criterion is built, and `prunebench.config` is asked.
 """
@@ -17,7 +17,7 @@ from prunebench.options.files import conf_dir
 from prunebench.schedules import Schedule
 
 TARGETS = ("macs", "params", "macs_params")
-#: column -> budgets that answer alike, each with what is changed in it
+#: column -> budgets with the same answer, each with the settings that are changed in it
 BUDGETS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "`own`": [("own", {})],
     "`uniform`": [("uniform", {})],
@@ -32,7 +32,7 @@ SCHEDULES = ("oneshot", "layerwise", "iterative", "soft", "during_training")
 
 
 def table() -> str:
-    """Returns criteria by budgets and schedules, and why some do not go together."""
+    """Returns the table of criteria by budgets and schedules, and why some do not go together."""
     names = sorted(path.stem for path in (conf_dir() / "criterion").glob("*.yaml"))
     columns = [*BUDGETS, *(f"`{name}`" for name in SCHEDULES)]
     rows = [["criterion", "looks at", *columns], ["---", "---", *([":-:"] * len(columns))]]
@@ -65,7 +65,7 @@ def table() -> str:
 
 
 def note(reasons: dict[str, list[str]], said: str | None, criterion: str, about: str) -> None:
-    """Adds what was `said` against `about`, without its advice, unless nothing was."""
+    """Adds the refusal `said`, without its advice, to `reasons`; does nothing if it is None."""
     if said is not None:
         reason = said.partition(";")[0].replace(f"criterion={criterion}", "the criterion")
         those = reasons.setdefault(reason.replace(f"schedule={about}", "the schedule"), [])
@@ -82,14 +82,14 @@ def looks_at(name: str) -> str:
 
 
 def fits(name: str, column: str) -> bool:
-    """Whether some combination of the criterion with this budget or schedule works."""
+    """Returns whether some combination of the criterion with this budget or schedule works."""
     return None in refusals(name, column)
 
 
 def refusals(name: str, column: str) -> list[str | None]:
-    """Returns what is said against each combination in a column; None where all is well.
+    """Returns the refusal of each combination in a column; None for one that works.
 
-    A budget is asked about with every schedule that the criterion works with.
+    A budget is combined with every schedule that the criterion works with.
     """
     if column in BUDGETS:
         those: Iterable[str] = (s for s in SCHEDULES if fits(name, f"`{s}`"))
@@ -99,7 +99,7 @@ def refusals(name: str, column: str) -> list[str | None]:
 
 @cache
 def refusal(name: str, column: str, schedule: str) -> str | None:
-    """Returns what the program says against this combination; None if nothing."""
+    """Returns the program's refusal of this combination; None if it works."""
     said: list[str | None] = []
     for number, (budget, _) in enumerate(BUDGETS[column]):
         try:

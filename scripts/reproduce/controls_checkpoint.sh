@@ -1,8 +1,8 @@
 #!/bin/sh
-# Two criteria at a MACs target on a public checkpoint (akamaster/pytorch_resnet_cifar10), beside all
-# controls, on 10,000 images: one epoch of fine-tuning, and where weights are thrown away the recipe's 15
-# epochs from scratch before it (recipe.baseline.epochs). On one idle core about 20 minutes for each seed
-# of resnet20. What follows the seeds is passed on to every run.
+# Runs two criteria and all controls at a MACs target on a public checkpoint (akamaster/pytorch_resnet_cifar10)
+# and 10,000 images: one epoch of fine-tuning, and where weights are discarded the recipe's 15 epochs from
+# scratch before it (recipe.baseline.epochs). About 20 minutes on one core per seed of resnet20.
+# Arguments: model, checkpoint, share of the MACs, seeds, and settings for every run.
 #   sh scripts/reproduce/controls_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0,1,2
 set -eu
 model=$1 checkpoint=$2 keep=$3 seeds=$4

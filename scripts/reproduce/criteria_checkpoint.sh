@@ -1,8 +1,8 @@
 #!/bin/sh
-# One-shot criteria at a MACs target on a public checkpoint (akamaster/pytorch_resnet_cifar10), with
-# one short epoch of fine-tuning. On one core and for each seed about 10 minutes for resnet20 and 25
-# for resnet56. The oracle is asked for: it takes 4 and 22 minutes, and grows with the square of the
-# depth. What follows the criteria is passed on to every run.
+# Runs one-shot criteria at a MACs target on a public checkpoint (akamaster/pytorch_resnet_cifar10), with
+# one short epoch of fine-tuning. On one core a seed takes about 10 minutes for resnet20 and 25 for resnet56.
+# The oracle is not among the default criteria: it takes 4 and 22 minutes, growing with the square of the depth.
+# Arguments: model, checkpoint, share of the MACs, seeds, criteria, and settings for every run.
 #   sh scripts/reproduce/criteria_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0,1,2
 #   sh scripts/reproduce/criteria_checkpoint.sh resnet20 resnet20-12fca82f.th 0.5 0 oracle criterion.change=rise
 set -eu

@@ -1,11 +1,11 @@
 #!/bin/sh
-# DCPH against its controls over seeds, each a run of its own, and the table of all of them.
-# All train equally long: the plain network and the found structure go through the tail as well.
+# Runs DCPH and its controls over seeds, and prints the table of all runs.
+# All train equally long: the plain network and the found structure are trained through the tail, too.
 #   sh scripts/reproduce/dcph.sh dcph_lenet_300_100 'model.widths=[300,100]' mnist mnist "0 1 2"
 #   sh scripts/reproduce/dcph.sh dcph_resnet20 model.width=1 cifar10 cac "0 1 2"
 set -eu
 experiment=$1 plain=$2 dataset=$3 recipe=$4 seeds=$5
-shift 5 # what follows is passed on to every run: nothing of the criterion or budget
+shift 5 # further arguments are settings for every run (not of criterion or budget)
 for seed in $seeds; do
   run() {
     kind=$1

@@ -1,8 +1,8 @@
 #!/bin/sh
-# FOAD of VGG-16 on CIFAR-10 by the published code's rule and by the one of its headline figures, both with t=1 and
-# shortened: 8 epochs of 10,000 images for the baseline that both share and 4 behind the cut, in the place of 160 and
-# 160 of 50,000. All images of the part train, the last epoch counts. About 25 minutes of one core a seed. What follows
-# is passed on.
+# Runs FOAD on VGG-16 and CIFAR-10 by the rule of the published code and by that of its headline figures, both with
+# t=1 and shortened: 8 epochs of 10,000 images for the shared baseline and 4 after the cut, instead of 160 and 160
+# of 50,000. There is no validation; the last epoch counts. About 25 minutes on one core per seed.
+# Arguments: seeds, and settings for every run.
 #   sh scripts/reproduce/foad_vgg16.sh 0,1,2
 set -eu
 seeds=$1

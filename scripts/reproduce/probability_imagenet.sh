@@ -1,11 +1,11 @@
 #!/bin/sh
-# Probability pruning of a trained MobileNetV1 without any fine-tuning, beside L1 and random cuts of the
-# same MACs. Nothing is selected by images: all three criteria see weights alone. The stage "pruned" of
-# probability is without shift fusion, "repaired" with it. About an hour of one CPU core for the
-# 1,000 images and five ratios below.
-#   export PYTHONPATH=FOLDER    # that holds mobilenet_v1_tf.py
+# Prunes a trained MobileNetV1 by probability without fine-tuning, and by L1 and at random to the same MACs.
+# No image influences the choice: all three criteria only use weights. The stage "pruned" of probability is
+# without shift fusion, "repaired" with it. About an hour on one CPU core for the 1,000 images and five
+# ratios below.
+#   export PYTHONPATH=FOLDER    # the folder with mobilenet_v1_tf.py
 #   sh scripts/reproduce/probability_imagenet.sh mobilenet_v1_tf.MobileNetV1 CHECKPOINT IMAGES 0.98,0.95,0.9,0.8,0.6
-# IMAGES holds a folder with images for each class, all of which are tested, as they are (224 x 224).
+# IMAGES has a folder of images for each class; all are tested without scaling (224 x 224).
 set -eu
 target=$1 checkpoint=$2 images=$3 keep=$4
 shift 4

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Probability pruning of four sparsity-trained networks on CIFAR-10 without fine-tuning: stage "pruned" is without
-# fusion, "repaired" with it. Six epochs of 15,000 images each, narrow where the definition has a width.
-# On one core and for each seed about 6, 20, 5 and 5 minutes. What follows the seeds is passed on to every run.
+# Prunes four sparsity-trained networks by probability on CIFAR-10 without fine-tuning: stage "pruned" is without
+# shift fusion, "repaired" with it. Each trains six epochs of 15,000 images, with a reduced width if it has one.
+# About 6, 20, 5 and 5 minutes on one core per seed.
+# Arguments: seeds, and settings for every run.
 #   sh scripts/reproduce/probability_nets.sh 0,1,2
 set -eu
 seeds=$1

@@ -1,4 +1,4 @@
-"""Counts our own networks, and pruned shapes of theirs, for ``prunebench published check``.
+"""Counts our own networks, dense and pruned, for ``prunebench published check``.
 
 Writes ``prunebench/published/nets.json``, so that the check needs no torch; ``--check`` only
 compares.
@@ -42,7 +42,7 @@ for name in ("resnet18", "resnet34", "resnet101", "resnet152", "alexnet"):
 
 
 def main() -> int:
-    """Returns 1 if ``--check`` finds that the file is not up to date."""
+    """Writes the file; with ``--check``, returns 1 if it is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
@@ -74,19 +74,19 @@ def nets() -> list[dict[str, Any]]:
 
 
 def shapes() -> dict[str, list[dict[str, int]]]:
-    """Returns id of a row -> counts of the networks that its widths make of ours."""
+    """Returns id of a row -> counts of our networks when cut to the row's widths."""
     return {row_id: cut(row_id) for row_id in WIDTHS}
 
 
 def cut(row_id: str) -> list[dict[str, int]]:
-    """Returns the counts that `WIDTHS` gives one row, for each of our networks it fits."""
+    """Returns the counts of one row's widths, for each of our networks that it fits."""
     row, words = find(row_id), list(WIDTHS[row_id])
     if not words[0].startswith("experiment"):
         words = [f"model={row.model}", f"dataset={row.dataset}", "criterion=l1", *words]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("config", ["name=shape", *words])
     if "weights" in config.model:
-        config.model.weights = None  # to be downloaded, for nothing
+        config.model.weights = None  # they would be downloaded needlessly
     run = load(config, {})
     found = []
     for model in [run.model, *([Resnet50Caffe()] if row.model == "resnet50" else [])]:
@@ -117,7 +117,7 @@ def built(model: ModelSpec, dataset: str, device: str) -> tuple[nn.Module, torch
 
 
 def layers(network: nn.Module) -> list[tuple[str, nn.Conv2d | nn.Linear]]:
-    """Returns the layers that multiply, with their names."""
+    """Returns the convolutions and linear layers, with their names."""
     modules = network.named_modules()
     return [(name, m) for name, m in modules if isinstance(m, nn.Conv2d | nn.Linear)]
 

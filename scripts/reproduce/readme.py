@@ -22,12 +22,12 @@ from prunebench.reports.table import render
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "fpgm_resnet20"
-#: where methods are compared in pairs, too
+#: folders for which methods are also compared in pairs
 COMPARED = (
     "criteria_resnet20", "criteria_resnet20_full", "criteria_resnet20_macs70", "controls_resnet20",
     "controls_digits",
 )  # fmt: skip
-#: of the README, and what it is made of; a test compares it
+#: the folders whose runs the README's picture shows; a test compares it
 PICTURED = ("criteria_resnet56", "criteria_resnet56_macs70")
 PICTURE = "pareto.svg"
 COLUMNS = ("method", "finetuned", "drop", "macs")
@@ -41,7 +41,7 @@ BEGIN, END = "<!-- results: scripts/reproduce/readme.py -->\n", "<!-- end of res
 
 
 def main() -> int:
-    """Returns 1 if ``--check`` finds that a file is not up to date."""
+    """Writes all files; with ``--check``, returns 1 if one is out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args().check
@@ -81,7 +81,7 @@ def main() -> int:
 
 
 def brief(folder: Path) -> str:
-    """Returns the columns that matter most, as Markdown."""
+    """Returns the most important columns, as Markdown."""
     return render([folder], "markdown", asked=Asked(columns=COLUMNS))
 
 
@@ -102,7 +102,7 @@ def flat() -> dict[Path, str]:
 
 
 def title(about: Path) -> str:
-    """Returns the bold words that a folder's README.md begins with."""
+    """Returns the bold words at the beginning of a folder's README.md."""
     return about.read_text().split("**")[1]
 
 

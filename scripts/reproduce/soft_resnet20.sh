@@ -1,7 +1,8 @@
 #!/bin/sh
-# SFP and FPGM as published, of ResNet-20 from scratch, shortened: 15 epochs and a tail of one on 25,000 images in
-# the place of 200 on 50,000, beside their shared baseline of 15. All images of the part train, the last epoch
-# counts. 47 epochs of 25,000 images: about 35 minutes of one core for each seed. What follows is passed on.
+# Runs SFP and FPGM on ResNet-20 from scratch as published, but shortened: 15 epochs and a tail of one on 25,000
+# images instead of 200 on 50,000, and 15 for their shared baseline. There is no validation; the last epoch counts.
+# That makes 47 epochs of 25,000 images: about 35 minutes on one core per seed.
+# Arguments: seeds, and settings for every run.
 #   sh scripts/reproduce/soft_resnet20.sh 0,1,2
 set -eu
 seeds=$1

@@ -1,7 +1,8 @@
 #!/bin/sh
-# ThiNet as a whole, layer by layer with an epoch of 10,000 images after each, with its least squares and
-# without, on a public checkpoint (akamaster/pytorch_resnet_cifar10), for each share of the MACs that stays.
-# Ten epochs of 10,000 images a run for resnet20, 28 for resnet56. What follows the seeds is passed on.
+# Runs the whole of ThiNet, layer by layer with an epoch of 10,000 images after each, with and without its
+# least squares, on a public checkpoint (akamaster/pytorch_resnet_cifar10), for each share of MACs to keep.
+# A run takes ten epochs of 10,000 images for resnet20, 28 for resnet56.
+# Arguments: model, checkpoint, shares of the MACs, seeds, and settings for every run.
 #   sh scripts/reproduce/thinet_checkpoint.sh resnet20 resnet20-12fca82f.th 0.7,0.5 0,1,2
 set -eu
 model=$1 checkpoint=$2 keep=$3 seeds=$4

@@ -1,4 +1,4 @@
-"""What networks compute before a layer is computed once, and nothing comes out differently."""
+"""The layers before a changed one are computed only once, without changing any result."""
 
 import copy
 

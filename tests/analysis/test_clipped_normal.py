@@ -1,4 +1,4 @@
-"""z scores, tails and moments against worked numbers and against sampling."""
+"""z scores, tails and moments, compared with worked numbers and with sampling."""
 
 import math
 from statistics import NormalDist

@@ -1,4 +1,4 @@
-"""Gram matrices of consumers against plain loops, and against the convolutions themselves."""
+"""Gram matrices of consumers, compared with plain loops and with the convolutions themselves."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""docs/api.md says what is so: its snippets run, in their order."""
+"""docs/api.md is correct: its snippets run, in their order."""
 
 import re
 from pathlib import Path

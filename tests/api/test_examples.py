@@ -1,4 +1,4 @@
-"""The examples in scripts/examples run, and end with a slim network that trains on."""
+"""The examples in scripts/examples run, and return a slim network that can be trained."""
 
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`save` and `load`: slim networks of one's own without pickle."""
+"""`save` and `load`: the user's own slim networks, without pickle."""
 
 import copy
 from pathlib import Path

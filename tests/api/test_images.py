@@ -1,4 +1,4 @@
-"""`images=`, `loss=` and `forward=`: whatever a user's network takes and returns."""
+"""`images=`, `loss=` and `forward=`, for all inputs and outputs that networks have."""
 
 import pytest
 import torch

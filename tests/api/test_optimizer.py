@@ -1,4 +1,4 @@
-"""`optimizer=`: training goes on where it was, with the channels that are left."""
+"""`optimizer=`: training continues with the same state, for the channels that are left."""
 
 import pytest
 import torch

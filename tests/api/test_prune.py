@@ -1,4 +1,4 @@
-"""`prunebench.prune`: a model of one's own, in three lines."""
+"""`prunebench.prune` on the user's own models."""
 
 import copy
 import re

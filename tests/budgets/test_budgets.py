@@ -1,4 +1,4 @@
-"""Budgets on a chain of three convolutions whose counts can be worked out by hand."""
+"""Budgets on a chain of three convolutions whose counts can be computed by hand."""
 
 import pytest
 import torch

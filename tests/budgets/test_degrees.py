@@ -1,4 +1,4 @@
-"""A target reached by a criterion's own decisions: the mildest settings that do."""
+"""allocation=decision: the mildest settings of a criterion that reach a target."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The floor that is a share: scores that compare layers cannot empty one."""
+"""budget.floor_share: a share of each layer stays, however low its scores."""
 
 from __future__ import annotations
 

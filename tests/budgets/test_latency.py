@@ -1,4 +1,4 @@
-"""A budget in milliseconds: from times of layers to a plan, by hand."""
+"""A budget in milliseconds: the plan for given times of layers, computed by hand."""
 
 import numpy as np
 import pytest

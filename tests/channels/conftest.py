@@ -1,4 +1,4 @@
-"""What the surgery tests share: scrambled statistics, random plans, one exactness check."""
+"""Fixtures of the surgery tests: scrambled statistics, random plans, one check of exactness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels seen and edited in a running forward, against masks and plain hooks."""
+"""Channels that are read and edited during a forward, compared with masks and plain hooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Torch's compiler, which takes a second to import, is left out where nobody has compiled."""
+"""torch's compiler, which is slow to import, is not imported unless a network was compiled."""
 
 import subprocess
 import sys

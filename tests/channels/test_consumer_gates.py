@@ -1,4 +1,4 @@
-"""Factors on what consumers read: what is masked there is what surgery takes out."""
+"""Gates on what consumers read: masking there equals cutting the channel."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out: several inputs, and outputs of any class."""
+"""Networks with several inputs, and with outputs of any class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that are compiled, scripted, exported or not there yet."""
+"""Models that are compiled, scripted, exported or not initialised yet."""
 
 from __future__ import annotations
 

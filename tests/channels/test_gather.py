@@ -1,3 +1,5 @@
+"""GatherChannels: zeros for missing channels, scripting, and where it is not needed."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

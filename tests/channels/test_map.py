@@ -1,4 +1,4 @@
-"""What a channel map says of plans."""
+"""Channel maps: checks of plans, and sums over the sites of a channel."""
 
 from __future__ import annotations
 

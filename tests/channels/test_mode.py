@@ -1,4 +1,4 @@
-"""Modes are borrowed: what was frozen stays frozen, whatever happens in between."""
+"""Train and eval modes are restored, whatever happens while they are changed."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Plans: JSON, checks of indices, and composition."""
+
 from __future__ import annotations
 
 import pytest

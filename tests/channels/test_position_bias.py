@@ -1,4 +1,4 @@
-"""Biases of every place: added where they belong, and grown again from a state dict."""
+"""Biases per position: where they are added, and how a state dict brings them back."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""The drawing in channels/README.md is what happens."""
+"""The example in channels/README.md is correct."""
 
 from __future__ import annotations
 

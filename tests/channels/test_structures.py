@@ -1,4 +1,4 @@
-"""Small networks, one per way that channels can be tied, moved or read."""
+"""Small networks, one for each way in which channels can be tied, moved or read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The further networks that peers were measured on, from timm (the ``bench`` extra)."""
+"""Further networks on which other tools were measured, from timm (the ``bench`` extra)."""
 
 from __future__ import annotations
 

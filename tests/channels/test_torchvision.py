@@ -1,4 +1,4 @@
-"""Every torchvision CNN family: the slimmed network computes what the masked one does."""
+"""The slimmed network computes what the masked one does, for every CNN family of torchvision."""
 
 from __future__ import annotations
 

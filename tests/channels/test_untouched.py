@@ -1,4 +1,4 @@
-"""Following a forward leaves nothing behind in the network, whatever its code keeps."""
+"""Tracing a forward leaves nothing behind in the network, whatever its code stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight norm: directions and lengths are cut so that the weights they make stay what they were."""
+"""Weight norm: directions and lengths are cut so that the remaining weights stay the same."""
 
 from __future__ import annotations
 

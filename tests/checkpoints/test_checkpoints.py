@@ -1,4 +1,4 @@
-"""Checkpoints: whole or refused."""
+"""Checkpoints are read whole or refused."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weights from every usual file, and from none that runs code."""
+"""Weights are read from every usual kind of file, but from none that would run code."""
 
 import os
 import pickle

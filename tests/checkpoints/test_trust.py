@@ -1,4 +1,4 @@
-"""A stranger's file runs no code: not by unpickling, and not by naming a module to import."""
+"""A stranger's file runs no code, neither by unpickling nor by naming a module to import."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""What the operating system refuses is one line with the file's name, and nothing is lost."""
+"""Errors of the operating system are one line that names the file, and no work is lost."""
 
 import errno
 

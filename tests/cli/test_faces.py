@@ -1,4 +1,4 @@
-"""Runs on faces: LFW where others report top-1, heads that come along, mistakes as one line."""
+"""Runs on faces: LFW instead of top-1, heads that are kept, and mistakes in one line."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Disks, folders, files and clocks that fail: a run ends in a line or goes on, nothing is lost."""
+"""Faults of disks, folders, files and clocks: a run continues, or ends in one line."""
 
 import os
 import shutil

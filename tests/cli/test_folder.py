@@ -1,4 +1,4 @@
-"""What a command writes lies in the folder of its own run, and nowhere else."""
+"""A command writes only to the folder of its own run."""
 
 import pytest
 import yaml

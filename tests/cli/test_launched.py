@@ -1,4 +1,4 @@
-"""One run by processes that were started one by one, as torchrun and srun do, perhaps far apart."""
+"""One run by several processes that torchrun or srun starts, on one machine or many."""
 
 import json
 import os

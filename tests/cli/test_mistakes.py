@@ -1,4 +1,4 @@
-"""Every mistake of a user's is one line that names the valid choices, with exit code 2."""
+"""Every mistake of a user's gives one line with the valid choices, and exit code 2."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""run.processes: several train together, the run tells the same, and a lost one is explained."""
+"""run.processes: several processes train together, and a lost one is explained."""
 
 import json
 import os

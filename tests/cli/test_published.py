@@ -1,4 +1,4 @@
-"""``prunebench published``: the record listed, filtered, checked; without torch."""
+"""``prunebench published``: lists, filters and checks the record, without torch."""
 
 import csv
 import io

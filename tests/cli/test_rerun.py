@@ -1,4 +1,4 @@
-"""``prunebench rerun``: the same run from its report alone, and a word on whether it is equal."""
+"""``prunebench rerun``: repeats a run from its report alone, and compares the results."""
 
 import json
 

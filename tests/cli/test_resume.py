@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL goes on with ``run.resume=true`` and ends bit for bit the same."""
+"""A run killed with SIGKILL and resumed with ``run.resume=true`` ends with the same bits."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every family of methods, killed at twenty random moments, ends bit for bit as undisturbed."""
+"""Every family of methods, killed at twenty random moments, ends with the same bits."""
 
 import random
 import shutil

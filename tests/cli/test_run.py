@@ -1,4 +1,4 @@
-"""Whole runs through the command line: what they leave behind is what they say."""
+"""Whole runs through the command line, and the files that they leave."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""``run.sensitivity``: each group alone, from the dense network, on validation images."""
+"""``run.sensitivity``: every group cut alone from the dense network, on validation images."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A run that a cluster or a person stops: it saves at once, and the same job goes on later."""
+"""A run that a cluster or a person stops saves at once, and can be resumed."""
 
 import json
 import signal

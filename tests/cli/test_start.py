@@ -1,4 +1,4 @@
-"""What answers before a job runs answers without torch, and imports no more than it needs."""
+"""What needs no job to run is answered without torch and with few imports."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The store of baselines: what is in it, whether it is whole, and what may go."""
+"""``prunebench store``: lists, verifies and removes baselines."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A run on images that are read as they are needed: killed, resumed, and on damaged files."""
+"""A run on images that are read when needed: killed, resumed, and with damaged files."""
 
 import json
 import random

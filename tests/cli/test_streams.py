@@ -1,4 +1,4 @@
-"""Whatever becomes of the terminal or the log of a run, it goes on and ends with its report."""
+"""A run ends with its report, whatever happens to its terminal or log file."""
 
 import pytest
 

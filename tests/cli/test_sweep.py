@@ -1,4 +1,4 @@
-"""Sweeps: one folder each, a folder per job in it that says which job it is."""
+"""Sweeps have one folder each, with a folder per job whose name says which job it is."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is typed and cannot be meant: one line each, from one process, before any job."""
+"""Words that cannot be meant give one line before any job; all are tried in one process."""
 
 import os
 import subprocess

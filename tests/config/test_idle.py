@@ -1,4 +1,4 @@
-"""What is typed and decides nothing is told; what a preset sets is not."""
+"""Typed settings without effect are reported; those of presets are not."""
 
 from pathlib import Path
 

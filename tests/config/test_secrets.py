@@ -1,4 +1,4 @@
-"""What the environment gives works in a run, and stands in no file of it."""
+"""Values of environment variables reach a run, but none of its files."""
 
 import json
 

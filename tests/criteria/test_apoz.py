@@ -1,4 +1,4 @@
-"""APoZ against plain counting, and its refusal of other activations."""
+"""APoZ, compared with plain counting, and its refusal of other activations."""
 
 from types import SimpleNamespace
 

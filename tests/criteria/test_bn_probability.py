@@ -1,4 +1,4 @@
-"""The four cases, the gate, and what is refused, against channels read off one by one."""
+"""The four cases, the gate and the refusals, compared with channels checked one by one."""
 
 import math
 from dataclasses import replace

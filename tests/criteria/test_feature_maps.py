@@ -1,4 +1,4 @@
-"""apoz, foad and hrank on a network whose feature maps are worked out layer by layer beside it."""
+"""apoz, foad and hrank on a network whose feature maps are computed layer by layer."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""FOAD against a plain-loop oracle, the worked numbers of its specification, and its invariants."""
+"""FOAD, compared with plain loops and the worked numbers of its specification; its invariants."""
 
 import math
 from dataclasses import replace

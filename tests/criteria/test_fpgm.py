@@ -1,4 +1,4 @@
-"""FPGM against hand-worked distances and a plain double loop."""
+"""FPGM, compared with distances worked by hand and a plain double loop."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""HRank against maps of known rank and a one-by-one computation."""
+"""HRank, compared with maps of known rank and ranks computed one by one."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The oracle against networks that are really slimmed, one channel at a time."""
+"""The oracle, compared with networks that are really slimmed, one channel at a time."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What one's own criterion returns is checked where it comes in."""
+"""What a user's own criterion returns is checked at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

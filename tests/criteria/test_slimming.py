@@ -1,4 +1,4 @@
-"""Network Slimming's score, read off batch norms by hand."""
+"""Network Slimming's score, compared with batch norms read by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Taylor against explicit gates, hand-worked batches and plain loops over weights."""
+"""Taylor, compared with explicit gates, batches worked by hand and loops over weights."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""ThiNet's searches and rescaling against plain loops over the samples themselves."""
+"""ThiNet's searches and rescaling, compared with plain loops over the samples."""
 
 import itertools
 

@@ -1,3 +1,5 @@
+"""CIFAR-10 and CIFAR-100: both forms of the files, and how damage is reported."""
+
 import hashlib
 import struct
 

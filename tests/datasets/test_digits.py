@@ -1,3 +1,5 @@
+"""The digits of scikit-learn: splits, enlarged images, the shipped file."""
+
 import pytest
 import torch
 

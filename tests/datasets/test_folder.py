@@ -1,4 +1,4 @@
-"""``dataset=folder`` and ``dataset=imagenet``: layouts, cuts, lists of labels, and mistakes."""
+"""``dataset=folder`` and ``dataset=imagenet``: layouts, splits, lists of labels, mistakes."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Training images that are held out of a training."""
+"""criterion.holdout: training images that the training does not see."""
 
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""Data sets in memory: balanced orders and splits."""
+
 import pytest
 import torch
 

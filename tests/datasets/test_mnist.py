@@ -1,3 +1,5 @@
+"""MNIST and Fashion-MNIST: where files are found, and how damage is reported."""
+
 import gzip
 import hashlib
 import struct

@@ -1,3 +1,5 @@
+"""The user's own arrays: which are accepted, and how malformed files are refused."""
+
 import zipfile
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""A network written out in plain torch is the network."""
+"""A network written as plain torch code computes the same as the network."""
 
 import ast
 import importlib.util

@@ -1,4 +1,4 @@
-"""What leaves the house computes what the network did, and its certificate tells when not."""
+"""Exported files compute what the network does, and their certificates reveal changes."""
 
 import dataclasses
 import importlib

@@ -1,3 +1,5 @@
+"""Counts, scores and latencies, compared with hand counts and torch's own."""
+
 import io
 
 import pytest

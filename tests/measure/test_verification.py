@@ -1,4 +1,4 @@
-"""LFW's test by hand: folds, thresholds, flips, centring."""
+"""LFW's test worked by hand: folds, thresholds, flips, centring."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of a network, counted apart from the product."""
+"""Counts the multiply-adds of a network without the product's code."""
 
 from contextlib import ExitStack
 from unittest.mock import patch

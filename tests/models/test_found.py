@@ -1,4 +1,4 @@
-"""Found structures: widths as found or scaled back, weights of their own."""
+"""Found structures: widths as found or scaled back, with fresh weights."""
 
 from pathlib import Path
 

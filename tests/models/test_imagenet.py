@@ -1,3 +1,5 @@
+"""torchvision's classifiers: names, weights and heads."""
+
 import urllib.error
 
 import pytest

@@ -1,4 +1,4 @@
-"""Networks by the name that Python imports them by, from the command line and out of files."""
+"""Networks given by their Python name, on the command line and in files."""
 
 import json
 import sys

@@ -1,3 +1,5 @@
+"""LeNet-5: sizes of images."""
+
 import pytest
 import torch
 

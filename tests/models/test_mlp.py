@@ -1,3 +1,5 @@
+"""The multi-layer perceptron: order of layers, and refused widths."""
+
 import pytest
 import torch
 from torch import nn

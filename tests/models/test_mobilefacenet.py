@@ -1,4 +1,4 @@
-"""MobileFaceNet: what of it is pruned, and whose weights it takes."""
+"""MobileFaceNet: which layers are pruned, and which weights it can load."""
 
 import pytest
 import torch

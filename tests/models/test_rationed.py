@@ -1,4 +1,4 @@
-"""A network that no machine can hold is refused before memory is taken for its first layer."""
+"""A network too large for any machine is refused before memory is allocated."""
 
 import pytest
 import torch

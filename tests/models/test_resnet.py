@@ -1,3 +1,5 @@
+"""ResNets for CIFAR: shortcuts, and names as in public checkpoints."""
+
 import pytest
 import torch
 from torch.nn import functional

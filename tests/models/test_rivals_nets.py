@@ -1,4 +1,4 @@
-"""ResNet-164, DenseNet-40, GoogLeNet, VGG-19: names, order of the layers, and surgery on them."""
+"""ResNet-164, DenseNet-40, GoogLeNet, VGG-19: names, order of the layers, surgery."""
 
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""timm's networks: names, weights and heads."""
+
 import sys
 
 import pytest

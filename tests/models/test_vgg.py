@@ -1,3 +1,5 @@
+"""VGG for CIFAR: order of layers, widths and sizes of images."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Golden counts of every network, built from its YAML, counted without prunebench.measure."""
+"""Known counts of every network, built from its YAML, without prunebench.measure."""
 
 import pickle
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""A YAML that unfolds without end is refused before anybody unfolds it."""
+"""A YAML that expands without limit is refused before it is expanded."""
 
 import pytest
 

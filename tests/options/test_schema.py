@@ -1,4 +1,4 @@
-"""Values of an option that are to be typed are asked for, whatever the class has for them."""
+"""Values that an option needs must be typed, whatever defaults its class has."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The wheel holds every configuration and runs from an empty folder; both archives are typed."""
+"""The wheel holds all configurations and runs from an empty folder; both archives are typed."""
 
 import subprocess
 import sys

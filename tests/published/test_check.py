@@ -1,4 +1,4 @@
-"""Every contradiction in the record is known: those found by hand are found, and no other is."""
+"""The check finds every contradiction that was found by hand in the record, and no other."""
 
 from dataclasses import replace
 

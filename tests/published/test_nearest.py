@@ -1,4 +1,4 @@
-"""The commands of published rows compose, and cut our networks to what is printed."""
+"""The commands for published rows compose, and cut our networks to the printed sizes."""
 
 import shlex
 

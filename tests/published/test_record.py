@@ -1,4 +1,4 @@
-"""The published record: complete, sourced, readable by the standard library alone."""
+"""The published record is complete, has sources, and is readable by the standard library."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""Recipes: ranges, and that every YAML gives every field and says nothing twice."""
+"""Recipes: ranges, and YAMLs that give every field exactly once."""
 
 from dataclasses import fields, replace
 from functools import cache

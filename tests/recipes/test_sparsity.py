@@ -1,4 +1,4 @@
-"""The penalties against autograd, whom they reach, and resumption with them."""
+"""The penalties, compared with autograd; which parameters they concern; resumption."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Records are found below a folder, behind links too, and each of them once."""
+"""Records are found below a folder, also behind links, and each only once."""
 
 from prunebench.records.below import below
 

@@ -1,4 +1,4 @@
-"""What is recorded beside a figure."""
+"""The environment that is recorded with every result."""
 
 import json
 from pathlib import Path

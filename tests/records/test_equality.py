@@ -1,4 +1,4 @@
-"""A repetition is compared in the order of a run; its times are left out."""
+"""A repetition is compared in the order of a run, and without its times."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What is one setting over seeds, and what tables call it."""
+"""Which runs share a setting, and how tables name it."""
 
 from collections.abc import Callable
 from dataclasses import replace

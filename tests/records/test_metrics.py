@@ -1,4 +1,4 @@
-"""A log of metrics without doubles, whole after a kill."""
+"""A log of metrics has no duplicate rows, and is whole after a kill."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Answers come back as they were written, in about a byte an image."""
+"""Predictions are read as they were written, in about a byte per image."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Records: strict to read, whole or absent on disk."""
+"""Records are read strictly, and are whole or absent on disk."""
 
 import dataclasses
 import json

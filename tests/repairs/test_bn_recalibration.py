@@ -1,4 +1,4 @@
-"""Batch-norm recalibration against statistics worked out layer by layer."""
+"""Batch-norm recalibration, compared with statistics computed layer by layer."""
 
 import pytest
 import torch

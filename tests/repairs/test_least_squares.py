@@ -1,4 +1,4 @@
-"""The least-squares repair inside networks: what it reaches, and what it leaves alone."""
+"""The least-squares repair inside networks: which weights it changes, and which it does not."""
 
 from dataclasses import replace
 

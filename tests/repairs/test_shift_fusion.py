@@ -1,4 +1,4 @@
-"""Shift fusion: exact for dead channels, wrong without, and what happens where it cannot be."""
+"""Shift fusion: exact for dead channels, needed for that, and handled where impossible."""
 
 import math
 from dataclasses import replace

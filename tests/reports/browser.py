@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through its own chromedriver by WebDriver's plain HTTP."""
+"""Drives a headless Chromium through its own chromedriver, by WebDriver's plain HTTP."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A report that somebody altered is named as damaged, or shown; it never ends in a traceback."""
+"""A report that was edited is shown or named as damaged, but never causes a traceback."""
 
 import json
 from collections.abc import Iterator

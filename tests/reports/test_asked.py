@@ -1,4 +1,4 @@
-"""Columns, rows and their order, as a reader asks for them."""
+"""The columns, rows and order that a user asks for."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Methods are compared where nothing else differs, and said to differ where the figures say so."""
+"""Only methods that differ in nothing else are compared, and their verdicts follow the figures."""
 
 import csv
 import io

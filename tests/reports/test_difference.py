@@ -1,4 +1,4 @@
-"""Intervals are those of the textbooks, and cover what they say."""
+"""Intervals agree with textbooks, and have the coverage that they state."""
 
 import math
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Tables of runs on faces: what stands there is LFW, and it says so."""
+"""Tables of runs on faces show LFW, and say so."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Runs are found, read once, and named when damaged."""
+"""Runs are found, read once, and named if damaged."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""``prunebench page``: what lies in the file, and that nothing of it is markup."""
+"""``prunebench page``: the contents of the file, none of which can act as markup."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The page in a real browser: it sorts, filters, opens a run, and asks for nothing."""
+"""The page in a real browser sorts, filters and opens a run, without any request."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""``prunebench plot``: what is drawn, how it looks, and one line where nothing can be."""
+"""``prunebench plot``: what is drawn, how it looks, and one line if nothing can be."""
 
 from dataclasses import replace
 from importlib.metadata import version

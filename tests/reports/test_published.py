@@ -1,4 +1,4 @@
-"""Published rows stand beside runs of the same network and data, and of no other."""
+"""Published rows are shown beside runs of the same network and data, and of no other."""
 
 from dataclasses import replace
 

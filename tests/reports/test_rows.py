@@ -1,4 +1,4 @@
-"""Figures of the table, worked out by hand from the counts."""
+"""Figures of the table, computed by hand from the counts."""
 
 from collections.abc import Callable
 from dataclasses import replace

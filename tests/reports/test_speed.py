@@ -1,4 +1,4 @@
-"""Fewer MACs that are not faster: told with the widths that may be why, by page and table."""
+"""Page and table name the widths that may be why fewer MACs are not faster."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``prunebench table``: one golden per format, escapes, and one line for every mistake."""
+"""``prunebench table``: one golden file per format, escapes, and one line per mistake."""
 
 import csv
 import hashlib

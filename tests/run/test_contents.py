@@ -1,4 +1,4 @@
-"""What a file holds tells runs apart, not what it is called."""
+"""Runs are told apart by what their files contain, not by the files' names."""
 
 import json
 import os

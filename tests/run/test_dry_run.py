@@ -1,4 +1,4 @@
-"""Every method with every budget and schedule comes to a dry run, or one line says why not."""
+"""Every method with every budget and schedule passes a dry run or is refused in one line."""
 
 import pytest
 from hydra import compose, initialize_config_dir

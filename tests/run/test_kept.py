@@ -1,4 +1,4 @@
-"""The measurement of a stored baseline is made once for all runs of a machine that share it."""
+"""A stored baseline is measured once for all runs on a machine that share it."""
 
 import json
 from types import SimpleNamespace as Some
@@ -57,7 +57,7 @@ def test_so_is_one_that_leaves_no_answers_as_of_faces(tmp_path, monkeypatch):
     for _ in range(2):
         context = Some(
             run=run, folder=tmp_path, data=data, progress=Some(note=said.append),
-            measured=lambda *_: "figures",
+            measured_json=lambda *_: "figures",
         )  # fmt: skip
         assert kept.measurement(context, "baseline", torch.nn.ReLU()) == "figures"
     assert said == [SAID]

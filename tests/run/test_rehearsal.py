@@ -1,4 +1,4 @@
-"""Mistakes that only the network shows are told before anything is trained."""
+"""Mistakes that only the network reveals are reported before any training."""
 
 import pytest
 from hydra import compose, initialize_config_dir

@@ -1,4 +1,4 @@
-"""Which training images a step's criterion and repair look at."""
+"""Which training images the criterion and repair of a step see."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Groups without a score stay whole, the others meet the budget; the living that go are told."""
+"""Groups without a score stay whole, the others meet the budget, living channels are counted."""
 
 import json
 import re

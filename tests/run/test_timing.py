@@ -1,4 +1,4 @@
-"""The machine is timed once, what was measured is kept, and the slim network is measured."""
+"""A machine is timed once, the times are kept, and the slim network is measured."""
 
 import dataclasses
 import json

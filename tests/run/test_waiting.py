@@ -1,4 +1,4 @@
-"""A job that needs a baseline which another one trains says whom it waits for."""
+"""A job that waits for another job's baseline says for whom it waits."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a method has to beat: all controls for one network and ratio."""
+"""All controls that a method has to beat, for one network and ratio."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Layer by layer: one step per group, with as many epochs after it as was said."""
+"""schedule=layerwise: one step per group, each followed by the epochs asked for."""
 
 import pytest
 

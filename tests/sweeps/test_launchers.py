@@ -1,4 +1,4 @@
-"""A sweep through Hydra's launchers, and through a real SLURM with one node, ends complete."""
+"""Sweeps through Hydra's launchers, and through a real one-node SLURM, complete."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A search by Optuna goes by validation accuracy and MACs, and goes on with its study."""
+"""A search by Optuna uses validation accuracy and MACs, and resumes its study."""
 
 import json
 

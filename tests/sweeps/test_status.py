@@ -1,4 +1,4 @@
-"""Every state a job can be in is told from its files, and what is open can be completed."""
+"""Every state of a job is recognised from its files, and open jobs can be completed."""
 
 import json
 import os

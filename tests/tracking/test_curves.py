@@ -1,4 +1,4 @@
-"""Curves are in percent, over one axis of epochs that goes on from stage to stage."""
+"""Curves are in percent, over one axis of epochs that continues from stage to stage."""
 
 from prunebench.tracking.curves import Curves
 

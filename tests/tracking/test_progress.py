@@ -1,4 +1,4 @@
-"""Progress: rare plain lines in a file, a bar on a terminal, names as they are."""
+"""Progress: rare plain lines in a file, a bar on a terminal, names printed as they are."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Trackers: what W&B is given comes back from its file, and W&B can never stop a run."""
+"""What W&B receives can be read back from its file, and W&B can never stop a run."""
 
 import contextlib
 import json

@@ -1,7 +1,7 @@
-"""What each of the two processes does whose outcome `test_distributed.py` looks at.
+"""Runs the scenarios of `test_distributed.py` in each of two processes.
 
 ``python distributed_scenarios.py FOLDER RANK`` runs every scenario below as process RANK of 2 and
-leaves what came of it in ``FOLDER/RANK.pt``.
+writes the results to ``FOLDER/RANK.pt``.
 """
 
 import sys

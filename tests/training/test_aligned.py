@@ -1,4 +1,4 @@
-"""Zeros behind a layer's channels change nothing but the time a step takes."""
+"""Zeros after a layer's channels change nothing but the time of a step."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Training by two processes: against one process, against each other, and after a kill."""
+"""Training by two processes, compared with one process, with each other, and after a kill."""
 
 import sys
 from contextlib import ExitStack

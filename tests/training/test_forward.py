@@ -1,4 +1,4 @@
-"""The forward pass of a step comes, bit for bit, to what the network's own does under autocast."""
+"""The forward pass of a step gives the same bits as the network's own under autocast."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Heads of networks for faces: what each asks of an angle, and gradients that stay finite."""
+"""Heads of networks for faces: their logits as functions of an angle, and finite gradients."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The loop: resuming bit for bit, against a plain loop, and stopping where it diverges."""
+"""The training loop: exact resumption, a plain loop for comparison, and divergence."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

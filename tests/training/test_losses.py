@@ -1,4 +1,4 @@
-"""The loss against its formula."""
+"""The loss, compared with its formula."""
 
 import math
 

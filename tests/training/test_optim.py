@@ -1,4 +1,4 @@
-"""Learning rates by hand, decay groups by kind, updates against a plain formula."""
+"""Learning rates by hand, decay groups by kind, updates compared with a plain formula."""
 
 import math
 from dataclasses import replace

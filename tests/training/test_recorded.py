@@ -1,7 +1,7 @@
-"""Recorded steps on a CPU: a tape of all operations stands in for CUDA's graphs.
+"""Recorded steps on a CPU, where a tape of all operations stands in for CUDA graphs.
 
-What it plays is exactly what was recorded: numbers of Python's stay what they were, and asking
-for a number of the device's is an error, as it is there.
+The tape plays exactly what was recorded: numbers of Python's keep their values, and reading a
+number from the device is an error, as with CUDA graphs.
 """
 
 import random

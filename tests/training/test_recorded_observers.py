@@ -1,4 +1,4 @@
-"""Steps that are recorded although something looks on: bit for bit as they come."""
+"""Steps that are recorded under observers give the same bits as unrecorded steps."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Steps as CUDA graphs: what a CPU cannot show of ``test_recorded.py``. For ``pytest -m gpu``."""
+"""Steps as CUDA graphs: what ``test_recorded.py`` cannot show on a CPU. For ``pytest -m gpu``."""
 
 import random
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Batched augmentation against a plain per-image loop; batches as a function of their place."""
+"""Batched augmentation, compared with a loop over images; batches depend only on their place."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Streamed splits: what a batch holds is a function of its place, whoever reads it."""
+"""Streamed splits: a batch depends only on its place, whichever process reads it."""
 
 from dataclasses import replace
 

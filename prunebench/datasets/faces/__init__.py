@@ -1,1 +1,1 @@
-"""Faces: training sets of identities, and pairs to verify."""
+"""Loads faces: identities to train on (`casia_webface`), and pairs to verify (`lfw`)."""

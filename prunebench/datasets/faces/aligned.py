@@ -1,4 +1,4 @@
-"""Aligned faces: all of one size, of which a narrower network takes the middle columns."""
+"""Reads aligned faces, all of one size; a narrower network sees the middle columns."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
     from prunebench.datasets.stream import Loading, Source
 
-#: height and width of what the common alignment by five points gives
+#: height and width after the common alignment by five points
 ALIGNED = (112, 112)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The middle columns of an image, a `View`.
+    """Crops the middle columns of an image; a `View`.
 
     Attributes:
-        width: how many.
+        width: number of columns.
         flip: whether it mirrors half of the images, drawn from torch's own generator.
     """
 
@@ -34,7 +34,7 @@ class Columns:
     flip: bool = False
 
     def __call__(self, image: Image) -> Image:
-        """Returns the part of `image`, of full height."""
+        """Returns the middle columns of `image`, of full height."""
         from PIL import ImageOps
 
         if image.width != self.width:
@@ -44,7 +44,7 @@ class Columns:
 
 
 def _coin() -> bool:
-    """Tosses one of torch's."""
+    """Returns a random bool from torch's own generator."""
     import torch
 
     return bool(torch.rand(()) < 0.5)
@@ -52,10 +52,10 @@ def _coin() -> bool:
 
 @dataclass(frozen=True)
 class Faces:
-    """Files of faces below a folder; a `Source`.
+    """Reads faces from files below a folder; a `Source`.
 
     Attributes:
-        files: which.
+        files: the files.
         size: (height, width) that the network sees.
     """
 
@@ -70,7 +70,7 @@ class Faces:
         """Returns image `number`.
 
         Raises:
-            Unreadable: it is damaged, not there, or of a size that is not to be cut.
+            Unreadable: it is damaged, missing, or of a size that must not be cropped.
         """
         return fitting(self.files.read(number), self.size)
 
@@ -79,16 +79,16 @@ def decoded(content: bytes, size: tuple[int, int]) -> Image:
     """Returns the image that `content` encodes.
 
     Raises:
-        Unreadable: it is damaged, or of a size that is not to be cut to `size`.
+        Unreadable: it is damaged, or of a size that must not be cropped to `size`.
     """
     return fitting(rgb(io.BytesIO(content)), size)
 
 
 def fitting(image: Image, size: tuple[int, int]) -> Image:
-    """Returns `image`, if it is of `size`, or aligned and wider.
+    """Returns `image` if it has `size`, or if it is aligned and wider.
 
     Raises:
-        Unreadable: it is not.
+        Unreadable: neither holds.
     """
     found = (image.height, image.width)
     if found != size and not (found == ALIGNED and size[0] == found[0] and size[1] < found[1]):
@@ -105,7 +105,10 @@ def stream(
     *,
     flip: bool = False,
 ) -> Stream:
-    """Returns images of `source` as a network for `size` sees them, mirrored or not in training."""
+    """Returns images of `source` as a stream for a network that sees `size`.
+
+    With `flip`, training images are mirrored at random.
+    """
     return Stream(
         source=source,
         numbers=numbers,
@@ -118,10 +121,10 @@ def stream(
 
 
 def try_one(source: Source, number: int, size: tuple[int, int]) -> None:
-    """Reads an image that stands for all of `source`.
+    """Reads one image as a check of all images of `source`.
 
     Raises:
-        DataError: it is damaged, not there, or does not fit `size`.
+        DataError: it is damaged, missing, or does not fit `size`.
     """
     try:
         source.read(number)

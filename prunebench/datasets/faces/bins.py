@@ -1,7 +1,7 @@
-"""InsightFace's verification sets: ``lfw.bin``, ``agedb_30.bin``, ``cfp_fp.bin`` and their like.
+"""Reads InsightFace's verification sets: ``lfw.bin``, ``agedb_30.bin``, ``cfp_fp.bin`` etc.
 
-Each is a pickle, of Python 2 or 3, of encoded images and of one bool per pair: images 2k and 2k + 1
-are pair k. A pickle may run code; what is read here may not.
+Each is a pickle, of Python 2 or 3, with encoded images and one bool per pair: images 2k and 2k + 1
+are pair k. A pickle can run code; the reader here allows none.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from prunebench.errors import DataError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: equal parts that are tested in turn
+#: number of folds
 FOLDS = 10
-#: what InsightFace ships beside its packs
+#: names of the sets that InsightFace ships beside its packs
 KNOWN = ("lfw", "cfp_fp", "cfp_ff", "agedb_30", "calfw", "cplfw", "vgg2_fp")
 
 
 @dataclass(frozen=True)
 class BinImages:
-    """The images of a bin; a `Source`. Each process reads the file once.
+    """Reads the images of a bin; a `Source`. Each process reads the file once.
 
     Attributes:
         path: of the file.
@@ -37,21 +37,21 @@ class BinImages:
     size: tuple[int, int]
 
     def name(self, number: int) -> str:
-        """Returns file and place."""
+        """Returns the file's name and the image's number."""
         return f"{Path(self.path).name} image {number}"
 
     def read(self, number: int) -> Image:
         """Returns image `number`.
 
         Raises:
-            Unreadable: it is damaged, or of a size that is not to be cut.
+            Unreadable: it is damaged, or of a size that must not be cropped.
         """
         return decoded(read_bin(Path(self.path))[0][number], self.size)
 
 
 @cache
 def read_bin(path: Path) -> tuple[list[bytes], list[bool]]:
-    """Returns the encoded images of a bin, and whether each pair of them is of one person.
+    """Returns the encoded images of a bin, and for each pair whether it shows one person.
 
     Raises:
         DataError: the file cannot be read, is cut short, or holds anything else.
@@ -76,22 +76,22 @@ def read_bin(path: Path) -> tuple[list[bytes], list[bool]]:
 
 
 def _all_of(values: Any, kind: type) -> bool:
-    """Whether `values` is a list of nothing but `kind`."""
+    """Returns whether `values` is a list that contains only `kind`."""
     return isinstance(values, list | tuple) and all(type(value) is kind for value in values)
 
 
 class _Plain(pickle.Unpickler):
-    """Reads bytes, lists and bools, and nothing that a name would have to be looked up for."""
+    """Unpickles bytes, lists and bools, but nothing that requires an import."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuses all names but the one that Python 3 writes bytes with for Python 2."""
+        """Refuses all names but the one by which Python 3 pickles bytes for Python 2."""
         if (module, name) == ("_codecs", "encode"):
             return _latin1
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and its code is never run")
 
 
 def _latin1(text: str, encoding: Any) -> bytes:
-    """Stands in for `codecs.encode`, which would take any codec."""
+    """Replaces `codecs.encode`, which would run any codec."""
     if encoding not in ("latin1", b"latin1"):
         raise pickle.UnpicklingError(f"it asks for the codec {encoding!r}")
     return text.encode("latin1")

@@ -1,4 +1,4 @@
-"""CASIA-WebFace, or any other training set of aligned faces, tested on LFW."""
+"""Loads CASIA-WebFace, or any other training set of aligned faces, with LFW as its test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Identities(NamedTuple):
-    """Images of people: a source, the numbers of its images, their labels, and how many people."""
+    """Holds images of people: a source, its images' numbers and labels, and how many people."""
 
     source: Source
     numbers: Tensor
@@ -33,21 +33,21 @@ class Identities(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CasiaWebface(DatasetSpec):
-    """Identities to learn and pairs to verify; the schema of ``conf/dataset/casia_webface.yaml``.
+    """Loads identities to train on, pairs to verify; schema of ``conf/dataset/casia_webface.yaml``.
 
     Attributes:
         path: InsightFace's pack, or a folder with one folder of aligned images per identity.
         lfw: folder of aligned images with ``pairs.txt``, or a bin; null looks for ``lfw.bin`` and
             ``lfw`` in `path`, and for ``lfw`` beside it.
         protocol: of the test.
-        image_size: height and width that the network sees; of wider images the middle columns.
+        image_size: height and width that the network sees; wider images are cropped to the middle.
         flip: whether training images are mirrored at random.
         mean, std: per channel, in units of pixel / 255.
-        val_size: images that are cut from the training set, classes balanced; null = a hundredth.
-        train_size: images of the remaining training set to use, classes balanced; null = all.
-        split_seed: draws these cuts.
-        workers: processes that read; null = one per CPU.
-        prefetch: batches that each of them is ahead.
+        val_size: number of images split off the training set, classes balanced; null = a hundredth.
+        train_size: number of the remaining training images to use, classes balanced; null = all.
+        split_seed: draws these splits.
+        workers: loader processes; null = one per CPU.
+        prefetch: batches that each of them reads ahead.
         allow_damaged: fraction of the training images that may be unreadable.
     """
 
@@ -83,12 +83,12 @@ class CasiaWebface(DatasetSpec):
 
     @property
     def verifies(self) -> bool:
-        """Whether what is tested is pairs of faces."""
+        """True: the test is on pairs of faces."""
         return True
 
     @property
     def missing(self) -> str:
-        """Whether there is nothing to train on, or no pairs."""
+        """A message if there is nothing to train on, or no pairs; else ""."""
         root = Path(self.path).expanduser()
         if not root.is_dir():
             return (
@@ -107,13 +107,13 @@ class CasiaWebface(DatasetSpec):
 
     @property
     def files(self) -> dict[str, Path]:
-        """The folder, and the pairs."""
+        """The folder and the pairs."""
         found = {"path": Path(self.path).expanduser()}
         return found if self._lfw is None else found | {"lfw": self._lfw}
 
     @property
     def _lfw(self) -> Path | None:
-        """Where the pairs are; None where they are not named and not found."""
+        """Where the pairs are; None if they are neither named nor found."""
         if self.lfw is not None:
             return Path(self.lfw).expanduser()
         root = Path(self.path).expanduser()
@@ -121,7 +121,7 @@ class CasiaWebface(DatasetSpec):
         return next((path for path in usual if path.exists()), None)
 
     def load(self) -> Data:
-        """Lists the images; one of each set is read.
+        """Lists the images; reads one of each set as a check.
 
         Raises:
             DataError: files are missing or damaged, or images do not fit `image_size`.
@@ -164,20 +164,24 @@ class CasiaWebface(DatasetSpec):
         )
 
     def _identities(self, root: Path, size: tuple[int, int]) -> Identities:
-        """Returns all training images."""
+        """Returns all training images.
+
+        Raises:
+            DataError: there are fewer than two identities, or a pack is damaged.
+        """
         if (root / RECORDS).is_file():
             return Identities(*read_pack(root, size))
         import torch
 
         people = [name for name in class_folders(root) if root / name != self._lfw]
         images = [[f"{name}/{image}" for image in images_below(root / name)] for name in people]
-        images = [some for some in images if some]
+        images = [own for own in images if own]
         if len(images) < 2:
             raise DataError(
                 f"{root} holds neither {RECORDS} nor folders of aligned images, one for each of at "
                 "least two identities"
             )
         labels = torch.arange(len(images)).repeat_interleave(torch.tensor([*map(len, images)]))
-        names = [image for some in images for image in some]
+        names = [image for own in images for image in own]
         source = Faces(ImageFiles.of(root, names), size)
         return Identities(source, torch.arange(len(names)), labels, len(images))

@@ -1,4 +1,4 @@
-"""Verification sets: LFW's folder with its list of pairs, or InsightFace's bins."""
+"""Loads verification sets: LFW's folder with its list of pairs, or InsightFace's bins."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PAIRS = "pairs.txt"
 
 
 class Listed(NamedTuple):
-    """A pair as the list names it: person and number of either image."""
+    """Holds one pair of the list: person and image number of each side."""
 
     first: tuple[str, int]
     second: tuple[str, int]
 
     @property
     def same(self) -> bool:
-        """Whether both are of one person."""
+        """Whether both images show one person."""
         return self.first[0] == self.second[0]
 
 
@@ -36,7 +36,7 @@ def pairs_at(path: Path, size: tuple[int, int], loading: Loading, protocol: str)
     Args:
         path: a bin, or a folder with `PAIRS` and ``person/person_0001.jpg``.
         size: (height, width) that the network sees.
-        loading: how images are read; none may be damaged.
+        loading: how images are read; no image may be damaged.
         protocol: of the test.
 
     Raises:
@@ -65,8 +65,9 @@ def pairs_at(path: Path, size: tuple[int, int], loading: Loading, protocol: str)
 def read_pairs(path: Path) -> tuple[int, list[Listed]]:
     """Returns the number of folds of a list like LFW's ``pairs.txt``, and its pairs.
 
-    The first line says how many folds there are and how many pairs of one person, and of two, each
-    of them has: ``10 300``. Lines: ``person i j``, or ``person i other j``.
+    The first line, ``10 300``, has the number of folds, and for each fold the number of pairs of
+    one person, which is also that of pairs of two. The other lines are ``person i j`` or ``person i
+    other j``.
 
     Raises:
         DataError: it cannot be read, or has other lines or another number of them.
@@ -90,7 +91,7 @@ def read_pairs(path: Path) -> tuple[int, list[Listed]]:
 
 
 def _listed(path: Path, number: int, row: Sequence[str]) -> Listed:
-    """Returns the pair of line `number`."""
+    """Returns the pair in line `number`."""
     numbers = [word for word in (row[1::2] if len(row) == 4 else row[1:]) if word.isdigit()]
     if len(row) not in (3, 4) or len(numbers) != 2:
         raise DataError(f"{path}: line {number} must read 'person i j' or 'person i other j'")
@@ -121,7 +122,11 @@ def _of_folder(root: Path, size: tuple[int, int], loading: Loading, protocol: st
 
 
 def _file(root: Path, person: str, number: int) -> str:
-    """Returns the path, below `root`, of an image of `person`."""
+    """Returns the path, relative to `root`, of an image of `person`.
+
+    Raises:
+        DataError: it does not exist.
+    """
     stem = os.path.join(person, f"{person}_{number:04d}")
     for ending in ENDINGS:
         if (root / (stem + ending)).is_file():

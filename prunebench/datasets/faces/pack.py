@@ -1,7 +1,7 @@
-"""InsightFace's packs: ``train.rec``, ``train.idx`` and ``property``.
+"""Reads InsightFace's packs: ``train.rec``, ``train.idx`` and ``property``.
 
-Record 0 holds the number of the first record behind the images and that of the last; the records in
-between are the identities, each with the first of its images and the first that is not its own.
+Record 0 holds two numbers, the end of the images and the end of the identities. The records from
+the first to the second are identities; each holds the range of its images, begin and end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RECORDS, PROPERTY = "train.rec", "property"
 
 @dataclass(frozen=True)
 class Packed:
-    """The images of a pack; a `Source`, by the numbers of their records.
+    """Reads the images of a pack by the numbers of their records; a `Source`.
 
     Attributes:
         records: of the pack.
@@ -35,20 +35,20 @@ class Packed:
     size: tuple[int, int]
 
     def name(self, number: int) -> str:
-        """Returns file and record."""
+        """Returns the file's name and the record's number."""
         return f"{RECORDS} record {number}"
 
     def read(self, number: int) -> Image:
         """Returns the image of record `number`.
 
         Raises:
-            Unreadable: it is damaged, or of a size that is not to be cut.
+            Unreadable: it is damaged, or of a size that must not be cropped.
         """
         return decoded(self.records.item(number).image, self.size)
 
 
 def read_pack(root: Path, size: tuple[int, int]) -> tuple[Packed, Tensor, Tensor, int]:
-    """Returns the images of a pack, the numbers of their records, their labels, and all classes.
+    """Returns a source of a pack's images, their records' numbers and labels, and the classes.
 
     Raises:
         DataError: a file is missing, damaged or cut short, or ``property`` says something else.
@@ -75,7 +75,7 @@ def read_pack(root: Path, size: tuple[int, int]) -> tuple[Packed, Tensor, Tensor
 
 
 def read_property(path: Path) -> tuple[int, tuple[int, int]]:
-    """Returns the number of identities, and height and width of the images.
+    """Returns the number of identities, and (height, width) of the images.
 
     Raises:
         DataError: the file is missing or says something else.
@@ -93,11 +93,11 @@ def read_property(path: Path) -> tuple[int, tuple[int, int]]:
 
 
 def _labels(records: Records) -> tuple[list[int], Tensor]:
-    """Returns the numbers of all images, and their labels."""
+    """Returns the record numbers of all images, and their labels."""
     import torch
 
     first = _item(records, 0)
-    if len(first.labels) < 2:  # a plain file of images, without identities
+    if len(first.labels) < 2:  # the file has no records for identities
         numbers = [key for key in range(len(records)) if records.offsets[key] >= 0]
         labels = torch.tensor([_item(records, key).labels[0] for key in numbers])
         return numbers, labels.long()
@@ -113,7 +113,7 @@ def _labels(records: Records) -> tuple[list[int], Tensor]:
         if not 1 <= begin <= behind <= end:
             raise DataError(f"{records.path}: record {key} says its images are {begin} to {behind}")
         if begin < behind:
-            # the label stands with each image; that of an identity's first goes for all
+            # every image has a label; that of an identity's first image holds for all of them
             labels[begin:behind] = int(_item(records, begin).labels[0])
     numbers = [int(key) for key in (labels >= 0).nonzero()]
     if not numbers:
@@ -122,7 +122,7 @@ def _labels(records: Records) -> tuple[list[int], Tensor]:
 
 
 def _item(records: Records, key: int) -> Item:
-    """Returns a record that has to be there.
+    """Returns a record that must exist.
 
     Raises:
         DataError: it cannot be read.

@@ -1,8 +1,8 @@
-"""MXNet's RecordIO, as InsightFace packs its faces, read by hand from a memory-mapped file.
+"""Reads MXNet's RecordIO, in which InsightFace packs its faces, from a memory-mapped file.
 
 A record is 0xCED7230A, a word with its kind (3 bits) and length (29 bits), and its content, padded
-to four bytes. Content that looks like the beginning of a record is split there: kinds 1, 2, 3 are
-first, middle and last part, 0 is a whole one. Of an image the content is a header (number of
+to four bytes. Content that contains the magic number is split there: kinds 1, 2, 3 are the first,
+middle and last part; kind 0 is a whole record. The content of an image is a header (number of
 labels, label, two ids), the labels if there are several, and the encoded image.
 """
 
@@ -32,7 +32,7 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 
 
 class Item(NamedTuple):
-    """What a record of an image holds."""
+    """Holds the content of an image's record."""
 
     labels: tuple[float, ...]
     image: bytes
@@ -40,11 +40,11 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """A file of records; small to hand to other processes, each of which maps the file itself.
+    """Reads a file of records; small to send to other processes, which map the file themselves.
 
     Attributes:
         path: of the file.
-        offsets: where record k begins; -1 where there is none.
+        offsets: int64, where record k begins; -1 if there is no record k.
     """
 
     path: str
@@ -52,18 +52,18 @@ class Records:
 
     @classmethod
     def of(cls, path: Path) -> Records:
-        """Returns the records of a file, whose index lies beside it or is made now and kept.
+        """Returns the records of a file; if there is no index beside it, one is made and kept.
 
         Raises:
-            DataError: the file or its index cannot be read, is cut short, or is none.
+            DataError: the file or its index cannot be read, is cut short, or is of another format.
         """
         beside, kept = path.with_suffix(".idx"), path.with_name(f".{path.stem}.idx")
         index = next((file for file in (beside, kept) if file.is_file()), None)
         if index is None:
             offsets = _scan(path)
             lines = "".join(f"{key}\t{at}\n" for key, at in enumerate(offsets.tolist()))
-            # Hidden, so that the data set stays what it was for runs that are resumed. In a folder
-            # that is not ours it is made again each time.
+            # Hidden files are no part of a data set's identity, so a run can still be resumed. In a
+            # read-only folder the index is made again each time.
             with suppress(OSError):
                 partial = kept.with_suffix(f".{os.getpid()}.partial")
                 partial.write_text(lines, encoding="ascii")
@@ -87,7 +87,7 @@ class Records:
         """Returns record `key`.
 
         Raises:
-            Unreadable: it is damaged, cut short or not there.
+            Unreadable: it is damaged, cut short or missing.
         """
         if not 0 <= key < len(self.offsets) or self.offsets[key] < 0:
             raise Unreadable("the index does not have it")
@@ -106,13 +106,13 @@ class Records:
 
 @cache
 def _mapped(path: str) -> mmap.mmap:
-    """The file, mapped once per process."""
+    """Returns the file, mapped once per process."""
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _content(content: mmap.mmap, at: int) -> tuple[mmap.mmap | bytes, int, int]:
-    """Returns where the content of the record at byte `at` is: in what, from where, to where.
+    """Returns a buffer with the content of the record at byte `at`, and its begin and end there.
 
     Raises:
         Unreadable: no record begins there, or it is cut short.
@@ -129,13 +129,13 @@ def _content(content: mmap.mmap, at: int) -> tuple[mmap.mmap | bytes, int, int]:
         if kind not in (_MIDDLE, _LAST):
             raise Unreadable(f"a record of kind {kind} cannot stand at byte {at:,}")
         parts.append(content[at + _HEAD.size : at + _HEAD.size + length])
-    # the words that it was split at
+    # put back the magic numbers at which it was split
     joined = _HEAD.pack(MAGIC, 0)[:4].join(parts)
     return joined, 0, len(joined)
 
 
 def _head(content: mmap.mmap, at: int) -> tuple[int, int]:
-    """Kind and length of the record, or part of one, at byte `at`.
+    """Returns kind and length of the record, or part of one, at byte `at`.
 
     Raises:
         Unreadable: none begins there, or it is cut short.
@@ -152,7 +152,7 @@ def _head(content: mmap.mmap, at: int) -> tuple[int, int]:
 
 
 def _scan(path: Path) -> Offsets:
-    """Where the records begin, found by going through the file.
+    """Returns where the records begin, found by going through the file.
 
     Raises:
         DataError: it cannot be read, is cut short, or is no file of records.
@@ -176,7 +176,7 @@ def _scan(path: Path) -> Offsets:
 
 
 def _read_index(path: Path) -> Offsets:
-    """Where the records begin, by their keys.
+    """Returns where the records begin, by their keys.
 
     Raises:
         DataError: the file cannot be read, or is no index.

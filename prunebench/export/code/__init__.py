@@ -1,4 +1,8 @@
-"""A network as one readable file of plain torch."""
+"""Writes a network as one readable file of plain torch.
+
+Begin with `source_code`. `classes` writes the modules as classes and the expression that builds
+them, `forwards` their forward methods, `constructors` the calls that make torch's layers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,14 @@ from prunebench.export.code.classes import Classes
 
 
 def source_code(network: nn.Module, about: str) -> str:
-    """Returns a file of Python that rebuilds `network`; its weights lie beside it.
+    """Returns Python code that rebuilds `network`; its weights are read from a file beside it.
 
     Args:
         network: in eval mode.
-        about: what the file says of itself first, plain text.
+        about: plain text for the file's docstring.
 
     Raises:
-        ConfigError: it cannot be written in torch alone.
+        ConfigError: the network needs more than torch.
     """
     classes = Classes()
     made = classes.make(network)

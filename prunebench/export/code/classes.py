@@ -1,4 +1,4 @@
-"""A network as classes of plain torch and the one expression that makes it."""
+"""Writes a network as classes of plain torch and one expression that builds it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from prunebench.channels.position_bias import PositionBiasConv2d
 from prunebench.export.code.constructors import constructor
 from prunebench.export.code.forwards import Forward, forward_of, keeps_by_name
 
-#: longest line of the file
+#: longest line of the expression
 WIDTH = 100
-#: modules of ours that are no layers of torch -> their class in the file
+#: classes for modules of prunebench that torch lacks, as the file defines them
 GATHER = '''class Gather(nn.Module):
     """Picks channels by index; index -1 gives a channel of zeros."""
 
@@ -53,21 +53,21 @@ PARTS = '''class Parts(nn.Module):
 
 
 @dataclass(frozen=True)
-class Made:
-    """A call as it is written; one without `arguments` is the whole of it.
+class Expression:
+    """Holds an expression such as a call, to be written in one line or several.
 
     Attributes:
-        call: up to its opening bracket.
-        arguments: what stands before each, and each.
+        call: up to its opening bracket; the whole expression if there are no arguments.
+        arguments: prefix (such as ``name=``) and expression of each argument.
         end: closing brackets.
     """
 
     call: str
-    arguments: Sequence[tuple[str, Made]] = ()
+    arguments: Sequence[tuple[str, Expression]] = ()
     end: str = ""
 
     def lines(self, before: str, after: str, indent: int) -> list[str]:
-        """Returns it in lines of `WIDTH`, the first behind `before`, the last before `after`."""
+        """Returns the expression in lines up to `WIDTH`, after `before` and followed by `after`."""
         text = f"{' ' * indent}{before}{self}{after}"
         if not self.arguments or len(text) <= WIDTH:
             return [text]
@@ -77,78 +77,82 @@ class Made:
         return [*found, f"{' ' * indent}{self.end}{after}"]
 
     def __str__(self) -> str:
-        """Returns it in one line."""
+        """Returns the expression in one line."""
         inner = ", ".join(f"{name}{value}" for name, value in self.arguments)
         return f"{self.call}{inner}{self.end}"
 
 
 @dataclass
 class Classes:
-    """The classes that a network needs, by their text.
+    """Collects the text of the classes that a network needs.
 
     Attributes:
         named: text without its name -> name and whole text.
-        helpers: classes of ours that it uses.
+        helpers: texts of prunebench's own classes that the network uses.
     """
 
     named: dict[str, tuple[str, str]] = field(default_factory=dict)
     helpers: list[str] = field(default_factory=list)
 
-    def make(self, module: nn.Module, name: str = "") -> Made:
-        """Returns what makes `module`, called `name` in its network, without its weights.
+    def make(self, module: nn.Module, name: str = "") -> Expression:
+        """Returns the expression that builds `module`, called `name` in its network.
 
         Raises:
-            ConfigError: it cannot be written in torch alone.
+            ConfigError: it needs more than torch.
         """
         children = [(key, child) for key, child in module._modules.items() if child is not None]
         kind = type(module)
         if isinstance(module, GatherChannels):
-            self.helps(GATHER)
+            self.add_helper(GATHER)
             dim = "" if module.dim == 1 else f", dim={module.dim}"
-            return Made(f"Gather({len(module.positions)}{dim})")
+            return Expression(f"Gather({len(module.positions)}{dim})")
         if kind is PositionBiasConv2d:
-            self.helps(POSITION_BIAS)
+            self.add_helper(POSITION_BIAS)
             shape = tuple(module.get_parameter("place_bias").shape)
             made = constructor(module).partition("(")[2]
-            return Made(f"PositionBiasConv2d({shape}, {made}")
+            return Expression(f"PositionBiasConv2d({shape}, {made}")
         if keeps_by_name(module):
-            return Made("nn.ModuleDict({", self.inside(children, name, '"{}": '), "})")
+            return Expression(
+                "nn.ModuleDict({", self.expressions_of(children, name, '"{}": '), "})"
+            )
         if isinstance(module, nn.ModuleList):
-            return Made("nn.ModuleList([", self.inside(children, name, ""), "])")
+            return Expression("nn.ModuleList([", self.expressions_of(children, name, ""), "])")
         if kind.forward is nn.Sequential.forward:
             return self.sequence(children, name)
         if kind.__module__.startswith("torch.nn."):
-            return Made(constructor(module))
-        return self.own(module, children, name)
+            return Expression(constructor(module))
+        return self.as_own_class(module, children, name)
 
-    def sequence(self, children: list[tuple[str, nn.Module]], name: str) -> Made:
-        """Returns what makes a sequence of modules."""
+    def sequence(self, children: list[tuple[str, nn.Module]], name: str) -> Expression:
+        """Returns the expression that builds a sequence of modules."""
         if [key for key, _ in children] == [str(n) for n in range(len(children))]:
-            return Made("nn.Sequential(", self.inside(children, name, ""), ")")
-        pairs = self.inside(children, name, '("{}", ')
+            return Expression("nn.Sequential(", self.expressions_of(children, name, ""), ")")
+        pairs = self.expressions_of(children, name, '("{}", ')
         closed = [(key, replace(made, end=f"{made.end})")) for key, made in pairs]
-        return Made("nn.Sequential(OrderedDict([", closed, "]))")
+        return Expression("nn.Sequential(OrderedDict([", closed, "]))")
 
-    def inside(
+    def expressions_of(
         self, children: list[tuple[str, nn.Module]], name: str, before: str
-    ) -> list[tuple[str, Made]]:
-        """Returns what makes each of `children`, with what stands `before` it."""
+    ) -> list[tuple[str, Expression]]:
+        """Returns the expressions that build `children`, each with its prefix from `before`."""
         return [
             (before.format(key), self.make(child, f"{name}.{key}" if name else key))
             for key, child in children
         ]
 
-    def own(self, module: nn.Module, children: list[tuple[str, nn.Module]], name: str) -> Made:
-        """Returns what makes a module that is no layer of torch, and keeps its class."""
-        self.helps(PARTS)
+    def as_own_class(
+        self, module: nn.Module, children: list[tuple[str, nn.Module]], name: str
+    ) -> Expression:
+        """Returns the expression that builds a module outside torch, with its own class."""
+        self.add_helper(PARTS)
         forward = forward_of(module, name)
         tensors = [*module._parameters.items(), *module._buffers.items()]
-        held = [(f"{key}=", Made(tensor_like(t))) for key, t in tensors if t is not None]
-        parts = [*self.inside(children, name, "{}="), *held]
-        return Made(f"{self.called(type(module), forward)}(", parts, ")")
+        held = [(f"{key}=", Expression(tensor_like(t))) for key, t in tensors if t is not None]
+        parts = [*self.expressions_of(children, name, "{}="), *held]
+        return Expression(f"{self.class_name(type(module), forward)}(", parts, ")")
 
-    def called(self, kind: type[nn.Module], forward: Forward) -> str:
-        """Returns the name of the class with this forward, which is kept if it is new."""
+    def class_name(self, kind: type[nn.Module], forward: Forward) -> str:
+        """Returns the name of the class with this forward; adds the class if it is new."""
         about = (inspect.getdoc(kind) or "").partition("\n")[0].strip().replace("\\", "")
         body = [f"    def forward({forward.arguments}):", *(f"        {x}" for x in forward.lines)]
         text = "\n".join([f'    """{about or kind.__name__}"""', "", *body, ""])
@@ -161,19 +165,19 @@ class Classes:
             self.named[key] = (name, f"class {name}(Parts):\n{text}")
         return self.named[key][0]
 
-    def helps(self, text: str) -> None:
-        """Keeps the text of a class of ours."""
+    def add_helper(self, text: str) -> None:
+        """Adds the text of one of prunebench's own classes, once."""
         if text not in self.helpers:
             self.helpers.append(text)
 
     @property
     def texts(self) -> list[str]:
-        """The texts of all classes, in an order in which they can be read."""
+        """The texts of all classes, helpers first."""
         return [*self.helpers, *(text for _, text in self.named.values())]
 
 
 def tensor_like(tensor: Tensor) -> str:
-    """Returns what makes a parameter or buffer of the shape and type of `tensor`."""
+    """Returns an expression for a parameter or buffer with the shape and dtype of `tensor`."""
     dtype = "" if str(tensor.dtype) == "torch.float32" else f", dtype={tensor.dtype}"
     made = f"torch.zeros({tuple(tensor.shape)}{dtype})"
     return f"nn.Parameter({made})" if isinstance(tensor, nn.Parameter) else made

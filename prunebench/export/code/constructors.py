@@ -1,4 +1,4 @@
-"""Layers of torch as the calls that make them, read off a network."""
+"""Writes layers of torch as the calls that construct them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from prunebench.errors import ConfigError
 
-#: arguments of constructors that say where and how weights are stored
+#: arguments of constructors that concern the storage of weights
 ELSEWHERE = ("self", "device", "dtype")
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def constructor(module: nn.Module) -> str:
-    """Returns what makes a layer like `module`, such as ``nn.Conv2d(3, 16, 3, bias=False)``.
+    """Returns a call that makes a layer like `module`, such as ``nn.Conv2d(3, 16, 3, bias=False)``.
 
-    Arguments that are as they are by default are left out.
+    Arguments with default values are left out.
 
     Raises:
-        ConfigError: the layer does not say what it was made with.
+        ConfigError: the layer does not keep an argument that the call needs.
     """
     kind = type(module)
     words = list[str]()
@@ -41,12 +41,12 @@ def constructor(module: nn.Module) -> str:
     return f"nn.{kind.__name__}({', '.join(words)})"
 
 
-#: of an argument that a layer does not keep
+#: value of an argument that a layer does not keep
 MISSING = object()
 
 
 def argument(module: nn.Module, name: str) -> Any:
-    """Returns the argument `name` that `module` was made with; `MISSING` if it keeps none."""
+    """Returns the argument `name` that `module` was constructed with; `MISSING` if not kept."""
     value = getattr(module, name, MISSING)
     if isinstance(value, Tensor) or (value is None and name in module._parameters):
         return value is not None
@@ -57,7 +57,7 @@ def argument(module: nn.Module, name: str) -> Any:
 
 
 def is_square(module: nn.Module, name: str) -> bool:
-    """Whether `name` of a layer takes one number for all directions."""
+    """Returns whether `name` of a layer may be one number for all directions."""
     return name in ("kernel_size", "stride", "padding", "dilation", "output_padding") and not (
         name == "padding" and isinstance(module, nn.modules.padding._ConstantPadNd)
     )

@@ -1,4 +1,4 @@
-"""The forward of one module as the lines of a method, its children called as they are."""
+"""Writes the forward of one module as the lines of a method that calls its children."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from prunebench.errors import ConfigError, first_line
 
 #: longest line of a method
 WIDTH = 88
-#: function of the module operator -> how it is written
+#: function of the module operator -> its expression
 SIGNS = {
     **{"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}"},
     **{"truediv": "{} / {}", "floordiv": "{} // {}", "mod": "{} % {}", "pow": "{} ** {}"},
     **{"matmul": "{} @ {}", "neg": "-{}", "getitem": "{}[{}]", "eq": "{} == {}"},
     **{"lt": "{} < {}", "gt": "{} > {}", "le": "{} <= {}", "ge": "{} >= {}", "ne": "{} != {}"},
 }
-#: modules whose functions may be called, and what they are called in the file
+#: modules whose functions may be called -> their names in the file
 KNOWN = {"torch.nn.functional.": "functional.", "torch.": "torch.", "math.": "math."}
 
-#: what changes its first operand -> how it is written
+#: operators that change their first operand in place -> their sign
 IN_PLACE = {
     operator.iadd: "+=",
     operator.isub: "-=",
     operator.imul: "*=",
     operator.itruediv: "/=",
 }
-#: names that a method must not give to what it computes
+#: names that a variable must not have
 RESERVED = ("self", "torch", "nn", "functional", "math")
 
 
-def _noted(how: Any) -> Any:
-    """Returns a method that notes a change of a tensor by the function `how`."""
+def _recording(how: Any) -> Any:
+    """Returns a method that records the in-place operator `how` in the graph."""
 
     def change(tensor: fx.Proxy, other: Any) -> fx.Proxy:
         return tensor.tracer.create_proxy("call_function", how, (tensor, other), {})
@@ -49,29 +49,29 @@ def _noted(how: Any) -> Any:
 
 
 class Changing(fx.Proxy):
-    """Stands for a tensor, and notes what changes it in place."""
+    """Stands for a tensor, and records operators that change it in place."""
 
-    __iadd__ = _noted(operator.iadd)
-    __isub__ = _noted(operator.isub)
-    __imul__ = _noted(operator.imul)
-    __itruediv__ = _noted(operator.itruediv)
+    __iadd__ = _recording(operator.iadd)
+    __isub__ = _recording(operator.isub)
+    __imul__ = _recording(operator.imul)
+    __itruediv__ = _recording(operator.itruediv)
 
 
 class ChildrenWhole(fx.Tracer):
-    """Captures the forward of one module; every module in it stays a call."""
+    """Traces the forward of one module; every child of it stays a call."""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Returns what stands for the result of `node`."""
+        """Returns the stand-in for the result of `node`."""
         return Changing(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Always."""
+        """Returns True: no child is traced."""
         return True
 
 
 @dataclass
 class Forward:
-    """A forward as text.
+    """Holds a forward method as text.
 
     Attributes:
         arguments: as in its first line.
@@ -86,7 +86,7 @@ def forward_of(module: nn.Module, name: str) -> Forward:
     """Returns the forward of `module`, called `name` in its network.
 
     Raises:
-        ConfigError: it decides by values, or calls what is not torch's.
+        ConfigError: its course depends on values, or it calls functions outside torch.
     """
     if isinstance(module, fx.GraphModule):
         return Writer(module, module.graph, name).forward()
@@ -102,26 +102,26 @@ def forward_of(module: nn.Module, name: str) -> Forward:
 
 
 class Writer:
-    """Writes a graph down node by node, in the order in which they are computed.
+    """Writes the nodes of a graph in the order in which they are computed.
 
-    What the next line alone uses is written into it, as long as it fits.
+    A result that only the next line uses is written into that line, as long as it fits.
     """
 
     def __init__(self, module: nn.Module, graph: fx.Graph, name: str) -> None:
-        """Writes nothing yet."""
+        """Prepares to write the `graph` of `module`, called `name` in its network."""
         self.module, self.nodes, self.name = module, list(graph.nodes), name
         self.texts: dict[fx.Node, str] = {}
-        #: names that are taken
+        #: names in use; a dict keeps their order
         self.names: dict[str, None] = {}
-        #: node -> all that are computed in its line
+        #: node -> all nodes that are computed in its line
         self.inner: dict[fx.Node, set[fx.Node]] = {}
         places = enumerate(self.nodes)
-        #: node -> the place of the last that uses it
+        #: node -> the place of the last node that uses it
         self.last = {use: place for place, node in places for use in node.all_input_nodes}
         self.made = Forward("", [])
 
     def forward(self) -> Forward:
-        """Returns all of it."""
+        """Returns the whole method."""
         arguments = []
         for node, following in zip(self.nodes, [*self.nodes[1:], None], strict=True):
             if node.op == "placeholder":
@@ -136,7 +136,7 @@ class Writer:
         return self.made
 
     def write(self, node: fx.Node, following: fx.Node | None) -> None:
-        """Writes one node: as a line, or into the line of the `following` one."""
+        """Writes one node, as a line of its own or for the line of the `following` node."""
         if node.op == "call_function" and node.target in IN_PLACE:
             changed, by = map(self.text, node.args)
             self.texts[node] = changed
@@ -156,12 +156,12 @@ class Writer:
         self.made.lines.append(f"{self.texts[node]} = {expression}")
 
     def is_free(self, name: str, node: fx.Node) -> bool:
-        """Whether nothing behind `node` uses what is called `name`."""
-        here = self.nodes.index(node)
-        return all(self.last.get(n, 0) <= here for n, text in self.texts.items() if text == name)
+        """Returns whether no node after `node` uses the variable `name`."""
+        place = self.nodes.index(node)
+        return all(self.last.get(n, 0) <= place for n, text in self.texts.items() if text == name)
 
     def named(self, wish: str) -> str:
-        """Returns a name that nothing else has."""
+        """Returns a name like `wish` that is not in use, and reserves it."""
         name = wish.strip("*")
         while name in self.names or keyword.iskeyword(name) or name in RESERVED:
             name += "_"
@@ -169,7 +169,7 @@ class Writer:
         return name
 
     def expression(self, node: fx.Node) -> str:
-        """Returns what computes `node`."""
+        """Returns the expression that computes `node`."""
         words = [self.text(value) for value in node.args]
         words += [f"{key}={self.text(value)}" for key, value in node.kwargs.items()]
         if node.op == "get_attr":
@@ -181,7 +181,11 @@ class Writer:
         return self.call(node, words)
 
     def call(self, node: fx.Node, words: list[str]) -> str:
-        """Returns the call of a function."""
+        """Returns the call of a function.
+
+        Raises:
+            ConfigError: it is not a function of torch or Python.
+        """
         assert callable(node.target)
         full = _get_qualified_name(node.target)
         place, _, short = full.rpartition(".")
@@ -193,16 +197,16 @@ class Writer:
             return SIGNS[short].format(*map(bracketed, words))
         if hasattr(builtins, short) and place in ("builtins", ""):
             return f"{short}({', '.join(words)})"
-        for prefix, said in KNOWN.items():
+        for prefix, written in KNOWN.items():
             if full.startswith(prefix) and "._" not in full:
-                return f"{said}{full.removeprefix(prefix)}({', '.join(words)})"
+                return f"{written}{full.removeprefix(prefix)}({', '.join(words)})"
         raise ConfigError(
             f"the forward of {self.name or 'the network'} calls {full}, which is not torch's; "
             "export to onnx or torch_export instead"
         )
 
     def index(self, value: Any) -> str:
-        """Returns what stands between square brackets."""
+        """Returns what goes between square brackets."""
         if isinstance(value, tuple):
             return ", ".join(map(self.index, value))
         if isinstance(value, slice):
@@ -211,7 +215,7 @@ class Writer:
         return "..." if value is Ellipsis else self.text(value)
 
     def text(self, value: Any) -> str:
-        """Returns an argument as it is written."""
+        """Returns an argument as code."""
         if isinstance(value, fx.Node):
             return self.texts[value]
         if isinstance(value, list | tuple):
@@ -231,24 +235,24 @@ class Writer:
 
 
 def path(module: nn.Module, name: str) -> str:
-    """Returns how a member of `module` is reached, such as ``self.layer1[0].conv1``."""
-    said, here = "self", module
+    """Returns code for a member of `module`, such as ``self.layer1[0].conv1``."""
+    expression, member = "self", module
     for part in name.split("."):
-        if keeps_by_name(here):
-            said += f"[{part!r}]"
+        if keeps_by_name(member):
+            expression += f"[{part!r}]"
         else:
-            said += f".{part}" if part.isidentifier() else f"[{part}]"
-        here = getattr(here, part)
-    return said
+            expression += f".{part}" if part.isidentifier() else f"[{part}]"
+        member = getattr(member, part)
+    return expression
 
 
 def keeps_by_name(module: nn.Module) -> bool:
-    """Whether `module` does nothing but hold others by their names."""
+    """Returns whether `module` only holds other modules by their names."""
     return type(module) in (nn.Module, nn.ModuleDict)
 
 
 def bracketed(text: str) -> str:
-    """Returns an operand, in brackets unless it binds more tightly than any sign."""
+    """Returns an operand, in brackets unless it binds more tightly than any operator."""
     depth = 0
     for at, sign in enumerate(text):
         depth += (sign in "([{") - (sign in ")]}")

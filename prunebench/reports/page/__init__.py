@@ -1,1 +1,1 @@
-"""A page of runs: one file that needs neither network nor server."""
+"""Makes a web page of runs: one HTML file that needs neither network nor server."""

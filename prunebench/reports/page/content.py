@@ -1,4 +1,4 @@
-"""What a page shows, as plain values: the rows of its table, and each run behind them."""
+"""Collects what a page shows as plain values: the rows of its table, and the run behind each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from prunebench.reports.published import beside_with_tiers
 from prunebench.reports.rows import Row, counting, rows_of
 from prunebench.reports.speed import slower_than_counted
 
-#: most points of a curve; longer ones are thinned out
+#: largest number of points in a curve; longer ones are thinned out
 POINTS = 150
 
 
 def content(found: Runs) -> dict[str, Any]:
-    """Returns all that the page of these runs needs."""
+    """Returns all data of the page that shows `found`."""
     rows = rows_of(found.reports, found.failures, found.unfinished)
     published = beside_with_tiers(rows)
     spoilt = busy(rows)
@@ -47,7 +47,7 @@ def content(found: Runs) -> dict[str, Any]:
 
 
 def _line(row: Row) -> dict[str, Any]:
-    """Returns a row of the table; `tier` is empty for runs."""
+    """Returns a row of the page's table; `tier` is empty for runs."""
     return {
         "model": row.model,
         "dataset": row.dataset,
@@ -69,12 +69,12 @@ def _line(row: Row) -> dict[str, Any]:
 
 
 def _latency(row: Row, spoilt: bool) -> dict[str, Any]:
-    """Returns batch -> milliseconds before and after; whether a busy machine spoilt them."""
+    """Returns batch size -> milliseconds before and after, and whether the machine was too busy."""
     return {str(batch): _ends(value) | {"busy": spoilt} for batch, value in row.latency.items()}
 
 
 def run(path: Path, report: Report) -> dict[str, Any]:
-    """Returns what is shown of one run when it is opened."""
+    """Returns what the page shows of a run when it is opened."""
     course = course_of(path)
     return {
         "path": str(path),
@@ -85,7 +85,7 @@ def run(path: Path, report: Report) -> dict[str, Any]:
         "environment": {key: _plain(value) for key, value in report.environment.items()},
         "seconds": {stage: round(value, 1) for stage, value in report.seconds.items()},
         "measured": [_measured(one) for one in report.measurements],
-        # name, channels, parameters and MACs before and after
+        # name; channels, parameters and MACs, each before and after; why it is whole
         "layers": [[*astuple(one), why_whole(report, one)] for one in report.layers],
         "speed": slower_than_counted(report),
         "surgery": max((step.surgery_error for step in report.steps), default=None),
@@ -106,7 +106,7 @@ def _measured(one: Measurement) -> dict[str, Any]:
 
 
 def why_whole(report: Report, layer: LayerRow) -> str:
-    """Says why a layer kept all its channels; empty where it did not."""
+    """Returns why a layer kept all its channels; "" if it was cut."""
     if layer.channels_after < layer.channels_before:
         return ""
     for step in report.steps:
@@ -122,7 +122,7 @@ def why_whole(report: Report, layer: LayerRow) -> str:
 
 
 def _thinned(course: Course) -> dict[str, Any]:
-    """Returns a course of at most `POINTS` points a curve, the last among them."""
+    """Returns a course with at most `POINTS` points per curve, the last one included."""
     curves = {}
     for kind, points in course.curves.items():
         step = -(-len(points) // POINTS)
@@ -136,7 +136,7 @@ def _mean(value: Spread | None) -> float | None:
 
 
 def _ends(value: Change | None) -> dict[str, float | None]:
-    """Returns a cost before and after, and the percentage that goes."""
+    """Returns a cost before and after, and its reduction in percent."""
     known = value or Change(None, None, None)
     return {
         "before": _mean(known.before),
@@ -146,12 +146,12 @@ def _ends(value: Change | None) -> dict[str, float | None]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a value as JSON holds it; lists as text."""
+    """Returns `value` if JSON can hold it, otherwise as text."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def titles(lines: Sequence[dict[str, Any]]) -> str:
-    """Returns what the page is of, for its title: networks and data sets."""
+    """Returns the page's title: its networks and data sets."""
     places = dict.fromkeys(f"{line['model']} on {line['dataset']}" for line in lines)
     few = list(places)[:3]
     return ", ".join(few) + (f" and {len(places) - 3} more" if len(places) > 3 else "")

@@ -1,6 +1,6 @@
-"""The page's file: markup, style, libraries and data in one.
+"""Writes the page's file: markup, style, libraries and data in one.
 
-Data lie in it compressed, as text of 64 harmless characters: nothing in a record can be markup.
+The data are compressed and base64-encoded, so that nothing in a record can act as markup.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prunebench.reports.page.content import content, titles
 ASSETS = files("prunebench.reports.page") / "assets"
 SCRIPTS = ("vendor/tabulator.min.js", "vendor/chart.umd.min.js")
 STYLES = ("vendor/tabulator_simple.min.css", "page.css")
-#: our own scripts, of which each uses those before it
+#: our own scripts; each uses those before it
 OWN = ("figures.js", "table.js", "charts.js", "detail.js", "page.js")
 LICENCES = ("vendor/LICENSE-tabulator", "vendor/LICENSE-chart.js")
 
@@ -66,6 +66,6 @@ def rendered(runs: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def _asset(name: str) -> str:
-    """Returns an asset's text, without the lines that name files for debuggers."""
+    """Returns an asset's text without source map references, whose files the page lacks."""
     text = ASSETS.joinpath(name).read_text(encoding="utf-8")
     return "\n".join(line for line in text.splitlines() if "# sourceMappingURL=" not in line)

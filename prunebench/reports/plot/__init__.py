@@ -1,1 +1,1 @@
-"""Plots of runs, one column of a paper wide; the one room that draws with matplotlib."""
+"""Draws plots of runs, one column of a paper wide; the only package that uses matplotlib."""

@@ -1,4 +1,4 @@
-"""The paper that all plots are drawn on: one column wide, readable, safe for the colour-blind."""
+"""Defines what all plots share: size, style, colours safe for the colour-blind, legends."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: of one column, in inches
+#: width of one column, in inches
 WIDTH = 3.3
 SUFFIXES = (".svg", ".pdf", ".png")
-#: Okabe and Ito's colours, which people who see red and green alike can tell apart
+#: Okabe and Ito's colours, which people with red-green blindness can tell apart
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d1f")
 MARKERS = "osD^vPX*"
-#: of what is shown beside the runs
+#: colour of everything but the runs
 GREY = "#777777"
-#: longest name in a legend, and as many characters as its columns hold together
+#: characters of the longest name in a legend, and of all its columns together
 NAME, LINE = 40, 46
-#: of a legend, in inches
+#: height of a legend's line, in inches
 LINE_HEIGHT = 0.125
 STYLE: Any = {
     "font.size": 8,
@@ -46,12 +46,12 @@ STYLE: Any = {
     "figure.facecolor": "white",
     "pdf.fonttype": 42,  # text stays text
     "svg.fonttype": "none",
-    "svg.hashsalt": "prunebench",  # the same picture is the same file
+    "svg.hashsalt": "prunebench",  # equal pictures give equal files
 }
 
 
 def check_plotting(path: Path) -> None:
-    """Checks that a plot can be drawn and its file has a suffix that says how.
+    """Checks that matplotlib is installed and that the file's suffix is a picture's.
 
     Raises:
         ConfigError: one of the two does not hold.
@@ -64,7 +64,7 @@ def check_plotting(path: Path) -> None:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Sets the style of all plots while one is made and written."""
+    """Applies the style of all plots inside the block."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -72,7 +72,7 @@ def style() -> Iterator[None]:
 
 
 def sheet(heights: list[float]) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with one panel below the other, of these heights in inches."""
+    """Returns a figure with panels below each other, of these heights in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
@@ -81,7 +81,7 @@ def sheet(heights: list[float]) -> tuple[Figure, list[Axes]]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes `figure`; nothing in the file says when.
+    """Writes `figure` without a date, so that equal pictures give equal files.
 
     Raises:
         DataError: the file cannot be written.
@@ -94,7 +94,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def look(number: int) -> dict[str, Any]:
-    """Returns colour and marker of the series `number`; 64 of them look different."""
+    """Returns colour and marker of series `number`; the first 64 all look different."""
     count = len(COLOURS)
     return {
         "color": COLOURS[number % count],
@@ -103,15 +103,15 @@ def look(number: int) -> dict[str, Any]:
 
 
 def shortened(name: str) -> str:
-    """Returns a name no longer than a legend holds; matplotlib takes no dollar sign for maths."""
+    """Returns a name cut to the length of a legend, escaped so that ``$`` starts no formula."""
     cut = name if len(name) <= NAME else f"{name[: NAME - 1]}…"
     return cut.replace("$", r"\$").lstrip("_")
 
 
 def told_apart(names: Sequence[str]) -> tuple[list[str], str]:
-    """Returns what sets each of `names` (parts behind commas) apart, and what all have in common.
+    """Returns the parts of each name that set it apart, and the parts that all names share.
 
-    Names are shortened to what a legend holds.
+    The parts of a name are separated by commas. Names are shortened to fit a legend.
     """
     parts = [name.replace(" [", ", [").replace(" (", ", (").split(", ") for name in names]
     shared = [part for part in parts[0] if all(part in other for other in parts)]
@@ -123,12 +123,12 @@ def told_apart(names: Sequence[str]) -> tuple[list[str], str]:
 
 
 def title(axes: Axes, *lines: str) -> None:
-    """Writes lines above a panel, those that are not empty."""
+    """Writes the non-empty ones of `lines` above a panel."""
     axes.set_title("\n".join(filter(None, lines)).replace("$", r"\$"))
 
 
 def legend(axes: Axes) -> None:
-    """Puts the legend below the axis, where it hides nothing; the sheet grows by its height."""
+    """Puts the legend below the axis, where it hides nothing; the figure grows by its height."""
     from matplotlib.transforms import ScaledTranslation
 
     handles, names = axes.get_legend_handles_labels()

@@ -1,4 +1,4 @@
-"""Kept channels, layer by layer."""
+"""Plots kept channels, layer by layer."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: most layers whose names can be read below one another
+#: largest number of layer names that can be read below one another
 NAMED = 40
 
 
 def channels(rows: Sequence[Row]) -> Figure:
-    """Returns bars of one run, before and after; of several rows, the shares that they keep.
+    """Returns bars before and after for one run; for several rows, the shares that they keep.
 
     Raises:
-        DataError: no run was pruned, or they are of networks with different layers.
+        DataError: no run was pruned, or the networks have different layers.
     """
     shown = [(row, [run for _, run in counting(row.runs).values()]) for row in rows if row.runs]
-    runs = [run for _, some in shown for run in some if run.layers]
+    runs = [run for _, own in shown for run in own if run.layers]
     if not runs:
         raise DataError("no run has finished, so there are no layers to plot")
     names = [layer.name for layer in runs[0].layers]
@@ -43,9 +43,9 @@ def channels(rows: Sequence[Row]) -> Figure:
     else:
         names = [name for name in names if any(_cut(run, name) for run in runs)] or names
         figure, [axes] = sheet([_height(len(names))])
-        shown = [(row, some) for row, some in shown if not any(map(whole, some))] or shown
+        shown = [(row, own) for row, own in shown if not any(map(whole, own))] or shown
         texts, shared = told_apart([label(row, {}) for row, _ in shown])
-        _shares(axes, list(zip(texts, [some for _, some in shown], strict=True)), names)
+        _shares(axes, list(zip(texts, [own for _, own in shown], strict=True)), names)
         title(axes, place, shared)
     axes.set_yticks(*_ticks(names), fontsize=6 if len(names) > 24 else 7)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -59,18 +59,18 @@ def _height(layers: int) -> float:
 
 
 def _cut(run: Report, name: str) -> bool:
-    """Whether the layer `name` loses channels."""
+    """Returns whether the layer `name` loses channels."""
     return any(one.channels_after < one.channels_before for one in run.layers if one.name == name)
 
 
 def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Returns which layers are named, and how."""
+    """Returns the positions of the layers to name, and their names."""
     step = -(-len(names) // NAMED)
     return list(range(0, len(names), step)), [name.replace("$", r"\$") for name in names[::step]]
 
 
 def _bars(axes: Axes, run: Report) -> None:
-    """Draws what each layer had, and above it what stays."""
+    """Draws each layer's channels, and over them those that stay."""
     places = range(len(run.layers))
     before = [layer.channels_before for layer in run.layers]
     after = [layer.channels_after for layer in run.layers]
@@ -80,7 +80,7 @@ def _bars(axes: Axes, run: Report) -> None:
 
 
 def _shares(axes: Axes, rows: Sequence[tuple[str, Sequence[Report]]], names: Sequence[str]) -> None:
-    """Draws the share of its channels that each layer of `names` keeps, as the mean over seeds."""
+    """Draws the share of channels that each layer of `names` keeps, as the mean over seeds."""
     for number, (text, runs) in enumerate(rows):
         kept: dict[str, list[float]] = {name: [] for name in names}
         for layer in (layer for run in runs for layer in run.layers if layer.name in kept):

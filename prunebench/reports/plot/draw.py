@@ -1,4 +1,4 @@
-"""From runs and the name of a plot to its file."""
+"""Draws a plot of runs, given its kind, into a file."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def plot(
     *,
     published: bool = True,
 ) -> None:
-    """Draws one of `KINDS` of all runs at the paths `runs` into the file `path`.
+    """Draws a plot of `kind` (a key of `KINDS`) of all runs at the paths `runs` into `path`.
 
     Raises:
-        ConfigError: the file's suffix is none of a picture, or matplotlib is not installed.
+        ConfigError: the suffix is not a picture's, or matplotlib is not installed.
         DataError: there is no run, nothing to plot, or the file cannot be written.
     """
     check_plotting(path)
@@ -53,7 +53,7 @@ def plot(
 
 
 def drawn(rows: Sequence[Row], kind: str, cost: Cost, *, published: bool) -> Figure:
-    """Returns the figure of one of `KINDS`."""
+    """Returns the figure of `kind`, a key of `KINDS`."""
     if kind == "pareto":
         return pareto(rows, cost, published=published)
     others: dict[str, Callable[[Sequence[Row]], Figure]] = {

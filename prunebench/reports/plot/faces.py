@@ -1,4 +1,4 @@
-"""ROC curves of networks that tell whether two faces are of one person."""
+"""Plots ROC curves of networks that tell whether two faces belong to the same person."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from prunebench.reports.rows import Row, counting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: stage -> how its curve is drawn
+#: stage -> line style of its curve
 LINES = {"baseline": ":", "finetuned_last": "-"}
 
 
 def roc(rows: Sequence[Row]) -> Figure:
-    """Returns true against false acceptance, before (dotted) and after, of every run.
+    """Returns true against false acceptance of every run, before (dotted) and after pruning.
 
     Raises:
         DataError: no run was tested on pairs of faces.

@@ -1,4 +1,4 @@
-"""The plots of one run, for its tracker."""
+"""Draws the plots of a single run, for its tracker."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from prunebench.reports.plot.draw import drawn
 from prunebench.reports.plot.pareto import Cost
 from prunebench.reports.rows import row_of
 
-#: those that say something of a run by itself
+#: kinds of plot that make sense for a single run
 ALONE = ("channels", "curves", "sensitivity", "roc")
 
 
 def plots_of(path: Path, report: Report) -> Mapping[str, bytes]:
-    """Returns kind -> PNG of the plots for which `report`, to be found at `path`, is enough."""
+    """Returns kind -> PNG of the plots of the run whose `report` lies at `path`."""
     found = {}
     for kind in ALONE:
-        with suppress(DataError), style():  # it has nothing of that kind
+        with suppress(DataError), style():  # the run has no data for this kind
             file = io.BytesIO()
             figure = drawn([row_of(path, report)], kind, Cost(), published=False)
             figure.savefig(file, format="png", dpi=200)

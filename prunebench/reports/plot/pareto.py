@@ -1,4 +1,4 @@
-"""Accuracy against cost: where each method stands, and the front that none of ours beats."""
+"""Plots accuracy against cost: every method, and the front that none of the runs beats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: most panels on one sheet
+#: largest number of panels in a figure
 PANELS = 6
 #: tier of a published row -> its marker, weakest to strongest
 TIER_MARKERS = dict(zip(TIERS, "x+1*", strict=True))
@@ -26,19 +26,19 @@ TIER_MARKERS = dict(zip(TIERS, "x+1*", strict=True))
 
 @dataclass(frozen=True)
 class Cost:
-    """Which cost the x axis shows; `batch` is that of a latency."""
+    """Names the cost on the x axis; `batch` is that of a latency."""
 
     name: str = "macs"
     batch: int = 1
 
     @property
     def title(self) -> str:
-        """The axis's name."""
+        """The title of the axis."""
         return COSTS[self.name] + (f", batch {self.batch}" if self.name == "latency" else "")
 
 
 def pareto(rows: Sequence[Row], cost: Cost, *, published: bool) -> Figure:
-    """Returns a panel for each network and data set.
+    """Returns a figure with a panel for each network and data set.
 
     Raises:
         DataError: no row has both figures, or there are too many panels.
@@ -52,15 +52,17 @@ def pareto(rows: Sequence[Row], cost: Cost, *, published: bool) -> Figure:
             f"{len(places)} networks and data sets are too many for one plot; give the runs of up "
             f"to {PANELS}"
         )
-    here = [[row for row in shown if (row.model, row.dataset) == place] for place in places]
-    figure, panels = sheet([2.5] * len(here))
-    for axes, some in zip(panels, here, strict=True):
-        _panel(axes, some, cost, published=published)
+    rows_of_places = [
+        [row for row in shown if (row.model, row.dataset) == place] for place in places
+    ]
+    figure, panels = sheet([2.5] * len(rows_of_places))
+    for axes, own in zip(panels, rows_of_places, strict=True):
+        _panel(axes, own, cost, published=published)
     return figure
 
 
 def _panel(axes: Axes, rows: Sequence[Row], cost: Cost, *, published: bool) -> None:
-    """Draws one network on one data set."""
+    """Draws the rows of one network and data set."""
     if published and cost.name != "latency":
         _published(axes, rows, cost)
     points = []
@@ -87,7 +89,7 @@ def _panel(axes: Axes, rows: Sequence[Row], cost: Cost, *, published: bool) -> N
 
 
 def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Returns name -> rows that differ in nothing but how much goes."""
+    """Returns name -> rows that differ only in how much they prune."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         own = [part for part in row.details.split(", ") if not part.startswith("budget.")]
@@ -103,7 +105,7 @@ def _end(row: Row, cost: Cost) -> tuple[float, float, float]:
 
 
 def _dense(axes: Axes, rows: Sequence[Row], cost: Cost) -> list[tuple[float, float]]:
-    """Draws the baseline, as the mean over rows, and returns its point; none where unknown."""
+    """Draws the baseline, as the mean over rows; returns its point, or nothing if unknown."""
     found = [
         (change.before.mean, row.top1["baseline"].mean)
         for row in rows
@@ -120,7 +122,7 @@ def _dense(axes: Axes, rows: Sequence[Row], cost: Cost) -> list[tuple[float, flo
 
 
 def _published(axes: Axes, rows: Sequence[Row], cost: Cost) -> None:
-    """Draws what papers print of this network, one marker for each tier."""
+    """Draws published figures of this network, with one marker per tier."""
     by_tier: dict[str, list[tuple[float, float]]] = {}
     for strength, row in beside_with_tiers(rows):
         change, accuracy = change_of(row, cost.name), accuracy_of(row)

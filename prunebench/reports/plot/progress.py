@@ -1,4 +1,4 @@
-"""Training curves, with the cuts marked."""
+"""Plots accuracies over training, with the cuts marked."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: most runs whose curves can be told apart
+#: largest number of runs whose curves can be told apart
 RUNS = 8
 
 
 def progress(rows: Sequence[Row]) -> Figure:
-    """Returns all curves of a run; of several runs, the validation (or training) of each.
+    """Returns all curves of one run; of several runs, the validation (or training) curves.
 
     Raises:
-        DataError: no run has its log of metrics, or too many have.
+        DataError: no run has its log of metrics, or there are too many.
     """
     found = [
         (f"{label(row, {})}, seed {report.seed}", course)
@@ -39,11 +39,11 @@ def progress(rows: Sequence[Row]) -> Figure:
 
     figure, [axes] = sheet([2.4])
     if len(found) == 1:
-        _one(axes, found[0][1])
+        _draw_one(axes, found[0][1])
         title(axes, found[0][0])
     else:
         texts, shared = told_apart([name for name, _ in found])
-        _several(axes, list(zip(texts, [course for _, course in found], strict=True)))
+        _draw_several(axes, list(zip(texts, [course for _, course in found], strict=True)))
         title(axes, shared)
     axes.set_xlabel("epochs since the run began")
     axes.set_ylabel("accuracy, %")
@@ -53,8 +53,8 @@ def progress(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _one(axes: Axes, course: Course) -> None:
-    """Draws training, validation and test of one run, and where it was cut."""
+def _draw_one(axes: Axes, course: Course) -> None:
+    """Draws training, validation and test accuracy of one run, and its cuts."""
     for number, (kind, name) in enumerate(TITLES.items()):
         points = course.curves.get(kind, [])
         if points:
@@ -65,8 +65,8 @@ def _one(axes: Axes, course: Course) -> None:
         axes.axvline(epoch, color=GREY, ls="--", lw=0.8, label="" if number else "channels go")
 
 
-def _several(axes: Axes, found: Sequence[tuple[str, Course]]) -> None:
-    """Draws one curve of each run; a diamond marks where it was cut."""
+def _draw_several(axes: Axes, found: Sequence[tuple[str, Course]]) -> None:
+    """Draws one curve per run; diamonds mark the cuts."""
     for number, (name, course) in enumerate(found):
         points = course.curves.get("val") or course.curves.get("train") or course.curves["test"]
         xs, ys = zip(*points, strict=True)

@@ -1,4 +1,4 @@
-"""What a network loses when one group of channels alone is cut."""
+"""Plots what a network loses when a single group of channels is cut."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: of a group in the heat map, and of the rest, in inches
+#: heights of a group in the heat map, and of the rest, in inches
 LINE, REST = 0.13, 0.9
 
 
 def sensitivity(rows: Sequence[Row]) -> Figure:
-    """Returns a curve of each group, coloured by depth, and below the same as a heat map.
+    """Returns a curve per group, coloured by depth, and the same data as a heat map below.
 
     Raises:
-        DataError: no run, or more than one, has tried its groups alone.
+        DataError: not exactly one run has measured sensitivity.
     """
     found = [
         (row, run)
@@ -46,7 +46,11 @@ def sensitivity(rows: Sequence[Row]) -> Figure:
 
 
 def _dense(run: Report) -> float:
-    """Returns the accuracy of the dense network on the validation images, in percent."""
+    """Returns the validation accuracy of the dense network, in percent.
+
+    Raises:
+        DataError: it was not measured.
+    """
     measured = run.at("baseline")
     if measured is None or measured.val is None:
         raise DataError("this run has no accuracy of its baseline on validation images")
@@ -54,7 +58,7 @@ def _dense(run: Report) -> float:
 
 
 def _curves(axes: Axes, groups: dict[str, list[SensitivityPoint]], dense: float) -> None:
-    """Draws accuracy against the share that goes."""
+    """Draws accuracy against the share of channels cut."""
     from matplotlib import colormaps
 
     shades = colormaps["viridis"]
@@ -68,10 +72,10 @@ def _curves(axes: Axes, groups: dict[str, list[SensitivityPoint]], dense: float)
 
 
 def _heat(axes: Axes, groups: dict[str, list[SensitivityPoint]], dense: float) -> None:
-    """Draws the points lost by every group at every share."""
+    """Draws the points lost for every group and share."""
     lost = [[dense - point.accuracy for point in points] for points in groups.values()]
     values = [points for row in lost for points in row]
-    ends = (min(0.0, *values), max(1.0, *values))  # what loses nothing looks like nothing
+    ends = (min(0.0, *values), max(1.0, *values))  # so that a loss near 0 looks like none
     image = axes.imshow(lost, aspect="auto", cmap="cividis_r", vmin=ends[0], vmax=ends[1])
     gone = [f"{100 * (1 - point.share):.0f}" for point in next(iter(groups.values()))]
     axes.set_xticks(range(len(gone)), gone)

@@ -1,4 +1,4 @@
-"""What fewer MACs came to on a clock."""
+"""Plots measured speed-up against the reduction of MACs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def speedup(rows: Sequence[Row]) -> Figure:
-    """Returns measured speed-up against the reduction of MACs; on the diagonal both are one.
+    """Returns the figure; on its diagonal, a network is as much faster as its MACs are fewer.
 
     Points are open where the machine was too busy for its times to be trusted.
 

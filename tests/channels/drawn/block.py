@@ -1,4 +1,4 @@
-"""What a fragment of a drawn network is made of: lines of source."""
+"""Defines a fragment of a drawn network as lines of source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands around the blocks of a drawn network: its inputs, its head, what it returns."""
+"""Defines what surrounds the fragments of a drawn network: its inputs, head and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms over the channels that are left: a zero in the weight marks what is gone."""
+"""Norms over the remaining channels; a zero in the weight marks a removed channel."""
 
 from __future__ import annotations
 

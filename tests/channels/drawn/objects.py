@@ -1,4 +1,4 @@
-"""Looks at outputs of whatever type, and at all that hangs on a model."""
+"""Finds tensors in outputs of any type, and in everything that a model refers to."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Judges a cut without knowing how it is made: by the numbers that are left, in float64.
+"""Judges a cut in float64 from the remaining numbers alone, not from how it was made.
 
-Every weight of the dense network is a different number, so what is left in the slim one says which
+Every weight of the dense network is a different number, so the numbers in the slim one tell which
 indices stayed. A dense network with zeros everywhere else must compute the same. Of
-`prunebench.channels` only `trace`, `slim` and `Plan` are called (and the product's own checks,
+`prunebench.channels` it only calls `trace`, `slim` and `Plan` (and the product's own checks,
 `verify` and `require_as_planned`, which must agree).
 """
 

@@ -1,4 +1,4 @@
-"""A drawn network: fragments by name, turned into source, and the source into a module."""
+"""Builds a drawn network: chooses fragments, writes their source, and runs it to get a module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks drawn as source: cut exactly, frozen with a reason or refused with one, never wrong."""
+"""Networks drawn as source are cut exactly, frozen or refused with a reason, but never wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prune` is attacked: surgery that went wrong, by kind of fault, must not leave it unnoticed."""
+"""`prune` must notice surgery that is broken on purpose, one kind of fault at a time."""
 
 from __future__ import annotations
 

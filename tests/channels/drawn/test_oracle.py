@@ -1,4 +1,4 @@
-"""The oracle is attacked: surgery that breaks one promise gets the verdict that says so."""
+"""The oracle must notice surgery that breaks one promise, and name it."""
 
 from __future__ import annotations
 

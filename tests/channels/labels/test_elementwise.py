@@ -1,4 +1,4 @@
-"""Sums and products of operands whose labels change from position to position."""
+"""Sums and products of operands whose labels differ from position to position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Norms without weights state how many channels they norm."""
+"""Norms without weights state the number of channels that they normalise."""
 
 from __future__ import annotations
 

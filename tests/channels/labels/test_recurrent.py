@@ -1,4 +1,4 @@
-"""Recurrent layers read channels; their own state stays whole."""
+"""Recurrent layers read channels, but their own state is never cut."""
 
 from __future__ import annotations
 

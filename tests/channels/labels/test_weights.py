@@ -1,4 +1,4 @@
-"""Weights that are used twice, read as data, or that mix positions."""
+"""Weights that are used twice, are read as data, or mix positions."""
 
 from __future__ import annotations
 

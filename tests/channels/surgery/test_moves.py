@@ -1,4 +1,4 @@
-"""Networks that move channels, count them, or change them in place: exact, or frozen and named."""
+"""Networks that move, count or change channels in place are cut exactly, or frozen by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy that goes on running the original is noticed, however the forward gets there."""
+"""A copy that still runs the original's weights is noticed, however its forward finds them."""
 
 from __future__ import annotations
 

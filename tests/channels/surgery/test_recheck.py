@@ -1,4 +1,4 @@
-"""Whether a cut network moves channels as the dense one does: noticed, named and mended."""
+"""A cut network that moves channels otherwise than the dense one is noticed, named or mended."""
 
 from __future__ import annotations
 

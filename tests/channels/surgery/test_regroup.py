@@ -1,4 +1,4 @@
-"""Sets of grouped channels chosen by score: equal counts per group, and the same network."""
+"""Grouped convolutions keep the same number of channels in every group, chosen by score."""
 
 from __future__ import annotations
 

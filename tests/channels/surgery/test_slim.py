@@ -1,4 +1,4 @@
-"""What survives surgery, and what surgery leaves alone."""
+"""What surgery preserves, and what it does not touch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a slim network may be from the masked one: by type and depth."""
+"""How much a slim network may differ from the masked one, by dtype and depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scoring edges and damage against a plain re-run of the layer, for every topology."""
+"""Scoring edges and damage, compared with a plain re-run of the layer, for every topology."""
 
 import pytest
 import torch

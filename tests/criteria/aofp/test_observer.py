@@ -1,4 +1,4 @@
-"""AOFP in the training loop: what it leaves alone, what goes, what it resumes to."""
+"""AOFP in the training loop: what it leaves unchanged, what it removes, how it resumes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace

@@ -1,4 +1,4 @@
-"""The estimators' laws, and greedy removal against brute force."""
+"""AOFP's estimators, and its greedy removal compared with brute force."""
 
 import itertools
 

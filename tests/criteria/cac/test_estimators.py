@@ -1,4 +1,4 @@
-"""Estimators against exact enumeration of all gates of a small score."""
+"""CAC's estimators, compared with exact enumeration of all gates of a small score."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""CAC in the training loop: what goes, what it resumes to, what it refuses."""
+"""CAC in the training loop: what it removes, how it resumes, what it refuses."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace

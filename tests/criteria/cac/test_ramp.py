@@ -1,4 +1,4 @@
-"""The cubic ramp and the fewest channels that reach a level."""
+"""The cubic ramp, and the fewest channels that reach a level."""
 
 from prunebench.channels import Plan
 from prunebench.criteria.cac.ramp import cubic, fewest, level

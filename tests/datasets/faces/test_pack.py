@@ -1,4 +1,4 @@
-"""InsightFace's packs: what is read, and what is named that cannot be."""
+"""InsightFace's packs: what is read, and how damage is reported."""
 
 import pickle
 import struct

@@ -1,4 +1,4 @@
-"""LFW's folder and InsightFace's bins: what is read, and what is not."""
+"""LFW's folder and InsightFace's bins: what is read, and what is refused."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Soft pruning in the training loop: who is zeroed, who comes back, what it resumes to."""
+"""Soft pruning in the training loop: which filters are zeroed, which return, how it resumes."""
 
 from copy import deepcopy
 from dataclasses import replace
