@@ -1,8 +1,8 @@
-"""Forwards of networks that differ in some layers only, from the first call of one of these on.
+"""Runs networks that differ in a few layers, computing the part before these only once.
 
-What the modules before it return is the same in all of them and is computed once: in a network that
-is to be run they return it at once. Nothing is interrupted or looked into, so that no forward, not
-even one that fails, can leave anything behind.
+Modules that run before the first differing layer return the same in all of these networks. Their
+outputs are kept, and in the next network such modules return them at once. No forward is
+interrupted, so that none leaves anything behind.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from prunebench.channels.tensors import tensors_in
 
 Run = Callable[[nn.Module], Any]
-Outputs = dict[str, Tensor]  # name of a module -> what it returns
+Outputs = dict[str, Tensor]  # name of a module -> its output
 
 
 def shared(run: Run, network: nn.Module, tensors: Collection[Tensor]) -> Outputs:
-    """Returns what modules of `network` return whose only call is over before `tensors` are used.
+    """Returns the outputs of modules whose only call ends before `tensors` are used.
 
-    Of modules within each other the outermost. The outputs are held until all is done: they are
-    the memory that this costs.
+    Of nested modules only the outermost counts. The outputs take memory for as long as they are
+    held.
 
     Args:
-        run: runs a network on inputs that stay the same; without gradients.
-        network: in eval mode.
-        tensors: parameters and buffers of it.
+        run: runs a network on inputs that stay the same, without gradients.
+        network: a network in eval mode.
+        tensors: parameters and buffers of the differing layers.
     """
     awaited, calls = {id(tensor) for tensor in tensors}, Counter[str]()
     found: Outputs = {}
@@ -62,15 +62,15 @@ def shared(run: Run, network: nn.Module, tensors: Collection[Tensor]) -> Outputs
 
 
 def resumed(run: Run, network: nn.Module, outputs: Outputs) -> Any:
-    """Runs a network whose modules return `outputs` at once, from now on.
+    """Runs `network` after making its modules return `outputs` at once, and returns the result.
 
     Args:
         run: as for `shared`.
-        network: a copy of that one, which nobody else runs; changed.
+        network: a copy of the network of `shared`, for this use alone; changed.
         outputs: as `shared` returns them.
     """
     modules = dict(network.named_modules())
-    for name in outputs.keys() & modules.keys():  # one that is wrapped is run as a whole
+    for name in outputs.keys() & modules.keys():  # a wrapped copy lacks the names: it runs whole
         modules[name].forward = partial(_at_once, outputs[name])
     return run(network)
 
@@ -81,14 +81,14 @@ def _at_once(output: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 def serves(run: Run, outputs: Outputs, copy: Callable[[], nn.Module]) -> bool:
-    """Whether `resumed` gives what `run` gives, to the last bit, and leaves `outputs` as they are.
+    """Whether `resumed` returns what `run` returns, bit for bit, and leaves `outputs` alone.
 
-    It does not where the rest writes into them, or tensors are used outside of modules.
+    It fails if the rest of the network writes into them, or uses tensors outside of modules.
 
     Args:
         run: as for `shared`.
         outputs: as `shared` returns them.
-        copy: makes a network whose tensors differ.
+        copy: makes a copy of the network whose tensors differ.
     """
     versions = [output._version for output in outputs.values()]
     ours, theirs = (list(tensors_in(made)) for made in (resumed(run, copy(), outputs), run(copy())))

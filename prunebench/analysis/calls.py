@@ -1,4 +1,4 @@
-"""Who reads what in a forward: the modules, and the functions, however a network calls them."""
+"""Records which module and which torch function of a forward reads which tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from prunebench.channels import in_mode
 from prunebench.channels.tensors import tensors_in
 
-#: functions of one tensor, value by value; modules such as nn.ReLU call them too
+#: elementwise functions of one tensor, which modules such as nn.ReLU call, too
 ACTIVATIONS = {
     "relu", "relu6", "hardtanh", "leaky_relu", "elu", "celu", "selu", "silu", "gelu", "hardswish",
     "hardsigmoid", "prelu", "sigmoid", "tanh", "mish", "softplus", "clamp", "clamp_min", "clip",
@@ -28,23 +28,23 @@ Activation = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reading:
-    """A tensor that is read, and how often it had been written to by then."""
+    """A tensor at the moment it is read, with the version (count of writes) it then has."""
 
     tensor: Tensor
     version: int
 
     @property
     def key(self) -> tuple[int, int]:
-        """What no other tensor that is noted has, nor this one once it is written to.
+        """Identifies the tensor and its version: no other recorded tensor has this key.
 
-        An addition in place leaves the tensor the same.
+        Its version is part of it, since an addition in place leaves the tensor the same object.
         """
         return id(self.tensor), self.version
 
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One call of a module without children: what it takes and what it gives."""
+    """One call of a module without children, with the tensor it takes and the one it returns."""
 
     module: nn.Module
     taken: Reading
@@ -53,7 +53,7 @@ class ModuleCall:
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """One call of a function that gives numbers: what it takes, and how it was called."""
+    """One call of a function that returns floats, with the tensors it takes and returns."""
 
     function: Any
     args: tuple[Any, ...]
@@ -63,7 +63,7 @@ class FunctionCall:
 
     @property
     def name(self) -> str:
-        """The function's name, in place or not."""
+        """The function's name, without the underscore of its in-place form."""
         return str(getattr(self.function, "__name__", "")).removesuffix("_")
 
 
@@ -75,18 +75,18 @@ class Calls:
     functions: list[FunctionCall] = field(default_factory=list)
 
     def output(self, module: nn.Module) -> Reading | None:
-        """Returns what `module` gives at its first call; None if it is not called."""
+        """Returns what `module` returns at its first call; None if it is not called."""
         return next((call.given for call in self.modules if call.module is module), None)
 
     def reader(self, given: Reading | None, kind: type[nn.Module]) -> nn.Module | None:
-        """Returns the first module of `kind` that reads the very tensor `given`."""
+        """Returns the first module of class `kind` that reads the very tensor `given`."""
         if given is None:
             return None
         readers = (call.module for call in self.modules if call.taken.key == given.key)
         return next((module for module in readers if isinstance(module, kind)), None)
 
     def activation(self, given: Reading | None) -> Activation | None:
-        """Returns the activation that alone reads the very tensor `given`, not in place."""
+        """Returns the activation (not in place) that reads tensor `given`, if nothing else does."""
         readers = [
             call
             for call in self.functions
@@ -98,7 +98,7 @@ class Calls:
 
 
 def follow(network: nn.Module, example: Tensor) -> Calls:
-    """Runs the network once in eval mode and notes who reads what; nothing of it is changed."""
+    """Runs the network once in eval mode and returns all calls; the network is left unchanged."""
     calls = Calls()
     taken: list[Reading] = []
 
@@ -137,7 +137,7 @@ def _reading(tensor: Tensor) -> Reading:
 
 
 def _not_in_place(call: FunctionCall) -> Activation:
-    """Returns the activation of `call` as a function of its tensor that leaves that alone."""
+    """Returns the activation of `call` as a function of one tensor, which it does not change."""
     function = call.function
     if function.__name__.endswith("_"):
         home = functional if hasattr(functional, call.name) else torch
@@ -147,7 +147,7 @@ def _not_in_place(call: FunctionCall) -> Activation:
         named.pop(key, None)
     try:
         names = list(inspect.signature(function).parameters)
-    except ValueError:  # a builtin, which is not in place
+    except ValueError:  # a builtin, which takes no `inplace`
         names = []
     if "inplace" in names[: len(call.args)]:
         rest = call.args[1 : names.index("inplace")]

@@ -1,4 +1,4 @@
-"""How many images go through a network at once, by the memory that they take."""
+"""Chooses how many images go through a network at once, by the memory that they take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prunebench.contracts import Evidence
 
-#: bytes that the maps of a chunk may take: forwards alone, and where a backward follows
+#: bytes that the feature maps of a chunk may take, without and with a backward pass
 FORWARD = {"cpu": 1 << 29, "cuda": 1 << 31}
 BACKWARD = {"cpu": 1 << 30, "cuda": 1 << 32}
 
@@ -16,14 +16,14 @@ BACKWARD = {"cpu": 1 << 30, "cuda": 1 << 32}
 def images_at_once(evidence: Evidence, most: int, *, backward: bool = False) -> int:
     """Returns how many images, at most `most`, go through the evidence's network at once.
 
-    A layer reads its input, makes an output, and whoever looks on needs as much again; a backward
-    needs the maps of all layers. That is four times what the layers read: the largest of them, or
-    all.
+    Assumed are four times the input of a layer: input, output, and as much again for what the
+    criterion does with them. It is the input of the largest layer, or with a backward pass, which
+    keeps all maps, of all layers.
 
     Args:
-        evidence: its channel map knows how large the maps are.
-        most: more are not asked for.
-        backward: whether gradients are taken.
+        evidence: gives the network and, in the channel map, the sizes of its maps.
+        most: largest number wanted.
+        backward: whether a backward pass follows.
     """
     sizes = [4 * prod(call.place.shape) for call in evidence.cmap.tape.calls]
     need = 4 * (sum(sizes) if backward else max(sizes, default=0))

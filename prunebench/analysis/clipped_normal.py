@@ -1,7 +1,7 @@
-"""What a ReLU leaves of a normal variable: probabilities and moments, in closed form.
+"""Moments and probabilities of a normal variable behind a ReLU, in closed form.
 
-In eval mode the output of a batch norm has mean beta and deviation s (see `deviation`), exactly, on
-the data its statistics come from; that it is normal is the assumption.
+In eval mode the output of a batch norm has exactly mean beta and standard deviation s (see
+`deviation`) on the data its statistics come from; that it is normal is an assumption.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ if TYPE_CHECKING:
 
 
 def deviation(gamma: Tensor, running_var: Tensor, eps: float) -> Tensor:
-    """Returns s = |gamma| sqrt(var / (var + eps)), float64 [C]: the deviation of a norm's output.
+    """Returns the standard deviation of a norm's output, |gamma| sqrt(var / (var + eps)).
 
-    The correction matters behind dead channels, whose variance is not large beside `eps`.
+    float64 [C]. The factor beside |gamma| matters behind dead channels, whose variance is not large
+    beside `eps`.
     """
     variance = running_var.double()
     return gamma.double().abs() * (variance / (variance + eps)).sqrt()
 
 
-#: deviation up to which an output is a constant: the next norm, which has an epsilon of its own
-#: (1e-5), makes at most a tenth of full size of it
+#: standard deviation up to which an output counts as constant: the next norm, with its own epsilon
+#: of 1e-5, gives it a variance of 0.09 at most
 STILL = 1e-3
 
 
 def still(gamma: Tensor, running_var: Tensor, eps: float) -> Tensor:
-    """Returns which outputs of a norm are constants, whatever comes in, bool [C]."""
+    """Returns which output channels of a norm are constant, whatever its input, bool [C]."""
     return deviation(gamma, running_var, eps) <= STILL
 
 
 def z_score(gamma: Tensor, beta: Tensor, running_var: Tensor, eps: float) -> Tensor:
-    """Returns z = -beta / s: how many deviations a norm's mean output lies below zero.
+    """Returns z = -beta / s: how many standard deviations a norm's mean output is below zero.
 
-    The probability that the output is at most zero is Phi(z). Rank by z and never by that
-    probability, which rounds to 1 from z = 8.3 on.
+    The output is at most zero with probability Phi(z). Rank by z, never by that probability, which
+    rounds to 1 from z = 8.3 on.
 
     Args:
         gamma: scale of a batch norm [C].
@@ -58,17 +59,17 @@ def relu_moments(mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
     """Returns E[ReLU(X)] and E[ReLU(X)^2] of normal X, float64.
 
     Args:
-        mean: of X.
-        spread: deviation of X, of the same shape; may be 0.
+        mean: mean of X.
+        spread: standard deviation of X, of the same shape; may be 0.
     """
     import torch
 
     mean, spread = mean.double(), spread.double()
-    a = torch.where(spread > 0, mean / spread, torch.inf * mean.sign())
-    below = torch.special.ndtr(a)
-    density = torch.exp(-0.5 * a.square()) / math.sqrt(2 * math.pi)
-    first = torch.where(spread > 0, mean * below + spread * density, mean.clamp(min=0))
-    whole = (mean.square() + spread.square()) * below + mean * spread * density
+    ratio = torch.where(spread > 0, mean / spread, torch.inf * mean.sign())
+    above = torch.special.ndtr(ratio)  # the probability that X > 0
+    density = torch.exp(-0.5 * ratio.square()) / math.sqrt(2 * math.pi)
+    first = torch.where(spread > 0, mean * above + spread * density, mean.clamp(min=0))
+    whole = (mean.square() + spread.square()) * above + mean * spread * density
     second = torch.where(spread > 0, whole, mean.clamp(min=0).square())
     return first, second
 
@@ -79,8 +80,8 @@ def clipped_moments(mean: Tensor, spread: Tensor, ceiling: float) -> tuple[Tenso
     With R = ReLU(X) and T = ReLU(X - ceiling), Y = R - T, and R T = T (T + ceiling).
 
     Args:
-        mean: of X.
-        spread: deviation of X, of the same shape; may be 0.
+        mean: mean of X.
+        spread: standard deviation of X, of the same shape; may be 0.
         ceiling: 6 for ReLU6; inf for ReLU.
     """
     first, second = relu_moments(mean, spread)

@@ -1,4 +1,4 @@
-"""The constants that dead channels are taken for, and the network with channels held at them."""
+"""The constants that stand for dead channels, and forwards in which norms put these out."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 CONSTANTS = ("zero_input", "relu_beta", "relu_mean")
 
-#: norm -> (positions [k], values [k]) at which its output is held
+#: name of a norm -> (channels [k], values [k]) that its output is held at
 Held = dict[str, tuple["Tensor", "Tensor"]]
 
 
 def values(network: nn.Module, norm: Norm, constant: str) -> Tensor:
-    """Returns what every channel of `norm` puts out when it is cut, float64 [C].
+    """Returns the constant that stands for each output channel of `norm`, float64 [C].
 
-    One whose output is a constant anyway puts out that.
+    For a channel whose output is constant anyway, it is that constant.
 
     Args:
-        network: of the norm.
-        norm: its wiring; one that no ReLU reads always puts out its shift.
-        constant: ``zero_input`` (nothing behind the ReLU), ``relu_beta`` (the ReLU of the shift) or
-            ``relu_mean`` (the mean of a normal behind the ReLU).
+        network: the network of the norm.
+        norm: its wiring; if no ReLU reads it, its constants are its shifts.
+        constant: ``zero_input`` (zero behind the ReLU), ``relu_beta`` (the ReLU of the shift) or
+            ``relu_mean`` (the mean of a normal distribution behind the ReLU).
     """
     import torch
 
@@ -55,17 +55,17 @@ def hold_group(
     standing: Standing,
     constant: str,
 ) -> Held:
-    """Returns at which values the norms of `group` hold the classes `gone`.
+    """Returns the values at which the norms of `group` hold the classes `gone`.
 
-    The batch norms behind the producers hold them all; without one, nothing is held. A norm behind
-    a depthwise convolution holds those that are deader there than in front, where nothing else
-    reads what is in front; all others come out of it as whatever it makes of the constant in front,
-    and so do those that are really constant in front.
+    The batch norms behind the producers hold them all; without such a norm nothing is held. A norm
+    behind a depthwise convolution holds only the classes that are deader behind that convolution
+    than before it, and only if nothing else reads its input. All others, and those that really are
+    constant before it, come out as what the convolution and norm make of that constant.
 
     Args:
-        network: of the group.
-        group: of classes.
-        gone: bool [group.size].
+        network: the network of the group.
+        group: the group.
+        gone: bool [group.size]; the classes that are cut.
         norms: wiring of the network.
         standing: how dead the classes are.
         constant: as in `values`.
@@ -74,16 +74,16 @@ def hold_group(
     held: Held = {}
     for site in group.norms:
         norm = norms.get(site.module)
-        if norm is None:  # of another kind than batch norm
+        if norm is None:  # no batch norm
             continue
-        late = gone
+        held_here = gone
         if norm.fed_by not in producers:
             passage = standing.passages.get(norm.fed_by or "")
             if passage is None or not passage.open or norm.ceiling is None:
                 continue
-            late = gone & ~passage.still & (passage.behind > passage.before)
+            held_here = gone & ~passage.still & (passage.behind > passage.before)
         classes = site.classes.cpu()
-        at = (late[classes] & (classes >= 0)).nonzero().flatten()
+        at = (held_here[classes] & (classes >= 0)).nonzero().flatten()
         if len(at):
             held[norm.name] = (at, values(network, norm, constant)[at])
     return held
@@ -91,7 +91,7 @@ def hold_group(
 
 @contextmanager
 def holding(network: nn.Module, held: Held) -> Iterator[None]:
-    """Holds the outputs of norms while the body runs: the network with constants emulated."""
+    """Makes norms put out the constants `held` within the block."""
 
     def hold(name: str, module: nn.Module, given: Any, out: Tensor) -> Tensor:
         at, constants = held[name]
@@ -110,15 +110,15 @@ def holding(network: nn.Module, held: Held) -> Iterator[None]:
 def uneven(
     network: nn.Module, groups: tuple[ChannelGroup, ...], held: Held, example: Tensor
 ) -> dict[str, Tensor]:
-    """Returns group name -> bool [size]: classes that reach a consumer as more than one value.
+    """Returns the classes that reach a consumer as more than one value: name -> bool [size].
 
-    A constant other than 0 does so behind zero padding and squeeze-and-excitation.
+    A constant other than 0 does so behind zero padding or squeeze-and-excitation.
 
     Args:
-        network: in eval mode.
-        groups: to look at.
-        held: constants of the classes in question; the answer for others is always True or moot.
-        example: an image [1, C, ...]; two of noise in its shape are shown.
+        network: a network in eval mode.
+        groups: the groups to examine.
+        held: constants of the classes in question; for other classes the result means nothing.
+        example: an image [1, C, ...]; the network runs on two images of noise of its shape.
     """
     import torch
 
@@ -136,7 +136,7 @@ def uneven(
         rounding = 64 * torch.finfo(x.dtype).eps
         largest = torch.maximum(low.abs(), high.abs())
         for group, classes in readers[name]:
-            # a gate may be the same for both images and not for the next: behind it only 0 is sure
+            # a gate that is equal for both images may differ for a third: behind it only 0 is even
             differs = largest > 0 if group in gated else high - low > rounding * largest
             classes = classes.repeat(len(differs) // len(classes))
             found[group][classes[differs & (classes >= 0)]] = True

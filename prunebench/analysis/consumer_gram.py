@@ -1,4 +1,4 @@
-"""One layer that reads a group's channels: what each channel adds to its output, summed up.
+"""Gram matrices of one consumer, of what each channel of a group adds to its output.
 
 One sample is one scalar of the layer's output before its bias: with filter f at output position
 (i, j) of image n,
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 #: numbers per block of work: 64 MiB of float64
 BLOCK = 1 << 23
-#: rows of the largest table that `Entries` sets up: 0.8 GB of float64, twice
+#: rows of the largest table that `Entries` makes: 0.8 GB of float64, twice
 WIDEST = 10_000
 
 
 def squared(rows: Tensor) -> Tensor:
     """Returns X'X [C, C] of samples X [m, C].
 
-    On a CPU NumPy does it, whose BLAS call uses the symmetry: half the work of torch's.
+    On a CPU it uses NumPy, whose BLAS call uses the symmetry: half the work of torch's.
     """
     import numpy as np
     import torch
@@ -34,17 +34,17 @@ def squared(rows: Tensor) -> Tensor:
     if rows.device.type != "cpu":
         return rows.T @ rows
     table = rows.detach().numpy()
-    with np.errstate(invalid="ignore", over="ignore"):  # `Reader.checked` looks at the outcome
+    with np.errstate(invalid="ignore", over="ignore"):  # `Reader.checked` checks for these
         return torch.from_numpy(table.T @ table)
 
 
 class Sweep:
-    """A pass over the images, and where it is.
+    """The position of a pass over all images.
 
     Attributes:
-        total: images of the whole sweep.
-        start: of the batch under way.
-        size: images in it.
+        total: number of images of the whole pass.
+        start: first image of the present batch.
+        size: number of images in it.
     """
 
     def __init__(self, total: int) -> None:
@@ -60,19 +60,19 @@ class Reader:
     """One consumer of one group, as a convolution on padded maps.
 
     Attributes:
-        name: of its weight.
+        name: name of its weight.
         group: name of the group.
-        size: classes of the group.
+        size: number of classes of the group.
         module: the convolution or linear layer.
-        classes: int64, the class of each column of the weight that belongs to the group.
-        columns: int64, these columns.
+        classes: int64; the class of each column of the weight that belongs to the group.
+        columns: int64; these columns.
     """
 
     def __init__(self, module: nn.Module, site: Site, group: ChannelGroup) -> None:
         """Checks that the consumer can be measured.
 
         Raises:
-            PruningError: it cannot.
+            PruningError: it is no weight of a Conv2d or Linear.
         """
         from torch import nn
 
@@ -93,12 +93,12 @@ class Reader:
 
     @property
     def weight(self) -> Tensor:
-        """Weight as [filters, columns, kh, kw]."""
+        """The weight as [filters, columns, kh, kw]."""
         weight: Tensor = self.module.weight
         return weight if weight.dim() == 4 else weight[:, :, None, None]
 
     def padded(self, inputs: Tensor) -> Tensor:
-        """Returns what the kernel slides over, [N, C, H, W]; tokens of a linear layer are rows."""
+        """Returns the padded input [N, C, H, W]; for a linear layer, H counts tokens."""
         from torch import nn
         from torch.nn import functional
 
@@ -119,10 +119,10 @@ class Reader:
         return rows, columns
 
     def checked(self, gram: Tensor | None) -> Tensor:
-        """Returns `gram` symmetric and on the CPU.
+        """Returns `gram` made symmetric, on the CPU.
 
         Raises:
-            PruningError: nothing was collected, or it is not finite.
+            PruningError: nothing was collected, or numbers are not finite.
         """
         if gram is None:
             raise PruningError(
@@ -136,7 +136,7 @@ class Reader:
 
 
 class Sampled:
-    """Gram matrix over drawn (image, filter, row, column)."""
+    """The Gram matrix over randomly drawn outputs (image, filter, row, column)."""
 
     def __init__(self, reader: Reader, draws: int, seed: int) -> None:
         """Takes `draws` samples per image."""
@@ -144,13 +144,13 @@ class Sampled:
         self.gram: Tensor | None = None
 
     def add(self, inputs: Tensor, sweep: Sweep, call: int) -> None:
-        """Takes in one batch of inputs of the consumer's `call`-th call in a forward."""
+        """Adds a batch of inputs from the consumer's `call`-th call in a forward."""
         import torch
 
         padded = self.reader.padded(inputs)
         height, width = self.reader.positions(padded)
         filters = len(self.reader.weight)
-        # a network may fold frames or tiles into the batch
+        # more than 1 if the network folds frames or tiles into the batch
         each = len(inputs) // max(sweep.size, 1)
         drawn = self._uniform(sweep.total * each, call)[sweep.start * each :][: len(inputs)]
         limits = torch.tensor([filters, height, width])
@@ -180,13 +180,13 @@ class Sampled:
 
 
 def contributions(reader: Reader, padded: Tensor, image: Tensor, where: Tensor) -> Tensor:
-    """Returns X: what each class adds to the sampled outputs, float64 [samples, size].
+    """Returns what each class adds to the sampled outputs: X, float64 [samples, size].
 
     Args:
         reader: the consumer.
         padded: its padded inputs [N, C, H, W].
-        image: int64 [samples].
-        where: int64 [samples, 3]: filter, row and column of the output.
+        image: int64 [samples]; image of each sample.
+        where: int64 [samples, 3]; filter, row and column of each sampled output.
     """
     import torch
 
@@ -213,13 +213,13 @@ def contributions(reader: Reader, padded: Tensor, image: Tensor, where: Tensor) 
 
 
 class Entries:
-    """Gram matrix over every filter and position."""
+    """The Gram matrix over all filters and positions."""
 
     def __init__(self, reader: Reader) -> None:
-        """Checks that the table of patches can be set up.
+        """Checks that the table of patches is not too large.
 
         Raises:
-            PruningError: it would be too large.
+            PruningError: it would have more than `WIDEST` rows.
         """
         self.reader = reader
         self.taps = reader.weight[0, 0].numel()
@@ -232,7 +232,7 @@ class Entries:
         self.patches: Tensor | None = None
 
     def add(self, inputs: Tensor, sweep: Sweep, call: int) -> None:
-        """Takes in one batch of inputs of the consumer."""
+        """Adds a batch of inputs of the consumer."""
         import torch
         from torch.nn import functional
 

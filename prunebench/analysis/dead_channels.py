@@ -1,7 +1,8 @@
-"""How dead the channels of a group are: what batch norms and ReLUs leave of them.
+"""Measures how dead the channels of a group are, from batch norms with ReLUs behind them.
 
-The output of a batch norm is taken for N(beta, s^2); z = -beta / s is how many deviations it lies
-below zero. See `bn_probability` for the four cases of a depthwise convolution.
+The output of a batch norm is taken to be N(beta, s^2); z = -beta / s says how many standard
+deviations its mean lies below zero. See `bn_probability` for the four cases of a depthwise
+convolution.
 """
 
 from __future__ import annotations
@@ -21,31 +22,31 @@ if TYPE_CHECKING:
 
 
 def misfit(group: ChannelGroup, norms: Mapping[str, Norm]) -> str | None:
-    """Returns why no probability can be told for `group`; None if it can."""
+    """Returns why `group` has no z (no batch norm or no ReLU); None if it has."""
     producers = [site.module for site in group.producers]
     behind = [norm for name in producers for norm in norms.values() if norm.fed_by == name]
     for norm in behind:
         if norm.ceiling is None:
             return f"{norm.name} is not followed by a ReLU"
     bare = [name for name in producers if name not in {norm.fed_by for norm in behind}]
-    # producers of a group that is no residual stream are gates, all but one: they scale zeros
+    # in a group that is no residual stream, all producers but one are gates, which scale zeros
     return f"no batch norm follows {bare[0]}" if bare and (group.residual or not behind) else None
 
 
 def misfits(groups: Sequence[ChannelGroup], norms: Mapping[str, Norm]) -> dict[str, str]:
-    """Returns the groups of which no probability can be told, by name, and why."""
+    """Returns the groups without a z, by name, and why."""
     return {group.name: why for group in groups if (why := misfit(group, norms))}
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A depthwise convolution that channels pass, class by class.
+    """The classes of a group at one depthwise convolution that they pass.
 
     Attributes:
-        before: z in front of it, float64 [size].
-        behind: z behind it; -inf where no ReLU follows.
-        still: which classes are constant in front of it, dead or not, bool [size].
-        rho: of the norm behind it.
+        before: z before it, float64 [size].
+        behind: z behind it, float64 [size]; -inf where no ReLU follows.
+        still: which classes are constant before it, dead or not, bool [size].
+        rho: var / (var + eps) of the norm behind it, float64 [size].
         open: whether nothing else reads its input.
     """
 
@@ -61,9 +62,9 @@ class Standing:
     """How dead the classes of a group are.
 
     Attributes:
-        z: float64 [size]; the least of all norms through which a class leaves the group.
-        passages: depthwise convolution -> what happens there.
-        rho_max: of the criterion.
+        z: float64 [size]; the least z over all norms through which a class leaves the group.
+        passages: name of a depthwise convolution -> the classes there.
+        rho_max: the criterion's bound of rho.
     """
 
     z: Tensor
@@ -71,9 +72,9 @@ class Standing:
     rho_max: float
 
     def cases(self, least: float) -> dict[str, int]:
-        """Returns how many channels fall into each case at z = `least`, and how many may not go.
+        """Returns how many classes fall into each case at z = `least`, and how many may not go.
 
-        Groups without a depthwise convolution count ``alive`` and ``dead`` channels.
+        Groups without a depthwise convolution count ``alive`` and ``dead`` classes.
         """
         if not self.passages:
             dead = int((self.z >= least).sum())
@@ -93,7 +94,7 @@ class Standing:
         return dict(counts)
 
     def distribution(self) -> dict[str, int]:
-        """Returns how many channels have z of at least 1, 2 and 3, and how many a small rho."""
+        """Returns how many classes have z of at least 1, 2 and 3, and how many a small rho."""
         counts = {f"z>={least}": int((self.z >= least).sum()) for least in (1, 2, 3)}
         for passage in self.passages.values():
             small = int((passage.rho <= self.rho_max).sum())
@@ -112,11 +113,11 @@ def standing(
     """Returns how dead the classes of `group` are.
 
     Args:
-        network: its norms are read.
-        group: without a `misfit`.
+        network: the network of the group.
+        group: a group without a `misfit`.
         norms: wiring of the network.
         rho_max: as in `BnProbability`.
-        also_constant: likewise.
+        also_constant: as in `BnProbability`.
     """
     import torch
 
@@ -150,9 +151,9 @@ def standing(
 
 
 def _scores(norm: nn.Module, site: Site, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the least z and the largest rho of each class at one norm, and which are constant.
+    """Returns each class's least z and largest rho at one norm, and whether it is constant.
 
-    Classes that the norm does not see have z = +inf and rho = 0 and are constant.
+    Classes that do not pass the norm have z = +inf and rho = 0 and count as constant.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The weights that make a channel, one row per class: what weight criteria look at."""
+"""The filters of a group's producers by class, and their norms."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ BLOCK = 1 << 18  # weights
 def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
     """Returns the filters of every producer of `group`, side by side.
 
-    Biases, norms and depthwise layers are left out. A class that owns fewer indices than another
-    has zeros in their place.
+    Biases, norms and depthwise layers are left out. Rows of classes with fewer filters than others
+    are filled up with zeros.
 
     Returns:
-        float64 [group.size, weights per class] on the CPU. It may be the weight: do not write.
+        float64 [group.size, weights per class] on the CPU. It may share the weight's memory: do not
+        write to it.
     """
     import torch
 
@@ -34,14 +35,14 @@ def filters(network: nn.Module, group: ChannelGroup) -> Tensor:
 
 
 def norms(network: nn.Module, group: ChannelGroup, order: int) -> Tensor:
-    """Returns the norm of each class's filters, of all producers of `group` together.
+    """Returns the norm of each class's filters over all producers of `group`.
 
-    As ``filters(network, group).norm(order, 1)``, but that no table is made, and that sums are made
-    where the weights are, some rows at a time: whole, they would leave the cache in float64.
+    As ``filters(network, group).norm(order, 1)``, but without that table: sums are made on the
+    weights' device, some rows at a time, which stay in the cache as float64.
 
     Args:
-        network: with the weights.
-        group: of channels.
+        network: the network with the weights.
+        group: the group.
         order: 1 or 2.
 
     Returns:
@@ -61,7 +62,7 @@ def norms(network: nn.Module, group: ChannelGroup, order: int) -> Tensor:
 
 
 def _powers(weight: Tensor, order: int) -> Tensor:
-    """Returns the sum of the powers of all magnitudes in each row of `weight`, in float64."""
+    """Returns the sum of |w|^order over each row of `weight`, float64."""
     import torch
 
     step = 1 + BLOCK * len(weight) // (1 + weight.numel())
@@ -74,11 +75,11 @@ def _powers(weight: Tensor, order: int) -> Tensor:
 
 
 def _by_class(rows: Tensor, classes: Tensor, size: int) -> Tensor:
-    """Returns [size, rows of a class side by side]; rows of class -1 are left out."""
+    """Returns [size, rows of the class side by side]; rows of class -1 are left out."""
     import torch
 
     if torch.equal(classes, torch.arange(size)):
-        return rows  # as nearly always: nothing to copy
+        return rows  # nearly always, and without a copy
     owners, order = torch.sort(classes, stable=True)
     inside = owners >= 0
     owners, order = owners[inside], order[inside]
@@ -89,10 +90,10 @@ def _by_class(rows: Tensor, classes: Tensor, size: int) -> Tensor:
 
 
 def scaled(scores: Tensor, normalize: str) -> Tensor:
-    """Returns `scores` divided by their mean where `normalize` is ``mean``, so that layers compare.
+    """Returns `scores`, divided by their mean if `normalize` is ``mean``, to compare layers.
 
-    Raw norms of different layers differ with fan-in alone, so a global ranking of them empties
-    whole layers (Li et al. 2017 therefore set ratios per layer).
+    Raw norms grow with fan-in, so a global ranking of them empties whole layers (Li et al. 2017
+    therefore set ratios per layer).
     """
     mean = scores.mean()
     return scores / mean if normalize == "mean" and mean > 0 else scores

@@ -1,12 +1,12 @@
-"""The Gram matrix of a consumer's inputs: what ThiNet's search and its repair look at.
+"""Collects the Gram matrices of consumers' inputs, which ThiNet's search and repair use.
 
-Each sample x_c (see `consumer_gram`) sums over the channels to the output y, so y says nothing that
-X does not, and G = X'X (channels by channels) is all that any search or least-squares fit needs.
-Channels that live and die together count as one column.
+A sample's x_c (see `consumer_gram`) add up over channels to the output y, so y says nothing that X
+does not, and G = X'X [channels, channels] is all that any search or least-squares fit needs. The
+channels of one class count as one column.
 
-Luo et al., "ThiNet", ICCV 2017, draw images, filters and positions at random (`sampled`). Summing
-over every filter and every position (`all`, ours) needs no draws: with P the patches of the input,
-G = sum over pairs of taps of (P'P) * (W'W), elementwise.
+Luo et al., "ThiNet", ICCV 2017, draw images, filters and positions at random (`sampled`). The sum
+over all filters and positions (`all`, ours) needs no draws: with P the patches of the input, G is
+the sum over pairs of taps of (P'P) * (W'W), elementwise.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ COLLECT = ("sampled", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class GramCollection:
-    """Which samples go into the Gram matrices; part of the schema of ThiNet and of its repair.
+    """Settings of the samples behind Gram matrices; part of the schema of ThiNet and its repair.
 
     Attributes:
         collect: ``sampled`` draws filters and output positions at random, as the paper does;
-            ``all`` sums over every filter and position and draws nothing.
-        num_samples: training images looked at.
-        per_image: draws per image and consumer, at least (sampled).
-        rows_per_channel: draws per channel, at least; where `per_image` gives fewer, every image
-            gives more. Few rows make least squares fit noise (sampled).
-        class_balanced: whether these are as many of each class, as in the paper.
-        chunk: most images per forward pass; fewer where they are large.
+            ``all`` sums over all filters and positions and draws nothing.
+        num_samples: number of training images.
+        per_image: least number of draws per image and consumer (``sampled``).
+        rows_per_channel: least number of draws per channel (``sampled``); where `per_image` gives
+            fewer, every image gives more. With few draws least squares fits noise.
+        class_balanced: whether the images hold equally many of each class, as in the paper.
+        chunk: most images per forward pass; fewer are taken where they are large.
     """
 
     collect: str = "sampled"
@@ -61,7 +61,7 @@ class GramCollection:
     chunk: int = 128
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("collect", self.collect, COLLECT)
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.per_image >= 1, f"per_image must be at least 1, got {self.per_image}")
@@ -73,7 +73,7 @@ class GramCollection:
 
     @property
     def images_needed(self) -> int:
-        """Number of training images looked at."""
+        """Number of training images."""
         return self.num_samples
 
     def grams(
@@ -82,13 +82,13 @@ class GramCollection:
         """Returns group name -> name of the consumer's weight -> its Gram matrix.
 
         Every matrix is float64 [group.size, group.size] on the CPU, symmetric, and not to be
-        changed: those that the evidence knows from an equal collection are taken from there. One
-        forward sweep serves all others; draws depend on the evidence's seed and the group's name
-        alone.
+        changed, since the evidence keeps it for the repair of the same step. One pass over the
+        images collects all that it does not have yet. Draws depend on the evidence's seed and the
+        names of group and consumer alone.
 
         Raises:
-            PruningError: a consumer is no `Conv2d` or `Linear` that is called, its inputs are not
-                finite, or its table is too large for ``all``.
+            PruningError: a consumer is no `Conv2d` or `Linear`, or is never called, its inputs are
+                not finite, or its table is too large for ``all``.
         """
         settings = (self.collect, self.num_samples, self.per_image, self.rows_per_channel)
         keys = {group.name: ("gram", settings, self.chunk, group.name) for group in groups}
@@ -100,7 +100,7 @@ class GramCollection:
     def _collect(
         self, evidence: Evidence, groups: Sequence[ChannelGroup]
     ) -> dict[str, dict[str, Tensor]]:
-        """Returns what `grams` does, from one forward sweep."""
+        """Returns the same, collected in one pass over the images."""
         import torch
 
         from prunebench.reproducibility import cuda_math
@@ -134,21 +134,21 @@ class GramCollection:
         }
 
     def _draws(self, group: ChannelGroup, images: int) -> int:
-        """Returns how many samples every image gives."""
+        """Returns the number of draws per image."""
         return max(self.per_image, -(-self.rows_per_channel * group.size // max(images, 1)))
 
 
 def rescale(gram: Tensor | Matrix, kept: Sequence[int], *, ridge: float = 1e-8) -> Tensor:
-    """Returns the weights of the kept channels that fit y best, float64 [len(kept)] on the CPU.
+    """Returns the factors of the kept channels that fit y best, float64 [len(kept)] on the CPU.
 
-    Least squares of sum_{c in kept} w_c x_c against y = sum_c x_c; no intercept. Where the fit is
-    not unique, weights stay as near 1 as they can: a dead channel gets exactly 1, and of equal
-    ones each takes its part. Keeping all channels gives exactly ones.
+    Least squares of sum_{c in kept} w_c x_c against y = sum_c x_c, without intercept. Where the fit
+    is not unique, factors stay as near to 1 as they can: a dead channel gets exactly 1, and equal
+    channels share alike. Keeping all channels gives exactly ones.
 
     Args:
         gram: X'X [C, C].
-        kept: channels, in the order of the result.
-        ridge: pull towards 1, relative to the mean energy of a kept channel; it is refined away
+        kept: the kept channels, in the order of the result.
+        ridge: pull towards 1, relative to the mean energy of a kept channel; refinement removes it
             where the fit is well determined.
     """
     import torch
@@ -172,21 +172,21 @@ def rescale(gram: Tensor | Matrix, kept: Sequence[int], *, ridge: float = 1e-8) 
 
 
 class _AllHeard(BaseException):
-    """Ends a forward that has nothing more to tell.
+    """Ends a forward once every table has all inputs of its consumer.
 
-    Not an Exception: traced modules (torch.fx) print those that pass through them.
+    It is no Exception, since traced modules (torch.fx) print those that pass through them.
     """
 
 
 @contextmanager
 def _listening(tables: Sequence[Table], sweep: Sweep, uses: Mapping[str, int]) -> Iterator[None]:
-    """Feeds the inputs of every consumer to its tables while a network runs.
+    """Adds the inputs of every consumer to its tables while a network runs within the block.
 
     Args:
         tables: one per group and consumer.
-        sweep: that the network runs for.
-        uses: weight -> how often a forward uses it. The forward ends when all tables have heard
-            that many calls, since the layers behind them do not matter.
+        sweep: position of the pass over the images.
+        uses: weight -> how often a forward uses it. The forward ends when all tables have that many
+            calls, since the layers behind them do not matter.
     """
     heard: Counter[int] = Counter()
     batch = -1

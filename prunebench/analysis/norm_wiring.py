@@ -1,4 +1,4 @@
-"""How batch norms are wired: what feeds each, what clips its output, and who reads that."""
+"""Finds how batch norms are wired: which layer feeds each, what clips and reads its output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prunebench.channels import ChannelMap
 
 
-#: functions that hand channels on one by one and keep zeros zero
+#: functions that pass channels on one by one and keep zeros zero
 PASSING = (
     *("gather_channels", "dropout", "dropout2d", "contiguous", "clone", "detach", "to"),
     "zero padding",
@@ -24,15 +24,15 @@ CLIPPING = ("relu", "relu6", "hardtanh")
 
 @dataclass(frozen=True)
 class Norm:
-    """One batch norm of a network.
+    """One batch norm of a network and its surroundings.
 
     Attributes:
         name: qualified name of the module.
-        fed_by: the convolution or linear layer whose output it norms, or None.
+        fed_by: the convolution or linear layer whose output only it reads, or None.
         ceiling: inf if a ReLU and nothing else reads it, 6.0 for a ReLU6; None otherwise.
-        source: of a norm behind a depthwise convolution, the norm whose output (clipped or not)
+        source: for a norm behind a depthwise convolution, the norm whose output (clipped or not)
             that convolution reads; None if something comes between.
-        reader: the depthwise convolution that alone reads its clipped output, or None.
+        reader: the depthwise convolution that alone reads its output (clipped or not), or None.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Norm:
 
 
 def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Returns scale, shift and running variance of a batch norm, float64 [C], and its epsilon.
+    """Returns a batch norm's scale, shift and running variance, float64 [C], and its epsilon.
 
     Raises:
         PruningError: the norm keeps no running statistics.
@@ -64,10 +64,10 @@ def affine(norm: nn.Module, name: str) -> tuple[Tensor, Tensor, Tensor, float]:
 
 
 def empty_image(network: nn.Module, cmap: ChannelMap) -> Tensor:
-    """Returns one empty image that `network`, of which `cmap` is the map, takes.
+    """Returns an image of zeros in the shape that `network` was traced with (`cmap` is its map).
 
     Raises:
-        PruningError: it takes several inputs.
+        PruningError: the network takes several inputs.
     """
     import torch
 
@@ -83,7 +83,7 @@ def empty_image(network: nn.Module, cmap: ChannelMap) -> Tensor:
 
 @dataclass
 class _Value:
-    """A tensor of the forward: what made it, from what, and who reads it."""
+    """A tensor of the forward: the function and layer that made it, its source, its readers."""
 
     function: str
     owner: str
@@ -93,9 +93,9 @@ class _Value:
 
 
 def wiring(network: nn.Module, example: Tensor) -> dict[str, Norm]:
-    """Returns every batch norm that the forward uses, by name and in forward order.
+    """Returns the wiring of every batch norm that the forward uses, by name, in forward order.
 
-    Runs the network once in eval mode; nothing of it is changed.
+    Runs the network once in eval mode and leaves it unchanged.
 
     Args:
         network: a network in any mode.
@@ -114,7 +114,7 @@ def wiring(network: nn.Module, example: Tensor) -> dict[str, Norm]:
 
 
 def _values(network: nn.Module, example: Tensor) -> list[_Value]:
-    """Returns what every function of the forward makes, in order."""
+    """Returns the results of all functions of the forward, in order."""
     from prunebench.analysis.calls import follow
 
     named = [*network.named_parameters(), *network.named_buffers()]
@@ -139,7 +139,7 @@ def _values(network: nn.Module, example: Tensor) -> list[_Value]:
 
 
 def _pads_maps_with_zeros(name: str, args: Any, kwargs: Any) -> bool:
-    """Whether a call does what the padding of a convolution does, in front of it."""
+    """Whether a call pads maps with zeros, as a convolution does itself."""
     if name not in ("pad", "constant_pad_nd"):
         return False
     names = ("input", "pad", "mode", "value") if name == "pad" else ("input", "pad", "value")
@@ -149,7 +149,7 @@ def _pads_maps_with_zeros(name: str, args: Any, kwargs: Any) -> bool:
 
 
 def _ceiling(name: str, args: Any, kwargs: Any) -> float | None:
-    """Returns where an activation that starts at zero stops to rise; None for anything else."""
+    """Returns the upper bound of an activation whose lower bound is 0; None for anything else."""
     if name not in CLIPPING:
         return None
     if name == "hardtanh":
@@ -160,7 +160,7 @@ def _ceiling(name: str, args: Any, kwargs: Any) -> float | None:
 
 
 def _describe(value: _Value, single: set[str]) -> Norm:
-    """Returns the norm that made `value`."""
+    """Returns the wiring of the norm that made `value`."""
     fed = value.maker if value.maker and value.maker.function.startswith(("conv", "lin")) else None
     clipped = value.readers[0] if len(value.readers) == 1 else None
     source = None
@@ -179,7 +179,7 @@ def _describe(value: _Value, single: set[str]) -> Norm:
 
 
 def _reader(value: _Value, single: set[str]) -> str | None:
-    """Returns the depthwise convolution that alone reads `value`, perhaps clipped or permuted."""
+    """Returns the depthwise convolution that alone reads `value`, clipped or passed on."""
     while len(value.readers) == 1:
         value = value.readers[0]
         if value.function.startswith("conv") and value.owner in single:

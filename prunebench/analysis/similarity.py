@@ -1,8 +1,8 @@
-"""How alike the channels of a layer are: S(i, j) = mean over images of 1 / (1 + d_n(i, j)).
+"""The similarity of a layer's channels: S(i, j) = mean over images n of 1 / (1 + d_n(i, j)).
 
-d_n is the Euclidean distance of their maps on image n; Shi et al., J. Computer Research and
-Development 61(7), 2024. One batched matrix product per block of images, N * C^2 * H * W / 2
-multiply-adds per layer.
+d_n is the Euclidean distance of their feature maps on image n; Shi et al., J. Computer Research and
+Development 61(7), 2024. It takes one batched matrix product per block of images, N * C^2 * H * W /
+2 multiply-adds per layer.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from prunebench.reproducibility import cuda_math
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: samples and rows per block of the distance matrix: 2 MiB of float32 at 512 channels
+#: images and rows per block of the distance matrix: 2 MiB of float32 at 512 channels
 SAMPLES, ROWS = 32, 32
-#: numbers per block of pairs that are looked at again: 16 MiB of float64
+#: numbers per block of pairs that are computed again: 16 MiB of float64
 PAIRS = 1 << 21
-#: squared distance over squared norms below which float32 loses too many digits to cancellation
+#: ratio of squared distance to squared norms below which float32 cancels too many digits
 CLOSE = 1 / 256
 
 
 class SimilarityTable:
-    """The similarity table of one layer, gathered over any number of batches."""
+    """The similarity table of one layer, accumulated over any number of batches."""
 
     def __init__(self, size: int) -> None:
         """Starts with no image seen.
@@ -40,7 +40,7 @@ class SimilarityTable:
         self._twins = np.ones(size, dtype=bool)  # may still be equal to another channel
 
     def add(self, features: Tensor) -> None:
-        """Takes in the maps of further images.
+        """Adds the maps of further images.
 
         Args:
             features: [N, C, H, W] (or [N, C]), floating point, on any device.
@@ -49,7 +49,7 @@ class SimilarityTable:
         total = _summed(maps)
         self._sum = total if self._sum is None else self._sum + total
         self._seen += len(maps)
-        # Equal maps have equal peaks: only channels that share theirs need a closer look.
+        # equal maps have equal peaks, so only channels that share a peak need their bytes compared
         _, peak, sharing = np.unique(
             maps.amax(0).amax(1).cpu().numpy(), return_inverse=True, return_counts=True
         )
@@ -64,13 +64,13 @@ class SimilarityTable:
 
         assert self._sum is not None, "no image was added"
         upper = torch.triu((self._sum / self._seen).cpu(), diagonal=1)
-        # rounding must not turn a near duplicate into a duplicate
+        # below 1, so that rounding turns no near duplicate into a duplicate
         table = (upper + upper.T).clamp_(max=1 - 2.0**-53)
         broken = self._sum.diagonal().isnan().cpu()
         table.fill_diagonal_(1.0)
         table[broken, broken] = torch.nan
-        # A matrix product may round equal columns differently. Duplicates share their first one's
-        # row, so that ties between them are exact.
+        # A matrix product may round equal columns differently. So duplicates take the row of the
+        # first of them, which makes ties between them exact.
         if not self._twins.any():
             return table
         first: dict[bytes, int] = {}
@@ -95,7 +95,7 @@ def similarity(features: Tensor) -> Tensor:
 
 
 def _summed(maps: Tensor) -> Tensor:
-    """Returns sum_n 1 / (1 + d_n), float64 [C, C], right in its upper triangle only.
+    """Returns sum_n 1 / (1 + d_n), float64 [C, C], valid in its upper triangle only.
 
     Args:
         maps: [N, C, P].
@@ -135,7 +135,7 @@ def _squared_distances(factors: tuple[Tensor, Tensor, Tensor], maps: Tensor, sta
     """Returns d^2 of channels start.. (at most `ROWS`) to channels start..C, float32.
 
     |a|^2 - 2ab + |b|^2 cancels where maps are close, so distances that are small beside the norms
-    are computed again in float64; on most layers few are.
+    (few, on most layers) are computed again in float64.
     """
     import torch
 
@@ -144,7 +144,7 @@ def _squared_distances(factors: tuple[Tensor, Tensor, Tensor], maps: Tensor, sta
     squared = torch.bmm(left[:, rows], right[:, :, start:])
     small = CLOSE * (norms[:, rows, None] + norms[:, None, start:])
     near = (squared < small) | squared.isnan()
-    near = near.triu(1)  # a channel is near itself; the other half is not read
+    near = near.triu(1)  # without the diagonal, and without the half that is not used
     squared.diagonal(dim1=1, dim2=2).copy_(0 * norms[:, rows])  # NaN stays NaN
     places = near.nonzero()
     for some in torch.split(places, max(1, PAIRS // maps.shape[2])):

@@ -35,7 +35,7 @@ class Steps:
     follower: Follower
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError if `between` is no function, or if there is only one step."""
         called(between=self.between)
         require(
             self.between is None or self.count > 1,

@@ -1,4 +1,8 @@
-"""Budgets: each option turns importance into a plan: how many channels go, and where."""
+"""Budgets: each option turns scores into a plan: how many channels go, and where.
+
+`Budget` is the interface. `uniform.py` is the simplest option; `target.py` meets MACs, parameters
+or a time, by a search (`search.py`) over nested plans.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,8 @@ class Budget(ABC):
     """How many channels go and where; the schema of ``conf/budget/*.yaml``.
 
     Attributes:
-        scope: ``inner`` leaves groups on a residual stream alone, ``all`` prunes them too.
-        exclude: name patterns (``*`` matches anything) of groups to leave alone.
+        scope: ``inner`` leaves groups on a residual stream whole, ``all`` prunes them, too.
+        exclude: name patterns (``*`` matches anything) of groups to leave whole.
         floor: fewest channels a group may keep.
         divisor: kept counts are rounded up to a multiple of this where the group allows it.
     """
@@ -53,20 +57,20 @@ class Budget(ABC):
     floor: int = 1
     divisor: int = 1
 
-    #: what config.load checks before any training
+    #: class constants that config.load checks before any training
     needs_decision = False  # uses GroupRank.kept
     needs_comparable = False  # ranks channels of different groups against each other
     needs_degrees = False  # uses GroupRank.degrees
     limits_training = False  # `limits` says when pruning during training is done
-    chooses_divisor = False  # 0 is a divisor that the budget chooses
-    #: least share of its dense channels that a group keeps, whatever the scores say; budgets where
-    #: scores decide how many channels of a group go make it a setting
+    chooses_divisor = False  # divisor=0 lets the budget choose one
+    #: least share of its dense channels that a group keeps; a setting of budgets where scores
+    #: decide how many channels of a group go
     floor_share = 0.0
-    #: how a fraction of a channel is rounded, one of `ROUNDINGS`; a setting of fixed keep ratios
+    #: how fractions of a channel are rounded, one of `ROUNDINGS`; a setting of fixed keep ratios
     rounding = "kept"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("scope", self.scope, ("inner", "all"))
         require(self.floor >= 1, f"floor must be at least 1, got {self.floor}")
         least = 0 if self.chooses_divisor else 1
@@ -82,14 +86,14 @@ class Budget(ABC):
         return min(max(self.floor, math.ceil(share * size - 1e-9)), size)
 
     def excludes(self, name: str) -> bool:
-        """Whether the group `name` is to be left alone."""
+        """Whether the group `name` is to be left whole."""
         return any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
     def select(self, cmap: ChannelMap) -> tuple[ChannelGroup, ...]:
         """Returns the groups this budget may prune.
 
         Raises:
-            PruningError: none is left, or a pattern of `exclude` matches no group.
+            PruningError: there is none, or a pattern of `exclude` matches no group.
         """
         if not cmap.groups:
             raise PruningError(f"no channel of this network can be cut; {not_cut(cmap)}")
@@ -122,33 +126,33 @@ class Budget(ABC):
     def choose(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> Plan:
-        """Returns the plan for `cmap` (the network as pruned so far).
+        """Returns the plan for one step of pruning.
 
         Args:
             cmap: channel map of the network as pruned so far.
-            ranks: by group name, the groups to prune now; all others are kept whole.
-            dense: the unpruned network's counts; keep ratios refer to it.
-            share: how much of the way to the final budget to go in this step, in (0, 1].
+            ranks: group name -> rank of each group to prune now; all others stay whole.
+            dense: the counts of the unpruned network, to which keep ratios refer.
+            share: part of the way to the final budget that is done after this step, in [0, 1].
 
         Raises:
-            PruningError: the budget cannot be met (the message says what can).
+            PruningError: the budget cannot be met; the message says what can be.
         """
 
     def settings_found(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> dict[str, float] | None:
-        """Returns the criterion's settings that `choose` takes for its plan; None where none are.
+        """Returns the settings of the criterion that `choose` found for its plan, if it seeks any.
 
-        Arguments are those of `choose`.
+        The arguments are those of `choose`.
         """
         return None
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
-        """Returns what pruning during training has to reach; nothing unless `limits_training`.
+        """Returns the limits that pruning during training must reach, under `limits_training`.
 
         Args:
-            cmap: channel map of the network that is trained; plans are in its numbering.
-            dense: its counts.
+            cmap: channel map of the network in training; plans are in its numbering.
+            dense: the counts of that network.
 
         Raises:
             PruningError: a limit cannot be reached.
@@ -156,19 +160,19 @@ class Budget(ABC):
         return ()
 
     def floors(self, cmap: ChannelMap) -> dict[str, int]:
-        """Returns group name -> fewest channels, of the groups this budget may prune."""
+        """Returns group name -> fewest channels, for the groups this budget may prune."""
         return {group.name: self.least(group.size) for group in self.select(cmap)}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an option's class when it is asked for by name alone."""
+    """Imports the class of an option on first access, as in ``budgets.Uniform``."""
     from prunebench.options import option_class
 
     return option_class("budget", name)
 
 
 def __dir__() -> list[str]:
-    """Returns the names that there are, the options' classes with them."""
+    """Returns the names of the module, including the options' classes."""
     from prunebench.options import option_classes
 
     return sorted({*globals(), *option_classes("budget")})

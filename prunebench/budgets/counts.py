@@ -1,4 +1,4 @@
-"""From a keep ratio to a number of channels, and from a number to the best-scored channels."""
+"""Turns keep ratios into numbers of channels, and numbers into the best-scored channels."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 
 def step_keep(keep: float, share: float) -> float:
-    """Returns the keep ratio to reach in a step that goes `share` of the way to `keep`."""
+    """Returns the keep ratio after a step that has gone `share` of the way from 1 to `keep`."""
     return 1 - share * (1 - keep)
 
 
 def kept_count(budget: Budget, wanted: float, size: int, dense: int | None = None) -> int:
-    """Returns how many of `size` channels stay when `wanted` of them should.
+    """Returns how many of `size` channels stay when `wanted`, a fraction, should.
 
-    Fractions are cut off, after adding 1e-9: 0.29 * 100 is 28.999999999999996; those of the removed
-    channels where the budget rounds them. The floor comes next, then the divisor, which rounds up.
+    The fraction of kept channels is cut off after adding 1e-9 (0.29 * 100 is 28.999999999999996),
+    or that of removed channels, as `Budget.rounding` says. Then the floor applies, then the
+    divisor, which rounds up.
 
     Args:
-        budget: for its floor and divisor.
-        wanted: channels, such as dense size times keep ratio.
-        size: of the group now; never exceeded.
+        budget: gives rounding, floor and divisor.
+        wanted: number of channels, such as dense size times keep ratio.
+        size: size of the group now, which is never exceeded.
         dense: size of the group in the dense network, if it differs.
     """
     whole = int(wanted + 1e-9) if budget.rounding == "kept" else math.ceil(wanted - 1e-9)
@@ -49,7 +50,7 @@ def best(scores: Tensor, count: int) -> tuple[int, ...]:
 def at_least(
     budget: Budget, rank: GroupRank, decided: tuple[int, ...], dense: int
 ) -> tuple[int, ...]:
-    """Returns the classes `decided` of a group, filled up to floor and divisor by the best others.
+    """Returns the classes `decided`, filled up to floor and divisor by the best others.
 
     `dense` is the size of the group in the dense network.
     """
@@ -58,7 +59,7 @@ def at_least(
     count = kept_count(budget, len(decided), len(rank.scores), dense)
     if count == len(decided):
         return decided
-    # the chosen ones come first in any case
+    # so that the decided ones always come first
     scores = rank.scores.clone()
     scores[list(decided)] = torch.inf
     return best(scores, count)
@@ -72,7 +73,7 @@ def channels(sizes: Mapping[str, int], plan: Plan) -> int:
 def require_effect(
     budget: Budget, cmap: ChannelMap, dense: Dense, keep: Mapping[str, float]
 ) -> None:
-    """Refuses keep ratios that remove nothing from the dense network, though one is below 1.
+    """Raises for keep ratios that remove nothing from the dense network, though one is below 1.
 
     Raises:
         PruningError: no group loses a channel.

@@ -1,4 +1,4 @@
-"""The mildest of a criterion's own decisions that reaches a target."""
+"""Finds the mildest of a criterion's own decisions that reaches a target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from prunebench.channels import Plan
     from prunebench.contracts import Dense, GroupRank
 
-#: steps of the bar between 0 and 1
+#: number of steps of the bar between 0 and 1
 BARS = 10_000
 
 
@@ -24,20 +24,20 @@ def mildest(
     target: int,
     amount: Callable[[Plan], int],
 ) -> tuple[Plan, dict[str, float]]:
-    """Returns the criterion's plan at the lowest level that reaches `target`, and its settings.
+    """Returns the criterion's plan at the mildest settings that reach `target`, and these.
 
-    The level is the lowest that can reach it at all, with the bar at 0; then the bar is raised as
-    far as bisection finds it to stay within the target, or left where it is if it changes nothing.
-    Where no level reaches it, the plan is the smallest that there is.
+    The level (FOAD's t) is the lowest that reaches the target with the bar (FOAD's s) at 0. Then
+    bisection raises the bar as far as the plan stays within the target, unless the bar changes
+    nothing. If no level reaches the target, the plan is the smallest there is.
 
     Args:
-        budget: for its floor and divisor, which add to each decision.
-        ranks: by group name, each with its degrees.
-        dense: sizes of the unpruned network.
-        target: may not be exceeded.
-        amount: what a plan amounts to.
+        budget: gives floor and divisor, which add to each decision.
+        ranks: group name -> rank, each with degrees.
+        dense: the counts of the unpruned network.
+        target: amount that may not be exceeded.
+        amount: returns the amount (MACs, say) of a plan.
     """
-    # all have some: `config` has seen to that
+    # all have degrees: `config` has checked the criterion
     degrees = {name: rank.degrees for name, rank in ranks.items() if rank.degrees is not None}
 
     def plan(level: int, bar: int) -> Plan:
@@ -58,7 +58,7 @@ def mildest(
     else:
         level = next(t for t in range(most + 1) if amount(plan(t, 0)) <= target)
         bar = largest_within(target, BARS + 1, lambda count: amount(plan(level, count)))
-    if plan(level, BARS) == plan(level, 0):  # FOAD's older rule has no bar, and takes none but 0
+    if plan(level, BARS) == plan(level, 0):  # FOAD's older rule ignores the bar and accepts only 0
         bar = 0
     first, second = next(iter(degrees.values())).names
     return plan(level, bar), {first: level, second: bar / BARS}

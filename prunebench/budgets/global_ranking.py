@@ -1,4 +1,4 @@
-"""Global ranking: the best-scored fraction of all channels, wherever they are."""
+"""Global ranking: keeps the best-scored fraction of all channels, in whatever group."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class GlobalRanking(Budget):
     """Keeps the best-scored channels of all groups together; floors count towards the total.
 
     Attributes:
-        keep: fraction of the dense channels of all groups kept, in (0, 1].
+        keep: fraction of the dense channels of all groups that stays, in (0, 1].
         floor_share: least share of its dense channels that a group keeps, in [0, 1]; without it
-            scores may empty a layer of all but one channel.
-        strict: whether only what scores above the best of the int(total * (1 - keep)) + 1 lowest
-            stays, as in Network Slimming's code: one channel less, and none that ties with it. What
-            floors keep comes on top, where their code empties a layer.
+            scores may leave a layer a single channel.
+        strict: whether only channels stay that score above the best of the
+            int(total * (1 - keep)) + 1 lowest, as in Network Slimming's code: one channel fewer,
+            and none that ties with it. Floors keep some more, where that code empties a layer.
     """
 
     keep: float
@@ -38,17 +38,17 @@ class GlobalRanking(Budget):
     limits_training = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
 
     def choose(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> Plan:
-        """Returns the largest plan, in order of score, of at most int(total * keep) channels.
+        """Returns the largest plan, by score, of at most int(total * keep) channels.
 
         Raises:
-            PruningError: the floors alone exceed the ratio.
+            PruningError: the floors alone keep more than that.
         """
         from prunebench.channels import Plan
 
@@ -73,14 +73,14 @@ class GlobalRanking(Budget):
         return Plan({name: best(rank.scores, counts[name]) for name, rank in ranks.items()})
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
-        """Returns the number of channels of all groups together as a limit."""
+        """Returns one limit: the number of channels of all groups together."""
         sizes = {group.name: group.size for group in self.select(cmap)}
         target = int(sum(sizes.values()) * self.keep + 1e-9)
         return (Limit("channels", target, lambda plan: channels(sizes, plan)),)
 
 
 def above_threshold(ranks: Mapping[str, GroupRank], removed: int) -> int:
-    """Returns how many of all channels score above the one in place `removed`, counted from 0."""
+    """Returns how many channels score above the one at place `removed` (from 0, ascending)."""
     import torch
 
     scores = torch.cat([rank.scores for rank in ranks.values()]).sort().values

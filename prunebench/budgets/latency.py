@@ -1,4 +1,4 @@
-"""Target latency: the slimmed network may take so many milliseconds and no more."""
+"""Target latency: the slimmed network may take at most a given time."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from prunebench.records.widths import BLOCK
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
 
-#: what is timed
+#: where the network is timed
 ENGINES = ("cpu", "cuda", "onnxruntime")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency(Budget):
-    """Keeps as much as stays within a time, once its network's layers have been timed.
+    """Keeps as many channels as a time allows, once the network's layers are timed.
 
     Attributes:
         keep: up to 1 the fraction of the dense network's time, above 1 milliseconds.
-        on: ``cpu``, ``cuda`` or ``onnxruntime``.
+        on: where it is timed: ``cpu``, ``cuda`` or ``onnxruntime``.
         batch: images per pass.
         allocation, floor_share: as in `Target`.
-        divisor: kept counts are rounded up to a multiple of it; 0 takes the one, 1 or 8, with which
-            the larger network stays within the time.
+        divisor: kept counts are rounded up to a multiple of it; 0 chooses 1 or 8, whichever leaves
+            the larger network within the time.
     """
 
     keep: float
@@ -44,7 +44,7 @@ class Latency(Budget):
     chooses_divisor = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(self.keep > 0, f"keep must be positive, got {self.keep}")
         require_choice("on", self.on, ENGINES)
@@ -59,7 +59,7 @@ class Latency(Budget):
     def choose(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> Plan:
-        """Cannot choose before `timed`.
+        """Raises: times are needed, and `timed` returns the budget that has them.
 
         Raises:
             PruningError: always.
@@ -67,10 +67,10 @@ class Latency(Budget):
         raise PruningError("budget=latency chooses for a network that was timed; see timed()")
 
     def timed(self, times: LayerTimes) -> Timed:
-        """Returns the budget for a network that takes `times`; its divisor is 1 where it chooses.
+        """Returns the budget for a network with these `times`; divisor 0 becomes 1.
 
         Raises:
-            PruningError: the dense network is faster already.
+            PruningError: the dense network already takes less.
         """
         keep = self.keep if self.keep <= 1 else 1e3 * self.keep / times.dense
         if keep > 1:
@@ -83,11 +83,11 @@ class Latency(Budget):
 
 @dataclass(frozen=True, kw_only=True)
 class Timed(Target):
-    """The target once the machine is known: `Latency` becomes this, no option does.
+    """The target of a timed network, as `Latency.timed` returns it; no option of its own.
 
     Attributes:
         on, batch: as in `Latency`.
-        times: of the dense network's layers.
+        times: the times of the dense network's layers.
     """
 
     on: str
@@ -97,7 +97,7 @@ class Timed(Target):
     unit = "microseconds"
 
     def amount(self, cmap: ChannelMap, plan: Plan) -> int:
-        """Returns the microseconds of the network slimmed by `plan`, as predicted."""
+        """Returns the predicted microseconds of the network slimmed by `plan`."""
         return round(self.times.predicted(cmap, plan))
 
     def dense_amount(self, dense: Dense) -> int:
@@ -105,5 +105,5 @@ class Timed(Target):
         return round(self.times.dense)
 
 
-#: divisors that are tried, smallest first
+#: divisors that are tried for divisor=0, smallest first
 DIVISORS = (1, BLOCK)

@@ -1,4 +1,4 @@
-"""How long a network takes at any width: tables of its layers, measured once, and interpolated."""
+"""Predicts the time of a network at any widths, by interpolating measured times of its layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prunebench.records.widths import BLOCK, odd_widths
 if TYPE_CHECKING:
     from prunebench.channels import ChannelMap, Plan
 
-#: how much narrower a width is that is timed for those that are none
+#: widths that are no multiples of `BLOCK` are timed at so many channels less than a multiple
 ODD = 3
 #: a dimension of a weight, as a channel map knows it
 Dim = tuple[str, int]
@@ -23,12 +23,12 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Microseconds of one kind of layer at some widths; between them they are interpolated.
+    """Microseconds of one kind of layer at some widths, interpolated between them.
 
     Attributes:
-        inputs, outputs: the widths, ascending; one alone where it never changes.
-        even: [inputs, outputs] at widths that are multiples of `BLOCK` (or dense).
-        odd: likewise at widths that are `ODD` less.
+        inputs, outputs: the timed widths, ascending; a single one where the width never changes.
+        even: [inputs, outputs]; times at widths that are multiples of `BLOCK` (or dense).
+        odd: [inputs, outputs]; times at widths that are `ODD` less.
     """
 
     inputs: tuple[int, ...]
@@ -37,7 +37,7 @@ class Grid:
     odd: Times
 
     def at(self, inputs: int, outputs: int) -> float:
-        """Returns the microseconds at these widths; wider is never faster."""
+        """Returns the microseconds at these widths, made never to fall as widths grow."""
         suits = all(
             width % BLOCK == 0 or width >= known[-1] or len(known) == 1
             for width, known in ((inputs, self.inputs), (outputs, self.outputs))
@@ -50,12 +50,12 @@ class Grid:
 
     @property
     def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The widths on both sides."""
+        """The timed widths of inputs and outputs."""
         return self.inputs, self.outputs
 
 
 def odd(widths: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the widths that are timed beside `widths`; a single one stays."""
+    """Returns the widths `ODD` below `widths`, which are timed as well; a single one stays."""
     return widths if len(widths) == 1 else tuple(max(1, width - ODD) for width in widths)
 
 
@@ -64,9 +64,9 @@ class Layer:
     """One call of a layer.
 
     Attributes:
-        name: of its module.
-        inputs, outputs: the dimension whose kept positions are its width, or the width itself.
-        grid: its times.
+        name: name of its module.
+        inputs, outputs: the parameter dimension whose kept positions count its width, or the width.
+        grid: the times of the layer.
     """
 
     name: str
@@ -76,18 +76,19 @@ class Layer:
 
     @property
     def changes(self) -> bool:
-        """Whether the budget may change a width of it."""
+        """Whether the budget may change one of its widths."""
         return len(self.grid.inputs) > 1 or len(self.grid.outputs) > 1
 
 
 @dataclass(frozen=True, eq=False)
 class LayerTimes:
-    """A network's layers with their times, held against networks that were timed as a whole.
+    """The times of a network's layers, corrected by whole networks that were timed.
 
     Attributes:
         layers: in the order of the forward.
         dense: microseconds of the dense network as a whole.
-        anchors: of slimmed networks, what their layers gain alone, and what the whole takes.
+        anchors: per timed slim network the microseconds that its layers gain, and those of the
+            whole.
     """
 
     layers: Sequence[Layer]
@@ -110,34 +111,34 @@ class LayerTimes:
 
     @property
     def whole(self) -> float:
-        """Microseconds of all layers of the dense network."""
+        """Microseconds of all layers of the dense network, added up."""
         return float(sum(layer.grid.even[-1, -1] for layer in self.layers))
 
     @property
     def between(self) -> float:
-        """Microseconds that are spent between layers, which no budget changes."""
+        """Microseconds of the dense network outside its layers, which no budget changes."""
         return max(0.0, self.dense - self.whole)
 
     def gained(self, cmap: ChannelMap, plan: Plan) -> float:
-        """Returns the microseconds that the layers gain alone when `plan` slims the network."""
+        """Returns the microseconds that `plan` saves in the layers, added up."""
         return self.whole - sum(self.by_layer(cmap, plan))
 
     def predicted(self, cmap: ChannelMap, plan: Plan) -> float:
         """Returns the microseconds of the network of `cmap` slimmed by `plan`.
 
-        Between networks that were timed it is interpolated, by what the layers gain.
+        The time is interpolated between networks that were timed, by what their layers gain.
         """
         ends = ((0.0, self.dense), (self.whole, self.between))
         gains, times = np.array(sorted((*ends, *self.anchors))).T
-        # the line through these points never rises
+        # more gain never takes more time
         return float(np.interp(self.gained(cmap, plan), gains, np.minimum.accumulate(times)))
 
     def promised(self, cmap: ChannelMap, plan: Plan) -> float:
-        """Returns the same by the layers alone."""
+        """Returns the same from the times of layers alone."""
         return replace(self, anchors=()).predicted(cmap, plan)
 
     def anchored(self, cmap: ChannelMap, plan: Plan, measured: float) -> LayerTimes:
-        """Returns these times with the network of `plan`, which takes `measured`, among them."""
+        """Returns these times with an anchor: the network of `plan`, which takes `measured` us."""
         gained = self.gained(cmap, plan)
         if gained <= 0:
             return self
@@ -145,18 +146,18 @@ class LayerTimes:
 
 
 def costly_widths(times: LayerTimes, cmap: ChannelMap, plan: Plan) -> list[int]:
-    """Returns the widths under `plan` that are no multiples of `BLOCK` and cost time by that.
+    """Returns the widths under `plan` that are no multiples of `BLOCK`, if they cost time.
 
-    Empty unless the layers alone would be faster with multiples, or the whole gained much less by
-    such widths than its layers promised.
+    They do if rounding them up to multiples would be faster, or if the whole network gained much
+    less than its layers promised.
     """
     sizes = {group.name: group.size for group in cmap.groups}
     counts = {name: len(plan.kept.get(name, range(size))) for name, size in sizes.items()}
-    odd = {name: n for name, n in counts.items() if n % BLOCK and n < sizes[name]}
-    if not odd:
+    uneven = {name: n for name, n in counts.items() if n % BLOCK and n < sizes[name]}
+    if not uneven:
         return []
-    rounded = {name: range(min(-(-n // BLOCK) * BLOCK, sizes[name])) for name, n in odd.items()}
+    rounded = {name: range(min(-(-n // BLOCK) * BLOCK, sizes[name])) for name, n in uneven.items()}
     now, promised = times.predicted(cmap, plan), times.promised(cmap, plan)
     then = times.predicted(cmap, type(plan)({**plan.kept, **rounded}))
     costly = then < 0.98 * now or times.dense - now < 0.6 * (times.dense - promised)
-    return odd_widths(odd.values()) if costly else []
+    return odd_widths(uneven.values()) if costly else []

@@ -1,4 +1,4 @@
-"""Two targets at once: the slimmed network may exceed neither."""
+"""Two targets at once, MACs and parameters: the slimmed network may exceed neither."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MacsParams(Budget):
-    """Keeps as much as stays within a number of MACs and a number of parameters.
+    """Keeps as many channels as a number of MACs and a number of parameters both allow.
 
     Attributes:
         macs, params: up to 1 the fraction of the dense network's count, above 1 the count itself.
         allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
-            keeps the best-scored channels wherever they are.
+            keeps the best-scored channels, in whatever group.
         floor_share: least share of its dense channels that a group keeps under ``global``, in
             [0, 1].
     """
@@ -38,7 +38,7 @@ class MacsParams(Budget):
     limits_training = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(self.macs > 0, f"macs must be positive, got {self.macs}")
         require(self.params > 0, f"params must be positive, got {self.params}")
@@ -55,22 +55,22 @@ class MacsParams(Budget):
         """Returns the largest plan whose slimmed network stays within both targets.
 
         Raises:
-            PruningError: one of them cannot be met.
+            PruningError: one of the targets cannot be met.
         """
         plans = [part.choose(cmap, ranks, dense, share=share) for part in self._parts()]
-        # both are members of one nested family, so the smaller one meets both targets
+        # both plans are of one nested family, so the smaller one meets both targets
         return min(plans, key=lambda plan: sum(len(kept) for kept in plan.kept.values()))
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
         """Returns both targets as limits.
 
         Raises:
-            PruningError: one lies above the dense network's count.
+            PruningError: a target lies above the dense network's count.
         """
         return tuple(limit for part in self._parts() for limit in part.limits(cmap, dense))
 
     def _parts(self) -> tuple[Target, Target]:
-        """Returns the two budgets this one is made of."""
+        """Returns the two budgets that this one combines."""
         return self._part(Macs, self.macs), self._part(Params, self.params)
 
     def _part(self, kind: type[Target], keep: float) -> Target:

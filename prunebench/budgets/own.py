@@ -1,4 +1,4 @@
-"""Own: the criterion's own decision, such as FOAD's."""
+"""Own: takes the criterion's own decision, such as FOAD's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Own(Budget):
-    """Keeps what the criterion decided to keep; floors and divisor add the best-scored others.
+    """Keeps what the criterion decides to keep; floors and divisor add the best-scored others.
 
     Attributes:
         floor_share: least share of its dense channels that a group keeps, in [0, 1].
@@ -34,13 +34,13 @@ class Own(Budget):
         """Returns the criterion's decision.
 
         Args:
-            cmap: not looked at.
-            ranks: by group name, each with a decision.
-            dense: for the floors.
-            share: 0 keeps all; else a decision is taken as a whole, in each of several rounds.
+            cmap: not used.
+            ranks: group name -> rank, each with a decision.
+            dense: the counts of the unpruned network, for the floors.
+            share: 0 keeps all channels; any other value takes the whole decision, in every round.
 
         Raises:
-            PruningError: the criterion decided nothing.
+            PruningError: the criterion made no decision for a group.
         """
         from prunebench.channels import Plan
 
@@ -51,7 +51,7 @@ class Own(Budget):
         )
 
     def _kept(self, name: str, rank: GroupRank, dense: int) -> tuple[int, ...]:
-        """Returns the decision for a group once of `dense` channels, filled up to the floors."""
+        """Returns the decision for a group, filled up to floor and divisor."""
         if rank.kept is None:
             raise PruningError(
                 f"budget=own needs a criterion that decides, and this one made no decision for "

@@ -1,4 +1,4 @@
-"""Target parameters: the slimmed network may have so many and no more."""
+"""Target parameters: the slimmed network may have at most a given number of parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Params(Target):
-    """Keeps as much as stays within a number of parameters of the whole network."""
+    """Keeps as many channels as a number of parameters of the whole network allows."""
 
     unit = "parameters"
 

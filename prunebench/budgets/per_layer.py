@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PerLayer(Budget):
-    """Keeps the fraction of dense channels that the first matching pattern gives.
+    """Keeps the fraction of a group's dense channels that the first matching pattern gives.
 
     Attributes:
         keep: name pattern (``*`` matches anything) -> fraction of channels kept, in (0, 1].
-        otherwise: fraction kept of groups that match no pattern, in (0, 1].
+        otherwise: fraction kept in groups that match no pattern, in (0, 1].
         rounding: ``kept``: int(C * keep) of C channels stay; ``removed``: int(C * (1 - keep)) go.
     """
 
@@ -32,7 +32,7 @@ class PerLayer(Budget):
     rounding: str = "kept"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(0 < self.otherwise <= 1, f"otherwise must lie in (0, 1], got {self.otherwise}")
         for pattern, keep in self.keep.items():
@@ -44,7 +44,7 @@ class PerLayer(Budget):
         """Returns the best-scored channels, size * keep of them, of every ranked group.
 
         Raises:
-            PruningError: a pattern decides about no group, or no group loses a channel.
+            PruningError: a pattern matches no group, or no group loses a channel.
         """
         from prunebench.channels import Plan
 

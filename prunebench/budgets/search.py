@@ -1,6 +1,7 @@
-"""The largest of a nested family of plans that stays within a target.
+"""Finds the largest of a nested family of plans that stays within a target.
 
-A family is an order of channels, given by their groups' names: plan k keeps the first k.
+A family is given by an order in which channels are kept, a list of group names, one per channel:
+plan k keeps the first k. Which channels of a group these are, its scores say.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ def largest_within(target: int, plans: int, size_of: Callable[[int], int]) -> in
     """Returns the largest k in [0, plans) with ``size_of(k) <= target``, or -1 if there is none.
 
     Args:
-        target: may not be exceeded.
+        target: amount that may not be exceeded.
         plans: number of plans; each keeps what the one before keeps, and perhaps more.
-        size_of: what plan k amounts to; never falls as k grows.
+        size_of: returns the amount of plan k; never falls as k grows.
     """
     fits, exceeds = -1, plans
     while exceeds - fits > 1:
@@ -36,10 +37,10 @@ def largest_within(target: int, plans: int, size_of: Callable[[int], int]) -> in
 
 
 def uniform_order(sizes: Mapping[str, int]) -> list[str]:
-    """Returns the groups in the order in which they gain a channel as one keep ratio grows.
+    """Returns the order in which groups gain channels as one keep ratio of all grows.
 
-    Groups that gain one at the same ratio do so in forward order, so that a target between the
-    two counts of many equal layers can be met closely.
+    Groups that gain one at the same ratio follow each other in forward order, so that a target can
+    be met closely even where many layers are equal.
 
     Args:
         sizes: group name -> dense size, in forward order.
@@ -69,11 +70,11 @@ def leading(
     """Returns how many channels each group keeps when the first `count` of `order` stay.
 
     Args:
-        budget: for its floor and divisor, which add to what the order gives.
-        order: group names.
-        count: channels that stay.
-        sizes: group name -> size now, which caps the count.
-        dense: group name -> size in the dense network, which a floor may be a share of.
+        budget: gives floor and divisor, which add to what the order gives.
+        order: a group name per channel.
+        count: number of channels that stay.
+        sizes: group name -> size now, which is never exceeded.
+        dense: group name -> size in the dense network, of which a floor may be a share.
     """
     wanted = Counter(order[:count])
     return {

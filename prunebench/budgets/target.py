@@ -1,4 +1,4 @@
-"""A budget that is a number of MACs or parameters, met on the counts of the slimmed network."""
+"""Budgets that limit an amount (MACs, parameters, time) of the whole slimmed network."""
 
 from __future__ import annotations
 
@@ -23,40 +23,39 @@ ALLOCATIONS = ("uniform", "global")
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Budget):
-    """Keeps as much as stays within a target, found by bisection.
+    """Keeps as many channels as a target allows, found by bisection.
 
-    With ``uniform`` allocation the groups that are still as wide as in the dense network but are
-    not ranked in this step count as cut by the same ratio: a layer-by-layer schedule will come to
-    them. What one step assumes the next can still do, or better, so the last step ends within the
-    target.
+    With ``uniform`` allocation, groups that are not ranked in this step but still have their dense
+    width count as cut by the same ratio, since a layer-by-layer schedule will come to them. Later
+    steps can do what an earlier one assumes, or better, so the last step ends within the target.
 
     Attributes:
         keep: up to 1 the fraction of the dense network's count, above 1 the count itself.
         allocation: ``uniform`` gives every group one keep ratio, to within one channel; ``global``
-            keeps the best-scored channels wherever they are; ``decision`` takes the criterion's own
-            decision at the mildest of its settings that reaches the target (see `mildest`).
+            keeps the best-scored channels, in whatever group; ``decision`` takes the criterion's
+            own decision at the mildest settings that reach the target (see `mildest`).
         floor_share: least share of its dense channels that a group keeps under ``global`` and
-            ``decision``, in [0, 1]; without it scores may empty a layer of all but one channel.
+            ``decision``, in [0, 1]; without it scores may leave a layer a single channel.
     """
 
     keep: float
     allocation: str = "uniform"
     floor_share: float = 0.0
 
-    #: what is counted, for messages
+    #: the unit of the amount, for messages
     unit: ClassVar[str]
 
     limits_training = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(self.keep > 0, f"keep must be positive, got {self.keep}")
         require_choice("allocation", self.allocation, (*ALLOCATIONS, "decision"))
 
     @property
     def needs_degrees(self) -> bool:  # type: ignore[override]
-        """Whether the criterion's settings are searched."""
+        """Whether settings of the criterion are searched."""
         return self.allocation == "decision"
 
     @property
@@ -66,11 +65,11 @@ class Target(Budget):
 
     @abstractmethod
     def amount(self, cmap: ChannelMap, plan: Plan) -> int:
-        """Returns the count of the network slimmed by `plan`."""
+        """Returns the amount of the network slimmed by `plan`."""
 
     @abstractmethod
     def dense_amount(self, dense: Dense) -> int:
-        """Returns the count of the unpruned network."""
+        """Returns the amount of the unpruned network."""
 
     def choose(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
@@ -106,7 +105,7 @@ class Target(Budget):
     def settings_found(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense, *, share: float
     ) -> dict[str, float] | None:
-        """Returns the criterion's settings behind what `choose` returns; None if none is sought."""
+        """Returns the criterion's settings behind what `choose` returns; None if it seeks none."""
         if not self.needs_degrees:
             return None
         return self._decided(cmap, ranks, dense, self._goal(dense, share))[1]
@@ -127,7 +126,7 @@ class Target(Budget):
     def _out_of_reach(
         self, target: int, least: int, cmap: ChannelMap, dense: Dense
     ) -> PruningError:
-        """The error that names the `least` there is."""
+        """Returns the error that names `least`, the smallest amount that can be reached."""
         share = least / self.dense_amount(dense)
         return PruningError(
             f"budget.keep={self.keep:g} asks for at most {target:,} {self.unit}, and the least "
@@ -141,12 +140,12 @@ class Target(Budget):
         """Returns the target as a limit.
 
         Raises:
-            PruningError: the target lies above the dense network's count.
+            PruningError: the target lies above the dense network's amount.
         """
         return (Limit(self.unit, self._goal(dense, 1.0), lambda plan: self.amount(cmap, plan)),)
 
     def _goal(self, dense: Dense, share: float) -> int:
-        """Returns the count to reach in a step that goes `share` of the way."""
+        """Returns the amount to reach in a step that goes `share` of the way."""
         whole = self.dense_amount(dense)
         keep = self.keep if self.keep <= 1 else self.keep / whole
         if keep > 1:
@@ -158,7 +157,7 @@ class Target(Budget):
     def _family(
         self, cmap: ChannelMap, ranks: Mapping[str, GroupRank], dense: Dense
     ) -> tuple[list[str], dict[str, int]]:
-        """Returns the order in which channels are kept, and the sizes now of the groups in it."""
+        """Returns the order in which channels are kept, and the present sizes of its groups."""
         ranked = {name: len(rank.scores) for name, rank in ranks.items()}
         if self.allocation == "global":
             return global_order(ranks), ranked

@@ -31,7 +31,7 @@ class Uniform(Budget):
     limits_training = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(0 < self.keep <= 1, f"keep must lie in (0, 1], got {self.keep}")
 
@@ -41,7 +41,7 @@ class Uniform(Budget):
         """Returns the best-scored channels, size * keep of them, of every ranked group.
 
         Raises:
-            PruningError: the ratio removes no channel of any group.
+            PruningError: the ratio removes no channel from any group.
         """
         from prunebench.channels import Plan
 
@@ -57,13 +57,13 @@ class Uniform(Budget):
         )
 
     def limits(self, cmap: ChannelMap, dense: Dense) -> tuple[Limit, ...]:
-        """Returns the number of channels as a limit, which the floors spread over the groups."""
+        """Returns one limit: the sum of the floors, below which no group can go."""
         sizes = {group.name: group.size for group in self.select(cmap)}
         target = sum(self.floors(cmap).values())
         return (Limit("channels", target, lambda plan: channels(sizes, plan)),)
 
     def floors(self, cmap: ChannelMap) -> dict[str, int]:
-        """Returns the ratio of every group's channels."""
+        """Returns group name -> kept channels: the ratio itself is the floor of every group."""
         return {
             group.name: kept_count(self, group.size * self.keep, group.size)
             for group in self.select(cmap)

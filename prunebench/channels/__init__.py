@@ -1,4 +1,7 @@
-"""Channels: which of them live and die together, and how they are taken out of a network."""
+"""Channels: which must be cut together (`trace`), and how they are cut (`slim`).
+
+README.md beside this file explains the idea and says where to look.
+"""
 
 from prunebench.channels.capture import capture, edit, look
 from prunebench.channels.example import Example
@@ -14,7 +17,7 @@ from prunebench.channels.surgery.slim import slim
 from prunebench.channels.surgery.verify import Agreement, agreement, verify
 from prunebench.channels.trace import trace
 
-#: the name it had at first
+#: the former name of `add_position_bias`
 place = add_position_bias
 
 __all__ = [

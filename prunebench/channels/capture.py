@@ -1,4 +1,4 @@
-"""Captures or edits what the channels of groups hold inside a running forward."""
+"""Captures or edits the activations of groups inside a running forward."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prunebench.errors import PruningError, require_choice
 
 POINTS = ("activation", "block", "consumer")
 
-#: takes the channels of one group [N, size, H, W] and returns as many, or None to leave them
+#: takes the activations of one group [N, size, H, W]; returns as many, or None to change nothing
 Edit = Callable[[Tensor], Tensor | None]
 
 
@@ -34,7 +34,7 @@ def capture(
     *,
     run: Callable[[nn.Module, Any], object] = run_on,
 ) -> dict[str, Tensor]:
-    """Returns what the channels of each group hold at `point` for `images`.
+    """Returns the activations of each group at `point` for `images`.
 
     Args:
         model: the network that `cmap` was traced from; runs once, without gradients, in the mode
@@ -48,8 +48,8 @@ def capture(
         run: runs the model on the images.
 
     Returns:
-        Group name -> copy of the channels [N, size, H, W], in class order. Behind a flatten they
-        are [N, size, pixels, 1]; where a class holds several channels their rows follow each other.
+        Group name -> copy of its activations [N, size, H, W], in class order. Behind a flatten they
+        are [N, size, pixels, 1]; where a class holds several channels, these are stacked along H.
 
     Raises:
         PruningError: a group does not exist at this point.
@@ -73,15 +73,15 @@ def look(
     *,
     run: Callable[[nn.Module, Any], object] = run_on,
 ) -> None:
-    """Shows what the channels of groups hold at `point`, one group after the other.
+    """Calls a function with the activations of each group at `point`, without gradients.
 
     Args:
-        takers: group name -> what receives its channels, as in `capture`. They are the network's
-            own, good until the call returns, and not to be changed.
-        model: as in `capture`, like all that follows.
+        takers: group name -> function of its activations, shaped as in `capture`. They are the
+            network's own: valid until the function returns, and not to be changed.
+        model: as in `capture`, like all further arguments.
         cmap: its channel map.
         images: [N, C, H, W], or several inputs as for `trace`.
-        point: where.
+        point: one of those of `capture`.
         run: runs the model on the images.
 
     Raises:
@@ -95,17 +95,17 @@ def look(
 def edit(
     model: nn.Module, cmap: ChannelMap, point: str, edits: Mapping[str, Edit]
 ) -> Iterator[None]:
-    """While it is open, every forward of `model` passes the channels of groups through functions.
+    """Within the block, passes the activations of groups through functions in every forward.
 
     Gradients flow through the functions, so a criterion can multiply channels by a trained gate or
-    look at their gradients. Hooks do the work where a module returns (or takes) the tensor; else
-    torch functions are counted while the forward runs.
+    look at their gradients. Where a module returns (or takes) the tensor, a hook does the work;
+    elsewhere the calls of torch functions are counted to find it.
 
     Args:
         model: the network that `cmap` was traced from.
         cmap: its channel map.
         point: as in `capture`.
-        edits: group name -> function of the group's channels [N, size, H, W].
+        edits: group name -> function of the group's activations [N, size, H, W].
 
     Raises:
         PruningError: a group does not exist at this point.
@@ -139,7 +139,7 @@ class _Layout:
 
     Attributes:
         dim: the dimension that holds channels.
-        index: positions, class by class; None if they are all, in order.
+        index: positions along `dim`, class by class; None if they are all, in order.
         size: number of classes.
     """
 
@@ -186,13 +186,13 @@ def _layout(cmap: ChannelMap, name: str, place: Place) -> _Layout:
 
 @dataclass
 class _EditedPlace:
-    """A place, and what is to happen there."""
+    """A place in the forward, and the edits to apply there."""
 
     place: Place
     changes: list[tuple[_Layout, Edit]]
 
     def apply(self, x: Tensor) -> Tensor:
-        """Returns `x` after all changes."""
+        """Returns `x` after all edits."""
         for layout, change in self.changes:
             changed = change(layout.pick(x))
             if changed is not None:
@@ -202,7 +202,7 @@ class _EditedPlace:
     def apply_to(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Returns arguments whose first one, which may be given by name, is changed."""
+        """Returns the arguments with the first one edited, which may be given by name."""
         if args:
             return (self.apply(args[0]), *args[1:]), kwargs
         first = "input" if "input" in kwargs else next(iter(kwargs))
@@ -210,10 +210,10 @@ class _EditedPlace:
 
 
 class _CallCounter(TorchFunctionMode):
-    """Knows how often each function and module has been called in the running forward."""
+    """Counts the calls of each function and module in the running forward, to find places."""
 
     def __init__(self, places: list[_EditedPlace]) -> None:
-        """Takes the places that only function calls can find."""
+        """Takes the places that are no module's input or output."""
         super().__init__()
         self.places = {(s.place.function, s.place.nth, s.place.takes): s for s in places}
         self.running = False
@@ -221,16 +221,16 @@ class _CallCounter(TorchFunctionMode):
         self.modules: dict[str, int] = {}
 
     def start(self, module: nn.Module, args: Any) -> None:
-        """Begins a forward."""
+        """Resets the counts when a forward begins."""
         self.running = True
         self.functions, self.modules = {}, {}
 
     def stop(self, module: nn.Module, args: Any, result: Any) -> None:
-        """Ends a forward, also one that failed."""
+        """Stops counting when a forward ends or fails."""
         self.running = False
 
     def attach(self, module: nn.Module, name: str, places: list[_EditedPlace]) -> list[Any]:
-        """Hooks `places` to calls of `module`."""
+        """Hooks `places` to calls of `module`; returns the handles."""
         given = {s.place.call: s for s in places if s.place.takes}
         made = {s.place.call: s for s in places if not s.place.takes}
 
@@ -251,7 +251,7 @@ class _CallCounter(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs `func`, with its input or result changed where an edit says so."""
+        """Runs `func`, and edits its input or result where an edit is due."""
         kwargs = kwargs or {}
         if not self.running:
             return func(*args, **kwargs)

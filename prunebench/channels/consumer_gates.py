@@ -1,4 +1,4 @@
-"""Factors on what the consumers of a group read: gates while training, masks for what is gone.
+"""Multiplies the channels that consumers read: by gates in training, by 0 once they are cut.
 
 A channel that every consumer sees as zero has no effect on the network, whatever lies between
 (norms with their shifts, depthwise layers, additions on a residual stream), so masking here
@@ -42,9 +42,9 @@ class ConsumerFactors:
     """Hooks that multiply the inputs of consumers channel by channel.
 
     Attributes:
-        groups: whose channels.
-        alive: per group, bool [size] on the CPU; what is False is read as zero for good.
-        gates: per group, [N, size] factors of the forward under way; None uses `alive` alone.
+        groups: the groups whose channels are multiplied.
+        alive: per group, bool [size] on the CPU; channels that are False are read as zero.
+        gates: per group, [N, size] factors for the running forward; None uses `alive` alone.
     """
 
     def __init__(self, groups: Sequence[ChannelGroup]) -> None:
@@ -60,7 +60,7 @@ class ConsumerFactors:
         """Puts the hooks on the consumers of the groups.
 
         Raises:
-            PruningError: a consumer is no module whose input a hook sees.
+            PruningError: a consumer is no convolution or linear module.
         """
         self._device = next(network.parameters()).device
         for name, consumer in gated_consumers(network, self.groups).items():
@@ -76,7 +76,7 @@ class ConsumerFactors:
         self._handles.clear()
 
     def refresh(self) -> None:
-        """Brings the masks up to date with `alive`, in place: recorded steps read them."""
+        """Copies `alive` into the masks, in place, since recorded CUDA steps read those."""
         for number, alive in enumerate(self.alive):
             mask = self._masks[number]
             if mask is not None:
@@ -85,11 +85,11 @@ class ConsumerFactors:
                 self._masks[number] = alive.to(self._device, torch.float32)[None]
 
     def masked(self) -> tuple[bool, ...]:
-        """Returns for each group whether some of it is masked, or was."""
+        """Returns for each group whether it has a mask: some channel was cut, now or before."""
         return tuple(mask is not None for mask in self._masks)
 
     def plan(self) -> Plan:
-        """Returns the channels that are alive."""
+        """Returns the plan that keeps the channels that are alive."""
         return Plan(
             {
                 group.name: alive.nonzero()[:, 0].tolist()
@@ -151,7 +151,7 @@ def gated_consumers(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[
 def _gated_consumer(
     module: nn.Module, parts: list[tuple[int, Tensor]], sizes: Sequence[int]
 ) -> GatedConsumer:
-    """Returns where the inputs of `module` come from."""
+    """Returns which channel of which group each input of `module` is."""
     linear = isinstance(module, nn.Linear)
     inputs = int(module.in_features if linear else module.in_channels)  # type: ignore[arg-type]
     numbers = [number for number, _ in parts]

@@ -17,7 +17,7 @@ Example: TypeAlias = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def run_on(network: nn.Module, example: Example) -> Any:
-    """Returns what `network` makes of `example`."""
+    """Calls `network` on `example` and returns its output."""
     if isinstance(example, Mapping):
         return network(**example)
     if isinstance(example, (tuple, list)):
@@ -26,12 +26,12 @@ def run_on(network: nn.Module, example: Example) -> Any:
 
 
 def changed(example: Example, change: Callable[[Tensor], Any]) -> Any:
-    """Returns `example` with every tensor changed."""
+    """Returns `example` with `change` applied to every tensor."""
     return map_tensors(dict(example) if isinstance(example, Mapping) else example, change)
 
 
 def one_image(example: Example) -> Any:
-    """Returns one image of `example` (or room for one, if it has none) without data.
+    """Returns `example` without data and with one image, even if it has none.
 
     Raises:
         PruningError: there is no tensor in it.

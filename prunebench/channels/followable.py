@@ -1,4 +1,4 @@
-"""Which models can be followed: not those that are compiled to something else than Python."""
+"""Tells which models can be followed: those whose forward runs as Python."""
 
 from __future__ import annotations
 
@@ -24,22 +24,26 @@ def plain(model: nn.Module) -> nn.Module:
 
 
 def is_compiled(model: nn.Module) -> bool:
-    """Whether ``torch.compile`` made `model`; it has imported then what takes a second."""
+    """Whether ``torch.compile`` made `model`.
+
+    Torch's compiler, which takes a second to import, is imported by then; if not, it did not.
+    """
     made = sys.modules.get("torch._dynamo.eval_frame")
     return made is not None and isinstance(model, made.OptimizedModule)
 
 
 def eagerly() -> AbstractContextManager[None]:
-    """Lets what ``torch.compile`` made run as the Python it was made from, if anything was made.
+    """Makes compiled modules run as the Python they were made from, within the block.
 
-    Asking torch for it imports its compiler, which takes longer than to follow a small network.
+    Does nothing unless torch's compiler is imported: importing it takes longer than tracing a small
+    network.
     """
     made = "torch._dynamo" in sys.modules
     return torch.compiler.set_stance("force_eager") if made else nullcontext()
 
 
 def require_followable(model: Any) -> None:
-    """Refuses what no forward without data can follow.
+    """Raises unless a forward without data can follow `model`.
 
     Raises:
         PruningError: `model` is no module, is TorchScript, holds an exported program, or has
@@ -78,7 +82,7 @@ def scripted_parts(model: nn.Module) -> list[str]:
 
 def _is_exported(module: nn.Module) -> bool:
     """Whether `module` runs a graph of operators below those of Python (``torch.export``)."""
-    known = hasattr(type(module), "graph") or "graph" in vars(module)  # what is not is dear to ask
+    known = hasattr(type(module), "graph") or "graph" in vars(module)  # a failing getattr is slow
     scripted = isinstance(module, torch.jit.ScriptModule)
     graph = getattr(module, "graph", None) if known and not scripted else None
     return isinstance(graph, fx.Graph) and any(

@@ -1,4 +1,4 @@
-"""A channel selection whose index surgery can rewrite.
+"""`GatherChannels`: a module that picks channels by an index, which surgery can rewrite.
 
 No ``from __future__ import annotations`` here: TorchScript reads the annotations as they are.
 """
@@ -37,10 +37,11 @@ def wiring_of(network: nn.Module) -> dict[str, list[int]]:
 
 
 def rewire(network: nn.Module, wiring: Mapping[str, Sequence[int]]) -> None:
-    """Gives every `GatherChannels` of `network` named in `wiring` its index, in place.
+    """Sets the index of every `GatherChannels` that `wiring` names, in place.
 
     Raises:
-        PruningError: there is none of this name, or the index is no other order of its own.
+        PruningError: a name is that of no `GatherChannels`, or its index is no reordering of the
+            present one.
     """
     modules = dict(network.named_modules())
     for name, positions in wiring.items():
@@ -53,8 +54,8 @@ def rewire(network: nn.Module, wiring: Mapping[str, Sequence[int]]) -> None:
 class GatherChannels(nn.Module):
     """Picks channels by index; index -1 gives a channel of zeros.
 
-    Networks that move channels by a fixed rule (zero-padded shortcuts, channel shuffles) write the
-    rule as one of these, so that surgery only has to rewrite a buffer. Surgery also inserts them
+    Our networks that move channels by a fixed rule (zero-padded shortcuts, shuffles) write the
+    rule as one of these, so that surgery has only a buffer to rewrite. Surgery also inserts them
     where the code of a network assumes channel positions that no longer hold.
 
     A network that holds one can be scripted and exported. To unpickle it as a whole
@@ -86,11 +87,11 @@ class GatherChannels(nn.Module):
         self.index = torch.tensor(self.positions, dtype=torch.int64).to(self.index.device)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        """Loads the index, and keeps what is known of it in step."""
+        """Loads the index, and keeps `positions` in step with it."""
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if f"{prefix}index" in state_dict and self.index.device.type != "meta":
             self.positions = tuple(self.index.tolist())
 
     def extra_repr(self) -> str:
-        """Says how many channels come out, and of which dimension."""
+        """Returns how many channels come out, and along which dimension."""
         return f"out={len(self.positions)}, dim={self.dim}"

@@ -1,4 +1,4 @@
-"""From the tape of a labelled forward to classes and groups."""
+"""Builds the channel map of a network from the tape of its labelled forward."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def build_map(
 
     Args:
         model: the network.
-        tape: what its labelled forward noted.
-        frozen_groups: group name -> why it is to stay whole.
+        tape: the notes of its labelled forward.
+        frozen_groups: group name -> why the group must stay whole.
     """
     class_of = _components(tape)
     dims = _classes_read(tape, class_of)
@@ -45,7 +45,7 @@ def build_map(
         found = class_of[as_array(call.outputs)]
         if (locate[0, found] < 0).all():
             frozen.setdefault(call.module, reasons.get(int(found[0]), TIED))
-    frozen |= _sharers(model, frozen)
+    frozen |= _weight_sharers(model, frozen)
     sites = Sites(tape, dims, locate, len(groups))
     described = [sites.describe(number, *group) for number, group in enumerate(groups)]
     return ChannelMap(
@@ -55,14 +55,14 @@ def build_map(
         class_of=class_of,
         locate=locate,
         shapes=shapes,
-        # a copy of TorchScript holds its parameters as tensors of no class of their own
+        # not by class: a copied TorchScript module holds its parameters as plain tensors
         parameters=tuple(name for name, _ in named_parameters(model)),
         tape=tape,
     )
 
 
-def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
-    """Returns why modules cannot be cut whose weight belongs to one in `frozen` as well."""
+def _weight_sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
+    """Returns module -> reason for modules that share the weight of one in `frozen`."""
     owners: dict[int, str] = {}
     shared: dict[str, str] = {}
     for name, module in named_modules(model):
@@ -78,7 +78,10 @@ def _sharers(model: nn.Module, frozen: Mapping[str, str]) -> dict[str, str]:
 
 
 def _classes_read(tape: Tape, class_of: Ids) -> dict[tuple[str, int], Ids]:
-    """Returns the classes along each dimension; vectors read together share one array."""
+    """Returns the class of each index of every (parameter, dimension) that a layer reads.
+
+    Entries that share a tensor of label ids share one array of classes.
+    """
     found: dict[int, Ids] = {}
     dims = {}
     for key, ids in tape.reads.items():
@@ -90,21 +93,22 @@ def _classes_read(tape: Tape, class_of: Ids) -> dict[tuple[str, int], Ids]:
 
 
 def _components(tape: Tape) -> Ids:
-    """Returns the class number of every label id."""
+    """Returns the class number of every label id: ids that are tied, however far, share one."""
     ties = [*tape.ties, *_data_ties(tape)]
     if not ties:
         return np.arange(tape.count)
-    a = torch.cat([pair[0] for pair in ties]).numpy()
-    b = torch.cat([pair[1] for pair in ties]).numpy()
-    differ = a != b
-    a, b = a[differ], b[differ]
-    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(tape.count, tape.count))
-    _, labels = connected_components(graph, directed=False)
-    return np.asarray(labels, dtype=np.int64)
+    ids = torch.cat([pair[0] for pair in ties]).numpy()
+    partners = torch.cat([pair[1] for pair in ties]).numpy()
+    differ = ids != partners
+    ids, partners = ids[differ], partners[differ]
+    edges = (np.ones(len(ids), np.int8), (ids, partners))
+    graph = coo_array(edges, shape=(tape.count, tape.count))
+    _, class_of = connected_components(graph, directed=False)
+    return np.asarray(class_of, dtype=np.int64)
 
 
 def _two_uses(tape: Tape) -> dict[str, dict[int, torch.Tensor]]:
-    """Returns the weights of layers that the forward uses directly, too: dimension -> its ids."""
+    """Returns name -> dimension -> label ids of weights that the code also uses as data."""
     found: dict[str, dict[int, torch.Tensor]] = {}
     for (name, dim), ids in tape.reads.items():
         if name in tape.data:
@@ -113,7 +117,7 @@ def _two_uses(tape: Tape) -> dict[str, dict[int, torch.Tensor]]:
 
 
 def _data_ties(tape: Tape) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Ties the elements of a vector, say, to the channels that its layer takes them for."""
+    """Ties the elements of such weights to channels, where a layer reads one dimension only."""
     ties = []
     for name, dims in _two_uses(tape).items():
         if name in tape.free and len(dims) == 1:
@@ -126,7 +130,8 @@ def _data_ties(tape: Tape) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
     """Returns class number -> why it is frozen.
 
-    A weight with rows and columns that is used directly, too, stays whole.
+    A weight that is used as data, too, stays whole if its layer reads it along two dimensions or
+    its elements have no labels (see `FREE_LIMIT`).
     """
     reasons: dict[int, str] = {}
     whole = []
@@ -145,7 +150,10 @@ def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
 def _free_parameters(
     tape: Tape, class_of: Ids, dims: dict[tuple[str, int], Ids], reasons: dict[int, str]
 ) -> None:
-    """Finds the dimension of each directly used parameter that follows the channels."""
+    """Adds to `dims` the dimension along which each directly used parameter follows channels.
+
+    Where there is none, the classes of its elements are added to `reasons`.
+    """
     for name, labels in tape.free.items():
         classes = class_of[labels.numpy()]
         for dim, size in enumerate(classes.shape):
@@ -159,7 +167,8 @@ def _free_parameters(
 
 
 def _by_key(members: Ids, keys: Ids) -> list[Ids]:
-    """Returns the members of each key, in their order; most lie side by side."""
+    """Returns `members` split by key, in order of first appearance."""
+    # equal keys mostly lie side by side, so whole runs are moved
     found: dict[int, list[Ids]] = {}
     for run in np.split(np.arange(len(keys)), np.flatnonzero(keys[1:] != keys[:-1]) + 1):
         if len(run):
@@ -168,7 +177,7 @@ def _by_key(members: Ids, keys: Ids) -> list[Ids]:
 
 
 class _Producers:
-    """Sorts classes into groups by the set of their producers."""
+    """Sorts classes into groups: those with the same set of producers form one."""
 
     def __init__(self, tape: Tape, class_of: Ids) -> None:
         """Collects the producers in forward order."""
@@ -187,11 +196,13 @@ class _Producers:
     def groups(
         self, reasons: dict[int, str], whole: Mapping[str, str]
     ) -> tuple[list[tuple[str, int, bool]], Ids]:
-        """Returns (name, size, residual) of each group and where each class went [2, classes].
+        """Returns (name, size, residual) of each group, and the place of each class.
+
+        The places are int64 [2, classes]: group number and position in it, -1 where frozen.
 
         Args:
             reasons: class -> why it is frozen; those of groups in `whole` are added.
-            whole: group name -> why it is to stay whole.
+            whole: group name -> why the group must stay whole.
         """
         free = np.ones(self.classes, dtype=bool)
         free[np.fromiter(reasons, dtype=np.int64, count=len(reasons))] = False
@@ -207,7 +218,7 @@ class _Producers:
         return groups, locate
 
     def _sets(self, free: NDArray[np.bool_]) -> list[Ids]:
-        """Returns the free classes of every set of producers, by their first position."""
+        """Returns the free classes of each set of producers, by first producer and position."""
         # the sum of one random number per producer identifies a set of producers; the numbers
         # come from a generator of our own
         marks = np.random.default_rng(0).integers(1, 2**62, size=len(self.calls))
@@ -223,16 +234,16 @@ class _Producers:
             first[new] = number
             position[new] = position_here[new]
         members = np.nonzero(free & (first >= 0))[0]
-        # they are in order but for a few, so that the stable sort, which sees that, is the fast one
+        # nearly sorted already, which the stable sort uses
         order = members[
             np.argsort(first[members] * self.classes + position[members], kind="stable")
         ]
         return _by_key(order, keys[order])
 
     def _named(self, sets: list[Ids]) -> Iterator[tuple[str, Ids, bool]]:
-        """Yields (name, classes, residual) of sets in forward order of their producers.
+        """Yields (name, classes, residual) of each set, in forward order of the producers.
 
-        They are named by their producers alone, so that slimming changes no name.
+        Names depend on the producers alone, so that slimming changes none.
         """
         set_of = np.full(self.classes, -1, dtype=np.int64)
         for number, members in enumerate(sets):

@@ -1,4 +1,4 @@
-"""The channel map: which channels of a network live and die together."""
+"""The channel map: which channels are cut together, and what a plan leaves of a network."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from prunebench.channels.weight_norm import WeightNorm
 from prunebench.errors import PruningError
 
 Ids = NDArray[np.int64]
-#: of each class of a network, whether it stays
+#: for each class of a network, whether it stays; bool [classes]
 Kept = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One dimension of one parameter that a group reaches.
+    """One parameter dimension that holds channels of a group.
 
     Attributes:
         name: full name of the parameter.
         dim: the dimension of the parameter.
-        classes: int64 [size of that dimension]; the class of the group at each position, or -1
+        classes: int64 [size of that dimension]; the group's class at each position, or -1
             where the position belongs to another group (concatenation). Behind a flatten a class
             appears once per pixel.
-        normed: how the weight of the module is computed from the parameter, under weight norm.
+        normed: under weight norm, how the layer's weight is computed from the parameter.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Site:
 
     @property
     def module(self) -> str:
-        """Qualified name of the layer that it belongs to."""
+        """Qualified name of the layer that owns the parameter."""
         return owner(self.name)
 
     @property
     def parameter(self) -> str:
-        """Its name within that layer."""
+        """Name of the parameter within that layer."""
         return self.name[len(self.module) :].removeprefix(".")
 
     @property
@@ -63,9 +63,9 @@ class Site:
         return self.normed.weight(own, network.get_parameter(self.normed.lengths))
 
     def add_to(self, total: Tensor, values: Tensor) -> None:
-        """Adds `values`, one per position, to the entries of `total` [group.size] of their classes.
+        """Adds `values` [positions] to `total` [group.size], each to the entry of its class.
 
-        What belongs to other groups is left out.
+        Positions of other groups are skipped.
         """
         classes = self.classes
         if len(classes) and int(classes.min()) < 0:
@@ -88,9 +88,9 @@ class ChannelGroup:
         consumers: convolutions and linear layers that read the classes.
         residual: whether several producers are added up (a residual stream) or otherwise tied; a
             squeeze-and-excitation gate on the way does not count.
-        activation: where the classes are first activated (else the last norm or producer).
-        block: the same, after a max pool should one follow.
-        consumer: the input of the first convolution or linear layer that reads them.
+        activation: the output of the first activation (else of the last norm, or the producer).
+        block: the same, behind a max pool where one follows.
+        consumer: the input of the first convolution or linear layer that reads the classes.
     """
 
     name: str
@@ -112,13 +112,13 @@ class ChannelMap:
     Attributes:
         groups: in forward order.
         frozen: module name -> reason, for every layer with weights whose output channels cannot be
-            cut: convolutions, linear and recurrent ones, and those of operations that are unknown.
-        dims: (parameter or buffer, dimension) -> class number [size] over the whole network.
+            cut: convolutions, linear and recurrent ones, and those whose operation is unknown.
+        dims: (parameter or buffer, dimension) -> class number of each index [size].
         class_of: class number of each label id of the tape.
-        locate: class number -> (group number, class within the group), -1 where frozen [2, n].
+        locate: [2, classes]; group number and class within the group, both -1 where frozen.
         shapes: shape of every parameter and buffer.
-        parameters: names of the parameters (each shared one once).
-        tape: what the labelled forward noted.
+        parameters: names of the parameters (a shared one once).
+        tape: the notes of the labelled forward.
     """
 
     groups: list[ChannelGroup]
@@ -143,7 +143,7 @@ class ChannelMap:
         return {group.name: group for group in self.groups}
 
     def check(self, plan: Plan) -> None:
-        """Checks that `plan` fits this network.
+        """Raises unless `plan` fits this network.
 
         Raises:
             PruningError: a group is unknown, or an index is out of range.
@@ -166,18 +166,18 @@ class ChannelMap:
         return self.class_of[as_array(ids)]
 
     def keeps(self, plan: Plan) -> Kept:
-        """Returns for each class of the network whether it stays under `plan`."""
-        kept = np.ones(self.locate.shape[1] + 1, dtype=bool)
+        """Returns for each class of the network whether it stays under `plan`; bool [classes]."""
+        kept = np.ones(self.locate.shape[1], dtype=bool)
         for number, group in enumerate(self.groups):
             if group.name in plan.kept:
                 stays = np.zeros(group.size, dtype=bool)
                 stays[list(plan.kept[group.name])] = True
                 kept[self._classes[number]] = stays
-        return kept[:-1]
+        return kept
 
     @cached_property
     def _classes(self) -> list[Ids]:
-        """The class numbers of each group, in the group's own order."""
+        """Class numbers of each group, in the group's own order."""
         groups, local = self.locate
         order = np.lexsort((local, groups))
         order = order[groups[order] >= 0]
@@ -186,7 +186,10 @@ class ChannelMap:
 
     @cached_property
     def _counter(self) -> tuple[csr_array, dict[tuple[str, int], int]]:
-        """A matrix that counts the kept positions of every parameter dimension."""
+        """A matrix [parameter dimensions, classes], and its row of each (parameter, dimension).
+
+        Multiplied by the kept classes (1 or 0) it counts what stays of each dimension.
+        """
         keys = list(self.dims)
         sizes = [len(self.dims[key]) for key in keys]
         rows = np.repeat(np.arange(len(keys)), sizes)
@@ -197,7 +200,10 @@ class ChannelMap:
 
     @cached_property
     def _products(self) -> tuple[tuple[Ids, Ids, Ids], tuple[Ids, Ids, Ids]]:
-        """(constant, row, row) of every parameter and of every use of a weight."""
+        """(constant, row, row) for the size of each parameter and the MACs of each weight's use.
+
+        Either is the constant times what stays of the dimensions in those rows of `_counter`.
+        """
         _, at = self._counter
         one = len(at)  # a row that always counts 1
         params, uses = [], []
@@ -220,17 +226,18 @@ class ChannelMap:
 
     @cached_property
     def _spread_macs(self) -> Ids:
-        """The multiply-adds of each class that are no matter of weights."""
+        """MACs that each class costs by itself, as under a linear layer that mixes positions."""
         costs = np.zeros(self.locate.shape[1], dtype=np.int64)
         for macs, ids in self.tape.spread_macs:
             np.add.at(costs, self.classes(ids), macs)
         return costs
 
-    def _count(self, plan: Plan, what: int) -> int:
+    def _count(self, plan: Plan, products: tuple[Ids, Ids, Ids]) -> int:
+        """Returns the sum of `products`, one of the two of `_products`, under `plan`."""
         self.check(plan)
         matrix, _ = self._counter
         counts = np.append(matrix @ self.keeps(plan).astype(np.int64), 1)
-        constant, first, second = self._products[what]
+        constant, first, second = products
         return int((constant * counts[first] * counts[second]).sum())
 
     def macs(self, plan: Plan) -> int:
@@ -240,7 +247,8 @@ class ChannelMap:
             PruningError: the plan does not fit this network.
         """
         spread = int(self._spread_macs[self.keeps(plan)].sum())
-        return self._count(plan, 1) + spread + self.tape.fixed_macs
+        _, uses = self._products
+        return self._count(plan, uses) + spread + self.tape.fixed_macs
 
     def params(self, plan: Plan) -> int:
         """Returns the number of parameters of the slimmed network.
@@ -248,7 +256,8 @@ class ChannelMap:
         Raises:
             PruningError: the plan does not fit this network.
         """
-        return self._count(plan, 0)
+        params, _ = self._products
+        return self._count(plan, params)
 
 
 def _columns(rows: list[Any]) -> tuple[Ids, Ids, Ids]:

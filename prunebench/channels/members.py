@@ -1,6 +1,6 @@
-"""The modules, parameters and buffers of a network by name.
+"""Lists the modules, parameters and buffers of a network by name, in torch's order.
 
-In the order that torch lists them in, without the nested generators that make it slow.
+Plain loops take the place of torch's nested generators, which are slow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def named_modules(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _walk(module: nn.Module, name: str, found: dict[int, tuple[str, nn.Module]]) -> None:
-    """Adds `module`, unless it is there, and all that it holds to `found`."""
+    """Adds `module` and the modules inside it to `found`, unless they are there."""
     if id(module) in found:
         return
     found[id(module)] = name, module
@@ -41,7 +41,7 @@ def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def _held(where: str, modules: list[tuple[str, nn.Module]]) -> list[tuple[str, Any]]:
-    """Returns every tensor that `modules` hold in their dict `where`, once."""
+    """Returns every tensor that `modules` hold in their dict called `where`, once."""
     found: dict[int, tuple[str, Any]] = {}
     for name, module in modules:
         for key, tensor in getattr(module, where).items():

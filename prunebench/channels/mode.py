@@ -1,4 +1,4 @@
-"""Training and eval mode, borrowed for a while."""
+"""Sets the training or eval mode of networks, for a while or for good."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from prunebench.channels.members import named_modules
 
 @contextmanager
 def in_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Holds every module of `network` in one mode; afterwards each has its own back.
+    """Holds every module of `network` in one mode within the block; then restores each.
 
-    Only the flags are set: a frozen batch norm, which was in eval mode inside a network that
-    trains, is so again, and no module's own ``train`` or ``eval`` runs.
+    Only the flags are set, so that no module's own ``train`` or ``eval`` runs. A batch norm that
+    was frozen in eval mode inside a training network is so again afterwards.
     """
     flags = [(module, module.training) for _, module in named_modules(network)]
     try:
@@ -32,7 +32,7 @@ def in_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
 def match_modes(network: nn.Module, other: nn.Module) -> None:
     """Puts every module of `network` into the mode of its namesake in `other`.
 
-    What `other` does not have goes into the mode of `other` as a whole.
+    Modules that `other` lacks take the mode of `other` itself.
     """
     flags = {name: module.training for name, module in named_modules(other)}
     for name, module in named_modules(network):

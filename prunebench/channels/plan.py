@@ -1,4 +1,4 @@
-"""What stays: for each group the kept classes, as data."""
+"""A plan: which classes of each group stay, as plain data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Plan:
         object.__setattr__(self, "kept", copied)
 
     def __hash__(self) -> int:
-        """Agrees with equality."""
+        """Hashes equal plans alike, whatever the order of their groups."""
         return hash(frozenset(self.kept.items()))
 
     def to_json(self) -> str:
@@ -64,7 +64,7 @@ class Plan:
 
     @staticmethod
     def compose(first: Plan, then: Plan) -> Plan:
-        """Returns one plan for the dense network that does what two do one after the other.
+        """Returns the plan that does in one step what `first` and then `then` do.
 
         Args:
             first: in the numbering of the dense network.

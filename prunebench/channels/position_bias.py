@@ -15,8 +15,8 @@ PLACE_BIAS = "place_bias"
 class PositionBiasConv2d(nn.Conv2d):
     """A convolution with a bias of shape [out, H, W], which binds it to one size of images.
 
-    What a constant channel becomes behind a zero-padded convolution differs near the border; such
-    a bias is the only exact stand-in for it.
+    What a constant channel adds behind a zero-padded convolution differs near the border; only such
+    a bias replaces it exactly.
     """
 
     place_bias: nn.Parameter
@@ -27,7 +27,7 @@ class PositionBiasConv2d(nn.Conv2d):
 
 
 def add_position_bias(conv: nn.Module, bias: Tensor) -> None:
-    """Makes the convolution `conv` one that adds `bias` [out, H, W], in place."""
+    """Makes convolution `conv` add `bias` [out, H, W] to its output, in place."""
     assert isinstance(conv, nn.Conv2d)
     if isinstance(conv, PositionBiasConv2d):
         with torch.no_grad():
@@ -38,7 +38,7 @@ def add_position_bias(conv: nn.Module, bias: Tensor) -> None:
 
 
 def add_position_biases_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Gives convolutions of `network` the position biases that `state`, a state dict, has."""
+    """Gives convolutions of `network` zero position biases where state dict `state` has some."""
     for key, bias in state.items():
         owner, _, leaf = key.rpartition(".")
         if leaf == PLACE_BIAS and not isinstance(network.get_submodule(owner), PositionBiasConv2d):

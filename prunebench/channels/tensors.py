@@ -1,4 +1,4 @@
-"""Tensors inside nested values: in containers, fields and attributes of whatever class."""
+"""Finds and changes tensors inside nested values: containers, fields and attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 T = TypeVar("T")
-#: what holds no tensor of a result, or is not looked into for one
+#: classes that are not searched: their instances hold no tensors that belong to a result
 SIMPLE = (
     str, bytes, int, float, complex, type(None), type, slice, torch.dtype, torch.device, torch.Size,
     torch.layout, torch.memory_format, nn.Module, ModuleType, FunctionType, BuiltinFunctionType,
@@ -21,16 +21,16 @@ SIMPLE = (
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yields every tensor that `value` holds, however deep: in containers, fields, attributes.
+    """Yields every tensor that `value` holds, however deep.
 
-    What networks return is looked through whatever its class is: tuples, mappings, dataclasses,
-    namespaces, objects of their own, nodes that pytree knows. Modules are not looked into.
+    Networks may return anything, so every class is searched: tuples, mappings, dataclasses,
+    namespaces, objects with attributes or slots, pytree nodes; but no modules or functions.
     """
     return _tensors(value, {})
 
 
 def _tensors(value: Any, seen: dict[int, Any]) -> Iterator[Tensor]:
-    """Does what `tensors_in` does; `seen` holds what has been looked into, so that circles end."""
+    """Does what `tensors_in` does; `seen` holds what has been searched, so that cycles end."""
     if isinstance(value, Tensor):
         yield value
     elif not isinstance(value, SIMPLE) and id(value) not in seen:
@@ -40,7 +40,7 @@ def _tensors(value: Any, seen: dict[int, Any]) -> Iterator[Tensor]:
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """Returns what `value`, which is no tensor, is made of."""
+    """Returns the direct parts of `value`, which is no tensor."""
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, (tuple, list, set, frozenset, deque)):
@@ -54,19 +54,19 @@ def _parts(value: Any) -> Iterable[Any]:
 
 
 def _slots(kind: type) -> tuple[str, ...]:
-    """Returns the names of the slots that a class adds, but for the two that hold no value."""
+    """Returns the names of the slots that a class adds, except the two that hold no value."""
     found = getattr(kind, "__slots__", ())
     names = (found,) if isinstance(found, str) else tuple(found)
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """Returns `value` with every tensor in nested tuples, lists and dicts changed."""
+    """Returns `value` with `change` applied to every tensor in nested tuples, lists and dicts."""
     return map_nested(value, Tensor, change)
 
 
 def map_nested(value: Any, kind: type[T], change: Callable[[T], Any]) -> Any:
-    """Returns `value` with every `kind` in nested tuples, lists and dicts changed."""
+    """Returns `value` with `change` applied to every `kind` in nested tuples, lists and dicts."""
     if isinstance(value, kind):
         return change(value)
     if type(value) is dict:

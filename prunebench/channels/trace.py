@@ -23,11 +23,11 @@ from prunebench.errors import PruningError, first_line
 
 
 def trace(model: nn.Module, example: Example) -> ChannelMap:
-    """Returns which channels of `model` live and die together.
+    """Returns the channel map of `model`: which of its channels must be cut together.
 
     Runs the forward once on tensors without data, in eval mode; the model, its statistics and
-    attributes and the random number generators are left as they are. Of a model out of
-    ``torch.compile`` the network inside is traced.
+    attributes and the random number generators are left as they are. Of a compiled model
+    (``torch.compile``) the network inside is traced.
 
     Args:
         model: any network whose forward does not depend on tensor values.
@@ -36,8 +36,8 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
             is used.
 
     Raises:
-        PruningError: the forward cannot be followed, the example does not fit it, or what it
-            returns holds no tensor.
+        PruningError: the forward cannot be followed, the example does not fit it, or its result
+            holds no tensor.
     """
     model = plain(model)
     require_followable(model)
@@ -65,10 +65,10 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
 
 
 def _result(labeller: Labeller, model: nn.Module, image: Example, example: Example) -> Any:
-    """Returns what `model` returns for `image`.
+    """Returns the output of `model` for `image`.
 
     Raises:
-        PruningError: its forward fails, or no tensor is in its result.
+        PruningError: its forward fails, or its output holds no tensor.
     """
     try:
         result = run_on(model, image)
@@ -98,7 +98,7 @@ def _misfit(labeller: Labeller, model: nn.Module, example: Example, error: Excep
 
 
 def _freeze(tape: Tape, weight: str, reason: str) -> None:
-    """Keeps all dimensions of `weight` whole."""
+    """Freezes every label along the dimensions of `weight`, and those of its elements."""
     for (name, _), ids in tape.reads.items():
         if name == weight:
             tape.freeze(ids, reason)
@@ -118,7 +118,7 @@ def _unused(model: nn.Module, labeller: Labeller) -> list[str]:
 
 
 def _weights(layer: nn.Module) -> list[nn.Parameter]:
-    """Returns what the weight of `layer` is, or is computed from; not its bias."""
+    """Returns the weight of `layer`, or the parameters it is computed from; not its bias."""
     weight = layer._parameters.get("weight")
     if weight is not None:
         return [weight]
@@ -126,7 +126,7 @@ def _weights(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def _why_unused(model: nn.Module, module: str, tape: Tape) -> str:
-    """Says why the weight of `module` was not read by a layer."""
+    """Says why no layer read the weight of `module`."""
     own = {id(parameter) for parameter in model.get_submodule(module).parameters()}
     for name, parameter in named_parameters(model):
         if id(parameter) in own and name in tape.data:
@@ -135,10 +135,10 @@ def _why_unused(model: nn.Module, module: str, tape: Tape) -> str:
 
 
 def _follow_training(labeller: Labeller, model: nn.Module, image: Example) -> None:
-    """Follows the forward in training mode as well, for heads that exist only there.
+    """Follows the forward in training mode as well, for heads that run only there.
 
-    Their inputs are cut along with the rest; what they make themselves stays whole, since no
-    evaluation shows how important it is.
+    Their inputs are cut along with the rest; the channels that they make stay whole, since no
+    evaluation shows how important those are.
     """
     tape = labeller.tape
     known, used, macs = {call.weight for call in tape.calls}, set(tape.used), tape.fixed_macs

@@ -1,4 +1,4 @@
-"""Takes out again what a forward leaves behind in a network, and around it."""
+"""Restores what a forward changes in a network and around it."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-#: classes of what cannot be changed, or is none of the network's business
+#: classes of values that cannot be changed, or are no part of a network's state
 LEFT_ALONE = {
     str, bytes, int, float, bool, complex, type(None), type, torch.dtype, torch.device, torch.Size,
     ModuleType, BuiltinFunctionType, np.ndarray, fx.Graph,
 }  # fmt: skip
 CONTAINERS = (dict, list, set, deque)
-#: of which a network holds many that are empty
+#: classes of containers of which a network holds many empty ones
 PLAIN = {dict, OrderedDict, list, set}
-#: classes of what holds nothing but its attributes
+#: classes whose instances are searched by their attributes alone
 TENSORS = {nn.Parameter, torch.Tensor}
 
 
 @contextmanager
 def untouched(network: nn.Module) -> Iterator[None]:
-    """Puts back, at the end of the block, whatever forwards of `network` exchanged in it.
+    """Restores, at the end of the block, whatever forwards of `network` replaced in it.
 
     That is every attribute, parameter, buffer and container of its modules and of the objects that
     these hold: caches, counters, what hooks collect, also through closures, weak references and
-    the globals that such functions name. The random number generators are put back, too.
-    Tensors whose numbers are changed in place stay changed; without data there is nothing to write.
+    the globals that such functions name. The random number generators are restored, too. Numbers
+    that are changed in place inside a tensor stay changed; tensors without data have none.
     """
     draws = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
     saved, empty = _saved(network)
@@ -53,9 +53,10 @@ def untouched(network: nn.Module) -> Iterator[None]:
 
 
 def _saved(network: nn.Module) -> tuple[list[tuple[Any, Any]], list[Any]]:
-    """Returns every container that `network` holds, directly or not.
+    """Returns every container that `network` holds, directly or not, as two lists.
 
-    Those that hold something with a copy; then the others, nine of ten: places for hooks.
+    The first has those that hold something, each with a copy of its contents; the second the
+    empty ones. Nine in ten are empty: places for hooks.
     """
     saved: list[tuple[Any, Any]] = []
     empty: list[Any] = []
@@ -90,7 +91,7 @@ def _saved(network: nn.Module) -> tuple[list[tuple[Any, Any]], list[Any]]:
 
 
 def inside(value: Any) -> Iterable[Any]:
-    """Returns what `value` holds."""
+    """Returns what `value` directly holds or refers to."""
     if isinstance(value, dict):
         return list(value.values()) if value else ()
     if isinstance(value, nn.Module):
@@ -120,7 +121,7 @@ def _globals(function: FunctionType) -> list[Any]:
 
 
 def _put_back(held: Any, before: Any) -> None:
-    """Gives a container its contents back, unless it still has them."""
+    """Gives container `held` the contents `before` again, unless it still has them."""
     if isinstance(held, CellType):
         for value in before:
             held.cell_contents = value

@@ -1,4 +1,4 @@
-"""Weight norm: a weight that a forward computes from a direction v and lengths g, w = g v / |v|."""
+"""Weight norm: weights computed from a direction v and lengths g, w = g v / |v|."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class WeightNorm:
     dim: int
 
     def weight(self, direction: Tensor, lengths: Tensor) -> Tensor:
-        """Returns what the layer computes with."""
+        """Returns the weight that the layer computes with."""
         weight: Tensor = torch._weight_norm(direction, lengths, self.dim)
         return weight
 
     def lengths_of(self, weight: Tensor) -> Tensor:
-        """Returns how long the parts of `weight` are that have a length each."""
+        """Returns the length of each part of `weight` that has one of its own."""
         lengths: Tensor = torch.norm_except_dim(weight, 2, self.dim)
         return lengths
 
     def set(self, direction: Tensor, lengths: Tensor, new: Tensor) -> None:
-        """Makes `new`, whatever is its size, the lengths; what has none points anywhere."""
+        """Sets the lengths to `new`, in place; directions of length 0 become 1, against 0 / 0."""
         lengths.copy_(new)
         direction.masked_fill_(self.lengths_of(direction) == 0, 1)

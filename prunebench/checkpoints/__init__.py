@@ -1,4 +1,8 @@
-"""Checkpoints that are whole or absent."""
+"""Checkpoint files that are always whole: written at once, with a digest.
+
+`slimmed` stores the slim network of a run, `own` that of a user's own network; `foreign` reads
+weights from other people's files.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +21,33 @@ from prunebench.errors import CheckpointError
 from prunebench.interruption import asked, stop_if_asked
 from prunebench.records.jsonfile import write_bytes
 
-# A checkpoint is an ordinary torch file, a zip archive, whose digest is the archive's comment:
-# torch.load reads it, and no kill can part the two.
+# A checkpoint is an ordinary torch file, a zip archive, with its digest as the archive's comment:
+# torch.load reads it, and no kill can separate the two.
 _LABEL = b"prunebench sha256 "
 _COMMENT_BYTES = len(_LABEL) + 64
 
 
 class Checkpoint:
-    """Where a stage leaves its state, and how often."""
+    """The checkpoint file of a stage, and how often it is saved."""
 
     def __init__(self, path: Path, every_seconds: float) -> None:
-        """Names the file; nothing is read or written yet."""
+        """Stores path and interval; nothing is read or written yet."""
         self.path = path
         self.every_seconds = every_seconds
         self._saved = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last save is `every_seconds` ago, or the run is asked to stop."""
+        """Whether the last save was `every_seconds` ago, or the run is asked to stop."""
         return asked() or time.monotonic() - self._saved >= self.every_seconds
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replaces the file by `state`; a run that is asked to stop stops then."""
+        """Replaces the file by `state`; then stops the run if it is asked to stop."""
         save(self.path, state)
         self._saved = time.monotonic()
         stop_if_asked()
 
     def load(self) -> dict[str, Any] | None:
-        """Returns the state, or None where there is no file.
+        """Returns the state, or None if there is no file.
 
         Raises:
             CheckpointError: the file is corrupt.
@@ -57,10 +61,10 @@ class Checkpoint:
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes `state` so that the file is at every moment the old one or the new one, whole.
+    """Writes `state` so that the file is at any moment either the whole old or the whole new one.
 
     Args:
-        path: its folder is made if need be.
+        path: the file; its folder is made if needed.
         state: tensors, numbers, strings, None, and lists and dicts of them.
     """
     buffer = io.BytesIO()
@@ -71,7 +75,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Returns what `save` wrote, with all tensors on the CPU.
+    """Returns the state that `save` wrote, with all tensors on the CPU.
 
     Raises:
         CheckpointError: the file is missing, damaged, or was not written by `save`.
@@ -94,7 +98,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def require_modest(archive: bytes, path: Path) -> None:
-    """Raises CheckpointError where the file at `path`, which holds `archive`, is a zip bomb."""
+    """Raises CheckpointError if `archive`, the content of the file at `path`, is a zip bomb."""
     if told := bomb_in(io.BytesIO(archive)):
         raise CheckpointError(f"{path} {told}, too much for a checkpoint; it was not read")
 

@@ -1,4 +1,4 @@
-"""Weights from other people's files, read without running any code in them."""
+"""Reads weights from other people's files without running any code in them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Loads a user's weights into `network`, in place, whatever wrapping they come in.
+    """Loads a user's weights into `network`, in place, from any of the usual kinds of file.
 
-    Known: a state dict, alone or under one of the usual keys; a ``module.`` prefix; .safetensors.
-    May be missing from the file: the index of a `GatherChannels`, which is wiring and no weight,
-    and ``num_batches_tracked``. No code in the file is ever run.
+    These are .safetensors, and torch files with a state dict, alone or under one of the usual keys,
+    with or without the prefix ``module.``. The index of a `GatherChannels`, which is no weight, and
+    ``num_batches_tracked`` may be missing. No code in the file is ever run.
 
     Raises:
         CheckpointError: the file cannot be read safely, or does not fit the network.
@@ -35,7 +35,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Loads the `weights` of the file at `path` into `network`, in place.
+    """Loads `weights`, read from the file at `path`, into `network`, in place.
 
     Raises:
         CheckpointError: they do not fit.
@@ -69,7 +69,7 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def _unlike(given: Tensor, own: Tensor) -> str:
-    """Says what a tensor is that cannot take the place of `own`; "" if it can, in any precision."""
+    """Says why `given` cannot replace `own`; "" if it can. Precision may differ."""
     if given.is_meta or given.layout != torch.strided or given.is_quantized:
         return "meta" if given.is_meta else "quantized" if given.is_quantized else str(given.layout)
     same = given.is_complex() == own.is_complex()
@@ -78,9 +78,9 @@ def _unlike(given: Tensor, own: Tensor) -> str:
 
 
 def load_head(path: Path, classes: int) -> Tensor | None:
-    """Returns the weights [classes, d] of the head that a file holds beside the network, if any.
+    """Returns the weights [classes, d] of the head that a file holds beside a network, if any.
 
-    Those of other classes are none.
+    A head with another number of classes counts as none.
 
     Raises:
         CheckpointError: the file cannot be read safely.
@@ -92,16 +92,16 @@ def load_head(path: Path, classes: int) -> Tensor | None:
 
 
 def _open(path: Path) -> Any:
-    """Whatever the file holds, read without running code in it."""
+    """Returns the content of a file, read without running code in it."""
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
     raw = read(path)
     damaged = CheckpointError(f"{path} is cut short or no torch file")
-    if not raw.startswith((b"PK", b"\x80")):  # of a zip archive, of a bare pickle
+    if not raw.startswith((b"PK", b"\x80")):  # a zip archive, or a bare pickle
         raise damaged
     require_modest(raw, path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # on pickle protocols that do load
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols that load anyway
             return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
@@ -113,7 +113,7 @@ def _open(path: Path) -> Any:
 
 
 def _open_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file."""
+    """Returns the tensors of a .safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
@@ -124,7 +124,7 @@ def _open_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in a file's content."""
+    """Returns the state dict in a file's content."""
     if isinstance(content, Mapping):
         inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
         candidate = inner[0] if inner else content
@@ -137,7 +137,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefix(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with the prefixes of parallel and compiled wrappers taken off."""
+    """Returns the weights without the prefixes of parallel and compiled wrappers."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in weights):
             bare = {name.removeprefix(prefix): value for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""Slim networks of one's own on disk, which are rebuilt around a dense one that is given."""
+"""Restores slim files of users' own networks, for which the user gives the dense network."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from prunebench.checkpoints import slimmed
 from prunebench.checkpoints.foreign import fit_weights
 from prunebench.errors import CheckpointError, PruningError
 
-#: what a file of one's own network holds, its class; one of a run has "model" instead
+#: key of such a file that holds the network's class; files of runs have "model" instead
 OWN = "own"
 
 
 def plans_in(content: Mapping[str, Any]) -> tuple[Plan, ...]:
-    """Returns the cuts, each in the numbering of what the one before left."""
+    """Returns the plans in a file, each in the numbering of what the one before left."""
     return tuple(Plan.from_json(text) for text in content["plans"])
 
 
 def restored(
     path: Path, content: Mapping[str, Any], dense: nn.Module, example: Example | None = None
 ) -> nn.Module:
-    """Returns `dense` slimmed as the file at `path` says, with the weights in it.
+    """Returns `dense` slimmed by the plans of the file at `path`, with the weights in it.
 
     Args:
-        path: for messages.
-        content: what the file holds.
-        dense: as it was before it was pruned, with whatever weights; left unchanged.
-        example: an input, where the file has none.
+        path: path of the file, for messages.
+        content: content of the file.
+        dense: the network as before pruning, with any weights; left unchanged.
+        example: an input; None for the one in the file.
 
     Raises:
-        CheckpointError: the file is of another network, or there is no input.
+        CheckpointError: the file is of another network, or neither gives an input.
     """
     given = _in_type_of(dense, content["example"]) if example is None else example
     if given is None:
@@ -56,7 +56,7 @@ def restored(
 
 
 def _in_type_of(network: nn.Module, example: Any) -> Any:
-    """Returns `example` in the type of the weights, which were of another when it was recorded."""
+    """Returns `example` in the type of the weights, which may have changed since it was stored."""
     kinds = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
     if example is None or len(kinds) != 1:
         return example
@@ -65,10 +65,10 @@ def _in_type_of(network: nn.Module, example: Any) -> Any:
 
 
 def _require_sizes(dense: nn.Module, sizes: Mapping[str, int], example: Example) -> None:
-    """Refuses a network whose groups are not as wide as those that were cut.
+    """Raises unless the groups of `dense` are as wide as those that were cut.
 
     Raises:
-        PruningError: one is not.
+        PruningError: a group has another width.
     """
     found = {group.name: group.size for group in trace(dense, example).groups}
     for name in [*sizes, *found]:

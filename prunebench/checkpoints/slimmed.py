@@ -1,4 +1,4 @@
-"""Slimmed networks on disk: enough to rebuild one without unpickling anybody's code."""
+"""Stores the slim network of a run: all that rebuilds it, without pickled code."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SLIM = "slim.pt"
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a slimmed network came about.
+    """How a slimmed network was made: the dense network and the plans.
 
     Attributes:
         model: the model section of the configuration.
         shape: (C, H, W) of an image.
         classes: number of classes.
         plans: one per pruning step, each in the numbering of the network it was applied to.
-        wiring: index of each `GatherChannels` of the network that the first was applied to.
+        wiring: name -> index of each `GatherChannels` of the dense network.
         mean, std: per channel; the network expects (pixel / 255 - mean) / std.
     """
 
@@ -48,7 +48,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What a network expects of images: (value - mean) / std, of values from 0 to 1.
+    """The normalisation of a network's images: (value - mean) / std, with values from 0 to 1.
 
     Attributes:
         mean, std: per channel.
@@ -58,7 +58,7 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns `images` [..., C, H, W] as the network takes them; uint8 counts from 0 to 255."""
+        """Returns `images` [..., C, H, W] normalised; uint8 values are divided by 255 first."""
         values = images / 255 if images.dtype == torch.uint8 else images
         mean, std = (values.new_tensor(each)[:, None, None] for each in (self.mean, self.std))
         return (values - mean) / std
@@ -70,14 +70,14 @@ def tracing_image(shape: Sequence[int]) -> torch.Tensor:
 
 
 def regrow(network: nn.Module, plans: Sequence[Plan], example: Example) -> nn.Module:
-    """Returns `network` (dense) slimmed by `plans` one after the other; weights to be loaded."""
+    """Returns the dense `network` slimmed by `plans` in turn; its weights are still to load."""
     for plan in plans:
         network = slim(network, trace(network, example), plan)
     return network
 
 
 def save(path: Path, network: nn.Module, provenance: Provenance) -> None:
-    """Writes the slimmed `network` so that `load` can rebuild it in a fresh process."""
+    """Writes the slimmed `network` so that `load` can rebuild it in another process."""
     checkpoints.save(
         path,
         {
@@ -95,7 +95,7 @@ def save(path: Path, network: nn.Module, provenance: Provenance) -> None:
 
 
 def file_of(path: Path) -> Path:
-    """Returns the file with the slim network that `path` means: a run's folder, its report, itself.
+    """Returns the slim file that `path` stands for: a run's folder, its report, or itself.
 
     Raises:
         CheckpointError: there is none.
@@ -120,7 +120,7 @@ def file_of(path: Path) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Returns what a file with a slimmed network holds.
+    """Returns the content of a file with a slimmed network.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not a slimmed network of prunebench.
@@ -134,16 +134,16 @@ def read(path: Path) -> dict[str, Any]:
 def dense(
     described: Mapping[str, Any], path: str | Path, weights: Mapping[str, torch.Tensor]
 ) -> nn.Module:
-    """Returns the dense network, in eval mode and with weights drawn at random, of a slimmed one.
+    """Returns the dense network of a slimmed one, in eval mode, with random weights.
 
     Args:
-        described: what the file says of it: model, shape, classes and wiring.
-        path: of the file.
-        weights: of the slimmed network, in the file.
+        described: its description in the file: model, shape, classes and wiring.
+        path: path of the file, for messages.
+        weights: weights of the slimmed network in the file.
 
     Raises:
         CheckpointError: the file does not describe a network.
-        ConfigError: it describes one that is out of all proportion, or not to be trusted.
+        ConfigError: it describes a network far too large for it, or a class that is not trusted.
     """
     try:
         model, shape = dict(described["model"]), tuple(map(int, described["shape"]))
@@ -165,7 +165,7 @@ def dense(
 def load(path: str | Path) -> nn.Module:
     """Returns the slimmed network that a run saved, in eval mode on the CPU.
 
-    It has the attributes `normalisation`, which its images need, and `plan`.
+    It has the attributes `plan`, `normalisation` (for its images) and `report` (None).
 
     Raises:
         CheckpointError: the file is missing, damaged, or not a slimmed network of a run.

@@ -25,7 +25,7 @@ class Settings:
     compile: str = "auto"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         for name in ("seed", "checkpoint_seconds"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
@@ -70,7 +70,7 @@ class Baseline:
     norm_scale: float | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         if self.norm_scale is not None:
             require(self.norm_scale > 0, f"norm_scale must be positive, got {self.norm_scale}")
 

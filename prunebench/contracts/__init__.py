@@ -1,9 +1,9 @@
-"""What criteria, budgets, repairs, schedules and training hand each other; read this first.
+"""The types that criteria, budgets, repairs, schedules and training exchange; read this first.
 
-A criterion gets `Evidence` and returns a `GroupRank` for each group; a budget turns ranks into a
-plan, with the `Dense` network's counts as its yardstick. Where channels go in the course of a
-training, a criterion or schedule gets an `Assignment` with the budget's `Limit`s and returns a
-`PruningObserver`, which sees every `Moment` of the training.
+A criterion gets `Evidence` and returns a `GroupRank` for each group. A budget turns the ranks into
+a plan, relative to the counts of the `Dense` network. Where channels go during training, a
+criterion or schedule gets an `Assignment` with the budget's `Limit`s and returns a
+`PruningObserver`, which is called at every `Moment` of the training.
 """
 
 from prunebench.contracts.counts import Dense as Dense

@@ -1,4 +1,4 @@
-"""What a budget measures a network by."""
+"""The amounts that budgets count: those of the dense network, and limits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dense:
-    """The unpruned network's counts, the yardstick of every keep ratio.
+    """The unpruned network's counts, to which every keep ratio refers.
 
     Attributes:
         sizes: group name -> number of classes.
-        macs, params: of the whole dense network.
+        macs, params: MACs (one image) and parameters of the whole dense network.
     """
 
     sizes: Mapping[str, int]
@@ -26,12 +26,12 @@ class Dense:
 
 @dataclass(frozen=True)
 class Limit:
-    """A count that the slimmed network may reach and not exceed.
+    """An amount that the slimmed network must not exceed.
 
     Attributes:
-        unit: what is counted, for messages.
-        target: the limit.
-        amount: the count of the network slimmed by a plan.
+        unit: the unit of the amount, for messages.
+        target: the largest amount allowed.
+        amount: returns the amount of the network slimmed by a plan.
     """
 
     unit: str

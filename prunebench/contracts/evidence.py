@@ -1,4 +1,4 @@
-"""What a criterion may look at: a network, its groups, and training images."""
+"""Evidence: all that a criterion may use: a network, its groups, and training images."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Rows(Protocol):
-    """Normalised images, float32: a tensor [n, C, H, W], or what reads them as it is sliced."""
+    """Normalised float32 images: a tensor [n, C, H, W], or an object that reads slices of it."""
 
     def __len__(self) -> int:
         """Number of images."""
 
     def __getitem__(self, rows: slice, /) -> Tensor:
-        """Returns some of the images, [k, C, H, W]."""
+        """Returns a slice of the images, [k, C, H, W]."""
 
 
 @runtime_checkable
@@ -29,27 +29,27 @@ class Sampled(Rows, Protocol):
     """Training images of a data set, unaugmented."""
 
     def augmented(self, seed: int) -> Rows:
-        """Returns them as a training shows them, with what `seed` draws."""
+        """Returns the images augmented as in training, drawn with `seed`."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a criterion may look at.
+    """All that a criterion may use.
 
     Attributes:
         network: the network as pruned so far, in eval mode; a criterion must leave it unchanged.
         cmap: its channel map.
         groups: the groups to rank (a subset of ``cmap.groups``).
-        images: normalised training images, unaugmented, in a seeded random order, on the network's
-            device (`Rows`): ``images[:32]`` is a float32 tensor [32, C, H, W]. Never validation or
-            test images. What a user's own network takes may be a tuple or dict of such (`batches`
-            serves them all, and no more of them than memory holds).
-        labels: int64 [n]; of a user's own task, whatever its loss takes.
-        seed: for criteria that draw at random.
+        images: normalised training images (`Rows`), unaugmented, in a seeded random order, on the
+            network's device: ``images[:32]`` is a float32 tensor [32, C, H, W]. Never validation or
+            test images. A user's own network may take a tuple or dict of such; `batches` slices any
+            of them, a part at a time.
+        labels: int64 [n]; for a user's own task, whatever its loss takes.
+        seed: seed for criteria that draw at random.
         task: how the network is run on images, and its loss.
-        earlier: group name -> scores of its classes in the round before, of those that are left.
-        measured: what a criterion measured and the repair of the same step need not measure again;
-            whoever puts something in says in its key all that it depends on, the evidence aside.
+        earlier: group name -> scores of its remaining classes in the round before.
+        measured: cache of measurements that the repair of the same step may reuse; a key must name
+            all that its value depends on, apart from the evidence.
     """
 
     network: nn.Module
@@ -69,7 +69,7 @@ class Evidence:
 
     @property
     def augmented(self) -> Any:
-        """The same images as a training shows them; a user's own are as they were given."""
+        """The same images augmented as in training; a user's own images are left as given."""
         return self.images.augmented(self.seed) if isinstance(self.images, Sampled) else self.images
 
     def batches(self, count: int, size: int) -> Iterator[tuple[Any, Any]]:
@@ -81,19 +81,19 @@ class Evidence:
 
 
 def rows_in(values: Any) -> int:
-    """Returns how many images (or targets) `values` holds; see `rows`."""
+    """Returns the number of images (or targets) in `values`, of a kind that `rows` takes."""
     if isinstance(values, Mapping):
         values = tuple(values.values())
     return rows_in(values[0]) if isinstance(values, tuple) else len(values)
 
 
 def rows(values: Any, start: int, stop: int) -> Any:
-    """Returns some of the images (or targets) of `values`.
+    """Returns images (or targets) `start` to `stop` - 1 of `values`.
 
     Args:
-        values: a tensor or list with an entry for each image; a tuple or dict of such; or None.
-        start: the first.
-        stop: behind the last.
+        values: a tensor or list with an entry per image; a tuple or dict of such; or None.
+        start: index of the first.
+        stop: index behind the last.
     """
     if isinstance(values, Mapping):
         return {key: rows(value, start, stop) for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""What looks on at a training, and may prune in its course."""
+"""Observers: objects that the training loop calls at every step, and that may prune."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What a criterion that prunes during training is given.
+    """All that a criterion which prunes during training is given.
 
     Attributes:
-        cmap: channel map of the network that is trained.
+        cmap: channel map of the network in training.
         groups: the groups it may prune.
-        limits: what it has to reach; none where it decides by itself when to stop.
+        limits: the limits it must reach; none if it decides by itself when to stop.
         floors: group name -> fewest channels to keep.
-        seed: of the run.
-        epochs: of the training it watches.
-        steps: per epoch.
-        images: per epoch.
+        seed: seed of the run.
+        epochs: epochs of the training.
+        steps: steps per epoch.
+        images: images per epoch.
         log: receives a row whenever channels go.
-        shown: training images as the training shows them, augmented, in a seeded random order; as
-            many as the criterion needs, None for none.
-        held: images and labels int64 [n] that the training leaves out, in a seeded random order;
-            None where the criterion holds none.
+        shown: augmented training images in a seeded random order, as many as the criterion's
+            `images_needed`; None for none.
+        held: images, and labels int64 [n], that are held out of the training, in a seeded random
+            order; None if the criterion's `holdout` is 0.
     """
 
     cmap: ChannelMap
@@ -52,15 +52,16 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Moment:
-    """What an observer sees at one step.
+    """One step of a training, as an observer sees it.
 
     Attributes:
         epoch: counted from 0.
-        step: within the epoch, counted from 0.
-        steps: per epoch.
-        labels: int64 [n] of the step's images: this process's part of the batch.
-        mean_over: what an image's own derivative was divided by in the gradients.
-        scale: what float16's scaler multiplied them by, 1 without one. Parameters have lost it.
+        step: counted from 0 within the epoch.
+        steps: steps per epoch.
+        labels: int64 [n]; labels of this process's part of the batch.
+        mean_over: number by which each image's own gradient was divided.
+        scale: factor of float16's loss scaler in the gradients of activations, 1 without one; the
+            gradients of parameters are unscaled already.
     """
 
     epoch: int
@@ -72,73 +73,74 @@ class Moment:
 
 
 class Observer(Protocol):
-    """Looks on at every step of a training and may change gradients and weights.
+    """An object that the training loop calls at every step, and that may change the weights.
 
-    What it draws at random must be a function of its seed and the moment (`seed_for`), and all
-    else it remembers must be in its state dict: then a resumed run repeats it bit for bit. Each
-    process has its own, and all must change the weights alike. What a class that inherits from
-    this one leaves out does nothing.
+    Its random draws must depend on its seed and the moment alone (`seed_for`), and all its other
+    state must be in its state dict, so that a resumed run repeats it bit for bit. Each process has
+    its own observer, and all must change the weights alike. Methods that a subclass leaves out do
+    nothing.
     """
 
     @abstractmethod
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Called once per process, before any step and before `load_state_dict`."""
+        """Called once in each process, before any step and before `load_state_dict`."""
 
     def before_step(self, epoch: int, step: int, images: int) -> None:
-        """Called before a step on so many images of this process; again if recording it fails."""
+        """Called before a step on `images` images; again for the same step if recording fails."""
         return
 
     def after_backward(self, moment: Moment) -> None:
-        """Called when the gradients of the step are there."""
+        """Called once the gradients of the step are computed."""
         return
 
     def after_step(self, moment: Moment) -> bool:
-        """Called when the weights have moved; True ends the phase early."""
+        """Called once the weights are updated; returns True to end the phase early."""
         return False
 
     def validating(self) -> AbstractContextManager[None]:
-        """Returns the block that an epoch's validation takes place in; it leaves nothing behind."""
+        """Returns a context for an epoch's validation, which must restore what it changes."""
         return nullcontext()
 
     def finished(self) -> None:
-        """Called when the last step is done; takes off whatever `start` put on the network."""
+        """Called after the last step; removes whatever `start` put on the network."""
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all it remembers: tensors, numbers, strings, lists and dicts."""
+        """Returns the observer's state, made of tensors, numbers, strings, lists and dicts."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         return
 
 
 @runtime_checkable
 class RepeatingObserver(Observer, Protocol):
-    """An observer that does the same work on the same tensors at most steps: these can be recorded.
+    """An observer that at most steps does the same work on the same tensors: these are recorded.
 
-    It waits for nothing there, draws nothing, and its `after_step` returns False. Of a step that
-    is replayed it hears before the step alone; what it draws then goes to where the step reads.
+    At such steps it must not wait for the device or draw, and its `after_step` returns False. When
+    a step is replayed only `before_step` is called, so what that draws must go to tensors that the
+    recorded step reads.
     """
 
     @abstractmethod
     def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
-        """Returns what tells a step's work from that of others; None where no other is alike.
+        """Returns a key that equal steps share; None for a step that no other is like.
 
-        Asked behind `before_step`, and for an epoch's validation within `validating`.
+        Called after `before_step`, and for an epoch's validation within `validating`.
 
         Args:
             epoch: counted from 0.
-            step: within the epoch, counted from 0.
-            steps: per epoch.
+            step: counted from 0 within the epoch.
+            steps: steps per epoch.
         """
 
 
 class PruningObserver(Observer, Protocol):
-    """An observer of the training loop that ends with a plan."""
+    """An observer that prunes, and ends with a plan."""
 
     def plan(self) -> Plan:
-        """Returns what is left so far, in the numbering of the network that is trained."""
+        """Returns the channels left so far, in the numbering of the network in training."""
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Returns group name -> what was counted there on the way, for the record."""
+        """Returns group name -> counts that the report records."""

@@ -1,4 +1,4 @@
-"""What a criterion says of the channels of a group."""
+"""The rank of a group's channels, as a criterion returns it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Degrees:
-    """The decisions that a criterion would make for one group, from mild to strict.
+    """The decisions of a criterion for one group at all its settings, from mild to strict.
 
     Attributes:
-        names: of level and bar, as the criterion's options call them.
+        names: names of level and bar among the criterion's settings, such as FOAD's t and s.
         most: level above which nothing changes.
-        decide: takes a level from 0, where all stay, and a bar in [0, 1]; a higher level spares
-            fewer classes, and a higher bar more, but for single steps. Returns those kept,
-            ascending.
+        decide: takes a level (0 keeps all) and a bar in [0, 1], returns the kept classes,
+            ascending. A higher level keeps fewer and a higher bar keeps more, with exceptions.
     """
 
     names: tuple[str, str]
@@ -29,14 +28,14 @@ class Degrees:
 
 @dataclass(frozen=True)
 class GroupRank:
-    """How the classes of one group compare.
+    """The scores of a group's classes, and what else a criterion knows of them.
 
     Attributes:
-        scores: float64 [group.size] on the CPU; higher = keep; finite.
-        kept: the criterion's own decision, ascending class indices; None if it makes none.
-        counts: what the criterion counted on the way, for the record.
-        alive: the classes that it knows to matter, however low they score; None if it cannot tell.
-        degrees: its decisions at other settings; None if it has no such family.
+        scores: float64 [group.size] on the CPU, finite; higher = keep.
+        kept: the criterion's own decision, kept classes ascending; None if it makes none.
+        counts: counts that the report records.
+        alive: classes known to matter, however low they score; None if it cannot tell.
+        degrees: the decisions at other settings; None if there are none.
     """
 
     scores: Tensor

@@ -1,4 +1,4 @@
-"""What a network is for."""
+"""The task of a network: how it runs on images, and its loss."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What a network is for: how it is run on images, and how wrong it is.
+    """How a network runs on images, and how its loss is computed.
 
     Attributes:
-        forward: takes the network and its inputs, and returns its outputs; None calls the network
-            with them, as `trace` does with an example.
-        loss: takes outputs and targets, and returns their mean loss; None is the cross-entropy of
+        forward: takes the network and its inputs and returns its outputs; None calls the network
+            on them, as `trace` does with an example.
+        loss: takes outputs and targets and returns their mean loss; None is the cross-entropy of
             logits and labels.
     """
 
@@ -27,7 +27,7 @@ class Task:
     loss: Callable[[Any, Any], Tensor] | None = None
 
     def run(self, network: nn.Module, inputs: Any) -> Any:
-        """Returns what `network` makes of `inputs`."""
+        """Returns the outputs of `network` for `inputs`."""
         from prunebench.channels.example import run_on
 
         return (self.forward or run_on)(network, inputs)
@@ -36,7 +36,7 @@ class Task:
         """Returns the mean loss of a batch.
 
         Raises:
-            PruningError: there is no cross-entropy of these, or `loss` returns no single number.
+            PruningError: outputs and targets have no cross-entropy, or `loss` returns no scalar.
         """
         if self.loss is None:
             return _cross_entropy(outputs, targets, "mean")
@@ -47,7 +47,7 @@ class Task:
         return found
 
     def summed_loss(self, outputs: Any, targets: Any, images: int) -> Tensor:
-        """Returns the loss of a batch of so many images, summed over them.
+        """Returns the loss of a batch of `images` images, summed over them.
 
         Raises:
             PruningError: as `mean_loss`.
@@ -61,7 +61,7 @@ def _cross_entropy(outputs: Any, targets: Any, reduction: str) -> Tensor:
     """Returns the cross-entropy of logits and labels.
 
     Raises:
-        PruningError: they are none, or do not fit each other.
+        PruningError: they are no logits and labels, or do not fit each other.
     """
     from torch.nn.functional import cross_entropy
 

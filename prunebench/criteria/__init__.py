@@ -1,4 +1,7 @@
-"""Criteria: each option says how important every channel of a group is."""
+"""Criteria: each option scores how important every channel of a group is.
+
+`Criterion` is the interface; README.md beside this file says how to write one.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,16 @@ class Criterion(ABC):
         """Number of training images to put into the evidence; 0 when weights suffice."""
         return 0
 
-    #: whether these images hold as many of each class; a field where an option leaves the choice
+    #: whether these images hold equally many of each class; an option may make it a field
     class_balanced = False
-    #: fraction of the training images that it keeps out of a training that it watches; likewise
+    #: fraction of the training images that it holds out of the training; likewise
     holdout = 0.0
-    #: class constants that config.load checks against budget and schedule, before any training
+    #: from here on: class constants that config.load checks against budget and schedule
     decides = False  # rank() fills GroupRank.kept, so budget=own may be used
     decides_by_degrees = False  # and GroupRank.degrees, so that budgets may search the settings
-    decides_in_rounds = False  # the decision is one of several, with training between
+    decides_in_rounds = False  # its decision is meant for rounds with training between
     comparable = True  # scores of different groups are on one scale, so budgets may rank globally
-    reads_logits = False  # asks what the network answers for a label
+    reads_logits = False  # needs a network that returns class scores
     watches = False  # prunes while a network is trained: it is a TrainingCriterion
 
     @abstractmethod
@@ -51,24 +54,24 @@ class Criterion(ABC):
     def unscored(
         self, network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGroup]
     ) -> dict[str, str]:
-        """Returns which of `groups` it has no score for, by name, and why: they stay whole.
+        """Returns the groups it cannot score, by name, and why; they stay whole.
 
-        Asked once, of the network before any cut.
+        Called once, before any cut.
 
         Args:
-            network: in eval mode.
+            network: the network, in eval mode.
             cmap: its channel map.
-            groups: those that the budget may prune.
+            groups: the groups that the budget may prune.
         """
         return {}
 
     def arranged(self, network: nn.Module, example: Example) -> nn.Module:
-        """Returns a network that computes the same and suits the criterion better; else `network`.
+        """Returns an equal network that suits the criterion better, or `network` itself.
 
-        Asked once, before any cut; a schedule that trains prunes `network` itself.
+        Called once, before any cut; schedules that train while they prune do not call it.
 
         Args:
-            network: in eval mode.
+            network: the network, in eval mode.
             example: input to trace and compare with.
 
         Raises:
@@ -77,26 +80,26 @@ class Criterion(ABC):
         return network
 
     def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where ``recipe.pruning`` does not suit."""
+        """Raises ConfigError if ``recipe.pruning`` does not suit the criterion."""
         return
 
 
 @dataclass(frozen=True)
 class TrainingCriterion(Criterion):
-    """A criterion that watches a training and prunes in its course."""
+    """A criterion that prunes while the network is trained."""
 
     watches = True
 
     @abstractmethod
     def observer(self, assignment: Assignment) -> PruningObserver:
-        """Returns what looks on at the training and ends with a plan.
+        """Returns the observer that watches the training and ends with a plan.
 
         Raises:
             PruningError: the criterion cannot serve this network or this training.
         """
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Refuses: there are no scores without a training.
+        """Raises: there are no scores without training.
 
         Raises:
             PruningError: always.
@@ -108,14 +111,14 @@ class TrainingCriterion(Criterion):
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an option's class when it is asked for by name alone."""
+    """Imports the class of an option on first access, as in ``criteria.Foad``."""
     from prunebench.options import option_class
 
     return option_class("criterion", name)
 
 
 def __dir__() -> list[str]:
-    """Returns the names that there are, the options' classes with them."""
+    """Returns the names of the module, including the options' classes."""
     from prunebench.options import option_classes
 
     return sorted({*globals(), *option_classes("criterion")})

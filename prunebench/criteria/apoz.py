@@ -1,8 +1,8 @@
-"""APoZ: how often a channel is zero behind its ReLU; higher = keep, so the score is its opposite.
+"""APoZ: how often a channel is zero behind its ReLU; the score is 1 - APoZ, higher = keep.
 
 Hu et al., "Network Trimming", 2016: APoZ(c) is the fraction of zeros of map c over images and
-pixels, and the highest go: those more than a standard deviation above the mean of their layer, in
-rounds with training between. The score is 1 - APoZ. Images come from the training set.
+pixels. Channels more than one standard deviation above their layer's mean APoZ go, in rounds with
+training between. Images come from the training set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: torch's names of activations with exact zeros
 RELUS = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
-#: of these, what may lie below zero: ReLU6 is a hardtanh that does not
+#: those of them that may leave values below zero; a ReLU6 is a hardtanh that does not
 CLIPS = ("hardtanh", "hardtanh_")
 
 
@@ -28,10 +28,10 @@ class Apoz(Criterion):
     """Scores a channel by the fraction of non-zero activations.
 
     Attributes:
-        above: deviations above its layer's mean APoZ beyond which a channel goes; for budgets that
-            take the criterion's own decision.
-        num_samples: training images looked at.
-        chunk: most images per forward pass; fewer where they are large.
+        above: standard deviations above its layer's mean APoZ beyond which a channel goes; used by
+            budgets that take the criterion's own decision.
+        num_samples: number of training images.
+        chunk: most images per forward pass; fewer are taken where they are large.
     """
 
     above: float = 1.0
@@ -42,21 +42,21 @@ class Apoz(Criterion):
     decides_in_rounds = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.above >= 0, f"above must not be negative, got {self.above}")
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
 
     @property
     def images_needed(self) -> int:
-        """Number of training images looked at."""
+        """Number of training images."""
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Counts zeros right behind the activation.
+        """Ranks by the fraction of non-zero activations right behind each ReLU.
 
         Raises:
-            PruningError: a group has no ReLU.
+            PruningError: a group has no ReLU, or a clipped one with values below zero.
         """
         import torch
 
@@ -85,14 +85,14 @@ class Apoz(Criterion):
         return {name: GroupRank(found, self._kept(found)) for name, found in scores.items()}
 
     def _kept(self, scores: Tensor) -> tuple[int, ...]:
-        """Returns the channels whose APoZ, 1 - score, is not far above the mean."""
+        """Returns the channels whose APoZ, 1 - score, is not too far above the mean."""
         least = scores.mean() - self.above * scores.std(correction=0)
-        # one layer of equal scores is never trimmed, whatever rounding makes of their mean
+        # the margin: a layer of equal scores is never trimmed, however their mean is rounded
         return tuple((scores >= least - 1e-12).nonzero()[:, 0].tolist())
 
 
 def _refused(name: str, found: str) -> PruningError:
-    """The error that says what follows a group instead of a ReLU."""
+    """Returns the error that says what follows a group instead of a ReLU."""
     return PruningError(
         f"criterion=apoz counts the zeros of a ReLU, and {name} is followed by {found}; leave it "
         "out with budget.exclude, or choose another criterion"

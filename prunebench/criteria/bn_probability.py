@@ -1,20 +1,20 @@
-"""BN probability: channels whose batch norm leaves a ReLU nothing but zeros; higher = keep.
+"""BN probability: channels go whose batch norm leaves their ReLU only zeros; higher = keep.
 
 Reconstruction of the idea of Zhao et al., J. Computer Science and Technology 37(3), 2022, from its
-abstract: the output of a batch norm is taken for N(beta, s^2), a channel is unimportant where
-P(output <= 0) = Phi(z) is high, z = -beta / s, and every channel of a depthwise convolution falls
-into one of four cases by whether it is dead in front of it and behind it:
+abstract: the output of a batch norm is taken to be N(beta, s^2), and a channel is unimportant where
+P(output <= 0) = Phi(z), z = -beta / s, is high. Each channel of a depthwise convolution falls into
+one of four cases, by whether it is dead before and behind that convolution:
 
 1. alive, alive: stays.
 2. dead, dead: goes.
-3. dead in front only: what comes out is a constant, which has to be folded into the next layer
+3. dead before only: its output is a constant, which must be folded into the next layer
    (repair=shift_fusion). Goes only if rho = var / (var + eps) of the norm behind is at most
-   `rho_max`: otherwise that norm has amplified the rare bursts of the channel to full size.
-4. dead behind only: goes if nothing but the depthwise convolution reads the input channel.
+   `rho_max`: otherwise that norm has amplified the channel's rare bursts to full size.
+4. dead behind only: goes if nothing but the depthwise convolution reads the channel.
 
-The assignment of cases, rho and all defaults are ours. The score is -z of the pair; a class of
-several channels (grouped convolutions) is as important as its most important one, so that all
-groups stay equally wide. Which channels these are is chosen before (`regroup`).
+What happens in each case, rho and all defaults are ours. The score is -z of the pair. A class of
+several channels (grouped convolutions, whose groups must stay equally wide) is as important as its
+most important channel; `regroup` chooses beforehand which channels form a class.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LINEAR = ("refuse", "keep")
 UNEVEN = ("keep", "cut")
 #: scores are finite: z beyond this is as good as infinite
 LIMIT = 1e6
-#: a channel whose z lies below this is not dead with a probability that is worth the name
+#: a channel whose z lies below this counts as alive: it is positive with probability 0.16 or more
 ALIVE = 1.0
 
 
@@ -51,17 +51,17 @@ class BnProbability(Criterion):
     Attributes:
         tau: channels with P(output <= 0) of at least this go under ``budget=own``.
         rho_max: largest rho of the norm behind a depthwise convolution in case 3, in [0, 1].
-        linear: what becomes of groups without batch norm and ReLU right behind every producer,
-            for which there is no score: ``refuse`` them, or ``keep`` them whole, so that a budget
-            has to be met by the others.
-        uneven: what becomes of channels dead at `tau` whose constant would reach a next layer as
-            more than one value, for which fusion is not exact (zero padding of a further depthwise
+        linear: what to do with groups that lack a batch norm and ReLU right behind some producer
+            and so have no score: ``refuse`` them, or ``keep`` them whole, so that the other groups
+            must meet the budget.
+        uneven: what to do with channels dead at `tau` whose constant would reach a next layer as
+            more than one value, so that fusion is not exact (zero padding of a further depthwise
             layer, squeeze-and-excitation): ``keep`` or ``cut`` them.
-        also_constant: whether channels go too whose output is a constant above zero. With
-            ``repair.border=map`` nothing is lost of them, also where zero padding makes uneven
-            what they leave (``uneven=cut``).
-        regroup: whether channels of grouped convolutions with a shuffle between go with those that
-            are as dead, in equal counts of each group; else the k-th of all groups together.
+        also_constant: whether channels whose output is a constant above zero go, too. With
+            ``repair.border=map`` their fusion is exact, even where zero padding makes their
+            constant uneven (``uneven=cut``).
+        regroup: whether grouped convolutions with a shuffle between are rearranged, so that equally
+            dead channels, one of each group, go together; else the k-th of all groups do.
     """
 
     tau: float = 0.97725
@@ -74,7 +74,7 @@ class BnProbability(Criterion):
     decides = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(0 < self.tau < 1, f"tau must lie in (0, 1), got {self.tau}")
         require(0 <= self.rho_max <= 1, f"rho_max must lie in [0, 1], got {self.rho_max}")
         require_choice("linear", self.linear, LINEAR)
@@ -83,16 +83,16 @@ class BnProbability(Criterion):
     def unscored(
         self, network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGroup]
     ) -> dict[str, str]:
-        """Returns the groups without batch norm and ReLU, where they are to be kept."""
+        """Returns the groups without batch norm and ReLU under ``linear=keep``, and why."""
         if self.linear == "refuse":
             return {}
         return misfits(groups, wiring(network, empty_image(network, cmap)))
 
     def arranged(self, network: nn.Module, example: Example) -> nn.Module:
-        """Returns `network` with channels as dead at one place of all groups before a shuffle.
+        """Returns `network` with equally dead channels at the same position in all groups.
 
         Raises:
-            PruningError: that changes what it computes.
+            PruningError: rearranging changes what it computes.
         """
         from prunebench.channels import regroup, trace
 
@@ -115,7 +115,7 @@ class BnProbability(Criterion):
         return regroup(network, cmap, example, dead)
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Ranks by the norms' parameters and buffers alone.
+        """Ranks by the parameters and buffers of batch norms alone.
 
         Raises:
             PruningError: a group has no batch norm with a ReLU behind it.

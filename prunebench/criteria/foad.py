@@ -1,12 +1,12 @@
-"""FOAD: a kept channel removes the channels whose feature maps are most like its own.
+"""FOAD: each kept channel removes the channels whose feature maps are most like its own.
 
 Shi et al., "Feature-Oriented and Decoupled Network Structure Based Filter Pruning", J. Computer
 Research and Development 61(7), 2024. With d_n(i, j) the Euclidean distance of the maps of channels
 i and j on image n, S(i, j) = mean_n 1 / (1 + d_n(i, j)); the channels are walked in index order.
 
-Ours differs from the authors' code: images come from the training set, seeded, never from the
-test set; distances are one batched matrix product; `strict` and the ranking for budgets other than
-``own`` are our additions. Cost: N * C^2 * H * W / 2 multiply-adds per layer.
+Ours differs from the authors' code: images are drawn with a seed from the training set, never from
+the test set; distances are one batched matrix product; `strict` and the ranking for budgets other
+than ``own`` are our additions. Cost: N * C^2 * H * W / 2 multiply-adds per layer.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ POINTS = ("block", "activation")
 
 @dataclass(frozen=True, kw_only=True)
 class Foad(Criterion):
-    """Removes the channels that resemble a kept one; the counts are the outcome, not a setting.
+    """Removes channels that resemble a kept one; how many go is the outcome, not a setting.
 
     Attributes:
-        rule: ``v2023`` is the published code: the t nearest of all channels not yet removed are
-            looked at, and a kept one among them uses its place up. ``v2022`` is the older code,
-            which first removes all exact duplicates. ``strict`` (ours): kept channels are not
-            looked at, so that with s = 0 exactly ceil(C / (t + 1)) of C channels stay.
+        rule: ``v2023`` is the published code: of the t channels nearest among all that are not yet
+            removed, those go that are not kept, so a kept one uses up a place. ``v2022`` is the
+            older code, which first removes all exact duplicates. ``strict`` (ours) passes over
+            kept channels, so that with s = 0 exactly ceil(C / (t + 1)) of C channels stay.
         t: channels that one kept channel may remove.
         s: least similarity in [0, 1] for a removal; 0 sets no limit, above 1 nothing is removed.
-        t_at, s_at: name pattern (``*`` matches anything) -> t or s of the groups that match it
-            instead; the first pattern that matches counts. None = no exceptions.
-        num_samples: training images compared.
+        t_at, s_at: name pattern (``*`` matches anything) -> t or s of the groups that match it;
+            the first matching pattern counts. None = no exceptions.
+        num_samples: training images whose maps are compared.
         point: where maps are read: ``block`` after the pooling that follows the activation,
             ``activation`` right after the activation.
-        chunk: most images per forward pass; fewer where they are large.
+        chunk: most images per forward pass; fewer are taken where they are large.
     """
 
     rule: str = "v2023"
@@ -62,10 +62,10 @@ class Foad(Criterion):
 
     decides = True
     decides_by_degrees = True
-    comparable = False  # the scale of S differs from layer to layer, and scores are places
+    comparable = False  # scores are places in a layer's order, and S scales differently per layer
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("rule", self.rule, RULES)
         require_choice("point", self.point, POINTS)
         for t in (self.t, *(self.t_at or {}).values()):
@@ -85,7 +85,7 @@ class Foad(Criterion):
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Ranks by `ranking` and decides by `select`, on one forward sweep of the network.
+        """Ranks by `ranking` and decides by `select`, after one pass over the images.
 
         Raises:
             PruningError: the feature maps of a group are not finite, or a pattern of `t_at` or
@@ -116,7 +116,7 @@ class Foad(Criterion):
         return ranks
 
     def _decide(self, name: str, table: Tensor, t: int, s: float) -> tuple[int, ...]:
-        """Returns what is kept of a group for `t` and `s`, or for its own where it has its own."""
+        """Returns the kept channels of a group for `t` and `s`, or for its exceptions to them."""
         t, s = first_match(name, self.t_at or {}, t), first_match(name, self.s_at or {}, s)
         return tuple(select(table, t=t, s=s, rule=self.rule))
 
@@ -124,14 +124,14 @@ class Foad(Criterion):
 def select(table: Tensor, *, t: int, s: float = 0.0, rule: str = "v2023") -> list[int]:
     """Returns the kept channels, ascending.
 
-    Channels are walked in index order; each that is not yet removed is kept and removes up to `t`
-    others with the highest similarity to it, at least `s`. Ties go to the lower index. NaN is never
-    removed.
+    Channels are walked in index order. Each that is not yet removed is kept, and removes up to `t`
+    others that are most similar to it, by at least `s`. Of equal ones the lower index goes first. A
+    channel with similarity nan is never removed.
 
     Args:
         table: S [C, C], as `similarity` returns it.
         t: channels that one kept channel may remove; more than C counts as C.
-        s: least similarity for a removal; not used by ``v2022``.
+        s: least similarity for a removal; ignored by ``v2022``.
         rule: ``v2023``, ``v2022`` or ``strict``; see `Foad`.
     """
     require_choice("rule", rule, RULES)
@@ -186,9 +186,9 @@ def _nearest(row: NDArray[np.float64], count: int) -> NDArray[np.intp]:
 def ranking(table: Tensor, *, t: int) -> Tensor:
     """Returns each channel's place in the order of removal: 0 goes first, C - 1 last.
 
-    FOAD itself orders nothing; this is ours. The strict rule with s = 0 (and t at least 1) is
-    applied in rounds, each to the survivors of the one before. Whoever goes in an earlier round
-    places lower; within a round, the more alike to its remover goes first (ties by lower index).
+    FOAD itself has no order; this one is ours. The strict rule with s = 0 (and t at least 1) runs
+    in rounds, each on the survivors of the last. Channels of earlier rounds go first; within a
+    round, those more similar to their remover (of equal ones, the lower index).
 
     Args:
         table: S [C, C], finite.

@@ -1,8 +1,8 @@
-"""FPGM: channels whose filters lie close to the geometric median are replaceable; higher = keep.
+"""FPGM: filters close to the layer's geometric median are replaceable; higher = keep.
 
 He et al., "Filter Pruning via Geometric Median", CVPR 2019: g(c) = sum_j ||W[c] - W[j]||_2 within a
-layer, lowest first. The authors' "mix" removes the filters of lowest norm first, then by g among
-the survivors, with both counts taken from the full width; `norm_first` is its first fraction.
+layer; the lowest go first. The authors' "mix" first removes the filters of lowest norm, then by g
+among the survivors, with both counts taken from the full width; `norm_first` is the first fraction.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Fpgm(Criterion):
     Attributes:
         norm_first: fraction of each layer's channels that goes first, by lowest Euclidean norm;
             0 is plain FPGM, 0.1 the paper's mix. Distances are then to the survivors only.
-        normalize: ``mean`` divides by the layer's mean distance, ``none`` leaves raw sums; only
-            budgets that compare layers see a difference.
+        normalize: ``mean`` divides by the layer's mean score, ``none`` leaves raw sums; it matters
+            only to budgets that compare layers.
     """
 
     norm_first: float = 0.0
     normalize: str = "mean"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(0 <= self.norm_first < 1, f"norm_first must lie in [0, 1), got {self.norm_first}")
         require_choice("normalize", self.normalize, NORMALIZE)
 
@@ -55,8 +55,8 @@ def distances(table: Tensor, *, norm_first: float = 0.0) -> Tensor:
 
     Args:
         table: filters, float64 [C, weights].
-        norm_first: fraction of channels, int(C * norm_first), that score below all others, by
-            norm: their scores are negative.
+        norm_first: fraction of channels; the int(C * norm_first) of lowest norm get negative
+            scores, ordered by norm, and are left out of the others' distances.
     """
     import torch
 

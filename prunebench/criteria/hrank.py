@@ -1,4 +1,4 @@
-"""HRank: the mean rank of a channel's feature map as a matrix; higher = keep.
+"""HRank: the mean matrix rank of a channel's feature maps; higher = keep.
 
 Lin et al., "HRank: Filter Pruning using High-Rank Feature Map", CVPR 2020. A singular value counts
 when it exceeds max(H, W) * eps * (largest singular value), with float32's eps. On 1x1 and 2x2 maps
@@ -25,10 +25,10 @@ class Hrank(Criterion):
     """Scores a channel by the mean rank of its maps right behind the activation.
 
     Attributes:
-        num_samples: training images looked at.
-        augmented: whether they are as the training shows them, shifted and mirrored, as in the
-            authors' code; else as they are.
-        chunk: most images per forward pass; fewer where they are large.
+        num_samples: number of training images.
+        augmented: whether images are augmented (shifted, mirrored) as in training, as the authors'
+            code does; else they are taken as stored.
+        chunk: most images per forward pass; fewer are taken where they are large.
     """
 
     num_samples: int = 512
@@ -38,20 +38,20 @@ class Hrank(Criterion):
     comparable = False  # a rank is at most the map's side, which differs from layer to layer
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
 
     @property
     def images_needed(self) -> int:
-        """Number of training images looked at."""
+        """Number of training images."""
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Averages ranks over images.
+        """Ranks by the mean rank of maps over images.
 
         Raises:
-            PruningError: the channels of a group hold no maps of two dimensions.
+            PruningError: the feature maps of a group are not two-dimensional.
         """
         import torch
 
@@ -75,7 +75,7 @@ class Hrank(Criterion):
 
 
 def _require_maps(group: ChannelGroup) -> None:
-    """Refuses the channels of 1-d and 3-d convolutions and of tokens, whose ranks would all tie."""
+    """Raises for channels of 1-d or 3-d convolutions and of tokens, whose ranks would all tie."""
     dims = 4 if group.activation is None else len(group.activation.shape)
     if dims not in (2, 4):
         raise PruningError(

@@ -18,14 +18,14 @@ class L2(Criterion):
     """Scores a channel by the Euclidean norm of the weights that produce it.
 
     Attributes:
-        normalize: ``mean`` divides by the group's mean, ``none`` leaves raw norms; only budgets
-            that compare layers see a difference.
+        normalize: ``mean`` divides by the group's mean, ``none`` leaves raw norms; it matters only
+            to budgets that compare layers.
     """
 
     normalize: str = "mean"
 
     def __post_init__(self) -> None:
-        """Checks choices."""
+        """Raises ConfigError for an unknown choice."""
         require_choice("normalize", self.normalize, NORMALIZE)
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:

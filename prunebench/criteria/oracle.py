@@ -1,8 +1,8 @@
-"""Oracle: by how much the loss changes when a channel alone is gone; higher = keep.
+"""Oracle: how much the loss changes when one channel alone is removed; higher = keep.
 
-The yardstick that first-order criteria estimate: Molchanov et al., ICLR 2017, section 2.2. Every
-channel is masked in turn and all images run through the network from the channel's layer on, so the
-cost is up to one forward sweep per channel; few images make it bearable.
+It is what first-order criteria approximate: Molchanov et al., ICLR 2017, section 2.2. Each channel
+is masked in turn, and all images run through the network from the channel's layer on. So the cost
+is up to one pass over the images per channel; take few images.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ CHANGES = ("rise", "absolute")
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle(Criterion):
-    """Scores a channel by the mean loss without it, less the mean loss with it.
+    """Scores a channel by the mean loss without it minus the mean loss with it.
 
     Attributes:
-        change: ``absolute`` its size, as we recall equation 1 there; ``rise`` as it is, so that
-            channels that do harm go first. Each of them may go alone, and not all together: the
-            public ResNet-56 with 30 % fewer MACs kept 12.7 % top-1 right after the cut, and 73.2 %
-            with ``absolute``. These are test accuracies, and they chose the default: it is no
-            choice on validation images, and rows of the oracle are no fair rivals by it.
-        num_samples: training images looked at.
-        chunk: most images per forward pass; fewer where they are large.
+        change: ``absolute`` scores by the size of the difference, as we recall equation 1 of the
+            paper; ``rise`` by its signed value, so that harmful channels go first. Those may go
+            singly, but not all together: the public ResNet-56 with 30 % fewer MACs kept 12.7 %
+            top-1 right after the cut, and 73.2 % with ``absolute``. These are test accuracies, and
+            they chose the default; so the oracle's rows are no fair comparison.
+        num_samples: number of training images.
+        chunk: most images per forward pass; fewer are taken where they are large.
     """
 
     change: str = "absolute"
@@ -47,18 +47,18 @@ class Oracle(Criterion):
     reads_logits = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("change", self.change, CHANGES)
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.chunk >= 1, f"chunk must be at least 1, got {self.chunk}")
 
     @property
     def images_needed(self) -> int:
-        """Number of training images looked at."""
+        """Number of training images."""
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Masks every channel in turn, in eval mode. A group's only channel scores 0."""
+        """Masks every channel in turn, in eval mode; a group's only channel scores 0."""
         import torch
 
         with torch.no_grad():
@@ -68,7 +68,7 @@ class Oracle(Criterion):
     def _ablated(self, evidence: Evidence, group: ChannelGroup, whole: float) -> GroupRank:
         """Returns the change of the loss for every class of `group`.
 
-        What lies before the group's first layer is computed once for all of them.
+        The part of the network before the group's first layer runs once for all of them.
         """
         import torch
 
@@ -106,11 +106,11 @@ class Oracle(Criterion):
         return float(total) / self._images(evidence)
 
     def _images(self, evidence: Evidence) -> int:
-        """Returns the number of images that are looked at."""
+        """Returns the number of images used."""
         return min(self.num_samples, evidence.size)
 
     def _batches(self, evidence: Evidence) -> Iterator[tuple[Any, Any]]:
-        """Yields their inputs and targets."""
+        """Yields inputs and targets of these images, batch by batch."""
         from prunebench.analysis.chunks import images_at_once
 
         return evidence.batches(self._images(evidence), images_at_once(evidence, self.chunk))
@@ -126,7 +126,7 @@ def _summed(task: Task, outputs: Any, some: Any, targets: Any) -> Any:
 
 
 def _own(network: nn.Module, cmap: ChannelMap, group: ChannelGroup) -> list[Tensor]:
-    """Returns the parameters and buffers that hold channels of `group`: what masks of it change."""
+    """Returns the parameters and buffers that hold channels of `group`, which its masks change."""
     from prunebench.channels.members import named_tensors
 
     number = cmap.groups.index(group)

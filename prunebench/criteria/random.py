@@ -1,4 +1,4 @@
-"""Random: uniform scores, the yardstick that every criterion has to beat."""
+"""Random: uniform scores, the baseline that every criterion must beat."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prunebench.criteria import Criterion, Evidence, GroupRank
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """Scores channels uniformly in [0, 1), seeded by the run and the group's name."""
+    """Scores channels uniformly in [0, 1), seeded by the run's seed and the group's name."""
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Draws one score per class; a group's draw does not depend on the other groups."""

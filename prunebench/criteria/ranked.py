@@ -1,4 +1,4 @@
-"""What a criterion returns, checked where it comes in: one's own criteria come in here too."""
+"""Calls a criterion and checks its ranks; criteria of users pass through here, too."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _problem(rank: object, size: int) -> str:
 
 
 def _kind(value: object) -> str:
-    """Returns how to call the type of `value`."""
+    """Returns a name for the type of `value`, with its dtype if it has one."""
     dtype = getattr(value, "dtype", None)
     return type(value).__name__ + ("" if dtype is None else f" of {dtype}")
 
@@ -87,12 +87,12 @@ def _alike(was: Tensor, found: Tensor) -> bool:
     """Whether two tensors of one shape are equal, nan to nan."""
     import torch
 
-    # mostly they are without, and the copies would be most of the memory that a ranking takes
+    # first without copies, which would take most of a ranking's memory; nan is rare
     return torch.equal(was, found) or torch.equal(was.nan_to_num(), found.nan_to_num())
 
 
 def _changed(before: Mapping[str, Tensor | bool], now: Mapping[str, Tensor | bool]) -> str:
-    """Returns the name of something that is not as it was; "" if nothing."""
+    """Returns the name of one entry that has changed, come or gone; "" if none has."""
     import torch
 
     for name in before.keys() | now.keys():

@@ -1,7 +1,7 @@
-"""Network Slimming: the size of a channel's batch-norm scale; higher = keep.
+"""Network Slimming: the absolute value of a channel's batch-norm scale; higher = keep.
 
-Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017. Means
-what the paper means only for a network trained with an L1 penalty on these scales.
+Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017. It is
+the paper's criterion only for a network trained with an L1 penalty on these scales.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Slimming(Criterion):
-    """Scores a channel by |gamma|, the mean where several norms scale it."""
+    """Scores a channel by |gamma|, or the mean where several norms scale it."""
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
         """Ranks by weights alone.

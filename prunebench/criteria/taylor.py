@@ -1,14 +1,14 @@
-"""Taylor, first order: how much the loss changes when a channel goes; higher = keep.
+"""Taylor, first order: an estimate of the loss change when a channel goes; higher = keep.
 
-Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8. Two
-forms: a gate z = 1 behind each batch norm, (dL/dz)^2; and the weights, sum over the channel's
-filter of (w dL/dw)^2. No gate is built: with y = gamma x + beta, dL/dz = gamma dL/dgamma +
-beta dL/dbeta. L is the mean loss of a batch and scores are averaged over batches, so the batch size
-matters; batch=1 is the per-example form.
+Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equation 8, has two
+forms. ``gate``: (dL/dz)^2 for a gate z = 1 behind each batch norm. ``weight``: the sum of
+(w dL/dw)^2 over the channel's filter. No gate is built, since with y = gamma x + beta, dL/dz =
+gamma dL/dgamma + beta dL/dbeta. L is the mean loss of a batch, and scores are averaged over
+batches, so the batch size matters; batch=1 is the per-example form.
 
 Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR
-2017, equations 8 and 9: the third form, of the activations a of each example, |mean over pixels of
-a dL/da|, averaged over examples and divided by the layer's Euclidean norm.
+2017, equations 8 and 9, has the third form. ``activation``: |mean over pixels of a dL/da| with the
+activations a of each example, averaged over examples and divided by the layer's Euclidean norm.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ FORMS = ("gate", "weight", "activation")
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor(Criterion):
-    """Scores a channel by a first-order estimate of the squared change of the loss.
+    """Scores a channel by a first-order estimate of how much the loss changes without it.
 
     Attributes:
         form: ``gate`` behind the batch norms (the mean where a channel has several), ``weight``
-            of the producers (both 2019), or ``activation`` (2017; of a residual stream, the first).
-        num_samples: training images looked at.
+            of the producers (both 2019), or ``activation`` (2017; the first of a residual stream).
+        num_samples: number of training images.
         batch: images per mean loss; under ``activation`` the result does not depend on it.
-        ema: how much of a score is the one of the round before, in [0, 1), where there was one;
-            0.9 in the authors' code of 2019.
+        ema: weight, in [0, 1), of the score of the round before, if there was one; 0.9 in the
+            authors' code of 2019.
     """
 
     form: str = "gate"
@@ -52,7 +52,7 @@ class Taylor(Criterion):
     reads_logits = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("form", self.form, FORMS)
         require(self.num_samples >= 1, f"num_samples must be at least 1, got {self.num_samples}")
         require(self.batch >= 1, f"batch must be at least 1, got {self.batch}")
@@ -60,15 +60,15 @@ class Taylor(Criterion):
 
     @property
     def images_needed(self) -> int:
-        """Number of training images looked at."""
+        """Number of training images."""
         return self.num_samples
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Averages, in eval mode. Gradients stored on the network stay as they are.
+        """Ranks by averages over images, in eval mode; the network's own ``.grad`` is kept.
 
         Raises:
-            PruningError: form=gate, and a group has no norm with a scale and a shift, or
-                form=weight, and a weight is computed.
+            PruningError: under form=gate a group has no norm with a scale, or under form=weight a
+                producer computes its weight (weight norm).
         """
         found = (
             self._rank_activations(evidence)
@@ -92,8 +92,8 @@ class Taylor(Criterion):
         from prunebench.analysis.chunks import images_at_once
 
         score = gate_scores if self.form == "gate" else weight_scores
-        of = gates if self.form == "gate" else makers
-        sites = {group.name: of(group) for group in evidence.groups}
+        sites_of = gates if self.form == "gate" else makers
+        sites = {group.name: sites_of(group) for group in evidence.groups}
         names = sorted({name for found in sites.values() for site in found for name in owned(site)})
         held = dict(evidence.network.named_parameters(remove_duplicate=False))
         weights = {name: held[name] for name in names if name in held}
@@ -129,9 +129,9 @@ class Taylor(Criterion):
 
         def listen(name: str) -> Callable[[Tensor], Tensor]:
             def look(x: Tensor) -> Tensor:
-                # its slope is used up when the backward comes by, and kept nowhere
+                # the gradient is used when the backward pass reaches it, and not stored
                 x.register_hook(partial(add, name, x.detach()))  # type: ignore[no-untyped-call]
-                return x.clone()  # what follows may work in place
+                return x.clone()  # the next operation may change it in place
 
             return look
 
@@ -146,14 +146,14 @@ class Taylor(Criterion):
                 # gradients reach the activations even if every weight is frozen
                 starts: list[Tensor] = []
                 outputs = task.run(network, map_tensors(some, partial(_with_slope, starts)))
-                # in eval mode an example's own gradient is that of the sum
+                # in eval mode examples do not interact: the sum's gradient is each example's own
                 loss = task.summed_loss(outputs, targets, rows_in(some))
                 torch.autograd.grad(loss, starts or trained, allow_unused=True)
         return {name: GroupRank(normed(scores / images)) for name, scores in total.items()}
 
 
 def _with_slope(starts: list[Tensor], x: Tensor) -> Tensor:
-    """Returns a copy of an input that asks for gradients, added to `starts`; others as they are."""
+    """Returns a copy of `x` that requires a gradient, added to `starts`; integers as they are."""
     if not x.is_floating_point():
         return x
     starts.append(x.clone().requires_grad_())
@@ -163,9 +163,9 @@ def _with_slope(starts: list[Tensor], x: Tensor) -> Tensor:
 def mean_slopes(
     evidence: Evidence, weights: Mapping[str, Tensor], images: Any, labels: Any, size: int
 ) -> dict[str, Tensor]:
-    """Returns the gradients of the mean loss of a batch, by name; what has none is left out.
+    """Returns the gradients of a batch's mean loss by name; weights without one are left out.
 
-    `size` images go through at once; in eval mode the parts of a batch add up to it.
+    At most `size` images run at once; in eval mode the gradients of parts add up.
     """
     import torch
 
@@ -186,8 +186,8 @@ def activation_scores(activations: Tensor, slopes: Tensor) -> Tensor:
     """Returns |mean over pixels of a dL/da|, summed over examples, float64 [C].
 
     Args:
-        activations: [N, C, H, W].
-        slopes: of each example's own loss, likewise.
+        activations: a, [N, C, H, W].
+        slopes: gradient of each example's own loss by a, [N, C, H, W].
     """
     import torch
 
@@ -196,13 +196,13 @@ def activation_scores(activations: Tensor, slopes: Tensor) -> Tensor:
 
 
 def normed(scores: Tensor) -> Tensor:
-    """Returns the scores of a layer divided by their Euclidean norm, zeros if all are zero."""
+    """Returns the scores of a layer divided by their Euclidean norm; zeros if all are zero."""
     length = scores.norm()
     return scores / length if length > 0 else scores
 
 
 def owned(site: Site) -> tuple[str, str]:
-    """Returns the names of the site's weight and of the shift that may stand beside it."""
+    """Returns the names of the site's weight and of the bias that it may have."""
     return site.name, site.name.removesuffix("weight") + "bias"
 
 
@@ -210,7 +210,7 @@ def makers(group: ChannelGroup) -> tuple[Site, ...]:
     """Returns the producers of `group`.
 
     Raises:
-        PruningError: one computes its weight, which has no gradient of its own.
+        PruningError: a producer computes its weight by weight norm, so there is no gradient.
     """
     for site in group.producers:
         if site.normed is not None:
@@ -239,7 +239,7 @@ def gates(group: ChannelGroup) -> tuple[Site, ...]:
 def gate_scores(products: Mapping[str, Tensor], sites: tuple[Site, ...], size: int) -> Tensor:
     """Returns (gamma dL/dgamma + beta dL/dbeta)^2 of each class, averaged over its norms.
 
-    `products` has each parameter, by its name, times its gradient.
+    `products` maps the name of each parameter to parameter times gradient.
     """
     import torch
 

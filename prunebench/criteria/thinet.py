@@ -1,10 +1,10 @@
-"""ThiNet: the channels go that the next layer's output misses least; higher = keep.
+"""ThiNet: channels go whose loss changes the next layer's output least; higher = keep.
 
 Luo et al., "ThiNet: A Filter Level Pruning Method for Deep Neural Network Compression", ICCV 2017
 (search ``remove``), and "ThiNet: Pruning CNN Filters for a Thinner Net", TPAMI 2019 (search
-``omp``). A channel is judged by what it adds to the next layer's output before its bias, x_c, with
-y = sum_c x_c. Keeping S costs the squared error of sum_{c in S} x_c against y. Subsets are grown
-greedily; on the Gram matrix G = X'X that is exact and independent of the number of samples.
+``omp``). Channel c adds x_c to the next layer's output before its bias, y = sum_c x_c. Keeping the
+set S costs the squared error of sum_{c in S} x_c against y. Sets are grown greedily on the Gram
+matrix G = X'X, which is exact and takes a time independent of the number of samples.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from prunebench.channels import ChannelGroup
 
 SEARCHES = ("remove", "keep", "omp", "ols")
-#: of a channel's energy, what must lie outside the kept channels' span for it to be independent
+#: part of its energy that an independent channel has outside the span of the kept ones, at least
 INDEPENDENT = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thinet(GramCollection, Criterion):
-    """Scores a channel by the relative error of the next layer once it and all before it are gone.
+    """Scores a channel by the next layer's error once it and all removed before it are gone.
 
-    A score is f(T) / |y|^2 with T the channels removed up to and including this one, made to rise
-    strictly along the order of removal. Budgets that compare layers thus cut where the next layer
-    misses least of its own output.
+    The score is f(T) / |y|^2, where T are the channels removed up to and including this one, made
+    to rise strictly along the order of removal. So budgets that compare layers cut where the next
+    layer loses the smallest part of its output.
 
     Attributes:
-        search: ``remove`` grows the removed set by what adds least error (ICCV 2017); ``keep``
-            grows the kept set instead, by what leaves least error; ``omp`` does so with all
-            coefficients fitted anew in every step (TPAMI 2019); ``ols`` (ours) picks by the error
+        search: ``remove`` grows the removed set by the channel that adds least error (ICCV 2017);
+            ``keep`` grows the kept set by the channel that leaves least error; ``omp`` does so and
+            refits all coefficients in every step (TPAMI 2019); ``ols`` (ours) picks by the error
             after that fit rather than before.
-        balance: divides the Gram matrix of each consumer by its energy |y|^2 before those of
-            several consumers are added up; else every sample counts alike.
+        balance: whether the Gram matrix of each consumer is divided by its energy |y|^2 before
+            those of several consumers are added up; else every sample counts alike.
     """
 
     search: str = "remove"
     balance: bool = False
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         GramCollection.__post_init__(self)
         require_choice("search", self.search, SEARCHES)
 
     def rank(self, evidence: Evidence) -> dict[str, GroupRank]:
-        """Ranks by the order of removal, on one forward sweep of the network.
+        """Ranks by the order of removal, after one pass over the images.
 
         Raises:
             PruningError: a consumer cannot be measured, or no layer reads a group.
@@ -74,7 +74,7 @@ class Thinet(GramCollection, Criterion):
         return ranks
 
     def _added(self, group: ChannelGroup, grams: Sequence[Tensor]) -> Matrix:
-        """Returns the Gram matrix of all consumers' samples stacked."""
+        """Returns the sum of the consumers' Gram matrices, that of all their samples."""
         if not grams:
             raise PruningError(
                 f"no convolution or linear layer reads the channels of {group.name}, so ThiNet "
@@ -88,12 +88,11 @@ class Thinet(GramCollection, Criterion):
 
 
 def removal_order(gram: Tensor | Matrix, *, search: str) -> list[int]:
-    """Returns all C channels, the first to go first.
+    """Returns all C channels in the order of removal.
 
-    For the searches that grow the kept set this is the reverse order of keeping. The order is
-    nested: whatever the number of channels to keep, the last ones of the list are it. Ties go to
-    the lower index. Under ``omp`` and ``ols`` a channel that depends linearly on the kept ones is
-    kept after all others.
+    For searches that grow the kept set this is the reverse order of keeping. To keep k channels,
+    keep the last k. Of equal channels the lower index is picked first. Under ``omp`` and ``ols`` a
+    channel that depends linearly on the kept ones is kept after all others.
 
     Args:
         gram: X'X [C, C].
@@ -104,7 +103,7 @@ def removal_order(gram: Tensor | Matrix, *, search: str) -> list[int]:
 
 
 def search_path(gram: Tensor | Matrix, *, search: str) -> tuple[list[int], Matrix]:
-    """Returns `removal_order` and the squared error after each removal, float64 [C].
+    """Returns the order of removal and the squared error after each removal, float64 [C].
 
     The error is that of the unscaled channels (remove, keep) or of the best fit (omp, ols).
     """
@@ -120,7 +119,7 @@ def search_path(gram: Tensor | Matrix, *, search: str) -> tuple[list[int], Matri
 
 def _remove(gram: Matrix) -> tuple[list[int], Matrix]:
     """Grows the removed set T: f(T + j) = f(T) + 2 h_j + G_jj with h = G 1_T."""
-    # twice h, and the diagonal is in it from the start
+    # 2 h + diagonal of G
     cost = gram.diagonal().copy()
     order, errors, error = [], [], 0.0
     for _ in range(len(gram)):
@@ -153,12 +152,12 @@ def _keep(gram: Matrix) -> tuple[list[int], Matrix]:
 def _pursue(gram: Matrix, *, fitted: bool) -> tuple[list[int], Matrix]:
     """Grows the kept set with the best fit of its channels: orthogonal matching pursuit, or OLS.
 
-    Row s of `basis` is X'u_s with u_s the s-th direction of Gram-Schmidt, `reach` is X'r with r
-    the residual, and `outside` the energy of each channel outside the kept ones' span.
+    Row s of `basis` is X'u_s with u_s the s-th Gram-Schmidt direction, `reach` is X'r with r the
+    residual, and `outside` the energy of each channel outside the span of the kept ones.
 
     Args:
         gram: X'X [C, C].
-        fitted: picks by `outside` (OLS) instead of by the channel's whole energy (OMP).
+        fitted: whether gains are relative to `outside` (OLS) or to the channel's energy (OMP).
 
     Returns:
         As `_keep`.
@@ -189,7 +188,7 @@ def _pursue(gram: Matrix, *, fitted: bool) -> tuple[list[int], Matrix]:
 
 
 def _rising(errors: Matrix) -> Matrix:
-    """Returns `errors` raised where they do not rise strictly; only the last bits are made up."""
+    """Returns `errors` raised by last bits where they do not rise strictly."""
     scores = np.empty_like(errors)
     last = -1e-300
     for number, error in enumerate(errors.tolist()):

@@ -43,7 +43,7 @@ class Cifar(InMemory):
     download: bool
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require_choice("variant", self.variant, _TITLES)
 

@@ -47,7 +47,7 @@ class Digits(InMemory):
     test_size: int
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(self.size >= 8, f"size must be at least 8, got {self.size}")
         require(self.test_size >= 1, f"test_size must be at least 1, got {self.test_size}")

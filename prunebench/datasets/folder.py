@@ -85,7 +85,7 @@ class Folder(DatasetSpec):
     decode: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.image_size is None or self.image_size >= 1, "image_size must be at least 1")
         require(
             self.crop is None or 0 < self.crop <= 1, f"crop must lie in (0, 1], got {self.crop}"

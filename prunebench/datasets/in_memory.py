@@ -61,7 +61,7 @@ class InMemory(DatasetSpec):
     split_seed: int
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(bool(self.mean), "mean must have one value per channel, or one for all")
         require(
             len(self.mean) == len(self.std),

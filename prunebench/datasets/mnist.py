@@ -69,7 +69,7 @@ class Mnist(InMemory):
     download: bool
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range or an unknown variant."""
         super().__post_init__()
         require_choice("variant", self.variant, _DIGESTS)
 

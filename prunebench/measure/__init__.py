@@ -1,4 +1,4 @@
-"""Measurements: what a network costs and what it gets right. Each is defined here, once."""
+"""Measurements: the costs of a network (parameters, MACs, bytes, time) and its accuracy."""
 
 from prunebench.measure.accuracy import answers, evaluate
 from prunebench.measure.costs import (

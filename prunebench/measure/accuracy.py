@@ -1,4 +1,4 @@
-"""What a network gets right."""
+"""Accuracy: how many images of a split a network classifies correctly."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ BATCH_PIXELS = {"cpu": 2**17, "cuda": 2**20}
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode, no gradients and full float32 inside the block; the mode comes back after it."""
+    """Sets eval mode, no gradients and full float32 within the block; restores the mode."""
     with in_mode(network), torch.inference_mode(), cuda_math(exact=True):
         yield
 
 
 def evaluate(network: nn.Module, split: Split) -> Score:
-    """Returns how many images of `split` the network gets right; see `answers`."""
+    """Returns the score of the network on `split`; see `answers`."""
     return answers(network, split)[0]
 
 
 def answers(network: nn.Module, split: Split) -> tuple[Score, Predictions]:
-    """Returns how many images of `split` the network gets right, in eval mode, and which.
+    """Returns the score of the network on `split`, in eval mode, and each prediction.
 
     An image with a logit that is not finite counts as wrong.
 
     Args:
-        network: gives logits [n, classes]; on the split's device; its mode is restored.
+        network: returns logits [n, classes]; on the split's device; its mode is restored.
         split: images and labels; images that cannot be read do not count.
     """
     pixels = BATCH_PIXELS.get(split.device.type, 2**17)
     size = max(1, pixels // prod(split.shape[1:]))
-    # counted on the device and read once at the end, so that a GPU never waits
+    # summed on the device and read once at the end, so that a GPU never waits
     totals = torch.zeros(2, dtype=torch.int64, device=split.device)
     loss = torch.zeros((), dtype=torch.float64, device=split.device)
     classes = seen = 0
@@ -72,7 +72,7 @@ def answers(network: nn.Module, split: Split) -> tuple[Score, Predictions]:
 
 
 def _first_five(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The five classes that rank first, and which of them is the label: [n, 5] both."""
+    """Returns the five highest classes, and whether each is the label; both [n, 5]."""
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = (best == labels[:, None]) & logits.isfinite().all(1, keepdim=True)
     return best, hits

@@ -1,4 +1,4 @@
-"""One network as different people count it."""
+"""Counts parameters and operations by the conventions of other papers and tools."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prunebench.measure.costs import macs, params
 
 
 def conventions(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """Returns parameters and operations of one image, by the name of the convention.
+    """Returns name of a convention -> its count of parameters, or of operations for one image.
 
-    ``params`` are all learnable numbers, ``weights`` those of convolutions and linear layers
-    without biases. ``macs`` are multiply-adds of convolution, linear and matmul layers,
-    ``macs_fvcore`` its own total, with normalisation and pooling, ``macs_hrank`` with the biases of
-    linear layers; ``flops_foad`` is the unit of FOAD's authors, see `foad_flops`.
+    ``params``: all learnable numbers. ``weights``: those of convolutions and linear layers without
+    biases. ``macs``: multiply-adds of convolution, linear and matmul layers. ``macs_fvcore``:
+    fvcore's own total, with normalisation and pooling. ``macs_hrank``: ``macs`` and the biases of
+    linear layers. ``flops_foad``: the count of FOAD's authors, see `foad_flops`.
 
     Args:
         network: left unchanged.
@@ -49,9 +49,9 @@ def conventions(network: nn.Module, example: torch.Tensor) -> dict[str, int]:
 def foad_flops(network: nn.Module, example: torch.Tensor) -> int:
     """Returns the operations of one image as FOAD's authors count them.
 
-    Two for each multiply-add of a convolution or linear layer, two for each number behind a batch
-    norm, one for each behind a ReLU module, and the kernel's area for each behind a pooling module;
-    whatever is no module counts nothing.
+    Two for each multiply-add of a convolution or linear layer, two for each output of a batch norm,
+    one for each output of a ReLU module, and the kernel's area for each output of a pooling module.
+    Functions that are no modules count nothing.
 
     Args:
         network: left unchanged.

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds, and bytes on disk."""
+"""The costs of a network: parameters, multiply-adds, and bytes on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: printed beside every figure
+#: printed beside counts
 CONVENTION = (
     "params: every learnable number; MACs: multiply-adds of convolution, linear and matmul "
     "layers for one image, without normalisation, activation and pooling"
@@ -22,11 +22,11 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class LayerCost:
-    """What one convolution or linear layer costs.
+    """The costs of one convolution or linear layer.
 
     Attributes:
         name: as in ``network.named_modules()``.
-        out_channels, in_channels: of the whole layer, whatever its groups.
+        out_channels, in_channels: channels of the whole layer, over all its groups.
         params: its weights and biases.
         macs: multiply-adds for one image, over all its calls.
     """
@@ -44,7 +44,7 @@ def params(network: nn.Module) -> int:
 
 
 def macs(network: nn.Module, example: Tensor) -> int:
-    """Returns the multiply-adds of one image; `CONVENTION` says which count.
+    """Returns the multiply-adds for one image; `CONVENTION` says which operations count.
 
     Args:
         network: left unchanged; a copy in eval mode is traced.
@@ -54,7 +54,7 @@ def macs(network: nn.Module, example: Tensor) -> int:
 
 
 def layer_costs(network: nn.Module, example: Tensor) -> list[LayerCost]:
-    """Returns a row for every convolution and linear layer, in the order of the modules.
+    """Returns the costs of every convolution and linear layer, in the order of the modules.
 
     Args:
         network: left unchanged.
@@ -74,16 +74,17 @@ def layer_costs(network: nn.Module, example: Tensor) -> list[LayerCost]:
 
 
 def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Both products of scaled dot-product attention, which fvcore does not know.
+    """Returns the MACs of scaled dot-product attention, which fvcore does not count.
 
-    Query [..., L, E], key [..., S, E] and value [..., S, V] cost L x S x (E + V) each.
+    Its two products of query [..., L, E], key [..., S, E] and value [..., S, V] cost L S (E + V)
+    for each index of the leading dimensions.
     """
     query, key, value = ([int(n) for n in tensor.type().sizes()] for tensor in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _counts(network: nn.Module, example: Tensor) -> Mapping[str, float]:
-    """Multiply-adds by module name ("" is the whole network), counted by fvcore."""
+    """Returns module name ("" for the whole network) -> multiply-adds, counted by fvcore."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated; the tracer warns of every `if`
         from fvcore.nn import jit_handles
@@ -109,12 +110,12 @@ def _counts(network: nn.Module, example: Tensor) -> Mapping[str, float]:
 
 
 class _Counter(io.RawIOBase):
-    """A file that only remembers how much was written to it."""
+    """A file that only counts the bytes written to it."""
 
     size = 0
 
     def writable(self) -> bool:
-        """Says yes."""
+        """Returns True."""
         return True
 
     def write(self, data: Any) -> int:

@@ -1,4 +1,4 @@
-"""What runs a network: torch as it is, torch compiled, or onnxruntime."""
+"""Engines that run a network: eager torch, compiled torch, or onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunebench.errors import ConfigError, first_line
 from prunebench.measure.accuracy import evaluating
 
 ENGINES = ("eager", "compiled", "onnxruntime")
-#: what takes images and returns what the network makes of them
+#: takes images and returns the network's output
 Runner = Callable[[Tensor], Tensor]
 #: names of input and output in ONNX files
 INPUT, OUTPUT = "images", "outputs"
@@ -36,7 +36,7 @@ def onnx_bytes(network: nn.Module, example: Tensor) -> bytes:
     """Returns `network` as an ONNX file of any batch size.
 
     Args:
-        network: in eval mode, on the CPU.
+        network: a network in eval mode, on the CPU.
         example: images [2 or more, C, H, W].
 
     Raises:
@@ -66,7 +66,7 @@ def _onnx_program(network: nn.Module, example: Tensor) -> Any:
                 verbose=False,
             )
     except Exception as error:
-        first: BaseException = error  # torch's own says which of its steps it was, and no reason
+        first: BaseException = error  # torch's own error names a step of the export, not the reason
         while first.__cause__ is not None:
             first = first.__cause__
         why = first_line(first)
@@ -77,10 +77,10 @@ def _onnx_program(network: nn.Module, example: Tensor) -> Any:
 
 
 def session(content: bytes) -> Runner:
-    """Returns what runs an ONNX file on the CPU, with as many threads as torch has.
+    """Returns a runner of an ONNX file on the CPU, with as many threads as torch has.
 
     Raises:
-        ConfigError: onnxruntime is missing, or cannot run it.
+        ConfigError: onnxruntime is missing, or cannot run the file.
     """
     require_packages("onnxruntime")
     import onnxruntime
@@ -103,21 +103,21 @@ def session(content: bytes) -> Runner:
 
 
 def runner(engine: str, network: nn.Module, example: Tensor) -> Runner:
-    """Returns what runs `network` in one of `ENGINES`.
+    """Returns a runner of `network` in one of `ENGINES`.
 
     Args:
         engine: see `ENGINES`.
-        network: in eval mode.
+        network: a network in eval mode.
         example: images [2 or more, C, H, W] on its device.
 
     Raises:
-        ConfigError: the engine is not there, or does not take the network.
+        ConfigError: the engine is missing, or cannot run the network.
     """
     if engine == "onnxruntime":
         return session(onnx_bytes(network, example))
     if engine == "eager":
         return network
-    # of no use here, its import warns of machines that have the CUDA toolkit but no GPU
+    # silence its useless warning on machines that have the CUDA toolkit but no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     made: Runner = torch.compile(network, dynamic=False)
     try:

@@ -1,4 +1,4 @@
-"""How long a forward pass takes."""
+"""Measures the time of a forward pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunebench.measure.accuracy import evaluating
 from prunebench.records import Latency
 from prunebench.records.environment import device_name
 
-#: seconds of timing per batch size: usually, and at most
+#: seconds of timing per batch size: usual and longest
 _LATENCY_SECONDS = 0.45
 _LONGEST_SECONDS = 5.0
 
@@ -22,12 +22,12 @@ def latencies(
 ) -> list[Latency]:
     """Returns the time of a float32 forward pass for each batch size, on the network's device.
 
-    About half a second for each batch size, more where a single pass takes that long.
+    It takes about half a second per batch size, and more if a single pass takes that long.
 
     Args:
-        network: its mode is restored.
+        network: any network; its mode is restored.
         shape: (C, H, W) of one image.
-        batch_sizes: images per pass; one that occurs twice is timed once.
+        batch_sizes: images per pass; repeated sizes are timed once.
     """
     device = next(network.parameters()).device
     with evaluating(network):
@@ -38,14 +38,14 @@ def latencies(
 def timed(
     run: Callable[[Tensor], object], images: Tensor, seconds: float = _LATENCY_SECONDS
 ) -> Latency:
-    """Returns how long `run` takes for `images`.
+    """Returns the time that `run` takes for `images`.
 
     Args:
-        run: a network in eval mode, or what else takes images; called without gradients.
-        images: of one pass.
-        seconds: of timing, usually.
+        run: a network in eval mode, or any function of images.
+        images: the images of one pass.
+        seconds: usual seconds of timing.
     """
-    # of no use here, its import warns of machines that have the CUDA toolkit but no GPU
+    # silence its useless warning on machines that have the CUDA toolkit but no GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import benchmark
 
@@ -53,23 +53,23 @@ def timed(
     timer = benchmark.Timer(
         "run(images)",
         globals={"run": run, "images": images},
-        num_threads=threads,  # Timer would take one
+        num_threads=threads,  # by default Timer uses one
     )
     run(images)  # allocates, and lets cuDNN choose
     start = benchmark.timer()
     run(images)
     pass_seconds = benchmark.timer() - start
-    # a slow pass gets time for three samples, or the spread would be that of one
+    # a slow pass gets time for three samples: one sample has no spread
     longest = max(seconds, min(2.5 * pass_seconds, _LONGEST_SECONDS))
-    timed = timer.adaptive_autorange(
+    measured = timer.adaptive_autorange(
         threshold=0.02, min_run_time=seconds / 20, max_run_time=longest
     )
     return Latency(
         batch=len(images),
         device=device_name(images.device),
         threads=threads,
-        median_ms=1e3 * timed.median,
-        iqr_ms=1e3 * timed.iqr,
+        median_ms=1e3 * measured.median,
+        iqr_ms=1e3 * measured.iqr,
     )
 
 

@@ -1,4 +1,4 @@
-"""How long the layers of a network take at other widths, each timed alone."""
+"""Times the layers of a network at other widths, each by itself."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from prunebench.channels.members import named_modules
 from prunebench.channels.untouched import untouched
 from prunebench.measure.engines import INPUT, OUTPUT, Runner, require_packages, runner, session
 
-#: layers without weights whose time is that of their input's channels
+#: layers without weights, whose time depends on the channels of their input
 ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.GELU, nn.Sigmoid)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-#: seconds for which a layer is timed, and the fewest and most passes
+#: seconds that a layer is timed for, and the fewest and most passes
 SECONDS, FEWEST, MOST = 0.02, 3, 300
 
 
@@ -28,9 +28,9 @@ class Seen:
     """One call of a layer in the forward of a network.
 
     Attributes:
-        name: of the module.
-        module: that was called.
-        shape: of its input, without the batch.
+        name: name of the module.
+        module: the module.
+        shape: shape of its input, without the batch.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Seen:
 
 
 def calls(network: nn.Module, example: Tensor) -> list[Seen]:
-    """Returns the calls of all layers that can be timed alone, in the order of the forward."""
+    """Returns the calls of all layers that can be timed by themselves, in forward order."""
     found: list[Seen] = []
 
     def noting(name: str) -> Callable[..., None]:
@@ -57,16 +57,16 @@ def calls(network: nn.Module, example: Tensor) -> list[Seen]:
     try:
         with in_mode(network), untouched(network), torch.no_grad():
             network(example)
-            return [*found]  # before what the hooks filled is put back
+            return [*found]  # a copy, since `untouched` empties lists that hooks filled
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def kind(module: nn.Module) -> str:
-    """Returns what sort of layer `module` is; "" for one that is not timed alone."""
+    """Returns the kind of layer that `module` is; "" for one that cannot be timed by itself."""
     if type(module) in (nn.Conv2d, nn.Linear) and "weight" not in module._parameters:
-        return ""  # it is computed from others
+        return ""  # its weight is computed from other parameters
     if type(module) is nn.Conv2d and not isinstance(module.padding, str):
         if module.groups == 1:
             return "conv"
@@ -79,7 +79,7 @@ def kind(module: nn.Module) -> str:
 
 
 def sized(module: nn.Module, inputs: int, outputs: int) -> nn.Module:
-    """Returns a layer like `module` with so many channels; its weights are random."""
+    """Returns a layer like `module` with these channels; its weights are made up."""
     if isinstance(module, nn.Linear):
         return nn.Linear(inputs, outputs, bias=module.bias is not None)
     if isinstance(module, nn.Conv2d):
@@ -100,7 +100,7 @@ def sized(module: nn.Module, inputs: int, outputs: int) -> nn.Module:
 
 
 def described(module: nn.Module, shape: tuple[int, ...]) -> str:
-    """Returns what tells the time of a layer from that of others, its widths aside."""
+    """Returns all that the time of a layer depends on, apart from its widths."""
     if isinstance(module, nn.Conv2d):
         deep = "depthwise " if module.groups > 1 else ""
         settings = (module.kernel_size, module.stride, module.padding, module.dilation)
@@ -111,30 +111,30 @@ def described(module: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def layer_runner(engine: str, module: nn.Module) -> Runner:
-    """Returns what runs a single layer; see `sized` for such."""
+    """Returns a runner of a single layer, as `sized` returns it."""
     return session(_onnx_layer(module)) if engine == "onnxruntime" else module.eval()
 
 
 def network_runner(engine: str, network: nn.Module, example: Tensor) -> Runner:
-    """Returns what runs a whole network.
+    """Returns a runner of a whole network.
 
     Args:
         engine: ``cpu``, ``cuda`` or ``onnxruntime``.
-        network: in eval mode on the CPU.
+        network: a network in eval mode, on the CPU.
         example: images [2 or more, C, H, W].
     """
     return runner("onnxruntime" if engine == "onnxruntime" else "eager", network, example)
 
 
 def fastest(run: Runner, images: Tensor, seconds: float = SECONDS) -> float:
-    """Returns the microseconds of the fastest of several passes, which other work disturbs least.
+    """Returns the microseconds of the fastest of several passes, the least disturbed one.
 
-    Where one thread computes, its own time counts, and not what it waits for others.
+    If a single CPU thread computes, its own time counts, without waiting for other processes.
 
     Args:
-        run: takes images.
-        images: of one pass, where `run` wants them.
-        seconds: of timing, unless a pass takes longer.
+        run: runs the layer or network on images.
+        images: the images of one pass, on the device of `run`.
+        seconds: seconds of timing, unless a few passes take longer.
     """
     alone = images.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if alone else time.perf_counter
@@ -143,11 +143,11 @@ def fastest(run: Runner, images: Tensor, seconds: float = SECONDS) -> float:
         run(images)
         begun = clock()
         while passes < FEWEST or (clock() - begun < seconds and passes < MOST):
-            best, passes = min(best, _one(run, images, clock)), passes + 1
+            best, passes = min(best, _pass_seconds(run, images, clock)), passes + 1
     return 1e6 * best
 
 
-def _one(run: Runner, images: Tensor, clock: Callable[[], float]) -> float:
+def _pass_seconds(run: Runner, images: Tensor, clock: Callable[[], float]) -> float:
     on_gpu = images.device.type == "cuda"
     if on_gpu:
         torch.cuda.synchronize(images.device)
@@ -159,7 +159,7 @@ def _one(run: Runner, images: Tensor, clock: Callable[[], float]) -> float:
 
 
 def _onnx_layer(module: nn.Module) -> bytes:
-    """Returns a convolution or linear layer alone as an ONNX file."""
+    """Returns an ONNX file with a single convolution or linear layer."""
     require_packages("onnx", "onnxscript")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -188,6 +188,6 @@ def _onnx_layer(module: nn.Module) -> bytes:
 
 
 def timed_kinds(engine: str) -> tuple[str, ...]:
-    """Returns the sorts of layers that an engine runs one by one; onnxruntime folds the others."""
+    """Returns the kinds of layers to time for an engine; onnxruntime fuses elementwise ones."""
     weighted = ("conv", "depthwise", "linear")
     return weighted if engine == "onnxruntime" else (*weighted, "elementwise")

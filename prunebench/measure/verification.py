@@ -1,12 +1,12 @@
-"""Whether a network sees that two images show one person: LFW's test and its like.
+"""Face verification: whether a network sees that two images show one person (LFW and others).
 
-Both protocols test one fold after the other, with the threshold that is best on all others, on
-embeddings of the image and of its mirror image:
+Both protocols test one fold after the other with the threshold that is best on all other folds, on
+the embeddings of an image and of its mirror image:
 
-- ``insightface``: both are summed up and brought to length 1; squared distances; thresholds 0, 0.01
-  ... 4, of equally good ones the first.
-- ``sphereface``: both are put one behind the other, the mean of the other folds is subtracted, then
-  length 1; cosines; thresholds -1, -0.9999 ... 1, of equally good ones the mean.
+- ``insightface`` adds both and scales the sum to length 1; squared distances; thresholds 0, 0.01
+  ... 3.99, of equally good ones the first.
+- ``sphereface`` concatenates both, subtracts the mean of the other folds and scales to length 1;
+  cosines; thresholds -1, -0.9999 ... 1, of equally good ones the mean.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from prunebench.records import Verification
 from prunebench.training.batches import split_on
 from prunebench.training.split import Split
 
-#: of strangers, how many may be taken for one person where `Verification.accepted` is read
+#: false acceptance rate at which `Verification.accepted` is read
 FAR = 1e-3
 #: points of the ROC that a record keeps
 ROC_POINTS = 100
@@ -43,15 +43,15 @@ def lfw_accuracy(
     mean: float = 0.5,
     std: float = 128 / 255,
 ) -> Verification:
-    """Returns how a network does on LFW, or on another verification set.
+    """Returns the verification result of a network on LFW, or on another set of pairs.
 
     Args:
-        network: gives embeddings [n, d] of images [n, 3, H, W]; its mode is restored.
+        network: returns embeddings [n, d] of images [n, 3, H, W]; its mode is restored.
         path: a folder of aligned faces with ``pairs.txt``, or one of InsightFace's bins.
         protocol: ``insightface`` or ``sphereface``.
-        image_size: (height, width) that it sees; of wider images it sees the middle columns.
-        mean: it expects (pixel / 255 - mean) / std.
-        std: likewise.
+        image_size: (height, width) of its input; wider images are cropped to the middle columns.
+        mean: the network expects (pixel / 255 - mean) / std.
+        std: see `mean`.
 
     Raises:
         DataError: files are missing or damaged, or the images do not fit.
@@ -65,12 +65,12 @@ def lfw_accuracy(
 
 
 def verify(network: nn.Module, split: Split, pairs: Pairs) -> Verification:
-    """Returns how a network does on pairs, in eval mode.
+    """Returns the verification result of a network on pairs, in eval mode.
 
     Args:
-        network: gives embeddings [n, d]; on the split's device; its mode is restored.
-        split: of ``pairs.images``.
-        pairs: what is asked.
+        network: returns embeddings [n, d]; on the split's device; its mode is restored.
+        split: the images of `pairs` (``pairs.images``).
+        pairs: the pairs to tell apart.
 
     Raises:
         DataError: images cannot be read.
@@ -86,11 +86,11 @@ def verify(network: nn.Module, split: Split, pairs: Pairs) -> Verification:
 
 
 def embeddings(network: nn.Module, split: Split) -> tuple[Tensor, Tensor]:
-    """Returns the embeddings of all images and of their mirror images, float64 [n, d] on the CPU.
+    """Returns the embeddings of all images and their mirror images, float64 [n, d] on the CPU.
 
     Args:
         network: as in `verify`.
-        split: whose labels are the places of its images.
+        split: the images; its labels are their positions.
     """
     size = max(1, BATCH_PIXELS.get(split.device.type, 2**17) // prod(split.shape[1:]))
     plain, mirrored, places = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -111,17 +111,17 @@ def verification(
     folds: int,
     protocol: str,
 ) -> Verification:
-    """Returns how well pairs of embeddings tell people apart.
+    """Returns the verification result for pairs of embeddings.
 
     Args:
-        first: embeddings of one image of each pair and of its mirror image, [n, d] each.
-        second: of the other.
-        same: bool [n], whether they are of one person.
-        folds: number of parts, one behind the other.
+        first: embeddings of each pair's first image and of its mirror image, [n, d] each.
+        second: the same for the second image.
+        same: bool [n]; whether both images show one person.
+        folds: number of consecutive parts.
         protocol: ``insightface`` or ``sphereface``.
     """
     parts = torch.arange(len(same)).tensor_split(folds)
-    of = _distances if protocol == "insightface" else _negative_cosines
+    distances = _distances if protocol == "insightface" else _negative_cosines
     correct, thresholds, accepted = list[int](), list[float](), list[float]()
     held_out = torch.empty(len(same), dtype=torch.float64)
     for part in parts:
@@ -129,11 +129,11 @@ def verification(
         rest[part] = False
         if folds == 1:
             rest[part] = True
-        apart = of(first, second, rest)
+        apart = distances(first, second, rest)
         held_out[part] = apart[part]
-        at = _best_threshold(apart[rest], same[rest], protocol)
-        thresholds.append(at if protocol == "insightface" else -at)
-        correct.append(int(_right(apart[part], same[part], torch.tensor([at]))))
+        threshold = _best_threshold(apart[rest], same[rest], protocol)
+        thresholds.append(threshold if protocol == "insightface" else -threshold)
+        correct.append(int(_right(apart[part], same[part], torch.tensor([threshold]))))
         limit = _accepting(apart[rest][~same[rest]])
         accepted.append(_share(apart[part][same[part]] < limit))
     return Verification(
@@ -148,7 +148,7 @@ def verification(
 
 
 def _distances(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], rest: Tensor) -> Tensor:
-    """Squared distances [n] of the summed embeddings."""
+    """Returns the squared distances [n] of the summed embeddings."""
     one, other = (functional.normalize(plain + mirrored) for plain, mirrored in (first, second))
     return (one - other).square().sum(1)
 
@@ -156,14 +156,14 @@ def _distances(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], rest
 def _negative_cosines(
     first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], rest: Tensor
 ) -> Tensor:
-    """Cosines [n] of the centred embeddings, negative, so that they grow as people differ."""
+    """Returns the negated cosines [n] of centred embeddings, which grow as people differ."""
     one, other = torch.cat(first, 1), torch.cat(second, 1)
     mean = torch.cat([one[rest], other[rest]]).mean(0)
     return -(functional.normalize(one - mean) * functional.normalize(other - mean)).sum(1)
 
 
 def _best_threshold(apart: Tensor, same: Tensor, protocol: str) -> float:
-    """The threshold of the protocol's grid that gets most pairs right."""
+    """Returns the threshold of the protocol's grid that gets most pairs right."""
     if protocol == "insightface":
         grid = torch.arange(400, dtype=torch.float64) / 100
         return float(grid[_right(apart, same, grid).argmax()])
@@ -173,7 +173,7 @@ def _best_threshold(apart: Tensor, same: Tensor, protocol: str) -> float:
 
 
 def _right(apart: Tensor, same: Tensor, grid: Tensor) -> Tensor:
-    """How many pairs are right at each threshold: those of one person are closer; int64 [k]."""
+    """Returns how many pairs each threshold gets right, int64 [k]; pairs below it count as same."""
     alike, strange = apart[same].sort().values, apart[~same].sort().values
     grid = grid.to(torch.float64)
     closer = torch.searchsorted(alike, grid)
@@ -181,18 +181,18 @@ def _right(apart: Tensor, same: Tensor, grid: Tensor) -> Tensor:
 
 
 def _accepting(strange: Tensor) -> float:
-    """The largest threshold below which no more than `FAR` of the strangers lie."""
+    """Returns the largest threshold below which at most `FAR` of the pairs of strangers lie."""
     allowed = int(FAR * len(strange))
     return float(strange.sort().values[allowed]) if len(strange) else float("inf")
 
 
 def _share(chosen: Tensor) -> float:
-    """The fraction that is true; 0 of none."""
+    """Returns the fraction that is true; 0 for an empty tensor."""
     return float(chosen.double().mean()) if len(chosen) else 0.0
 
 
 def _roc(apart: Tensor, same: Tensor) -> list[list[float]]:
-    """Points [false acceptance rate, true acceptance rate], ascending, thinned for a log axis."""
+    """Returns [false, true] acceptance rates, ascending, thinned out for a logarithmic axis."""
     alike, strange = apart[same].sort().values, apart[~same].sort().values
     if not len(strange):
         return []

@@ -1,4 +1,9 @@
-"""Networks: each option of the model group is a frozen spec that builds one."""
+"""Networks: each option of the model group is a frozen spec that builds one.
+
+`ModelSpec` is the interface. Most files hold one family of networks; `imagenet` and `timm` wrap
+other libraries, `imported` a user's own class, and `found` builds the structure that a pruning run
+found.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSpec(ABC):
-    """What to build; the fields are the schema of ``conf/model/*.yaml``."""
+    """Describes a network to build; the fields are the schema of ``conf/model/*.yaml``."""
 
     def pretrained(self, classes: int) -> bool:
         """Whether `build` returns trained weights, so that no baseline need be trained."""
@@ -28,26 +33,26 @@ class ModelSpec(ABC):
 
     @property
     def embeds(self) -> bool:
-        """Whether the network ends in an embedding, not in logits: then a head trains it."""
+        """Whether the network ends in an embedding, not in logits, so that a head trains it."""
         return False
 
     @property
     def preset(self) -> Preset | None:
-        """How images were shown to the weights that `build` returns; None where nothing says."""
+        """Preprocessing that the weights which `build` returns expect; None if unknown."""
         return None
 
     def origin(self) -> Origin | None:
-        """Returns which run found the structure to build; None where no run did."""
+        """Returns the run that found the structure to build; None if none did."""
         return None
 
     @property
     def missing(self) -> str:
-        """Which file `build` will not find; "" if none. Reads none."""
+        """Says which file `build` lacks, without reading any; "" if none."""
         return ""
 
     @property
     def files(self) -> Mapping[str, Path]:
-        """Field -> file that `build` will read; what it holds tells a network from others."""
+        """Field -> file that `build` will read; its contents are part of the network's identity."""
         return {}
 
     @property
@@ -75,10 +80,12 @@ def require_size(name: str, shape: tuple[int, int, int], least: int) -> None:
 
 
 def as_recorded(values: Mapping[str, Any], source: str) -> ModelSpec:
-    """Returns the model whose section the file `source`, perhaps a stranger's, holds.
+    """Returns the spec from `values`, the model section of the file `source`.
+
+    A stranger may have written the file, so it may name no class that is not trusted.
 
     Raises:
-        ConfigError: `values` do not fit, or a class that they name is not one to be trusted.
+        ConfigError: `values` do not fit, or name a class that is not trusted.
     """
     require(
         "${" not in str(values),

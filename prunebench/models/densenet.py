@@ -1,4 +1,4 @@
-"""DenseNet without bottlenecks and compression for small images: DenseNet-40 and its like."""
+"""DenseNets without bottlenecks and compression for small images, such as DenseNet-40."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Transition(nn.Module):
     """Batch norm, ReLU, a 1x1 convolution as wide as its input, and a 2x2 average."""
 
     def __init__(self, channels: int) -> None:
-        """Keeps the number of `channels`: compression 1."""
+        """Keeps the number of `channels` (compression 1)."""
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
@@ -81,18 +81,18 @@ class DensenetNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Densenet(ModelSpec):
-    """DenseNet for CIFAR; the schema of ``conf/model/densenet40.yaml``.
+    """A DenseNet for CIFAR; the schema of ``conf/model/densenet40.yaml``.
 
     Attributes:
-        depth: 3 n + 4 layers for n convolutions in each of the three blocks.
-        growth: maps that each of them appends; the stem has twice as many.
+        depth: number of layers, 3 n + 4 for n convolutions in each of the three blocks.
+        growth: maps that each of these appends; the stem has twice as many.
     """
 
     depth: int
     growth: int
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         fits = self.depth >= 7 and self.depth % 3 == 1
         require(fits, f"depth must be 3 n + 4 (7, 10, 13, ...), got {self.depth}")
         require(self.growth >= 1, f"growth must be at least 1, got {self.growth}")

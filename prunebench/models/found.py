@@ -1,4 +1,4 @@
-"""Networks in the structure that a pruning run found, with fresh weights."""
+"""Networks with the structure that a pruning run found, and fresh weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from prunebench.channels import ChannelMap, Plan
 
-#: how many times the widths of the dense network a scaled structure may need
+#: largest factor on the widths of the dense network that a scaled structure may need
 WIDEST = 16
-#: steps of bisection on the factor
+#: steps of bisection for the factor
 HALVINGS = 40
 
 
@@ -30,44 +30,45 @@ class Found(ModelSpec):
 
     Attributes:
         report: path of the run's ``report.json``.
-        macs: None keeps the widths as found. A number multiplies the widths of the groups that
-            were pruned by one factor, the largest with which the network has no more than this
-            fraction of the dense one's MACs ("destructive re-design", Ding et al., ICML 2019).
+        macs: None keeps the widths as found. A number scales the widths of all pruned groups by
+            one factor, the largest with which the network has at most this fraction of the dense
+            one's MACs ("destructive re-design", Ding et al., ICML 2019).
     """
 
     report: str
     macs: float | None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.macs is None or self.macs > 0, f"macs must be positive, got {self.macs}")
 
     @property
     def missing(self) -> str:
-        """Whether the report is not there."""
+        """Says that the report is missing; "" if it is there."""
         return (
             "" if Path(self.report).is_file() else f"model.report: there is no file {self.report}"
         )
 
     @property
     def files(self) -> dict[str, Path]:
-        """The report."""
+        """The report, as the field ``report``."""
         return {"report": Path(self.report)}
 
     def found(self) -> Report:
-        """Returns the record of the run that found the structure.
+        """Returns the report of the run that found the structure.
 
         Raises:
-            ConfigError: it cannot be read, its run pruned nothing, or started from itself.
+            ConfigError: it cannot be read, its run pruned nothing, or its structure was found by
+                itself.
         """
-        report = _read(Path(self.report))
+        report = _read_report(Path(self.report))
         require(bool(report.plan), f"model.report: {self.report} prunes nothing")
         seen, inner = {Path(self.report).resolve()}, report.config["model"].get("report")
-        while inner is not None:  # the structure was found in one that was found, and so on
+        while inner is not None:  # its network may itself be one that a run found, and so on
             place = Path(inner).resolve()
             require(place not in seen, f"model.report: {self.report} leads back to itself")
             seen.add(place)
-            inner = _read(place).config["model"].get("report")
+            inner = _read_report(place).config["model"].get("report")
         return report
 
     def origin(self) -> Origin:
@@ -81,8 +82,8 @@ class Found(ModelSpec):
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network with fresh weights.
 
-        Every kernel is drawn as in the network it is cut from and scaled to its own fan-in, so
-        that layers answer with the variance they have there.
+        Kernels are drawn as in the network that they are cut from and scaled to their own fan-in,
+        so that the outputs of layers keep their variance.
 
         Raises:
             ConfigError: the report cannot be read, or its network cannot be made wide enough.
@@ -104,7 +105,7 @@ class Found(ModelSpec):
                 f"for images of {shape}",
             )
         if self.macs is None:
-            return _cut(dense, cmap, found)
+            return _cut_to(dense, cmap, found)
         target = int(self.macs * cmap.macs(Plan({})) + 1e-6)
         original = {group.name: group.size for group in cmap.groups}
         least = cmap.macs(_plan({**original, **dict.fromkeys(found, 1)}))
@@ -118,14 +119,14 @@ class Found(ModelSpec):
             wide_map = trace(wide, example)
             widths, enough = scaled(wide_map, original, found, target)
             if enough:
-                return _cut(wide, wide_map, widths)
+                return _cut_to(wide, wide_map, widths)
         raise ConfigError(
             f"model.macs={self.macs:g} would take layers {WIDEST} times as wide as the original; "
             "ask for less"
         )
 
 
-def _read(path: Path) -> Report:
+def _read_report(path: Path) -> Report:
     try:
         return from_json(Report, path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
@@ -135,16 +136,16 @@ def _read(path: Path) -> Report:
 def scaled(
     cmap: ChannelMap, original: Mapping[str, int], found: Mapping[str, int], target: int
 ) -> tuple[dict[str, int], bool]:
-    """Returns the widths of every group, the pruned ones times the largest factor that fits.
+    """Returns the width of every group, the pruned ones scaled by the largest factor that fits.
 
     Args:
-        cmap: of a network at least as wide as the result shall be.
-        original: group name -> width that groups which were not pruned have.
+        cmap: channel map of a network at least as wide as the result.
+        original: group name -> width in the dense network, for groups that were not pruned.
         found: group name -> width left by pruning.
         target: MACs that may not be exceeded.
 
     Returns:
-        The widths, and whether the network of `cmap` was wide enough for all of them.
+        The widths, and whether the network of `cmap` is wide enough for all of them.
     """
     limits = {group.name: group.size for group in cmap.groups}
 
@@ -171,7 +172,7 @@ def scaled(
 def _build(
     model: Mapping[str, Any], factor: int, shape: tuple[int, int, int], classes: int
 ) -> nn.Module:
-    """Returns the network of a model section, `factor` times as wide."""
+    """Returns the network of a model section, built `factor` times as wide."""
     values = deepcopy(dict(model))
     if factor > 1 and "width" in values:
         values["width"] = values["width"] * factor
@@ -193,8 +194,8 @@ def _plan(widths: Mapping[str, int]) -> Plan:
     return Plan({name: range(width) for name, width in widths.items()})
 
 
-def _cut(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
-    """Returns the first `widths` channels of every group, kernels scaled to their new fan-in."""
+def _cut_to(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.Module:
+    """Returns `network` with the first `widths` channels of every group, kernels rescaled."""
     from prunebench.channels import slim
 
     small = slim(network, cmap, _plan(widths))
@@ -203,7 +204,7 @@ def _cut(network: nn.Module, cmap: ChannelMap, widths: Mapping[str, int]) -> nn.
 
 
 def keep_variance(small: nn.Module, network: nn.Module) -> None:
-    """Scales the kernels of `small`, cut from the freshly drawn `network`, to their new fan-in."""
+    """Scales the kernels of `small`, cut from the fresh `network`, to their fan-in, in place."""
     import torch
 
     before = dict(network.named_parameters())

@@ -1,4 +1,4 @@
-"""GhostNet: half of a layer's maps are made by 1x1 convolutions, half from these by cheap ones."""
+"""GhostNet: 1x1 convolutions make half of a layer's maps, cheap depthwise ones the other half."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GhostModule(nn.Module):
     """A 1x1 convolution for the first half of the channels, a depthwise 3x3 on it for the rest."""
 
     def __init__(self, inputs: int, outputs: int, *, relu: bool) -> None:
-        """Needs an even number of `outputs`."""
+        """Makes `outputs` channels, an even number."""
         super().__init__()
         half = outputs // 2
         self.primary_conv = nn.Sequential(
@@ -58,7 +58,7 @@ class GhostModule(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales every channel by a hard sigmoid of what two 1x1 layers make of all averages."""
+    """Squeeze-and-excitation: scales channels by two 1x1 layers on their averages."""
 
     def __init__(self, channels: int) -> None:
         """Squeezes to a quarter of the channels, in multiples of 4."""
@@ -71,14 +71,14 @@ class SqueezeExcite(nn.Module):
         self.gate = nn.Hardsigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns `x`, scaled."""
+        """Returns `x` with scaled channels."""
         gate = self.gate(self.conv_expand(self.act1(self.conv_reduce(self.avg_pool(x)))))
         out: Tensor = x * gate
         return out
 
 
 class GhostBottleneck(nn.Module):
-    """Ghost module, strided depthwise where the size halves, excitation, ghost module, and a sum.
+    """Ghost module, depthwise convolution if strided, excitation, ghost module, plus a shortcut.
 
     Module names are those of the authors' code, so that its checkpoints load.
     """
@@ -86,7 +86,7 @@ class GhostBottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, row: _Row, *, hidden: int, stride: int) -> None:
         """Projects the shortcut unless input and output have the same shape.
 
-        The depthwise convolution stays where `stride` is 1 instead of the 2 of `row`.
+        A `row` with stride 2 has its depthwise convolution even where `stride` is 1.
         """
         super().__init__()
         kernel, _, _, excite, usual_stride = row
@@ -152,18 +152,18 @@ class GhostnetNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Ghostnet(ModelSpec):
-    """The schema of ``conf/model/{ghostnet,imagenet_ghostnet}.yaml``.
+    """A GhostNet; the schema of ``conf/model/{ghostnet,imagenet_ghostnet}.yaml``.
 
     Attributes:
-        width: factor on all widths but the head's, rounded to multiples of 4.
-        stem: ``cifar`` (stride 1 in the stem and where the size halves first) or ``imagenet``.
+        width: factor on all widths except the head's, rounded to multiples of 4.
+        stem: ``cifar`` (stride 1 in the stem and in the first strided bottleneck) or ``imagenet``.
     """
 
     width: float
     stem: str
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
         require_choice("stem", self.stem, STEMS)
 

@@ -11,7 +11,7 @@ from prunebench.errors import require
 from prunebench.models import ModelSpec, require_size
 
 _STEM = 192
-#: block -> widths of 1x1; 1x1 and 3x3; 1x1 and two 3x3 (for one 5x5); 1x1 behind a pooling
+#: block -> widths of its branches: 1x1; 1x1, 3x3; 1x1, two 3x3 (in place of a 5x5); pooling, 1x1
 _BLOCKS = {
     "a3": (64, 96, 128, 16, 32, 32),
     "b3": (128, 128, 192, 32, 96, 64),
@@ -37,7 +37,7 @@ class Inception(nn.Module):
     """Four branches side by side; names are those of HRank's public checkpoint."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
-        """Builds the branches of widths as in `_BLOCKS`."""
+        """Builds branches with `widths`, which are ordered as in `_BLOCKS`."""
         super().__init__()
         one, before3, three, before5, five, pool = widths
         self.branch1x1 = nn.Sequential(*_layer(inputs, one, 1))
@@ -84,7 +84,7 @@ class GooglenetNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Googlenet(ModelSpec):
-    """GoogLeNet for CIFAR; the schema of ``conf/model/googlenet.yaml``.
+    """A GoogLeNet for CIFAR; the schema of ``conf/model/googlenet.yaml``.
 
     Attributes:
         width: factor on every convolution's channels (rounded, at least 1).
@@ -93,7 +93,7 @@ class Googlenet(ModelSpec):
     width: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:

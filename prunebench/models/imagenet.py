@@ -14,9 +14,9 @@ from prunebench.datasets.views import Preset
 from prunebench.errors import CheckpointError, ConfigError, first_line, require, unknown
 from prunebench.models import ModelSpec
 
-#: what torchvision's weights classify into
+#: number of classes of torchvision's weights
 _IMAGENET_CLASSES = 1000
-#: classifiers for training only, beside the real one
+#: auxiliary classifiers, which only training uses
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 
 
@@ -26,15 +26,15 @@ class Torchvision(ModelSpec):
 
     Attributes:
         name: as in ``torchvision.models``, such as ``resnet50``.
-        weights: null for none, or the name of torchvision's weights: ``DEFAULT``,
-            ``IMAGENET1K_V1``, ...
+        weights: name of torchvision's weights (``DEFAULT``, ``IMAGENET1K_V1``, ...), or null for
+            fresh ones.
     """
 
     name: str
     weights: str | None
 
     def __post_init__(self) -> None:
-        """Checks that torchvision has the network and the weights."""
+        """Raises ConfigError unless torchvision has the network and the weights."""
         # `module` leaves out segmentation, detection, video and quantised networks
         names = models.list_models(module=models)
         require(self.name in names, unknown(f"model.name={self.name}", names))
@@ -43,12 +43,12 @@ class Torchvision(ModelSpec):
             require(self.weights in valid, unknown(f"model.weights={self.weights}", valid))
 
     def pretrained(self, classes: int) -> bool:
-        """Whether the weights come with their own last layer."""
+        """Whether `classes` is that of the weights, so that their last layer is used, too."""
         return self.weights is not None and classes == _IMAGENET_CLASSES
 
     @property
     def preset(self) -> Preset | None:
-        """How torchvision measured the weights."""
+        """The preprocessing with which torchvision measured the weights."""
         if self.weights is None:
             return None
         shown = models.get_model_weights(self.name)[self.weights].transforms()
@@ -62,7 +62,7 @@ class Torchvision(ModelSpec):
         )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Returns the network, with a new last layer if `classes` is not what the weights know.
+        """Returns the network, with a fresh last layer if `classes` is not that of the weights.
 
         Auxiliary classifiers (GoogLeNet, Inception) are left out.
 
@@ -81,7 +81,7 @@ class Torchvision(ModelSpec):
         return _without_auxiliary(network)
 
     def _try_shape(self, shape: tuple[int, int, int], classes: int) -> None:
-        """Runs an empty copy of the network, which costs neither memory nor arithmetic."""
+        """Raises ConfigError if a copy of the network on the meta device fails on such images."""
         options = {"init_weights": False} if _has_auxiliary(self.name) else {}
         with torch.device("meta"):
             empty = models.get_model(self.name, weights=None, num_classes=classes, **options)
@@ -121,7 +121,7 @@ def _without_auxiliary(network: nn.Module) -> nn.Module:
 
 
 def _replace_head(network: nn.Module, classes: int) -> None:
-    """Puts a fresh last layer of `classes` outputs in the place of the old one."""
+    """Replaces the last layer by a fresh one with `classes` outputs, in place."""
     heads = [
         (name, module)
         for name, module in network.named_modules()

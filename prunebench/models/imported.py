@@ -1,4 +1,4 @@
-"""A network of one's own, by the name that Python imports it by."""
+"""A user's own network class, by the name under which Python imports it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Imported(ModelSpec):
-    """Any module class; the schema of ``conf/model/import.yaml``.
+    """A network of any module class; the schema of ``conf/model/import.yaml``.
 
-    A class, and not a function that returns a network: a slim file names it too, and what a
-    stranger's file may have called with arguments of its choice should be no more than that.
+    Functions that return a network are refused: slim files name the target, too, and a stranger's
+    file should not be able to call any function with arguments of its choice.
 
     Attributes:
         target: ``module.Class``, such as ``my.module.Net``.
-        kwargs: what the class is called with; null for nothing.
-        code: file or folder whose contents tell the network from others; null for the module's.
+        kwargs: keyword arguments of the class; null for none.
+        code: file or folder whose contents identify the network; null for the module's own file.
     """
 
     target: str
@@ -34,7 +34,7 @@ class Imported(ModelSpec):
     code: str | None
 
     def __post_init__(self) -> None:
-        """Checks that a class in a module is named."""
+        """Raises ConfigError unless `target` has the form of a class in a module."""
         require(
             all(part.isidentifier() for part in self.target.split(".")) and "." in self.target,
             f"target must name a class as Python imports it, such as my.module.Net; got "
@@ -43,12 +43,12 @@ class Imported(ModelSpec):
 
     @property
     def class_of_others(self) -> str:
-        """The target."""
+        """The class that `target` names."""
         return self.target
 
     @property
     def missing(self) -> str:
-        """Why the class cannot be imported or built; its module is imported."""
+        """Says why the class cannot be imported or called; "" if it can. Imports its module."""
         if self.code is not None and not Path(self.code).exists():
             return f"model.code: there is no file {self.code}"
         try:
@@ -63,7 +63,7 @@ class Imported(ModelSpec):
 
     @property
     def files(self) -> dict[str, Path]:
-        """The code."""
+        """The file or folder of the code, as the field ``code``, if there is one."""
         if self.code is not None:
             return {"code": Path(self.code)}
         try:
@@ -74,10 +74,10 @@ class Imported(ModelSpec):
         return {"code": path} if path and path.is_file() else {}
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Returns the network; whether it fits the data shows when it is called.
+        """Returns the network; whether it fits the data shows only when it is called.
 
         Raises:
-            ConfigError: the class cannot be found, is no module, or refuses the keywords.
+            ConfigError: the class cannot be found, is no module, or fails on its arguments.
         """
         found = self._class()
         try:

@@ -1,4 +1,4 @@
-"""How the weights of fresh networks are drawn."""
+"""Draws the weights of fresh networks."""
 
 from __future__ import annotations
 

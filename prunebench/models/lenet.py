@@ -1,4 +1,4 @@
-"""LeNet-5 in the shape that came with Caffe, which pruning papers compare on."""
+"""LeNet-5 with the widths of Caffe's example, which pruning papers use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SMALLEST = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Lenet5(ModelSpec):
-    """Two convolutions and two linear layers; the schema of ``conf/model/lenet5.yaml``."""
+    """A LeNet-5: two convolutions, two linear layers; the schema of ``conf/model/lenet5.yaml``."""
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Returns the network for images of `shape`, at least 16 x 16 (it does not pad)."""

@@ -15,7 +15,7 @@ from prunebench.models.initialisation import draw_plain
 
 @dataclass(frozen=True, kw_only=True)
 class Mlp(ModelSpec):
-    """Linear layers with ReLU between; the schema of the MLPs in ``conf/model/``.
+    """Linear layers with ReLUs between; the schema of the MLPs in ``conf/model/``.
 
     Attributes:
         widths: units of the hidden layers, in forward order.
@@ -24,14 +24,14 @@ class Mlp(ModelSpec):
     widths: list[int]
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(
             bool(self.widths) and min(self.widths) >= 1,
             f"widths must be one or more layer widths of at least 1, got {list(self.widths)}",
         )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Returns the network; it flattens images of `shape` itself."""
+        """Returns the network, which flattens images of `shape` itself."""
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         inputs = prod(shape)
         for place, width in enumerate(self.widths, start=1):

@@ -13,17 +13,17 @@ from prunebench.models.mobilenet import depthwise
 
 #: (expansion, output channels, blocks, stride) of the bottlenecks
 _STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
-#: widths before the bottlenecks and behind them
+#: widths before and behind the bottlenecks
 _FIRST, _LAST = 64, 512
-#: pixels of the image for one of the last maps
+#: total stride: image pixels per pixel of the last maps
 _STRIDE = 16
 
 
 class ConvBlock(nn.Module):
-    """Convolution, BN and, unless it is `linear`, PReLU."""
+    """Convolution, BN and, unless `linear`, PReLU."""
 
     def __init__(self, conv: nn.Conv2d, *, linear: bool = False) -> None:
-        """Puts the others behind `conv`."""
+        """Puts BN and PReLU behind `conv`."""
         super().__init__()
         self.conv = conv
         self.bn = nn.BatchNorm2d(conv.out_channels)
@@ -36,7 +36,7 @@ class ConvBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 that widens, depthwise 3x3, 1x1 that narrows without activation; a sum where it fits."""
+    """Widening 1x1, depthwise 3x3, narrowing 1x1 without activation, plus the input if it fits."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
         """Widens to ``expansion * inputs`` channels."""
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class MobilefacenetNetwork(nn.Module):
-    """Stem, 15 bottlenecks, a depthwise convolution over all of the last maps, the embedding.
+    """Stem, 15 bottlenecks, a depthwise convolution as large as the last maps, the embedding.
 
     Names of modules are those of github.com/Xiaoccer/MobileFaceNet_Pytorch, whose weights load.
     """
@@ -88,7 +88,7 @@ class MobilefacenetNetwork(nn.Module):
         draw_convolutions(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns embeddings [n, embedding], of any length, of images [n, C, H, W]."""
+        """Returns embeddings [n, embedding], not normalised, of images [n, C, H, W]."""
         x = self.conv2(self.blocks(self.dw_conv1(self.conv1(x))))
         embedding: Tensor = self.flatten(self.linear1(self.linear7(x)))
         return embedding
@@ -96,16 +96,16 @@ class MobilefacenetNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Mobilefacenet(ModelSpec):
-    """The schema of ``conf/model/mobilefacenet.yaml``.
+    """A MobileFaceNet; the schema of ``conf/model/mobilefacenet.yaml``.
 
     Attributes:
-        embedding: numbers that a face becomes.
+        embedding: size of the embedding.
     """
 
     embedding: int
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.embedding >= 2, f"embedding must be at least 2, got {self.embedding}")
 
     @property
@@ -114,6 +114,6 @@ class Mobilefacenet(ModelSpec):
         return True
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Returns the network for images of `shape`, at least 32 x 32; it knows no classes."""
+        """Returns the network for images of `shape`, at least 32 x 32; `classes` is not used."""
         require_size("mobilefacenet", shape, 2 * _STRIDE)
         return MobilefacenetNetwork(shape, embedding=self.embedding)

@@ -1,4 +1,4 @@
-"""MobileNets: depthwise convolutions between 1x1 ones (V1), within inverted residuals (V2)."""
+"""MobileNets: depthwise and 1x1 convolutions in turn (V1), in inverted residuals (V2)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def divisible(channels: float, by: int = 8) -> int:
 
 
 def depthwise(channels: int, stride: int, kernel: int = 3) -> nn.Conv2d:
-    """Returns a convolution that treats every channel on its own and pads to keep the size."""
+    """Returns a depthwise convolution, padded so that stride 1 keeps the size."""
     return nn.Conv2d(
         channels, channels, kernel, stride, padding=kernel // 2, groups=channels, bias=False
     )
@@ -98,10 +98,10 @@ def _convolution(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> 
 
 
 class InvertedResidual(nn.Module):
-    """1x1 that widens, depthwise 3x3, 1x1 that narrows without activation; a sum where it fits."""
+    """Widening 1x1, depthwise 3x3, narrowing 1x1 without activation, plus the input if it fits."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, expansion: int) -> None:
-        """Leaves the widening out where `expansion` is 1."""
+        """Leaves the widening convolution out if `expansion` is 1."""
         super().__init__()
         hidden = inputs * expansion
         widening = [_convolution(inputs, hidden, kernel=1)] if expansion != 1 else []
@@ -122,7 +122,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobilenetV2Network(nn.Module):
-    """MobileNetV2; module names are torchvision's, so that its and similar checkpoints load."""
+    """MobileNetV2 with torchvision's module names, so that such checkpoints load."""
 
     def __init__(
         self, width: float, *, strides: tuple[int, ...], channels: int, classes: int
@@ -152,7 +152,7 @@ class MobilenetV2Network(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class MobilenetV1(ModelSpec):
-    """The schema of ``conf/model/{mobilenet_v1,imagenet_mobilenet_v1}.yaml``.
+    """A MobileNetV1; the schema of ``conf/model/{mobilenet_v1,imagenet_mobilenet_v1}.yaml``.
 
     Attributes:
         width: factor on all widths, rounded to multiples of 8.
@@ -163,7 +163,7 @@ class MobilenetV1(ModelSpec):
     stem: str
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
         require_choice("stem", self.stem, STEMS)
 
@@ -178,7 +178,7 @@ class MobilenetV1(ModelSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class MobilenetV2(ModelSpec):
-    """The schema of ``conf/model/mobilenet_v2.yaml``.
+    """A MobileNetV2; the schema of ``conf/model/mobilenet_v2.yaml``.
 
     Attributes:
         width: factor on all widths, rounded to multiples of 8; the last layer never shrinks.
@@ -189,7 +189,7 @@ class MobilenetV2(ModelSpec):
     stem: str
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
         require_choice("stem", self.stem, STEMS)
 

@@ -1,4 +1,4 @@
-"""Residual networks of pre-activation bottlenecks for small images: ResNet-164 and its like."""
+"""Residual networks of pre-activation bottlenecks for small images, such as ResNet-164."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SMALLEST = 8
 
 
 class PreBottleneck(nn.Module):
-    """Batch norm and ReLU in front of each of three convolutions, beside a shortcut."""
+    """Three convolutions, each behind batch norm and ReLU, plus a shortcut."""
 
     def __init__(self, inputs: int, width: int, *, stride: int) -> None:
-        """Projects the shortcut, without a norm, where the width changes."""
+        """Projects the shortcut, without a norm, if the width changes."""
         super().__init__()
         outputs = width * _EXPANSION
         self.bn1 = nn.BatchNorm2d(inputs)
@@ -81,10 +81,10 @@ class PreResnetNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class PreResnet(ModelSpec):
-    """Pre-activation bottleneck ResNet for CIFAR; the schema of ``conf/model/resnet164.yaml``.
+    """A pre-activation ResNet for CIFAR; the schema of ``conf/model/resnet164.yaml``.
 
     Attributes:
-        depth: 9 n + 2 layers for n blocks in each of the three stages.
+        depth: number of layers, 9 n + 2 for n blocks in each of the three stages.
         width: factor on the widths 16, 32, 64 (rounded, at least 1).
     """
 
@@ -92,7 +92,7 @@ class PreResnet(ModelSpec):
     width: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         fits = self.depth >= 11 and self.depth % 9 == 2
         require(fits, f"depth must be 9 n + 2 (11, 20, 29, ...), got {self.depth}")
         require(self.width > 0, f"width must be positive, got {self.width}")

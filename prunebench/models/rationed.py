@@ -1,4 +1,4 @@
-"""Networks as they are described: how much memory one takes is asked before any is taken for it."""
+"""Builds described networks, but refuses those that take too much memory before taking it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torch.overrides import TorchFunctionMode
 from prunebench.errors import ConfigError
 from prunebench.models import ModelSpec
 
-#: a dense network may take so many bytes whatever its file holds, and so many times of that
+#: bytes that any dense network may take, and how many times the tensors in its file it may take
 MODEST, FOLD = 1_000_000_000, 1000
 #: tensors that a network may have; ResNet-1202 has 7,000
 MOST_TENSORS = 20_000
-#: of an image; larger ones make activations that no network file can mean
+#: numbers that an image may have; larger ones would make absurd activations
 MOST_VALUES = 50_000_000
-#: what layers make their parameters and buffers with
+#: functions with which layers allocate parameters and buffers
 FACTORIES: tuple[Callable[..., Any], ...] = (
     *(torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn),
 )
-#: what some of them are filled with
+#: functions that fill some of them
 NORMAL: tuple[Callable[..., Any], ...] = (torch.Tensor.normal_, nn.init.normal_)
 
 
 class _Ration(TorchFunctionMode):
-    """Refuses the tensor with which all that are made inside would take more than `most` bytes."""
+    """Within it, tensors may be allocated up to `most` bytes in all; more raises ConfigError."""
 
     def __init__(self, most: int, source: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Ration(TorchFunctionMode):
                 )
         if func in NORMAL:
             tensor = args[0] if args else (kwargs or {})["tensor"]
-            if tensor.is_meta:  # torch would import its compiler to draw nothing
+            if tensor.is_meta:  # nothing to draw, and torch would import its compiler for it
                 return tensor
         return func(*args, **(kwargs or {}))
 
@@ -66,37 +66,37 @@ class _Ration(TorchFunctionMode):
 def build(
     spec: ModelSpec, shape: Sequence[int], classes: int, *, source: str, held: int | None = None
 ) -> nn.Module:
-    """Returns the network of `spec`, which `source` describes: a stranger's file, or what is typed.
+    """Returns the network of `spec` unless it takes too much memory.
 
     Args:
-        spec: of the dense network.
+        spec: describes the dense network.
         shape: (C, H, W) of an image.
         classes: number of classes.
-        source: for messages.
-        held: bytes of the tensors in the file, if it has any of the slimmed network.
+        source: where the description comes from (a file, perhaps a stranger's), for messages.
+        held: bytes of the slimmed network's tensors in that file, if it is one.
 
     Raises:
-        ConfigError: this machine has not the memory for it, or it is out of all proportion to what
-            the file holds.
+        ConfigError: it needs more memory than this machine has, or far more than the tensors in
+            the file could explain.
     """
     if prod(shape) > MOST_VALUES:
         raise ConfigError(f"{source} describes images of {list(shape)}: its network is not built")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     most = memory if held is None else min(memory, max(MODEST, FOLD * held))
     channels, height, width = shape
-    build = partial(spec.build, (channels, height, width), classes)
+    make = partial(spec.build, (channels, height, width), classes)
     if not (spec.class_of_others or spec.files or spec.pretrained(classes)):
-        _rehearse(build, _Ration(most, source))
+        _rehearse(make, _Ration(most, source))
     with _Ration(most, source):
-        return build()
+        return make()
 
 
-def _rehearse(build: Callable[[], nn.Module], ration: _Ration) -> None:
-    """Builds a network of tensors that hold nothing: not even its first layer is filled in vain."""
+def _rehearse(make: Callable[[], nn.Module], ration: _Ration) -> None:
+    """Builds the network on the meta device first, so that no memory is filled in vain."""
     with (
-        suppress(RuntimeError, TypeError),  # of one that looks at a number that is not there
+        suppress(RuntimeError, TypeError),  # of networks that read numbers, which meta tensors lack
         torch.random.fork_rng(devices=[]),
         ration,
         torch.device("meta"),
     ):
-        build()
+        make()

@@ -16,7 +16,7 @@ _SMALLEST = 8
 
 
 class PadShortcut(nn.Module):
-    """Option A: every second pixel, and channels of zeros on either side.
+    """The shortcut of option A: every second pixel, padded with zero channels on either side.
 
     He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
     """
@@ -39,10 +39,10 @@ def _projection(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions beside a shortcut; ReLU after the sum."""
+    """Two convolutions plus a shortcut; ReLU after the sum."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, shortcut: str) -> None:
-        """Uses `shortcut` (``A`` or ``B``) where the stride is not 1, else the identity."""
+        """Uses `shortcut` (``A`` or ``B``) if the stride is not 1, else the identity."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -113,13 +113,13 @@ class ResnetNetwork(nn.Module):
 
 
 class FoadBlock(nn.Module):
-    """Two convolutions beside a shortcut that ends in its own ReLU; none after the sum.
+    """Two convolutions plus a shortcut that ends in its own ReLU; no ReLU after the sum.
 
     The middle width is that of the block's input, so the second convolution widens.
     """
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
-        """Projects the shortcut where the stride is not 1."""
+        """Projects the shortcut if the stride is not 1."""
         super().__init__()
         self.baseNet = nn.Sequential(
             nn.Conv2d(inputs, inputs, 3, stride, padding=1, bias=False),
@@ -129,7 +129,7 @@ class FoadBlock(nn.Module):
             nn.BatchNorm2d(outputs),
         )
         before = _projection(inputs, outputs, stride) if stride != 1 else []
-        # not in place: on the identity path the input is the other branch's input too
+        # not in place: without a projection its input is that of the other branch, too
         self.shortcut = nn.Sequential(*before, nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,10 +173,10 @@ def _he_init(network: nn.Module) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Resnet(ModelSpec):
-    """CIFAR ResNet; the schema of ``conf/model/resnet{20,32,44,56,110}.yaml``.
+    """A ResNet for CIFAR; the schema of ``conf/model/resnet{20,32,44,56,110}.yaml``.
 
     Attributes:
-        depth: 6 n + 2 layers for n blocks in each of the three stages.
+        depth: number of layers, 6 n + 2 for n blocks in each of the three stages.
         shortcut: ``A`` (stride and zero channels) or ``B`` (1x1 projection and BN).
         width: factor on the widths 16, 32, 64 (rounded, at least 1).
     """
@@ -186,7 +186,7 @@ class Resnet(ModelSpec):
     width: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         fits = self.depth >= 8 and self.depth % 6 == 2
         require(fits, f"depth must be 6 n + 2 (8, 14, 20, ...), got {self.depth}")
         require_choice("shortcut", self.shortcut, ("A", "B"))

@@ -1,4 +1,4 @@
-"""ResNet-50 with the strides of its first publication, on the 1x1 convolutions."""
+"""ResNet-50 as first published, with strides on the first 1x1 convolution of a block."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from prunebench.models import ModelSpec
 class Resnet50Caffe(ModelSpec):
     """He et al. 2016 as released for Caffe; the schema of ``conf/model/imagenet_resnet50_caffe``.
 
-    torchvision puts stride 2 on a block's 3x3 convolution, which computes a quarter of the outputs
-    the first 1x1 has there; papers that print 3.86 G multiply-adds (7.72 B FLOPs) do not.
+    torchvision moves the stride of 2 to a block's 3x3 convolution, so that the first 1x1 computes
+    four times as many outputs. Papers with 3.86 G multiply-adds (7.72 B FLOPs) use this network.
     """
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Returns the network, freshly initialised; images of any size from 1 x 1 will do."""
+        """Returns the network, freshly initialised, for images of any size from 1 x 1."""
         network = resnet50(weights=None, num_classes=classes)
         stem = network.conv1
         if shape[0] != stem.in_channels:

@@ -1,6 +1,6 @@
 """ShuffleNets: channel shuffles between grouped (V1) or halved (V2) convolutions.
 
-A shuffle is a `GatherChannels`, so that surgery only has to rewrite its index.
+Shuffles are `GatherChannels`, so that surgery has only an index to rewrite.
 """
 
 from __future__ import annotations
@@ -37,23 +37,22 @@ _SMALLEST = 16
 
 
 def transposition(channels: int, groups: int) -> list[int]:
-    """Returns the index of V1's shuffle as published: the first channel of each group, and so on.
+    """Returns the index of V1's shuffle as published: first channels of all groups, then second.
 
-    Each output group of a layer reads a part of every group before it, so nearly all channels of a
-    layer are tied, and few can be cut; see `rotation`.
+    It ties nearly all channels of a layer, so that few can be cut; see `rotation`.
     """
     size = channels // groups
     return [g * size + k for k in range(size) for g in range(groups)]
 
 
 def rotation(channels: int, groups: int) -> list[int]:
-    """Returns the index of V1's shuffle: channel k of group b goes to place k of group b + k.
+    """Returns the index of our shuffle: channel k of group b goes to place k of group b + k.
 
-    Zhang et al. 2018, "ShuffleNet", transposes (group, place) instead. Both give every group an
+    Zhang et al. 2018, "ShuffleNet", transpose (group, place) instead. Both give every group an
     equal share (within one channel) of every group before it, and the order within a group means
-    nothing, so the networks are the same family with the same counts. But here the k-th channels of
-    all groups stay together, so that they can be cut together with the groups left equally wide;
-    behind the transposition nearly all channels of a layer would have to go at once.
+    nothing, so networks of both kinds have the same family and counts. But here the k-th channels
+    of all groups stay together: they can be cut together, which leaves groups equally wide. Behind
+    the transposition nearly all channels of a layer would have to go at once.
     """
     size = channels // groups
     return [(g - k) % groups * size + k for g in range(groups) for k in range(size)]
@@ -70,7 +69,7 @@ def interleaving(channels: int) -> list[int]:
 
 
 class GroupedUnit(nn.Module):
-    """V1's unit: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; ReLU after the sum or concat."""
+    """V1's unit: grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; then sum or concat, and ReLU."""
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class GroupedUnit(nn.Module):
         first_groups: int,
         shuffle: str,
     ) -> None:
-        """With stride 2 the pooled input is put in front of the branch."""
+        """With stride 2 the branch is concatenated behind the pooled input, not added."""
         super().__init__()
         middle = outputs // 4
         made = outputs - inputs if stride == 2 else outputs
@@ -112,7 +111,7 @@ class ShufflenetV1Network(nn.Module):
     def __init__(
         self, groups: int, *, shuffle: str, stem: str, channels: int, classes: int
     ) -> None:
-        """The very first 1x1 convolution is not grouped: it has too few inputs."""
+        """Builds the stages; the first 1x1 convolution is not grouped: it has too few inputs."""
         super().__init__()
         stride = 1 if stem == "cifar" else 2
         self.conv1 = nn.Conv2d(channels, _STEM, 3, stride, padding=1, bias=False)
@@ -155,7 +154,7 @@ def _pointwise(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 class HalvedUnit(nn.Module):
-    """V2's unit: half of the channels passes by, or with stride 2 both halves are new."""
+    """V2's unit: computes half of the channels and passes the rest on; both with stride 2."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int) -> None:
         """Names the branches as torchvision does."""
@@ -221,10 +220,10 @@ class ShufflenetV2Network(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ShufflenetV1(ModelSpec):
-    """The schema of ``conf/model/{shufflenet_v1,imagenet_shufflenet_v1}.yaml``.
+    """A ShuffleNetV1; the schema of ``conf/model/{shufflenet_v1,imagenet_shufflenet_v1}.yaml``.
 
     Attributes:
-        groups: of the 1x1 convolutions: 1, 2, 3, 4 or 8; each has its own widths.
+        groups: groups of the 1x1 convolutions, 1, 2, 3, 4 or 8; each number has its own widths.
         stem: ``cifar`` (stride 1, no pooling) or ``imagenet`` (stride 2, max pooling).
         shuffle: ``rotate``, behind which channels can be cut, or ``transpose``, as published.
     """
@@ -234,7 +233,7 @@ class ShufflenetV1(ModelSpec):
     shuffle: str = "rotate"
 
     def __post_init__(self) -> None:
-        """Checks choices."""
+        """Raises ConfigError for an unknown choice."""
         require(self.groups in _V1, f"groups must be one of {', '.join(map(str, _V1))}")
         require_choice("shuffle", self.shuffle, SHUFFLES)
         require_choice("stem", self.stem, STEMS)
@@ -253,10 +252,10 @@ class ShufflenetV1(ModelSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class ShufflenetV2(ModelSpec):
-    """The schema of ``conf/model/shufflenet_v2.yaml``.
+    """A ShuffleNetV2; the schema of ``conf/model/shufflenet_v2.yaml``.
 
     Attributes:
-        width: 0.5, 1.0, 1.5 or 2.0; each has its own widths.
+        width: 0.5, 1.0, 1.5 or 2.0; each has its own table of widths.
         stem: ``cifar`` (stride 1, no pooling) or ``imagenet`` (stride 2, max pooling).
     """
 
@@ -264,7 +263,7 @@ class ShufflenetV2(ModelSpec):
     stem: str
 
     def __post_init__(self) -> None:
-        """Checks choices."""
+        """Raises ConfigError for an unknown choice."""
         require(
             self.width in _V2, f"width must be one of {', '.join(map(str, _V2))}, got {self.width}"
         )

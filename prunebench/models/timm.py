@@ -1,4 +1,4 @@
-"""Any classification network of timm, by its name there; timm is installed beside prunebench."""
+"""Any classification network of timm, by its name there; timm is an optional dependency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prunebench.models import ModelSpec
 if TYPE_CHECKING:
     from torch import nn
 
-#: stands for the weights that timm itself takes
+#: name of the weights that timm takes by default
 DEFAULT = "DEFAULT"
 
 
@@ -22,14 +22,14 @@ class Timm(ModelSpec):
 
     Attributes:
         name: as in ``timm.list_models()``, such as ``resnet18``.
-        weights: null for none, `DEFAULT`, or the tag of timm's weights, such as ``a1_in1k``.
+        weights: tag of timm's weights, such as ``a1_in1k``; ``DEFAULT``; or null for fresh ones.
     """
 
     name: str
     weights: str | None
 
     def __post_init__(self) -> None:
-        """Checks that timm has the network and the weights."""
+        """Raises ConfigError unless timm is installed and has the network and the weights."""
         try:
             import timm
         except ImportError:
@@ -45,12 +45,12 @@ class Timm(ModelSpec):
             require(self.weights in valid, unknown(f"model.weights={self.weights}", valid))
 
     def pretrained(self, classes: int) -> bool:
-        """Whether the weights come with their own last layer."""
+        """Whether `classes` is that of the weights, so that their last layer is used, too."""
         return self.weights is not None and bool(classes == self._shown().num_classes)
 
     @property
     def preset(self) -> Preset | None:
-        """How timm measures the weights."""
+        """The preprocessing with which timm measures the weights."""
         if self.weights is None:
             return None
         shown = self._shown()
@@ -64,7 +64,7 @@ class Timm(ModelSpec):
         )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Returns the network, with a new last layer if `classes` is not what the weights know.
+        """Returns the network, with a fresh last layer if `classes` is not that of the weights.
 
         Raises:
             ConfigError: timm cannot build it for images of `shape`.
@@ -91,11 +91,11 @@ class Timm(ModelSpec):
 
     @property
     def _tagged(self) -> str:
-        """The name, and which weights."""
+        """The name with the tag of the weights."""
         return self.name if self.weights in (None, DEFAULT) else f"{self.name}.{self.weights}"
 
     def _shown(self) -> Any:
-        """What timm says of the weights."""
+        """Returns timm's description of the weights."""
         import timm
 
         return timm.get_pretrained_cfg(self._tagged)

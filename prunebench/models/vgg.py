@@ -1,4 +1,4 @@
-"""VGG with one linear layer: 13 or 16 convolutions, with or without batch normalisation."""
+"""VGGs for small images: 13 or 16 convolutions, with or without batch norms, one linear layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prunebench.errors import require
 from prunebench.models import ModelSpec, require_size
 from prunebench.models.initialisation import draw_convolutions
 
-#: convolution widths between two poolings, for width multiplier 1
+#: convolution widths between two poolings, for width factor 1
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _STAGES_19 = (*_STAGES[:2], *((width,) * 4 for width in (256, 512, 512)))
 _SMALLEST = 2 ** (len(_STAGES) - 1)
@@ -33,8 +33,8 @@ class VggNetwork(nn.Module):
 
         Args:
             stages: convolution widths between two poolings.
-            channels: of the images.
-            classes: of the last layer.
+            channels: channels of the images.
+            classes: outputs of the last layer.
             norm: whether batch norms follow the convolutions, which then have no biases.
             hidden: width of a linear layer with ReLU before the last; None for none.
         """
@@ -69,7 +69,7 @@ class VggNetwork(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Vgg16(ModelSpec):
-    """VGG-16 for CIFAR; the schema of ``conf/model/vgg16.yaml``.
+    """A VGG-16 for CIFAR; the schema of ``conf/model/vgg16.yaml``.
 
     Attributes:
         width: factor on every convolution's channels (rounded, at least 1).
@@ -80,7 +80,7 @@ class Vgg16(ModelSpec):
     hidden: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
         require(
             self.hidden is None or self.hidden >= 1,
@@ -94,7 +94,7 @@ class Vgg16(ModelSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Vgg19(ModelSpec):
-    """VGG-19 for CIFAR; the schema of ``conf/model/vgg19.yaml``.
+    """A VGG-19 for CIFAR; the schema of ``conf/model/vgg19.yaml``.
 
     Attributes:
         width: factor on every convolution's channels (rounded, at least 1).
@@ -103,7 +103,7 @@ class Vgg19(ModelSpec):
     width: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -113,7 +113,7 @@ class Vgg19(ModelSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class Vgg16Gap(ModelSpec):
-    """VGG-16 without batch norms and without hidden linear layers, ``conf/model/vgg16_gap.yaml``.
+    """A VGG-16 without batch norms; the schema of ``conf/model/vgg16_gap.yaml``.
 
     Attributes:
         width: factor on every convolution's channels (rounded, at least 1).
@@ -122,7 +122,7 @@ class Vgg16Gap(ModelSpec):
     width: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.width > 0, f"width must be positive, got {self.width}")
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:

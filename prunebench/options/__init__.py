@@ -1,4 +1,8 @@
-"""From an option's name or YAML section to the frozen dataclass that its ``_target_`` names."""
+"""Builds options: from a name or YAML section to the frozen dataclass that ``_target_`` names.
+
+`files` finds and reads the YAMLs, `code` imports the class, `schema` checks values against its
+fields; `aliases` refuses YAML that unfolds too far, `patterns` matches names of groups.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def option(group: str, name: str, base: type, **changes: Any) -> Any:
     """Builds a shipped option of `group` with some of its keys changed.
 
     Raises:
-        ConfigError: the option or a key is not known, or a value does not fit.
+        ConfigError: the option or a key is unknown, or a value does not fit.
     """
     folder = conf_dir() / group
     path = folder / f"{name}.yaml"
@@ -33,17 +37,17 @@ def option(group: str, name: str, base: type, **changes: Any) -> Any:
 
 
 def option_classes(group: str) -> dict[str, str]:
-    """Returns class name -> full name, of all shipped options of `group`."""
+    """Returns class name -> full name for all shipped options of `group`."""
     paths = (conf_dir() / group).glob("*.yaml")
     targets = [str(read_option(path)["_target_"]) for path in paths]
     return {target.rpartition(".")[2]: target for target in targets}
 
 
 def option_class(group: str, name: str) -> Any:
-    """Returns the class `name` of a shipped option of `group`.
+    """Returns the class called `name` of a shipped option of `group`.
 
     Raises:
-        AttributeError: there is none, which is what modules that ask on behalf of users say.
+        AttributeError: there is none; modules call this from ``__getattr__``, which must raise it.
     """
     found = option_classes(group) if name[:1].isupper() else {}
     if name not in found:
@@ -56,11 +60,11 @@ def component(group: str, values: dict[str, Any], base: type[Part], *, source: s
     """Builds the option of `group` whose class ``_target_`` names.
 
     Args:
-        group: of the option.
-        values: of its fields, and ``_target_``.
-        base: of the class.
-        source: the file that the values come from, if a stranger may have written it: it imports
-            no module that is not `trusted`.
+        group: group of the option.
+        values: ``_target_`` and the values of its fields.
+        base: class that the option must derive from.
+        source: file of the values, if a stranger may have written it: then only `trusted` modules
+            are imported.
 
     Raises:
         ConfigError: ``_target_`` is missing or names no concrete dataclass derived from `base`,
@@ -74,5 +78,5 @@ def component(group: str, values: dict[str, Any], base: type[Part], *, source: s
     found = imported(f"{group}._target_", target)
     fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
     require(fits and not isabstract(found), f"{group}._target_: {target} is not a {base.__name__}")
-    option: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
-    return option
+    built: Part = section(group, {k: v for k, v in values.items() if k != "_target_"}, found)
+    return built

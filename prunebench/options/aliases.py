@@ -1,4 +1,4 @@
-"""YAML of strangers: how far its aliases unfold is asked before Hydra or OmegaConf unfolds them."""
+"""Refuses YAML whose aliases unfold too far, before Hydra or OmegaConf unfolds them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import yaml
 
 from prunebench.errors import ConfigError
 
-#: characters of an option's YAML; keys and values in it, those that aliases repeat included; how
-#: deep they lie in each other
+#: limits of an option's YAML: characters; keys and values, with those that aliases repeat; depth
 MOST_CHARACTERS, MOST_NODES, DEEPEST = 1_000_000, 10_000, 50
 
 
 def require_short(path: Path, text: str) -> None:
-    """Raises ConfigError where the YAML `text` of `path` unfolds to more than an option ever holds.
+    """Raises ConfigError if the YAML `text` of `path` unfolds to more than any option holds.
 
-    What is no YAML is left to whoever reads it.
+    Text that is no YAML passes, for the reader to complain about.
     """
     try:
         unfolds = len(text) > MOST_CHARACTERS or _unfolds(text)
@@ -30,9 +29,9 @@ def require_short(path: Path, text: str) -> None:
 
 
 def _unfolds(text: str) -> bool:
-    """Whether `text` unfolds to more than `MOST_NODES`, or holds some that lie too deep."""
-    sizes: dict[str | None, int] = {}  # of what an anchor stands at
-    under_way: list[tuple[str | None, int]] = []  # anchor of each collection, and nodes before it
+    """Whether `text` unfolds to more than `MOST_NODES` nodes, or deeper than `DEEPEST`."""
+    sizes: dict[str | None, int] = {}  # anchor -> number of nodes that an alias of it repeats
+    under_way: list[tuple[str | None, int]] = []  # open collections: anchor, and nodes before it
     total = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""The code that ``_target_`` names: how it is found, and which a file may name."""
+"""Imports the class that ``_target_`` names, and says which classes a file may name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from prunebench.errors import ConfigError, require
 
 
 def imported(key: str, target: str) -> Any:
-    """Returns what `target`, the value of `key`, names: ``module.name``; the module is imported.
+    """Imports and returns ``module.name``, which `target`, the value of `key`, names.
 
     Raises:
-        ConfigError: there is none, or its module cannot be imported.
+        ConfigError: it does not exist, or its module cannot be imported.
     """
     module, _, name = target.rpartition(".")
     try:
@@ -30,14 +30,14 @@ def imported(key: str, target: str) -> Any:
 
 
 def file_of(kind: type) -> Path | None:
-    """Returns the file that a class of somebody else's is defined in; None of one of prunebench."""
+    """Returns the file that defines a class; None for a class of prunebench, or without a file."""
     module = kind.__module__
     path = getattr(sys.modules.get(module), "__file__", None)
     return Path(path) if path and module.partition(".")[0] != "prunebench" else None
 
 
 def require_trusted(source: str, target: str) -> None:
-    """Raises ConfigError unless the class `target` is one that the file `source` may name."""
+    """Raises ConfigError unless the file `source` may name the class `target`."""
     module = target.rpartition(".")[0]
     require(
         trusted(module),
@@ -49,7 +49,7 @@ def require_trusted(source: str, target: str) -> None:
 def trusted(module: str) -> bool:
     """Whether a file may name `module`, whose import runs its code.
 
-    That is one of prunebench, one that is imported already, or one on PYTHONPATH.
+    It may name a module of prunebench, one that is already imported, or one on PYTHONPATH.
     """
     top = module.partition(".")[0]
     if top == "prunebench" or module in sys.modules:
@@ -59,14 +59,14 @@ def trusted(module: str) -> bool:
 
 
 def holds(folder: Path, module: str) -> bool:
-    """Whether `folder` has the module or package `module` right in it."""
+    """Whether `folder` directly contains the module or package `module`."""
     return any((folder / name).exists() for name in (module, f"{module}.py"))
 
 
 def make_importable(target: str, folders: Sequence[Path]) -> None:
-    """Puts the first of `folders` with the module of `target` on Python's path, unless one is.
+    """Adds the first of `folders` that has the module of `target` to Python's path, if needed.
 
-    It comes last there, and only if needed, so that nothing in it takes another module's place.
+    It is added last, so that nothing in it shadows another module.
     """
     top = target.partition(".")[0]
     if top and find_spec(top) is None:

@@ -1,4 +1,4 @@
-"""The YAMLs of options: where they lie, and what they say."""
+"""Finds and reads the YAML files of options."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 from prunebench.options.aliases import require_short
 
-#: groups whose options choose those of others, for which a run has no part of its own
+#: groups whose options only choose options of other groups
 PRESETS = ("method", "experiment")
 
 
 def conf_dir() -> Path:
-    """Returns the absolute folder of the shipped YAMLs: inside the wheel, or beside the package."""
+    """Returns the absolute folder of the shipped YAMLs: in the wheel, or beside the package."""
     here = Path(__file__).resolve().parents[1]
     packaged = here / "conf"
     return packaged if packaged.is_dir() else here.parent / "conf"
@@ -30,7 +30,7 @@ def find_option(group: str, name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def option_groups(folders: Sequence[Path]) -> set[str]:
-    """Returns the groups of which `folders` hold options, ``recipe/phase`` among them."""
+    """Returns the groups with options in `folders`, ``recipe/phase`` among them."""
     homes = {
         path.parent.relative_to(folder).as_posix()
         for folder in folders
@@ -45,13 +45,13 @@ def option_names(group: str, folders: Sequence[Path]) -> list[str]:
 
 
 def read_option(path: Path) -> dict[str, Any]:
-    """Returns what an option's YAML holds, with what it interpolates left as it is written."""
+    """Returns the content of an option's YAML; interpolations are left as written."""
     return deepcopy(_read_option(path, path.stat().st_mtime_ns))
 
 
 @cache
 def _read_option(path: Path, _changed: int) -> dict[str, Any]:
-    """The same, read once for as long as the file, last changed then, stays as it is."""
+    """Returns the same, cached until the file's time of change, `_changed`, differs."""
     require_short(path, path.read_text(encoding="utf-8"))
     values = OmegaConf.to_container(OmegaConf.load(path))
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}

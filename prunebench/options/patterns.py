@@ -1,4 +1,4 @@
-"""Names as options hold them, and settings for those that a pattern matches; ``*`` matches all."""
+"""Name patterns in options: the setting that a pattern gives a group; ``*`` matches anything."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Setting = TypeVar("Setting")
 
 
 def first_match(name: str, patterns: Mapping[str, Setting], otherwise: Setting) -> Setting:
-    """Returns what the first of `patterns` that matches `name` sets, or `otherwise`."""
+    """Returns the setting of the first of `patterns` that matches `name`, or `otherwise`."""
     matching = (value for pattern, value in patterns.items() if fnmatchcase(name, pattern))
     return next(matching, otherwise)
 
 
 def require_matches(key: str, patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Refuses a pattern without effect.
+    """Raises for a pattern that matches no group.
 
     Raises:
-        PruningError: one of `patterns`, which `key` holds, matches none of the groups `names`.
+        PruningError: one of `patterns`, the value of `key`, matches none of the groups `names`.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -29,15 +29,15 @@ def require_matches(key: str, patterns: Iterable[str], names: Sequence[str]) -> 
 
 
 def as_names(key: str, value: Any, hint: Any) -> Any:
-    """Returns `value` with names that look like whole numbers, as of layers, as texts.
+    """Returns `value` with names that YAML has read as integers turned back into text.
 
     Args:
-        key: of the value, for messages.
-        value: of an option, as YAML or the command line has read it.
-        hint: the type of its field.
+        key: key of the value, for messages.
+        value: value of an option, as YAML or the command line has read it.
+        hint: type of its field.
 
     Raises:
-        ConfigError: a name was read as a number with a point, which 1.1 and 1.10 have in common.
+        ConfigError: a name was read as a float, which might have been 1.1 or 1.10.
     """
     if get_args(hint)[:1] != (str,) or not isinstance(value, list | dict):
         return value

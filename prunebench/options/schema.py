@@ -1,7 +1,4 @@
-"""From plain values to a frozen dataclass, whose fields are the schema.
-
-Keys, types and ranges are checked here.
-"""
+"""Builds a frozen dataclass, whose fields are the schema, from plain values that it checks."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ def hints_of(schema: type) -> dict[str, Any]:
 
 @cache
 def fields_of(schema: type) -> Any:
-    """Returns the empty fields of a dataclass, to merge values into a copy of them."""
+    """Returns a dataclass as a config with empty fields, to merge values into a copy of it."""
     return OmegaConf.structured(schema)
 
 
@@ -42,7 +39,11 @@ def section(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
 
 
 def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
-    """Builds `schema` from values whose keys are known; types and ranges are checked here."""
+    """Builds `schema` from values whose keys are known.
+
+    Raises:
+        ConfigError: a key is missing, or a value has the wrong type or range.
+    """
     hints = hints_of(cast(type, schema))
     nested = {key: hints[key] for key in values if is_dataclass(hints[key])}
     if nested:  # OmegaConf cannot fill a frozen dataclass that sits in another
@@ -51,7 +52,7 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         require(not missing, f"{name} lacks {', '.join(missing)}")
     else:
         fitting = typed(name, values, schema)
-        unset = [key for key, value in values.items() if value == MISSING]  # whatever its default
+        unset = [key for key, value in values.items() if value == MISSING]  # even with a default
         for key in [*unset, *OmegaConf.missing_keys(fitting)]:
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
         check_finite(name, OmegaConf.to_container(fitting))
@@ -64,17 +65,17 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
 
 
 def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
-    """Returns `values` as fields of `schema`.
+    """Returns `values` as a config with the fields of `schema`.
 
     Raises:
-        ConfigError: one of them, the first of which is told, is not of its field's type.
+        ConfigError: a value is not of its field's type; the message names the first such.
     """
     hints = hints_of(schema)
     values = {key: as_names(f"{name}.{key}", value, hints[key]) for key, value in values.items()}
-    together = merged(values, schema)  # one by one takes long, and tells only which it was
+    together = merged(values, schema)  # one by one is slow, and needed only to find the wrong one
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value
-        fits = "Any" in str(hints[key]) or not (  # which OmegaConf lets pass
+        fits = "Any" in str(hints[key]) or not (  # nested containers, which OmegaConf lets pass
             isinstance(value, list | dict) and any(isinstance(e, list | dict) for e in entries)
         )
         fits = fits and (together is not None or merged({key: value}, schema) is not None)
@@ -85,7 +86,7 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
 
 
 def merged(values: dict[str, Any], schema: type) -> DictConfig | None:
-    """Returns `values` as fields of `schema`; None where OmegaConf does not take them."""
+    """Returns `values` as a config with the fields of `schema`; None if OmegaConf rejects them."""
     try:
         found = OmegaConf.merge(fields_of(schema), values)
     except OmegaConfBaseException:
@@ -114,7 +115,7 @@ def check_keys(name: str, values: object, schema: type) -> None:
     hints = hints_of(schema)
     valid = [field.name for field in fields(schema)]
     for key, value in values.items():
-        if key not in valid:  # to look for what was meant takes long
+        if key not in valid:  # only now, since to look for what was meant is slow
             raise ConfigError(unknown(f"{name}.{key}", valid))
         if is_dataclass(hints[key]):
             check_keys(f"{name}.{key}", value, hints[key])

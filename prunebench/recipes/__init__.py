@@ -1,4 +1,7 @@
-"""Recipes: how the baseline and the fine-tune are trained; plain values, no torch."""
+"""Recipes: how each phase of a run trains, as plain values; no torch.
+
+A `Recipe` has one `Phase` each for baseline, between, pruning and finetune.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 DECAYS = ("all", "weights")
 SCHEDULES = ("constant", "step", "multistep", "cosine")
 PRECISIONS = ("float32", "bf16", "fp16")
-#: key beside the phases, which those that have no value of their own take up
+#: key of a recipe beside its phases; phases without a value of their own take it
 OF_ALL_PHASES = "precision"
 SCHEDULED_BY = ("epoch", "iteration")
 L1_ON = ("all", "read")
@@ -22,7 +25,7 @@ HEADS = {
     "cosface": (64.0, 0.4),
     "am_softmax": (30.0, 0.35),
 }
-#: the head where none is named
+#: the head of networks that end in an embedding, if none is named
 USUAL = "arcface"
 
 
@@ -61,7 +64,7 @@ class Phase:
     hinge_over: str = "group"
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.epochs >= 0, f"epochs must be at least 0, got {self.epochs}")
         require(self.batch_size >= 1, f"batch_size must be at least 1, got {self.batch_size}")
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -100,7 +103,7 @@ class Phase:
         )
 
     def _check_scale(self) -> None:
-        """Checks what large data sets are trained with."""
+        """Raises ConfigError for keys about batches, decay, rates or averages out of range."""
         require(
             1 <= self.accumulate <= self.batch_size,
             f"accumulate must lie in [1, batch_size={self.batch_size}], got {self.accumulate}",
@@ -114,7 +117,7 @@ class Phase:
 
     @property
     def penalised(self) -> bool:
-        """Whether batch norms are pushed towards zero."""
+        """Whether a penalty pushes batch norms towards zero."""
         return self.gamma_l1 > 0 or self.gamma_hinge > 0
 
     @property
@@ -127,7 +130,7 @@ class Phase:
         )
 
     def _check_head(self) -> None:
-        """Checks what networks that end in an embedding are trained with."""
+        """Raises ConfigError for keys of the head that do not fit."""
         if self.head is not None:
             require_choice("head", self.head, HEADS)
         given = [name for name in ("head_scale", "head_margin") if getattr(self, name) is not None]
@@ -140,7 +143,7 @@ class Phase:
         require(0 <= margin < 1.5, f"head_margin must lie in [0, 1.5), got {margin}")
 
     def _check_milestones(self) -> None:
-        """Checks that the milestones are what the schedule can use."""
+        """Raises ConfigError for milestones that the schedule cannot use."""
         marks = list(self.milestones)
         require(
             all(0 < mark < 1 for mark in marks) and marks == sorted(set(marks)),
@@ -166,7 +169,7 @@ class Recipe:
     finetune: Phase
 
     def __post_init__(self) -> None:
-        """Checks what the phases cannot check alone."""
+        """Raises ConfigError for values that do not suit their phase."""
         require(
             self.between.epochs == 0,
             "between.epochs must stay 0: the schedule says how long (schedule.epochs), "
@@ -183,7 +186,7 @@ class Recipe:
         )
 
     def with_heads(self) -> Recipe:
-        """Returns it for a network that ends in an embedding: every phase trains with a head."""
+        """Returns the recipe with a head in every phase, for networks that end in an embedding."""
         return Recipe(
             **{name: replace(phase, head=phase.head or USUAL) for name, phase in vars(self).items()}
         )

@@ -1,7 +1,7 @@
-"""Penalties on batch norms that make channels die while a network is trained.
+"""Penalties that push batch norms to zero, so that channels die while a network is trained.
 
-They are added to the gradients, as functions of the weights and the epoch alone, so a resumed
-training repeats them bit for bit.
+They are added to the gradients and depend on the weights and the epoch alone, so a resumed training
+repeats them bit for bit.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from prunebench.contracts import Moment, RepeatingObserver
 from prunebench.errors import TrainingError
 from prunebench.recipes import Phase
 
-#: deviations below zero to which the hinge pushes: P(output <= 0) = 0.977, probability's default
+#: z, in deviations below zero, to which the hinge pushes: P(output <= 0) = 0.977, the default of
+#: criterion=bn_probability
 HINGE_Z = 2.0
-#: the same in front of a depthwise convolution with a linear norm behind it: that norm amplifies
-#: what rarely fires, and at z = 4 this is over (rho falls to 0.07 at |gamma| = 1)
+#: the same before a depthwise convolution with a linear norm behind it, which amplifies channels
+#: that rarely fire; at z = 4 it no longer does (rho falls to 0.07 at |gamma| = 1)
 DEEP_Z = 4.0
-#: deviations below zero at which channels are counted
+#: z at which channels are counted
 LEVELS = (1, 2, 3)
-#: fraction of the phase without a hinge: until then it is not yet clear who is dispensable
+#: fraction of the phase without a hinge: before, it is not clear which channels are dispensable
 HINGE_FROM = 0.3
 
 
 @dataclass(frozen=True)
 class Hinge:
-    """The norms of one channel group that the hinge pushes, all at the same classes.
+    """The norms of one channel group, whose same classes the hinge pushes.
 
     Attributes:
         size: number of classes.
         z: deviations below zero to push to.
-        fronts: norms right behind the producers, each with its class per channel, int64 [C].
+        fronts: norms right behind the producers, each with the class of its channels, int64 [C].
         behind: norms behind depthwise convolutions, likewise.
     """
 
@@ -52,21 +53,20 @@ class Hinge:
 
 
 class Sparsity(RepeatingObserver):
-    """The penalties of one phase, an observer of its training.
+    """The observer that adds the penalties of one phase.
 
-    ``gamma_l1``: lambda * sum |gamma| over all batch norms, or those alone that the hinge would
-    push (`l1_on`). Liu et al., "Network Slimming", 2017.
+    ``gamma_l1``: lambda * sum |gamma| over all batch norms, or only over those that the hinge would
+    push (``l1_on=read``). Liu et al., "Network Slimming", 2017.
 
     ``gamma_hinge`` (ours): lambda * sum max(0, beta + 2 |gamma|) over the candidates, which pushes
-    them just where criterion=bn_probability calls them dead (4 |gamma|, where nothing but that
-    makes a channel dead behind its depthwise convolution). Candidates are, anew at every step,
-    the `hinge_share` of each channel group's classes that lie furthest below zero (or of all of
-    them together, see `candidates`), in all norms of the group that have a ReLU behind them: so
-    both sides of a depthwise convolution, and channels that grouped convolutions tie together, die
-    together.
+    them just to where criterion=bn_probability calls them dead (4 |gamma| before a depthwise
+    convolution with a linear norm, see `DEEP_Z`). Candidates are chosen anew at every step: the
+    `hinge_share` of each group's classes that lie furthest below zero (or of all classes together,
+    see `candidates`), in all norms of the group that have a ReLU behind them. So both sides of a
+    depthwise convolution die together, and so do channels that grouped convolutions tie.
 
-    With a hinge, and where L1 is on what the criterion reads alone, each epoch ends with a row of
-    how many channels lie at least 1, 2 and 3 deviations below zero (`LEVELS`).
+    With a hinge, or under ``l1_on=read``, each epoch logs how many channels lie at least 1, 2 and 3
+    deviations below zero (`LEVELS`).
     """
 
     def __init__(
@@ -77,24 +77,24 @@ class Sparsity(RepeatingObserver):
         stage: str = "",
         log: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        """Prepares.
+        """Stores the settings; `start` finds the norms.
 
         Args:
-            phase: says which penalties there are.
-            shape: of the images, (C, H, W).
+            phase: gives the penalties.
+            shape: shape of the images, (C, H, W).
             stage: name of the training.
-            log: receives the rows; None keeps no count.
+            log: receives the rows; None counts nothing.
         """
         self.phase, self.shape, self.stage, self.log = phase, shape, stage, log
         self.scales: list[Tensor] = []
-        self.read: list[Hinge] = []  # what the criterion reads; looked for where that is asked
-        self.hinges: list[Hinge] = []  # of these, what is pushed: all or none
+        self.read: list[Hinge] = []  # groups that bn_probability scores; empty unless needed
+        self.hinges: list[Hinge] = []  # those that the hinge pushes: all of `read`, or none
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Finds the norms.
+        """Finds the norms to push.
 
         Raises:
-            TrainingError: there are none that the penalties could push.
+            TrainingError: a penalty finds no norm that it could push.
         """
         read = self.phase.gamma_l1 > 0 and self.phase.l1_on == "read"
         if read or self.phase.gamma_hinge > 0:
@@ -132,7 +132,7 @@ class Sparsity(RepeatingObserver):
                     self._push(hinge, classes)
 
     def after_step(self, moment: Moment) -> bool:
-        """Leaves the weights alone, and counts at the end of an epoch; the training goes on."""
+        """Logs the counts at the end of an epoch; never ends the training."""
         if self.log is not None and self.read and moment.step + 1 == moment.steps:
             z = torch.cat([_lowest(hinge) for hinge in self.read])
             counts = {f"z>={level}": int((z >= level).sum()) for level in LEVELS}
@@ -141,7 +141,7 @@ class Sparsity(RepeatingObserver):
         return False
 
     def repeats(self, epoch: int, step: int, steps: int) -> bool | None:
-        """Returns whether the hinge pushes; None at the step that ends with a count."""
+        """Returns whether the hinge pushes; None at the step that ends with counts."""
         if self.log is not None and self.read and step + 1 == steps:
             return None
         return self._pushes(epoch)
@@ -150,7 +150,7 @@ class Sparsity(RepeatingObserver):
         return epoch >= HINGE_FROM * self.phase.epochs
 
     def _push(self, hinge: Hinge, chosen: Tensor) -> None:
-        """Adds the hinge's gradients to the candidates of one group, bool [size]."""
+        """Adds the hinge's gradients for the classes `chosen` of one group, bool [size]."""
         wanted = self.phase.gamma_hinge * chosen.double()
         for norm, classes in [*hinge.fronts, *hinge.behind]:
             push = wanted[classes].to(norm.bias) * (norm.bias + hinge.z * norm.weight.abs() > 0)
@@ -165,13 +165,13 @@ def candidates(hinges: Sequence[Hinge], share: float, over: str) -> list[Tensor]
     Args:
         hinges: the groups.
         share: fraction of the classes to choose.
-        over: ``group``: of each group's; ``network``: of all together, wherever they are, but for
-            max(2, 5 %) of each group, which a budget leaves in any case.
+        over: ``group`` chooses it from each group; ``network`` from all groups together, except
+            for the max(2, 5 %) of each group that lie least below zero, which budgets leave.
     """
     lowest = [_lowest(hinge) for hinge in hinges]
     if over == "group":
         return [_top(z, int(share * len(z))) for z in lowest]
-    # what stays in any case is never among the lowest
+    # -inf for the classes that stay in any case
     open_to_all = [
         torch.where(_top(z, len(z) - min(len(z), max(2, ceil(0.05 * len(z))))), z, -torch.inf)
         for z in lowest
@@ -183,12 +183,15 @@ def candidates(hinges: Sequence[Hinge], share: float, over: str) -> list[Tensor]
 
 def _top(z: Tensor, count: int) -> Tensor:
     """Returns where the `count` highest entries are, bool [n]."""
-    # index_fill_, since assigning by index would wait for the device
+    # index_fill_, since assignment by index would synchronise with the device
     return torch.zeros_like(z, dtype=torch.bool).index_fill_(0, z.topk(count).indices, True)
 
 
 def _lowest(hinge: Hinge) -> Tensor:
-    """Returns how many deviations below zero each class lies, float64 [size]; the least of all."""
+    """Returns how many deviations below zero each class lies, float64 [size].
+
+    A class with several channels lies where the one least below zero does.
+    """
     device = hinge.fronts[0][1].device
     z = torch.full((hinge.size,), torch.inf, dtype=torch.float64, device=device)
     with torch.no_grad():
@@ -202,7 +205,7 @@ def _lowest(hinge: Hinge) -> Tensor:
 def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:
     """Returns the channel groups with batch norm and ReLU behind every producer.
 
-    Norms that only part of a group's channels or several groups pass are left out.
+    A norm through which part of a group's channels or several groups pass is left out.
 
     Args:
         network: in any mode; left unchanged.
@@ -228,5 +231,5 @@ def hinges(network: nn.Module, example: Tensor) -> list[Hinge]:
 
 
 def _serves(module: nn.Module) -> bool:
-    """Whether a norm has everything the hinge looks at."""
+    """Whether a norm has all that the hinge needs: scale, shift and running statistics."""
     return isinstance(module, _BatchNorm) and module.affine and module.running_var is not None

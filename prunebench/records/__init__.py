@@ -113,7 +113,7 @@ class SensitivityPoint:
     seen: int
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_share(self.correct, self.seen)
 
     @property

@@ -37,7 +37,7 @@ class Score:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_share(self.correct, self.seen)
 
     @property
@@ -89,7 +89,7 @@ class Verification:
     roc: list[list[float]]
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(len(self.correct) == len(self.pairs) > 0, "correct and pairs must be of each fold")
         for correct, seen in zip(self.correct, self.pairs, strict=True):
             require_share(correct, seen)
@@ -128,7 +128,7 @@ class Latency:
     iqr_ms: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         ran = 0 < self.median_ms < inf
         require(ran, f"median_ms must be positive, got {self.median_ms}")
 
@@ -163,7 +163,7 @@ class Measurement:
     verification: dict[str, Verification] | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         for name in ("params", "macs", "size_bytes"):
             count = getattr(self, name)
             require(0 <= count < MOST, f"{name} must be a count, got {str(count)[:20]}")

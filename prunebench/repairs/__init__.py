@@ -1,4 +1,7 @@
-"""Repairs: each option says what is folded into the channels that stay."""
+"""Repairs: each option adjusts the remaining channels to make up for the cut ones.
+
+`Repair` is the interface, with one hook before surgery and one after it; `none.py` uses neither.
+"""
 
 from __future__ import annotations
 
@@ -15,40 +18,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Repair(ABC):  # noqa: B024 - a repair may use either hook, or none
-    """What softens the cut; the schema of ``conf/repair/*.yaml``."""
+    """How the remaining network is repaired; the schema of ``conf/repair/*.yaml``."""
 
     #: whether the option leaves the pruned network as it is
     identity = False
 
-    #: whether the training images hold as many of each class; a field where an option has it
+    #: whether its training images hold equally many of each class; an option may make it a field
     class_balanced = False
 
     @property
     def images_needed(self) -> int:
-        """Number of training images the repair wants to see; 0 = none."""
+        """Number of training images that the repair needs; 0 = none."""
         return 0
 
     def fold(self, evidence: Evidence, plan: Plan) -> nn.Module:
         """Returns the full-size network whose remaining channels make up for the cut ones.
 
-        Called before surgery. The network of the evidence must be left unchanged.
+        Called before surgery. It must leave the network of the evidence unchanged.
         """
         return evidence.network
 
     def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
-        """Adjusts the slimmed network in place, after surgery and its verification."""
+        """Adjusts the slimmed network, in place, after surgery and its verification."""
         return
 
 
 def __getattr__(name: str) -> Any:
-    """Imports an option's class when it is asked for by name alone."""
+    """Imports the class of an option on first access, as in ``repairs.LeastSquares``."""
     from prunebench.options import option_class
 
     return option_class("repair", name)
 
 
 def __dir__() -> list[str]:
-    """Returns the names that there are, the options' classes with them."""
+    """Returns the names of the module, including the options' classes."""
     from prunebench.options import option_classes
 
     return sorted({*globals(), *option_classes("repair")})

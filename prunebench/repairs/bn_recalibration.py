@@ -1,9 +1,9 @@
-"""BN recalibration: batch norms re-learn their statistics on the slimmed network.
+"""BN recalibration: batch norms learn their statistics anew on the slimmed network.
 
-Removing channels shifts what every later batch norm sees. Its running mean and variance are
+Removing channels shifts the input of every later batch norm. Running means and variances are
 estimated anew from training images, without labels or gradients, as in Li et al., "EagleEye",
-ECCV 2020 (adaptive batch norm). The images are shown as in training: the black borders of its crops
-are in the statistics that the weights have learned with.
+ECCV 2020 (adaptive batch norm). The images are augmented as in training, since the statistics that
+the weights were trained with include the black borders of its crops.
 """
 
 from __future__ import annotations
@@ -25,31 +25,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BnRecalibration(Repair):
-    """Replaces running statistics by their plain average over batches of augmented training images.
+    """Replaces running statistics by averages over batches of augmented training images.
 
     Attributes:
-        images: training images shown.
-        batch: most images per batch; batches are equally large.
+        images: number of training images.
+        batch: most images per batch; all batches are equally large.
     """
 
     images: int = 2048
     batch: int = 256
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.images >= 2, f"images must be at least 2, got {self.images}")
         require(self.batch >= 2, f"batch must be at least 2, got {self.batch}")
 
     @property
     def images_needed(self) -> int:
-        """Number of training images shown."""
+        """Number of training images."""
         return self.images
 
     def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
-        """Re-estimates the running statistics of every batch norm of `slimmed` in place.
+        """Estimates the running statistics of every batch norm of `slimmed` anew, in place.
 
-        Only batch norms run in train mode; dropout stays off. A network without batch norms is left
-        alone. Train modes and momenta are as before afterwards.
+        Only batch norms run in training mode; dropout stays off. Modes and momenta are restored.
         """
         relearn_statistics(
             slimmed,
@@ -66,11 +65,11 @@ def relearn_statistics(
     """Replaces the running statistics of all batch norms by their plain average over batches.
 
     Args:
-        network: only its batch norms run in train mode; all else is as it was afterwards.
-        run: takes images through it.
-        images: see `rows`.
-        count: of them that are shown.
-        batch: most images per batch; batches are equally large.
+        network: changed in nothing but these statistics; only its batch norms run in training mode.
+        run: runs the network on a batch of images.
+        images: the images, of a kind that `rows` can slice.
+        count: number of them that are used.
+        batch: most images per batch; all batches are equally large.
     """
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -85,7 +84,7 @@ def relearn_statistics(
     with in_mode(network), torch.no_grad():
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch's word for the plain average
+            norm.momentum = None  # torch then takes the plain average
             norm.train()
         # equal parts, since a small last batch would weigh as much as a whole one
         for part in torch.arange(count).tensor_split(-(-count // batch)):

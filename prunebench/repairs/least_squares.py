@@ -1,8 +1,8 @@
-"""Least squares: the kept channels are rescaled to make up for the cut ones.
+"""Least squares: rescales the kept channels to make up for the cut ones.
 
-Luo et al., "ThiNet", ICCV 2017, section 3.2.3: with x_c what channel c adds to the next layer's
-output before its bias, the weights w minimise |y - sum_{c kept} w_c x_c|^2; they are folded into
-the next layer, W[:, c] *= w_c. Biases stay.
+Luo et al., "ThiNet", ICCV 2017, section 3.2.3: channel c adds x_c to the next layer's output y
+before its bias. The factors w minimise |y - sum_{c kept} w_c x_c|^2 and are folded into the next
+layer, W[:, c] *= w_c. Biases stay.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LeastSquares(GramCollection, Repair):
-    """Fits one weight per kept channel and consumer, and folds it into the consumer.
+    """Fits one factor per kept channel and consumer, and folds it into the consumer.
 
-    Where several groups are cut in one step, each is fitted as if the others stayed whole.
+    If several groups are cut in one step, each is fitted as if the others stayed whole.
 
     Attributes:
-        ridge: pull of the weights towards 1, relative to the mean energy of a kept channel.
+        ridge: pull of the factors towards 1, relative to the mean energy of a kept channel.
     """
 
     ridge: float = 1e-08
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         GramCollection.__post_init__(self)
         require(0 < self.ridge < 1, f"ridge must lie in (0, 1), got {self.ridge}")
 
     def fold(self, evidence: Evidence, plan: Plan) -> nn.Module:
-        """Returns a copy of the network whose consumers read the kept channels rescaled.
+        """Returns a copy of the network whose consumers rescale the kept channels.
 
         Raises:
             PruningError: a consumer cannot be measured.
@@ -62,7 +62,7 @@ class LeastSquares(GramCollection, Repair):
 
 
 def _multiply(weight: Tensor, site: Site, factors: Tensor) -> None:
-    """Multiplies the slices of `weight` by their classes' factors.
+    """Multiplies each slice of `weight` by the factor of its class.
 
     The last factor, 1, serves positions of other groups, whose class is -1.
     """

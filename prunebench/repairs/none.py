@@ -1,4 +1,4 @@
-"""None: the channels that stay are left as they are."""
+"""None: leaves the remaining channels as they are."""
 
 from __future__ import annotations
 

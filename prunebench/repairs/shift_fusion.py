@@ -1,14 +1,14 @@
-"""Shift fusion: the constants that cut channels leave are folded into what follows.
+"""Shift fusion: folds the constants that cut channels leave behind into the next layers.
 
-Behind a channel that is dead in front of a depthwise convolution there is a constant,
-act(BN(DW(0))), in essence the shift of that norm. Cutting the channel would lose W * constant in
-the next layer. That sum is subtracted from the running mean of the norm behind the next layer, or
-added to its bias where there is none: the only two places where what follows computes the same in
-train mode too (a shift of beta would not survive batch statistics).
+A channel that is dead before a depthwise convolution leaves a constant behind it, act(BN(DW(0))),
+in essence the shift of that norm. Cutting the channel would lose W * constant in the next layer.
+That sum is subtracted from the running mean of the norm behind the next layer, or added to the
+layer's bias if there is no norm. Only there do the layers behind compute the same in training mode,
+too (batch statistics would undo a shift of beta).
 
 Zhao et al., J. Computer Science and Technology 37(3), 2022, name the idea; this is our
-reconstruction. The constants are not derived case by case: the network runs with every cut channel
-held at its constant, and each consumer is asked what the cut channels amount to. So pooling,
+reconstruction. Constants are not derived case by case: the network runs with every cut channel held
+at its constant, and what the cut channels add to each consumer is read off. So pooling,
 concatenation, shuffles, residual sums and further depthwise layers need no rules of their own.
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from prunebench.contracts import Evidence
 
 BORDERS = ("mean", "interior", "map", "refuse")
-#: shifts that vary over the map by no more than this part of their size do not vary
+#: shifts that vary over the map by no more than this part of their size count as constant
 EVEN = 1e-6
 
 
@@ -41,14 +41,15 @@ class ShiftFusion(Repair):
     """Folds the constants of cut channels into running means and biases.
 
     Attributes:
-        constant: what a cut channel is taken for: ``zero_input`` (nothing comes out of its ReLU),
-            ``relu_beta`` (the ReLU of the norm's shift), ``relu_mean`` (the mean of a normal
-            behind the ReLU). Norms without a ReLU are always taken for their shift.
-        border: what is folded where zero padding makes a shift differ near the border: its
-            ``mean`` over the map, its ``interior`` value, the whole ``map`` as a bias of every
-            place (exact, for one size of images; its numbers count as parameters), or
-            ``refuse``. Dead channels have no such shifts.
-        images: training images shown; only what a squeeze-and-excitation scales depends on them.
+        constant: the constant a cut channel is replaced by: ``zero_input`` (zero out of its ReLU),
+            ``relu_beta`` (the ReLU of the norm's shift) or ``relu_mean`` (the mean of a normal
+            distribution behind the ReLU). Behind norms without a ReLU it is always their shift.
+        border: what to fold where zero padding makes a shift differ near the border: its ``mean``
+            over the map, its ``interior`` value, the whole ``map`` as a bias per position (exact,
+            for one size of images; its numbers count as parameters), or ``refuse``. Channels that
+            are dead on both sides have no such shifts.
+        images: number of training images; only channels that a squeeze-and-excitation scales depend
+            on them.
     """
 
     constant: str = "zero_input"
@@ -56,21 +57,22 @@ class ShiftFusion(Repair):
     images: int = 64
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("constant", self.constant, CONSTANTS)
         require_choice("border", self.border, BORDERS)
         require(self.images >= 0, f"images must not be negative, got {self.images}")
 
     @property
     def images_needed(self) -> int:
-        """Number of training images shown."""
+        """Number of training images."""
         return self.images
 
     def fold(self, evidence: Evidence, plan: Plan) -> nn.Module:
         """Returns a copy of the network with shifted running means and biases.
 
         Raises:
-            PruningError: a shift has nowhere to go, or differs over the map and ``border=refuse``.
+            PruningError: a consumer has neither bias nor batch norm to take a shift, is recurrent
+                or used twice, or a shift differs over the map in a way that `border` refuses.
         """
         import torch
         from torch.nn.modules.batchnorm import _BatchNorm
@@ -99,7 +101,7 @@ class ShiftFusion(Repair):
         return folded
 
     def settle(self, slimmed: nn.Module, evidence: Evidence, plan: Plan) -> None:
-        """Gives the layers of `slimmed` whose shift differs over the map that map (border=map)."""
+        """Under border=map, gives layers whose shift differs over the map a bias per position."""
         if self.border != "map":
             return
         import torch
@@ -116,7 +118,7 @@ class ShiftFusion(Repair):
                 add_position_bias(slimmed.get_submodule(name), shift[stays.to(shift.device)])
 
     def constants(self, evidence: Evidence, plan: Plan, norms: dict[str, Norm]) -> Held:
-        """Returns at which values norms hold the channels that `plan` cuts."""
+        """Returns the constants at which norms hold the channels that `plan` cuts."""
         held: Held = {}
         for group in evidence.cmap.groups:
             gone = cut_classes(group.size, plan.kept.get(group.name))
@@ -132,9 +134,9 @@ class ShiftFusion(Repair):
         return held
 
     def _shifts(self, evidence: Evidence, plan: Plan, held: Held) -> dict[str, Tensor]:
-        """Returns what the cut channels add to each consumer's output: name -> [out].
+        """Returns consumer name -> what the cut channels add to its output, [out].
 
-        With ``border=map``, and where it differs over the map, name -> [out, H, W].
+        It is [out, H, W] with ``border=map`` where it differs over the map.
         """
         import torch
 
@@ -142,7 +144,7 @@ class ShiftFusion(Repair):
         folded = []
         for number, group in enumerate(evidence.cmap.groups):
             if not any(site.module in held for site in group.norms):
-                continue  # nothing is known of channels without a batch norm
+                continue  # channels without a batch norm have no known constant
             folded.append(number)
             cut = cut_classes(group.size, plan.kept.get(group.name))
             for site in group.consumers:
@@ -209,7 +211,7 @@ class ShiftFusion(Repair):
 
 
 def _require_no_recurrent_reader(cmap: ChannelMap, plan: Plan, folded: list[int]) -> None:
-    """Refuses to leave the constants of the groups `folded` out of what a recurrent layer reads."""
+    """Raises if a recurrent layer, which can take no shift, reads cut channels of `folded`."""
     import numpy as np
 
     kept = cmap.keeps(plan)
@@ -232,7 +234,7 @@ def _centre(shape: Sequence[int]) -> int:
 
 
 def cut_classes(size: int, kept: tuple[int, ...] | None) -> Tensor:
-    """Returns bool [size]: the classes that go; none where `kept` is None."""
+    """Returns which classes go, bool [size]; none if `kept` is None."""
     import torch
 
     gone = torch.zeros(size, dtype=torch.bool)

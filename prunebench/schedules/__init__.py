@@ -1,4 +1,8 @@
-"""Schedules: each option says when channels go."""
+"""Schedules: each option says when channels go.
+
+`Schedule` is the interface of options that prune in steps, with training between or after them;
+`TrainingSchedule` is that of options that prune while the network is trained.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,9 @@ class Step:
     Attributes:
         name: unique within the run; names the stage in reports and checkpoints.
         groups: names of the groups pruned in this step.
-        share: how much of the way to the final budget this step goes, in [0, 1].
-        epochs: of the recipe's ``between`` phase right after the step; 0 = none.
-        new_images: whether criterion and repair look at other training images than in other steps.
+        share: part of the way to the final budget that is done after this step, in [0, 1].
+        epochs: epochs of the recipe's ``between`` phase right after the step; 0 = none.
+        new_images: whether criterion and repair get other training images than in other steps.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Schedule(ABC):
 
     #: class constants that config.load checks against the budget
     one_group_at_a_time = False
-    repeats = False  # ranks the same group more than once
+    repeats = False  # ranks a group more than once
     #: whether channels go while recipe.pruning trains; then it is a TrainingSchedule
     trains = False
     #: whether the slim network is trained from fresh weights, as ``recipe.baseline`` says
@@ -59,7 +63,7 @@ class Schedule(ABC):
         """Returns the steps that prune `groups` (names, in forward order)."""
 
     def check_criterion(self, names: Mapping[str, str], criterion: Criterion) -> None:
-        """Raises ConfigError where `criterion` does not serve; `names` has both options' names."""
+        """Raises ConfigError if `criterion` does not suit; `names` has both options' names."""
         require(
             not criterion.watches,
             f"{names['criterion']} prunes while the network is trained; choose "
@@ -67,11 +71,11 @@ class Schedule(ABC):
         )
 
     def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where ``recipe.pruning`` does not suit."""
+        """Raises ConfigError if ``recipe.pruning`` does not suit."""
         return
 
     def tail(self) -> Observer | None:
-        """Returns what looks on while the slim network is fine-tuned, if anything does."""
+        """Returns the observer of the fine-tuning, if the schedule needs one."""
         return None
 
 
@@ -80,8 +84,8 @@ class TrainingSchedule(Schedule):
     """Channels go while ``recipe.pruning`` trains; the network is slimmed when that is over.
 
     Attributes:
-        start: ``scratch``: from the baseline's initial weights; ``baseline``: from its trained
-            ones.
+        start: the weights that training starts from: ``scratch``, the baseline's initial ones, or
+            ``baseline``, its trained ones.
     """
 
     start: str
@@ -89,11 +93,11 @@ class TrainingSchedule(Schedule):
     trains = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("start", self.start, STARTS)
 
     def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where there is no epoch in which channels could go."""
+        """Raises ConfigError if there is no epoch in which channels could go."""
         require(
             phase.epochs >= 1,
             "recipe.pruning.epochs must be at least 1, because channels are pruned in this phase",
@@ -107,7 +111,7 @@ class TrainingSchedule(Schedule):
     def observer(
         self, criterion: Criterion, budget: Budget, dense: Dense, assignment: Assignment
     ) -> PruningObserver:
-        """Returns what looks on at the training and ends with a plan.
+        """Returns the observer that watches the training and ends with a plan.
 
         Raises:
             PruningError: the criterion cannot serve this network or this training.

@@ -1,4 +1,4 @@
-"""Pruning in the course of a training that the criterion watches."""
+"""Pruning during training, by a criterion that watches it (AOFP, CAC)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DuringTraining(TrainingSchedule):
     """Trains as ``recipe.pruning`` says while the criterion prunes."""
 
     def check_criterion(self, names: Mapping[str, str], criterion: Criterion) -> None:
-        """Raises ConfigError where `criterion` does not watch a training."""
+        """Raises ConfigError unless `criterion` is one that watches training."""
         require(
             criterion.watches,
             f"{names['schedule']} needs a criterion that watches the training, and "

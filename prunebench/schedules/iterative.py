@@ -1,4 +1,4 @@
-"""Iterative pruning: every group a little, several times."""
+"""Iterative pruning: cuts a little of every group, several times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Iterative(Schedule):
 
     Attributes:
         rounds: number of rank-and-prune rounds.
-        epochs: of short fine-tuning after each round but the last, which the run's own
+        epochs: epochs of short fine-tuning after each round but the last, which the run's own
             fine-tuning follows.
     """
 
@@ -25,13 +25,13 @@ class Iterative(Schedule):
     repeats = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.rounds >= 2, f"rounds must be at least 2, got {self.rounds}")
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
 
     @property
     def pauses(self) -> bool:
-        """See `Schedule`."""
+        """Whether ``recipe.between`` trains between the rounds."""
         return self.epochs > 0
 
     def steps(self, groups: Sequence[str]) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Layer-by-layer pruning, each group on the network as pruned so far."""
+"""Layer-by-layer pruning: ranks and cuts each group in the network as pruned so far."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Layerwise(Schedule):
     """Prunes group after group in forward order.
 
     Attributes:
-        epochs: of short fine-tuning after each group.
-        epochs_at: name pattern (``*`` matches anything) -> epochs after the groups that match it
-            instead; the first pattern that matches counts. None = no exceptions.
+        epochs: epochs of short fine-tuning after each group.
+        epochs_at: name pattern (``*`` matches anything) -> epochs after the groups that match it;
+            the first matching pattern counts. None = no exceptions.
         new_images: whether every group is ranked and repaired on training images of its own.
     """
 
@@ -28,14 +28,14 @@ class Layerwise(Schedule):
     one_group_at_a_time = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.epochs >= 0, f"epochs must not be negative, got {self.epochs}")
         for pattern, epochs in (self.epochs_at or {}).items():
             require(epochs >= 0, f"epochs_at of '{pattern}' must not be negative, got {epochs}")
 
     @property
     def pauses(self) -> bool:
-        """See `Schedule`."""
+        """Whether ``recipe.between`` trains after any of the groups."""
         return any((self.epochs, *(self.epochs_at or {}).values()))
 
     def steps(self, groups: Sequence[str]) -> list[Step]:

@@ -1,4 +1,4 @@
-"""No pruning: the dense network is trained on as long as a pruned one."""
+"""No pruning: fine-tunes the dense network for as long as a pruned one, for comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prunebench.schedules import Schedule, Step
 
 @dataclass(frozen=True, kw_only=True)
 class Never(Schedule):
-    """Goes none of the way to the budget, which has to be one that can be gone part of the way."""
+    """Cuts nothing: its one step has share 0, so the budget must be one that accepts shares."""
 
     repeats = True
 

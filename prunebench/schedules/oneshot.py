@@ -1,4 +1,4 @@
-"""One-shot pruning: every group at once, then one fine-tuning."""
+"""One-shot pruning: cuts every group at once, then fine-tunes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One-shot pruning whose weights are thrown away: what the structure is worth by itself."""
+"""One-shot pruning that discards the weights, to see what the slim structure alone is worth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What functions of single elements do to channel labels: activations, sums, products."""
+"""Label rules of elementwise functions: activations, sums, products."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAME_TYPE = {
     *("mul", "__mul__", "div", "__truediv__"),
 }
 
-#: functions that add two tensors up: zeros where both are
+#: functions that add or subtract two tensors: the result is zero where both are
 _SUMS = {
     *("add", "add_", "__add__", "__radd__", "__iadd__"),
     *("sub", "sub_", "__sub__", "__rsub__", "__isub__", "rsub", "subtract"),
@@ -32,7 +32,7 @@ _ZEROS: dict[tuple[Any, ...], bool] = {}
 
 
 def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether `func` makes something else than zero out of zeros."""
+    """Whether `func` makes anything but zeros of zeros; tried once for each kind of call."""
     if kwargs.get("inplace"):
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
     alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
@@ -48,7 +48,7 @@ def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Carries labels over through an activation; a cut channel stays zero only if f(0) = 0."""
+    """Carries labels through an activation; a cut channel stays zero only if f(0) = 0."""
     x = args[0]
     labels = run.labels(x)
     result: Any = x
@@ -73,7 +73,7 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     if not operands:
         return run.run(func, args, kwargs)
     shape = operands[0].shape
-    if any(t.shape != shape for t in operands):  # torch takes long even over equal ones
+    if any(t.shape != shape for t in operands):  # broadcast_shapes is slow even if all are equal
         shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
             *(t.shape for t in operands)
         )
@@ -106,7 +106,7 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
 
 
 def _are_alike(operands: list[Tensor], labels: list[Tensor]) -> bool:
-    """Whether `operands` are two of one shape and way to hold channels, all of them plain."""
+    """Whether `operands` are two tensors of one shape, with plain labels of one shape."""
     if len(operands) != 2 or operands[0].shape != operands[1].shape:
         return False
     same = labels[0].shape == labels[1].shape
@@ -117,7 +117,7 @@ def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
     """Returns the labels of `t`, one of `operands`.
 
     A parameter of any size (a scale, a position embedding) takes those of the other operand along
-    its one dimension of channels: the one where no neighbours are alike.
+    that operand's one channel dimension: the only one where all neighbours differ.
     """
     if id(t) not in run.names or len(operands) != 2:
         return run.labels(t)
@@ -136,20 +136,20 @@ def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
 
 
 def _alike(labels: Tensor, dim: int) -> bool:
-    """Whether labels are the same at two neighbouring places of dimension `dim`."""
+    """Whether any two neighbours along dimension `dim` have the same label."""
     rows = (labels >> 1).movedim(dim, 0).flatten(1)
     return bool((rows[1:] == rows[:-1]).all(1).any())
 
 
 def _note_gates(run: Labeller, labels: list[Tensor], live: list[Tensor]) -> None:
-    """Notes which operands only scale the others: they do not vanish by themselves."""
+    """Notes an operand that only scales the other, since its cut channels are not zero."""
     if len(labels) == 2 and bool(live[0].all()) != bool(live[1].all()):
         gate = labels[0] if bool(live[0].all()) else labels[1]
         run.tape.gates.append(gate.reshape(-1) >> 1)
 
 
 def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:
-    """Lets a sum of fresh outputs count as fresh, so that its activation is theirs."""
+    """Treats a sum of fresh outputs as fresh, so that its activation counts as theirs."""
     trails = [t for t in (trail_of(o) for o in operands) if t is not None]
     producers = tuple(p for t in trails if t.raw for p in t.producers if p not in run.tape.done)
     if "add" in name and producers:
@@ -173,7 +173,7 @@ def _tie_operands(
     for shape, labels in padded:
         mine = labels >> 1
         if _is_one_for_all(shape, labels, varying, [other for _, other in padded]):
-            # it cannot be cut with any of them
+            # one value for many channels cannot be cut with any of them
             if labels.numel() > 1 or int(mine.max()) > 0:
                 run.ids.freeze(mine, "broadcast over channels")
             lives.append(torch.ones_like(labels) if labels.numel() == 1 else labels & 1)
@@ -191,10 +191,10 @@ def _tie_operands(
 def _is_one_for_all(
     shape: list[int], labels: Tensor, varying: list[int], others: list[Tensor]
 ) -> bool:
-    """Whether an operand has one value for many channels.
+    """Whether an operand is broadcast over channels: one value for many.
 
-    It has where its size is 1 and labels of others change, unless these change along its own
-    channels as well: then what it is broadcast over are positions.
+    It is where its size is 1 and labels of others vary, unless those vary along its own channels
+    as well: then it is broadcast over positions.
     """
     if not any(size == 1 and v > 1 for size, v in zip(shape, varying, strict=True)):
         return False
@@ -207,9 +207,10 @@ def _is_one_for_all(
 
 
 def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
-    """Ties two tensors of ids; returns the one of fewer dimensions that names every element.
+    """Ties two tensors of ids; returns the ids of the result.
 
-    What is tied to one channel at every position goes by the name of that channel.
+    They are those of the operand that varies along fewer dimensions, unless it has ids 0: what is
+    tied to one channel at every position takes the id of that channel.
     """
     a, b = ids, more
     if a.shape != b.shape:
@@ -222,6 +223,6 @@ def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
 
 
 def _reduced(live: Tensor, ids: Tensor) -> Tensor:
-    """Returns `live` without the dimensions along which `ids` do not change: live anywhere."""
+    """Returns `live` reduced to the dimensions of `ids`: live where any element is."""
     dims = [d for d, size in enumerate(live.shape) if size > 1 and ids.size(d) == 1]
     return live.amax(dims, keepdim=True) if dims else live

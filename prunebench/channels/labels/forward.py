@@ -35,23 +35,26 @@ def labelled_input(labeller: Labeller, example: Example) -> Any:
 
 
 def freeze_outputs(labeller: Labeller, result: Any) -> None:
-    """Freezes the channels of every tensor in `result`, what the network returned."""
+    """Freezes the channels of every tensor in `result`, the network's output."""
     labeller.outputs(result)
     for out in tensors_in(result):
         labeller.ids.freeze(labels_of(out) >> 1, "the output of the network")
 
 
 def uncompile(model: nn.Module) -> None:
-    """Lets what ``module.compile()`` leads elsewhere run as Python until `untouched` ends."""
+    """Makes modules compiled by ``module.compile()`` run as Python, until `untouched` ends."""
     for _, module in named_modules(model):
         vars(module).pop("_compiled_call_impl", None)
 
 
 @contextmanager
 def following(labeller: Labeller, model: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Follows forwards of `model`, by default in eval mode; leaves the model as it was.
+    """Follows forwards of `model` within the block, by default in eval mode; then restores it.
 
-    What ``torch.compile`` made runs as the Python it was made from.
+    Compiled modules run as the Python they were made from.
+
+    Raises:
+        PruningError: torch cannot run an operation without data.
     """
     try:
         with (

@@ -29,9 +29,10 @@ from prunebench.channels.tensors import map_tensors, tensors_in
 #: where torch keeps modules that move data
 _MOVING = {f"torch.nn.modules.{name}" for name in ("flatten", "pixelshuffle", "channelshuffle")}
 
-#: what a torch function does to labels: (labeller, function's name, function, args, kwargs)
-#: -> result; the rules by name of the function, and under "" the one for all others
+#: runs a torch function and labels its result:
+#: (labeller, function's name, function, args, kwargs) -> result
 Rule = Callable[["Labeller", str, Any, tuple[Any, ...], dict[str, Any]], Any]
+#: name of a torch function -> its rule; "" -> the rule of all others
 Rules = Mapping[str, Rule]
 
 
@@ -39,17 +40,17 @@ class Labeller(TorchFunctionMode):
     """Runs each torch function on the meta device and its rule on the labels.
 
     Attributes:
-        tape: what is noted.
+        tape: the notes.
         ids: where label ids come from: the tape itself, unless a network is checked against the
             tape of another.
         names: id of each parameter and buffer -> full name.
-        grouped: module name -> how groups are cut, where surgery has noted it.
+        grouped: module name -> ``group`` or ``position``: how surgery cut its groups, if it did.
         stack: names of the modules that are running, innermost last.
         stuck: name of the innermost module whose forward failed.
         stuck_args: what it was called with.
-        strangers: id -> name of the weights of another network, which are not for this one.
+        strangers: id -> name of another network's weights, which this one must not use.
         borrowed: names of those that it uses all the same.
-        asleep: whether functions and modules are left alone, for another labeller is at work.
+        asleep: whether functions and modules are left alone while another labeller works.
         moved: how many moves of unlabelled data there were.
         standard: names of the modules that come with torch.
         still: names of those among them that move no data.
@@ -120,7 +121,7 @@ class Labeller(TorchFunctionMode):
         return self._compute(rule, name, func, args, kwargs)
 
     def _compute(self, rule: Rule, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Runs `func`, which is no mere move: its result has numbers of its own."""
+        """Runs `func`, which computes rather than moves: its result gets new value numbers."""
         step = self._step(name, rule, args, kwargs)
         self.ids.step(step)
         salt = step.salt()
@@ -132,7 +133,7 @@ class Labeller(TorchFunctionMode):
         return result
 
     def _step(self, name: str, rule: Rule, args: Any, kwargs: Any) -> Step:
-        """Returns what the running computation is given; notes numbers that its caller keeps."""
+        """Returns the step of a call; notes where the network's own code passes numbers."""
         given = tuple([worn(t, self.names) for t in given_in((*args, *kwargs.values()))])
         where = self.running
         numbers: tuple[float, ...] = ()
@@ -146,7 +147,7 @@ class Labeller(TorchFunctionMode):
         return Step(self.ids.at, len(self.tape.made), name, where, given, numbers)
 
     def outputs(self, result: Any) -> None:
-        """Makes the return of the network the last step of its forward."""
+        """Records the network's output as the last step of its forward."""
         given = tuple(worn(t, self.names) for t in tensors_in(result))
         self.ids.step(Step(self.ids.at, len(self.tape.made), "return", "", given, ()))
 
@@ -162,14 +163,14 @@ class Labeller(TorchFunctionMode):
         return func(*map_tensors(args, self.meta), **map_tensors(kwargs, self.meta))
 
     def run_counted(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Does what `run` does, and adds what it costs to what no cut changes."""
+        """Does what `run` does, and adds its MACs to those that no cut changes."""
         with FlopCounterMode(display=False) as counter:
             result = self.run(func, args, kwargs)
         self.tape.fixed_macs += counter.get_total_flops() // 2
         return result
 
     def constants(self, given: list[Tensor]) -> bool:
-        """Whether a function is given nothing but constants of the code: data, no parameters."""
+        """Whether all of `given` are constants of the code: with data, and no parameters."""
         return not any(t.is_meta or id(t) in self.names or id(t) in self.strangers for t in given)
 
     def meta(self, t: Tensor) -> Tensor:
@@ -180,26 +181,26 @@ class Labeller(TorchFunctionMode):
         if known is None:
             self.use(t)
             known = (t, torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"))
-            self._meta[id(t)] = known  # holds t, so that its id stays its own
+            self._meta[id(t)] = known  # keeps t alive, so that nothing else gets its id
         return known[1]
 
     def use(self, t: Any) -> None:
-        """Notes that the forward computes with `t`, should it be a parameter or buffer."""
+        """Notes that the forward computes with `t`, if it is a parameter or buffer."""
         if id(t) in self.names:
             self.tape.used.add(self.names[id(t)])
         elif id(t) in self.strangers:
             self.borrowed.add(self.strangers[id(t)])
 
     def writes(self, t: Any) -> None:
-        """Notes that the forward may write to `t`, should it be a parameter or buffer."""
+        """Notes that the forward may write to `t`, if it is a parameter or buffer."""
         name = self.names.get(id(t))
         if name is not None:
             self.tape.written.add(name)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Keeps `stack` up to date while a forward runs."""
-        original: Any = nn.Module._call_impl  # to set __call__, a slot, visits every subclass
+        """Follows every call of a module within the block: keeps `stack`, reports and mends."""
+        original: Any = nn.Module._call_impl  # __call__ is a slot: setting it visits every subclass
 
         def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if self.asleep:
@@ -212,7 +213,7 @@ class Labeller(TorchFunctionMode):
             try:
                 try:
                     if name not in self.still:
-                        with torch._C.DisableTorchFunction():  # the labeller must not look on
+                        with torch._C.DisableTorchFunction():  # the labeller must not see this
                             self.ids.enter(entered)
                     result = original(module, *args, **kwargs)
                     if name in self.tape.movers:
@@ -250,21 +251,20 @@ class Labeller(TorchFunctionMode):
     # -- noting --------------------------------------------------------------------------------
 
     def new_zeros(self, count: int) -> Tensor:
-        """Returns new label ids for channels that hold zeros and nothing else."""
+        """Returns new label ids for channels that hold nothing but zeros."""
         ids = self.ids.new(count)
         self.tape.zeros.append(ids)
         return ids
 
     def moves_by_number(self) -> None:
-        """Notes that the code which runs moves channels by numbers that a cut may belie."""
+        """Notes that the running code moves channels by numbers that a cut may make wrong."""
         self.tape.fragile = True
         self.tape.movers.add(self.running)
 
     def row(self, labels: Tensor, dim: int, size: int) -> Row | None:
         """Returns the labels [size] along `dim`; None where only other dimensions hold channels.
 
-        What reads `dim` with one weight for all positions ties labels that change from one
-        position to the next.
+        Labels that vary along other dimensions, too, are tied: one weight reads all positions.
         """
         if labels.numel() != labels.size(dim):
             if labels.size(dim) == 1 and self.ids.elsewhere(dim, found=True):

@@ -1,4 +1,4 @@
-"""What moving data does to channel labels: the same as to the data."""
+"""Label rules of functions that move data: labels move as the data do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prunebench.channels.labels.values import (
 )
 from prunebench.channels.tensors import map_tensors, tensors_in
 
-#: moves that ask for no number of channels, so that they hold after any cut
+#: moves whose arguments are no numbers of channels, so that they are right after any cut
 _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "movedim", "__get__"]
 
 
@@ -35,7 +35,7 @@ _RESHAPES = ["view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"]
 def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves labels and value numbers by the same function as the data."""
     given = given_in((*args, *kwargs.values()))
-    # whole numbers that come later say where to look, though they were computed from channels
+    # integers after the first argument are indices, even where they were computed from channels
     sources = [
         t
         for nth, t in enumerate(given)
@@ -44,7 +44,7 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     if len(sources) < len(given) and _opaque(run, sources, given):
         return unknown_function(run, name, func, args, kwargs)
     if run.constants(given):
-        return func(*args, **kwargs)  # parts of constants have data, too
+        return func(*args, **kwargs)  # a part of a constant is a constant with data
     result = run.run(func, args, kwargs)
     labels = [run.labels(t) for t in sources]
     if all(one.numel() == 1 and int(one) <= 1 for one in labels):
@@ -62,9 +62,9 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
 
 
 def _reshape(shape: Sequence[int], known: Tensor, result: Tensor) -> None:
-    """Gives `result` what a tensor of `shape` wears, whose elements it holds in their order.
+    """Labels `result`, a reshaped tensor of `shape` that wears `known`.
 
-    The last dimensions, which are most of them, are left out where neither shape nor labels change.
+    The last dimensions (pixels, mostly) are skipped where neither shape nor labels change.
     """
     same = 0
     while (
@@ -82,7 +82,7 @@ def _reshape(shape: Sequence[int], known: Tensor, result: Tensor) -> None:
 def _move(
     func: Any, args: Any, kwargs: Any, sources: list[Tensor], known: list[Tensor], result: Any
 ) -> None:
-    """Moves what `sources` wear by `func`, which made `result` of them."""
+    """Labels `result` by applying `func`, which made it of `sources`, to what those wear."""
 
     def move(rows: list[Tensor]) -> list[Tensor]:
         by_id = {id(t): one.expand(t.shape) for t, one in zip(sources, rows, strict=True)}
@@ -118,9 +118,9 @@ def _move_unlabelled(run: Labeller, sources: list[Tensor], result: Any) -> None:
 
 
 def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
-    """Whether a look-up by an index tensor is not followed.
+    """Whether a look-up by an index tensor cannot be followed.
 
-    Tables of parameters are not (their answers are no channels), nor is an index without data.
+    That holds for tables of parameters, whose entries are no channels, and indices without data.
     """
     table = all(id(t) in run.names for t in sources)
     return table or any(t.is_meta for t in given if not t.is_floating_point())
@@ -160,7 +160,7 @@ def _joined(parts: list[Tensor], rows: list[Tensor], dim: int) -> Tensor:
 
 
 def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Labels zeros that are made in the forward along dimension 1, where channels usually lie."""
+    """Makes zeros, with new labels along dimension 1, where channels usually lie."""
     result = run.run(func, args, {**kwargs, "device": "meta"})
     if result.dim() < 2 or result.size(1) == 1:
         return result
@@ -173,8 +173,8 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Pads labels with new ones on dimensions that hold channels."""
     result = run.run(func, args, kwargs)
     names = "input pad value" if name == "constant_pad_nd" else "input pad mode value"
-    a = bind(names, args, kwargs)
-    x, widths, mode = a["input"], a["pad"], a.get("mode", "constant")
+    given = bind(names, args, kwargs)
+    x, widths, mode = given["input"], given["pad"], given.get("mode", "constant")
     labels, values = run.labels(x), values_of(x)
     for at in range(len(widths) // 2):
         dim = x.dim() - 1 - at
@@ -191,7 +191,7 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(values, Tensor) and values.size(dim) > 1:
             ends = [torch.zeros_like(one) for one in sides]
             values = torch.cat([ends[0], values, ends[1]], dim)
-    if a.get("value"):
+    if given.get("value"):
         labels = labels | 1
     if result.shape[2:] != x.shape[2:]:
         for width in (len(mode), *widths):

@@ -1,4 +1,4 @@
-"""What norms and other vectors with one number per channel do to channel labels."""
+"""Label rules of norms and PReLU: functions with a vector of one number per channel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prunebench.channels.labels.weights import refuse
 
 
 def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
-    """Notes the per-channel vectors of a norm over dimension `dim`; returns the new labels."""
+    """Assigns the vectors of a norm to the channels along `dim`; returns the new labels."""
     labels = run.labels(x)
     row = run.row(labels, dim, x.size(dim))
     vectors = [v for v in vectors if isinstance(v, Tensor)]
@@ -52,37 +52,35 @@ def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool
 
 
 def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the per-channel vectors."""
-    a = bind("input running_mean running_var weight bias", args, kwargs)
-    x = a["input"]
-    vectors = [a.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
+    """Assigns the per-channel vectors of a batch norm to the channels of its input."""
+    given = bind("input running_mean running_var weight bias", args, kwargs)
+    x = given["input"]
+    vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
     labels = _norm(run, name, x, 1, vectors, 1)
-    return _normed(run, name, x, labels, affine=a.get("weight") is not None)
+    return _normed(run, name, x, labels, affine=given.get("weight") is not None)
 
 
 def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Notes the labels of the affine vectors; the statistics are those of what survives."""
-    a = bind("input normalized_shape weight bias", args, kwargs)
-    x, weight = a["input"], a.get("weight")
+    """Assigns the affine vectors to channels; statistics are taken over surviving channels."""
+    given = bind("input normalized_shape weight bias", args, kwargs)
+    x, weight, normalized = given["input"], given.get("weight"), tuple(given["normalized_shape"])
     labels = run.labels(x)
-    over = len(a["normalized_shape"])
-    if tuple(a["normalized_shape"]) != tuple(x.shape[-over:]):
-        raise RuntimeError(
-            f"normalized_shape {tuple(a['normalized_shape'])} does not fit {tuple(x.shape)}"
-        )
+    over = len(normalized)
+    if normalized != tuple(x.shape[-over:]):
+        raise RuntimeError(f"normalized_shape {normalized} does not fit {tuple(x.shape)}")
     if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
         return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
     if over > 1 or weight is None:
         refuse(run, labels, "a layer norm without one weight per channel")
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
-    labels = _norm(run, name, x, x.dim() - 1, [weight, a.get("bias")], 1)
+    labels = _norm(run, name, x, x.dim() - 1, [weight, given.get("bias")], 1)
     return _normed(run, name, x, labels, affine=True)
 
 
 def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Like batch norm, and the k-th channels of all groups live and die together."""
-    a = bind("input num_groups weight bias", args, kwargs)
-    x, groups, weight = a["input"], a["num_groups"], a.get("weight")
+    """Like batch norm; also ties the k-th channels of all groups, which are cut together."""
+    given = bind("input num_groups weight bias", args, kwargs)
+    x, groups, weight = given["input"], given["num_groups"], given.get("weight")
     row = run.row(run.labels(x), 1, x.size(1))
     if weight is None and groups < x.size(1):
         refuse(run, run.labels(x), "a group norm without one weight per channel")
@@ -91,14 +89,14 @@ def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
         ids = row.ids.reshape(groups, -1)
         run.ids.tie(ids[:1].expand_as(ids), ids)
-    labels = _norm(run, name, x, 1, [weight, a.get("bias")], groups)
+    labels = _norm(run, name, x, 1, [weight, given.get("bias")], groups)
     return _normed(run, name, x, labels, affine=weight is not None)
 
 
 def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """An activation with one slope per channel, or one for all."""
-    a = bind("input weight", args, kwargs)
-    x, slope = a["input"], a["weight"]
+    """Follows an activation with one slope per channel, or one for all."""
+    given = bind("input weight", args, kwargs)
+    x, slope = given["input"], given["weight"]
     if slope.numel() > 1:
         labels = _norm(run, name, x, 1, [slope], 1)
         put(x, labels)

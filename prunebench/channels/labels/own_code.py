@@ -1,4 +1,4 @@
-"""Whether the code of a network asks its layers how many channels they have."""
+"""Tells whether a network's own code reads counts of channels from its layers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COUNTS = {
     *("in_channels", "out_channels", "in_features", "out_features"),
     *("num_features", "num_channels", "num_parameters", "normalized_shape"),
 }
-#: what reads attributes by a name that is only known when it runs
+#: names in code that reads attributes whose own name is known only when it runs
 BY_NAME = {"getattr", "vars", "attrgetter", "__dict__"}
 
 
 def asks_for_counts(model: nn.Module) -> bool:
-    """Whether a forward in `model` that is not torch's own may read such an attribute."""
+    """Whether a forward in `model` that is not torch's own may read an attribute of `COUNTS`."""
     for _, module in named_modules(model):
         kind = type(module)
         if kind.__module__.startswith("torch."):

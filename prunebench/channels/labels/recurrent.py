@@ -1,4 +1,4 @@
-"""What recurrent layers do to channel labels: they read some; their state is their own."""
+"""Label rule of recurrent layers: they read channels, and their state is never cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def recurrent(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
 
 
 def first_step(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Runs one step of a recurrent layer without data: all are alike, and torch is slow at each."""
+    """Runs a recurrent layer without data, one time step for all: each is alike, and slow."""
     x = args[0]
     if x.dim() != 3 or len(args) != 9 or x.numel() == 0:  # packed sequences
         return run.run(func, args, kwargs)

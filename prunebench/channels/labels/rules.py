@@ -1,4 +1,4 @@
-"""Which torch function does what to channel labels."""
+"""The table of rules: what each torch function does to channel labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COUNTS = ("size", "numel", "nelement", "__len__")
 
 
 def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Asks a tensor for something that is no tensor (its shape, say)."""
+    """Answers what code asks of a tensor (its shape, say), and notes where it counts channels."""
     result = func(*args, **kwargs)
     if isinstance(result, Tensor):  # x.T, x.data
         if id(args[0]) in run.names and _attribute(func) == "data":
@@ -39,7 +39,7 @@ def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
 
 
 def full(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Makes a constant, with data where that is known which it is filled with."""
+    """Makes a filled tensor, with data where the value is known that fills it."""
     given = args
     if name == "new_full":
         like, *given = args
@@ -50,7 +50,7 @@ def full(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Sets an attribute of a tensor (``x.data = y``), but of none that the network holds.
+    """Sets an attribute of a tensor (``x.data = y``) that is no parameter or buffer.
 
     Raises:
         PruningError: the forward replaces the data of a parameter or buffer.
@@ -70,12 +70,16 @@ def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
 
 
 def _attribute(func: Any) -> str:
-    """Returns the name of the attribute that a ``__get__`` or ``__set__`` is about."""
+    """Returns the name of the attribute that ``__get__`` or ``__set__`` is called for."""
     return str(getattr(getattr(func, "__self__", None), "__name__", ""))
 
 
 def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Refuses to follow a forward that asks for a value which depends on the input."""
+    """Answers what code asks of a constant.
+
+    Raises:
+        PruningError: the forward asks for a value that depends on its input.
+    """
     if args[0].is_meta:
         raise PruningError(
             f"the forward of {run.running or 'the network'} asks for the value of a tensor "
@@ -85,7 +89,7 @@ def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
 
 
 def dropout(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Carries labels over; in training mode the elements are others."""
+    """Carries labels over, but with new value numbers: training mode changes the elements."""
     return same(run, name, func, args, kwargs)
 
 
@@ -110,17 +114,17 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     out = result[0] if isinstance(result, (tuple, list)) else result
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
-        if not x.numel():  # without data it would do
+        if not x.numel():  # an error that torch does not raise without data
             raise RuntimeError("no channel is left to it")
     dim = x.dim() - spatial - 1
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
-        # one channel has several labels, as behind a bias of every place: they go together
+        # a channel has several labels (behind a bias per position): they are cut together
         row = run.row(labels, dim, x.size(dim))
         labels = labels if row is None else along(row.ids * 2 + row.live, dim, x.dim())
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
         run.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)
-    for one in tensors_in(result):  # the indices of a max pool lie as its result does
+    for one in tensors_in(result):  # the indices of a max pool are laid out as its result
         put(one, labels)
     trail = trail_of(x)
     if trail is not None and name.startswith("max_pool"):
@@ -131,7 +135,7 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _pooled(run: Labeller, name: str, func: Any, args: Any, kwargs: Any, spatial: int) -> Any:
-    """Runs a pool without data; one that leaves a single pixel takes torch long."""
+    """Runs a pool without data; global average pools without torch, which is slow at them."""
     x, size = args[0], args[1] if len(args) > 1 else kwargs.get("output_size")
     single = name.startswith("adaptive_avg") and (size == 1 or size == (1,) * spatial)
     if not (single and x.numel() and 0 < x.dim() - spatial <= 2 and x.is_floating_point()):
@@ -140,7 +144,7 @@ def _pooled(run: Labeller, name: str, func: Any, args: Any, kwargs: Any, spatial
 
 
 def pixel_shuffle(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Ties the channels whose pixels become those of one, which goes by the name of the first."""
+    """Ties the channels that become one channel, which takes the label of the first."""
     x, factor = args[0], args[1] if len(args) > 1 else kwargs["upscale_factor"]
     dim = x.dim() - 3
     row = run.row(run.labels(x), dim, x.size(dim))
@@ -154,7 +158,7 @@ def pixel_shuffle(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -
 
 
 def unpool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Ties what is put in its place to the indices of its places."""
+    """Ties the channels of the input to those of the indices that place it."""
     result = run.run(func, args, kwargs)
     x, places = args[0], args[1] if len(args) > 1 else kwargs["indices"]
     mine, theirs = run.labels(x), labels_of(places)
@@ -205,7 +209,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
 
 
 def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Freezes channels that a softmax mixes; others pass, no longer zero when cut."""
+    """Ties or freezes channels that a softmax mixes; others pass, no longer zero when cut."""
     x = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if dim is None:
@@ -267,14 +271,17 @@ _FUNCTIONS: dict[Rule, str] = {
     norms.prelu: "prelu",
 }
 
+# moves: the result has no new numbers, so that the call is no step
 for _rule in (no_tensor, same, movement, concat, pad, gather):
     _rule.moves = True  # type: ignore[attr-defined]
+# spatial: numbers in the call (kernel sizes, dimensions) say nothing of channels
 for _rule in (pool, pixel_shuffle, unpool, reduction, softmax, dropout):
     _rule.spatial = True  # type: ignore[attr-defined]
+# sizes: numbers in the call count channels or groups, so that a cut rightly changes them
 for _rule in (zeros, weights.conv, norms.layer_norm, norms.group_norm):
     _rule.sizes = True  # type: ignore[attr-defined]
 
-#: the rule of every function that is known, and under "" the one of all others
+#: name of a torch function -> its rule; "" -> the rule of all that are unknown
 RULES: dict[str, Rule] = {
     "": unknown_function,
     **{word: rule for rule, words in _FUNCTIONS.items() for word in words.split()},

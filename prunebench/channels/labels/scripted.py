@@ -1,4 +1,4 @@
-"""TorchScript inside a network: no function of it is seen, so what goes in is frozen."""
+"""Freezes the inputs of TorchScript inside a network, whose functions cannot be seen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REASON = "TorchScript cannot be followed"
 
 @contextmanager
 def scripts_freeze(labeller: Labeller) -> Iterator[None]:
-    """While it is open, a scripted module or function freezes the channels that it is given."""
+    """Freezes, within the block, the channels that scripted modules and functions are given."""
 
     def freezing(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(script: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The steps of a forward: what every function that computes is given, to compare two forwards."""
+"""The steps of a forward: the inputs of every function that computes, to compare forwards."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NOTHING = torch.zeros((), dtype=torch.int64)
 
 
 class Worn(NamedTuple):
-    """What tells a tensor from others.
+    """What tells a tensor from others: a name, or labels and value numbers.
 
     Attributes:
-        parameter: its name, if it is a parameter or buffer; then nothing else counts.
-        labels, values, shape: its own.
-        constant: the tensor itself, if it is one that the code of the network made with data.
+        parameter: its name, if it is a parameter or buffer; then nothing else is set.
+        labels, values, shape: those of the tensor.
+        constant: a copy of the tensor, if the code of the network made it with data.
     """
 
     parameter: str
@@ -34,21 +34,21 @@ class Worn(NamedTuple):
         return self.labels.numel() != 1 or int(self.labels) > 1
 
     def number(self) -> int:
-        """Returns a number that differs from that of other tensors without channels."""
+        """Returns a number that tells tensors without channels apart."""
         if self.constant is not None:
             return hash((self.shape, float(self.constant.double().sum()))) % PRIME
         return self.values if isinstance(self.values, int) else int(self.values.sum()) % PRIME
 
 
 class Seen(NamedTuple):
-    """A tensor as it was at some time, whatever is done to it in place later on."""
+    """A tensor as it was at some time, whatever was done to it in place since."""
 
     tensor: Tensor
     labels: Tensor
     values: Values
 
     def again(self) -> Tensor:
-        """Returns a tensor like that."""
+        """Returns a tensor that wears what this one wore then."""
         t = self.tensor
         if not t.is_meta:
             return t
@@ -57,10 +57,10 @@ class Seen(NamedTuple):
 
 
 class Entered(NamedTuple):
-    """A call of a module that has begun.
+    """A call of a module, as it begins.
 
     Attributes:
-        name, nth: of the module; its call number, from 0.
+        name, nth: name of the module, and the number of the call, from 0.
         at: how many steps came before it.
         made: how many label vectors had been made before it.
         given: its arguments by position and by name.
@@ -80,8 +80,8 @@ class Step(NamedTuple):
         at: how many came before it.
         made: how many label vectors had been made before it.
         function, module: its name, and that of the module whose code calls it.
-        given: the tensors.
-        numbers: all other arguments that are numbers, save those a cut changes rightly.
+        given: the tensors among its arguments.
+        numbers: the numbers among its arguments, except those that a cut rightly changes.
     """
 
     at: int
@@ -92,19 +92,19 @@ class Step(NamedTuple):
     numbers: tuple[float, ...]
 
     def meets_channels(self) -> bool:
-        """Whether what is given holds channels."""
+        """Whether a given tensor holds channels."""
         return any(one.holds_channels() for one in self.given)
 
     def matters(self) -> bool:
-        """Whether what is given holds channels, meets a weight, or is returned by the network."""
+        """Whether a given tensor holds channels, is a parameter, or is the network's output."""
         ends = self.function == "return" or any(one.parameter for one in self.given)
         return ends or self.meets_channels()
 
     def salt(self) -> int:
-        """Returns what the numbers of the result start from.
+        """Returns the number from which the value numbers of the result are made.
 
-        Constants are not compared where they are made, for nobody knows whose they are, but where
-        they meet channels.
+        Where no channels are given, numbers and constants are mixed into it, not compared: nothing
+        says here what they are for. They are compared where the result meets channels.
         """
         salt = self.at
         if not self.meets_channels():
@@ -139,7 +139,7 @@ def given_in(value: Any) -> list[Tensor]:
 
 
 def numbers_in(value: Any) -> Iterator[float]:
-    """Yields every number in nested arguments."""
+    """Yields every number in nested arguments, without booleans and nan."""
     if isinstance(value, (int, float)):
         if not isinstance(value, bool) and value == value:
             yield value

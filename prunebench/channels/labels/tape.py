@@ -1,4 +1,4 @@
-"""The tape: what one labelled forward notes, and the records it notes them in."""
+"""The tape: the notes of one labelled forward, and the records that they consist of."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from prunebench.channels.labels.values import values_of
 from prunebench.channels.tensors import map_tensors
 from prunebench.channels.weight_norm import WeightNorm
 
-FREE_LIMIT = 1 << 16  # elements of a parameter that is labelled one by one when used directly
+FREE_LIMIT = 1 << 16  # elements; a larger parameter that is used directly gets no labels
 
 
 @dataclass
 class Place:
-    """Where in a forward a tensor appears: the `nth` call of a function, or of a module.
+    """Where in a forward a tensor appears: at the `nth` call of a function, or of a module.
 
     Attributes:
-        function, nth: name of a torch function and its call number, from 0.
+        function, nth: name of a torch function, and the number of the call, from 0.
         labels: the labels of that tensor.
         shape: its shape.
-        module, call: a module that takes or returns that very tensor, and its call number; or None.
-        takes: the tensor is the input of that call, else its result.
+        module, call: a module that takes or returns that tensor (or None), and the call's number.
+        takes: whether the tensor is the input of that call, not its result.
     """
 
     function: str
@@ -47,13 +47,13 @@ class Call:
         module: qualified name of the module that owns the weight.
         weight: full name of the weight.
         inputs: label ids [in] along the channel dimension.
-        live: bool [in], where a cut channel is not zero by itself.
+        live: int64 [in]; 1 where a channel is not zero although its producer is zeroed.
         outputs: label ids [out].
         macs: multiply-adds per kept pair of (weight row, weight column).
-        groups: of the convolution or norm.
-        place: of the input.
-        turned: a transposed convolution, whose weight is [in, out / groups, ...].
-        positions: of a gather.
+        groups: number of groups of the convolution or norm.
+        place: where the input appears.
+        turned: whether it is a transposed convolution, with a weight [in, out / groups, ...].
+        positions: the index of a gather.
     """
 
     kind: str
@@ -70,7 +70,7 @@ class Call:
 
     @property
     def reads(self) -> int:
-        """The dimension of the weight along which its inputs lie; of the first two."""
+        """The dimension of the weight along which its inputs lie, 0 or 1."""
         return 0 if self.turned else 1
 
 
@@ -79,9 +79,9 @@ class Trail:
     """Which producers a tensor comes straight from, and where it was last seen.
 
     Attributes:
-        producers: names of weights.
-        raw: no activation yet.
-        place: to be completed when a module returns the tensor.
+        producers: names of their weights.
+        raw: whether no activation has followed yet.
+        place: where it was last seen; the module is filled in when one returns the tensor.
     """
 
     producers: tuple[str, ...]
@@ -95,16 +95,16 @@ def trail_of(t: Tensor) -> Trail | None:
 
 
 def leave_trail(t: Tensor, trail: Trail | None) -> None:
-    """Makes `trail` the one that leads to `t`; with None there is none any more."""
+    """Makes `trail` the one that leads to `t`; None removes it."""
     t._channel_trail = trail  # type: ignore[attr-defined]
 
 
-#: behind the name of a gather's index: what it gathers from; no part of a name is empty
+#: ends the name under which `Tape.reads` has what a gather picks from; no real name has two dots
 FROM = "..from"
 
 
 def owner(weight: str) -> str:
-    """Returns the module of a full parameter name: the layer, where its weight is parametrized."""
+    """Returns the layer that owns a parameter, given its full name, parametrized or not."""
     outer, parametrized, _ = f".{weight}".partition(".parametrizations.")
     return outer[1:] if parametrized else weight.rpartition(".")[0]
 
@@ -119,34 +119,34 @@ class Tape:
 
     Attributes:
         count: how many label ids there are; id 0 stands for what can never be cut.
-        made: ids that were handed out together.
-        ties: pairs of equally many ids, each of which lives and dies with its partner.
-        zeros: ids of channels that hold zeros and nothing else.
+        made: vectors of ids that were handed out together.
+        ties: pairs of equally many ids, each of which is cut together with its partner.
+        zeros: ids of channels that hold nothing but zeros.
         gates: ids of factors that scale other channels.
         frozen: ids that can never be cut, and why.
         reads: (parameter or buffer, dimension) -> the id that each index belongs to.
         free: name of a parameter that is used directly -> one id per element.
         data: names of all parameters that are used directly.
-        normed: direction of a weight -> how the weight is computed from it.
+        normed: name of a weight norm's direction -> how the weight is computed from it.
         unweighted: (module, ids, groups) of every norm without a weight.
         calls: every use of weights.
         refused: module -> why its channels cannot be cut.
         fixed_macs: multiply-adds that no cut changes.
-        spread_macs: multiply-adds that each of some ids costs, and these ids.
+        spread_macs: (multiply-adds, ids) where each of the ids costs that much by itself.
         example: an input, or several (`Example`), without data.
         used: names of the parameters and buffers that the forward computes with.
         written: names of those that it may write to.
-        fragile: whether the code of the network moves channels by numbers that a cut may belie.
-        activations, blocks: weight -> where its channels are activated, and where a max pool
-            follows.
+        fragile: whether the network's own code uses numbers that a cut may make wrong.
+        activations, blocks: weight -> where its channels are activated, and the same behind a max
+            pool where one follows.
         done: weights whose channels have been activated or read.
-        steps: what every function that computes is given.
+        steps: the inputs of every function that computes.
         movers: modules whose own code moves channels by numbers.
-        bare: (steps before it, dimension) of what goes along a dimension while others hold
-            channels.
-        entered: (module, call number) -> what it is given.
-        returned: (module, call number) -> what a mover returns.
-        captured: (module, call number) -> its forward as a graph, once surgery has needed it.
+        bare: (steps before it, dimension) of reads and reductions along a dimension while others
+            hold channels.
+        entered: (module, call number) -> its arguments.
+        returned: (module, call number) -> the results of a mover.
+        captured: (module, call number) -> its forward as a graph, where surgery needed it.
     """
 
     count: int = 1
@@ -180,11 +180,11 @@ class Tape:
 
     @property
     def at(self) -> int:
-        """How many steps there are so far."""
+        """Number of steps so far."""
         return len(self.steps)
 
     def elsewhere(self, dim: int, *, found: bool) -> bool:
-        """Notes where other dimensions than `dim` hold channels; returns whether they do."""
+        """Notes where dimensions other than `dim` hold channels; returns whether they do."""
         if found:
             self.bare.add((self.at, dim))
         return found
@@ -194,23 +194,23 @@ class Tape:
         return 1 < t.numel() <= FREE_LIMIT
 
     def step(self, step: Step) -> None:
-        """Notes what the next function that computes is given."""
+        """Notes the inputs of the next function that computes."""
         self.steps.append(step)
 
     def enter(self, call: Entered) -> None:
-        """Notes what a module is given."""
+        """Notes the arguments of a module."""
         self.entered[call.name, call.nth] = call._replace(given=map_tensors(call.given, _seen))
 
     def leave(self, call: Entered, result: list[Worn]) -> None:
-        """Notes what a module returns that moves channels by numbers."""
+        """Notes the results of a module that moves channels by numbers."""
         self.returned[call.name, call.nth] = result
 
     def mend(self, labeller: Any, module: Any, call: Entered, error: Exception) -> Any:
-        """Does nothing for a forward that fails."""
+        """Raises `error`: the forward of a dense network is not mended."""
         raise error
 
     def pass_on(self, trail: Trail, place: Place) -> None:
-        """Notes that the channels of producers on `trail` that are not done are at `place` now."""
+        """Moves the activations and blocks of producers on `trail` to `place`, unless done."""
         for producer in trail.producers:
             if producer not in self.done:
                 self.activations[producer] = self.blocks[producer] = place
@@ -223,7 +223,7 @@ class Tape:
         return ids
 
     def tie(self, a: Tensor, b: Tensor) -> None:
-        """Notes that ids `a` and `b` (same shape) live and die together."""
+        """Notes that ids `a` and `b` (same shape) are cut together."""
         if a is not b:
             self.ties.append((a.reshape(-1), b.reshape(-1)))
 

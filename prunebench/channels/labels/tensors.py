@@ -1,4 +1,4 @@
-"""Labels on tensors."""
+"""Puts labels on tensors, reads them and reshapes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def labels_of(t: Tensor) -> Tensor:
 
 
 class Row(NamedTuple):
-    """Labels in a row, taken apart.
+    """Labels as a vector, split into ids and live bits.
 
     Attributes:
         ids, live: int64 [n].
@@ -27,14 +27,14 @@ class Row(NamedTuple):
     plain: bool
 
     def of(self, size: int) -> Row:
-        """Returns a row of `size`, where one label may serve all."""
+        """Returns a row of `size`; a single label is repeated."""
         if self.ids.numel() == size:
             return self
         return Row(self.ids.expand(size), self.live.expand(size), self.plain)
 
 
 def row_of(labels: Tensor) -> Row:
-    """Returns all of `labels` in a row: once, for many tensors wear the same labels."""
+    """Returns all of `labels` as a row; cached, since many tensors wear the same labels."""
     found: Row | None = getattr(labels, "_row", None)
     if found is None:
         ids, live = (labels >> 1).reshape(-1), (labels & 1).reshape(-1)
@@ -44,13 +44,13 @@ def row_of(labels: Tensor) -> Row:
 
 
 def dead(ids: Tensor, dim: int, dims: int, *, plain: bool = True) -> Tensor:
-    """Returns the labels of channels `ids` [n] along `dim` of `dims`, of which none is live.
+    """Returns the labels of channels that are not live, along one dimension.
 
     Args:
-        ids: int64 [n].
-        dim: along which they lie.
-        dims: how many dimensions there are.
-        plain: whether none is 0, as far as is known.
+        ids: of the channels, int64 [n].
+        dim: the dimension along which they lie.
+        dims: number of dimensions.
+        plain: whether no id is known to be 0.
     """
     labels = along(ids * 2, dim, dims)
     labels._row = Row(ids, torch.zeros_like(ids), plain)  # type: ignore[attr-defined]
@@ -78,7 +78,7 @@ def unexpanded(t: Tensor) -> Tensor:
 
 def shrink(labels: Tensor) -> Tensor:
     """Returns `labels` with size 1 on every dimension along which they do not change."""
-    for dim in reversed(range(labels.dim())):  # the last are mostly the largest that do not matter
+    for dim in reversed(range(labels.dim())):  # pixels first, which are many and all alike
         if labels.size(dim) > 1 and _alike(labels, dim):
             labels = labels.narrow(dim, 0, 1)
     return labels.contiguous()

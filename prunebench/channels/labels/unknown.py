@@ -1,4 +1,4 @@
-"""The rule of functions that are not known: their channels are frozen."""
+"""The label rule of unknown functions: the channels that go in are frozen."""
 
 from __future__ import annotations
 

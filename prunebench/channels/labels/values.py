@@ -2,11 +2,11 @@
 
 A label names a channel, and many tensors hold the same channel: `x`, and what a pool makes of `x`.
 Beside its labels a tensor therefore wears the number of the computation that made it. Data that is
-moved takes the number along, so that elements with one label and one number are of one computation;
-which of those they are is told by their order. What is moved out of this order gets new numbers.
+moved takes the number along, so elements with the same label and number come from one computation,
+where their order tells them apart. Elements that are moved out of this order get new numbers.
 
-Almost every tensor has one number for all of its elements, a plain int; only `cat` and its like
-lead to tensors of numbers, of size 1 on dimensions that do not matter.
+Almost every tensor has one number for all its elements, a plain int; only `cat` and the like lead
+to tensors of numbers, with size 1 on dimensions that do not matter.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def put_values(t: Tensor, values: Values) -> Tensor:
 
 
 def mix(values: Either, salt: Either | int) -> Either:
-    """Returns the number of what is computed from `values` in a way that `salt` stands for."""
+    """Returns the number of a result computed from `values`; `salt` stands for the computation."""
     return (values * 1000003 + salt * 7919 + 1) % PRIME
 
 
 def packed(labels: Tensor, values: Values) -> Tensor:
-    """Returns labels and value numbers in one tensor, as large as either."""
+    """Returns labels and value numbers in one tensor, broadcast against each other."""
     return labels + (values << SHIFT)
 
 
@@ -65,7 +65,7 @@ def ranks(row: Tensor) -> Tensor:
 def standing(shape: Sequence[int], both: Tensor) -> Tensor:
     """Returns for each element of a tensor that wears `both` how many like it come before it."""
     row = both.reshape(-1)
-    ascending = bool((row[1:] > row[:-1]).all())  # as they mostly are, and faster than `unique`
+    ascending = bool((row[1:] > row[:-1]).all())  # mostly true, and faster than `unique`
     if not ascending and len(torch.unique(row)) < len(row):
         return ranks(both.expand(*shape).reshape(-1)).view(*shape)
     lie = [1 if both.size(d) > 1 else size for d, size in enumerate(shape)]
@@ -77,10 +77,10 @@ def put_moved(t: Tensor, both: Tensor, was: Tensor) -> None:
 
     Args:
         t: the result.
-        both: labels and numbers, in one tensor of its shape; size 1 on the last dimensions if they
-            were not touched.
-        was: `standing` of the source, moved along; where it is not that of the result, the number
-            becomes another.
+        both: labels and numbers, packed in one tensor of its shape; with size 1 on last dimensions
+            that were not touched.
+        was: `standing` of the source, moved along. Where it differs from that of the result, the
+            order has changed, and so does the number.
     """
     lean = unexpanded(both)
     labels = shrink(lean & ((1 << SHIFT) - 1))

@@ -1,9 +1,8 @@
-"""What convolutions and linear layers do to channel labels: they read some and make new ones."""
+"""Label rules of convolutions and linear layers: they read labels and make new ones."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,9 +18,8 @@ from prunebench.channels.weight_norm import WeightNorm
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
 
-@lru_cache(maxsize=1 << 14)
 def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
-    """Returns the place of the input `x`, and settles the points of its producers."""
+    """Returns the place of input `x`; its producers' activations are final from here on."""
     place = run.place(name, x, takes=True)
     if run.running == owner(weight):
         place.module, place.call = run.running, run.calls.get(run.running, 1) - 1
@@ -32,7 +30,7 @@ def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
 
 
 def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
-    """Marks `result` as fresh from its producer."""
+    """Marks `result` as the fresh output of a producer."""
     place = run.place(name, result)
     run.tape.activations.setdefault(weight, place)
     run.tape.blocks.setdefault(weight, place)
@@ -43,11 +41,11 @@ def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
 def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
     """Freezes the input of the running layer, which cannot be cut, and reports it."""
     run.ids.freeze(labels >> 1, reason)
-    run.tape.refused[run.running] = reason  # the convolution itself has the last word
+    run.tape.refused[run.running] = reason  # replaces what functions inside the layer noted
 
 
 def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
-    """Refuses the running layer, for `w` is no parameter or meets no channels."""
+    """Refuses the running layer, whose weight `w` is no parameter or meets no channels."""
     if weight is None:
         run.ids.freeze(run.labels(w) >> 1, "a weight is computed from it")
     reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
@@ -85,7 +83,7 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def convolved(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Runs a convolution without data."""
+    """Runs a convolution without data, without torch where it is a plain one."""
     usual = "transpose" not in name and not kwargs
     room = _room(*args) if usual else None
     return run.run(func, args, kwargs) if room is None else room
@@ -95,7 +93,7 @@ def _room(
     x: Tensor, w: Tensor, _: Any = None, stride: Any = (), padding: Any = (), dilation: Any = (),
     groups: int = 1,
 ) -> Tensor | None:  # fmt: skip
-    """Returns room for the result of the usual convolution, where torch takes ten times as long."""
+    """Returns an empty result of a plain convolution, ten times faster than torch, else None."""
     dims = w.dim() - 2
     numbers = [one for one in (stride, padding, dilation) if isinstance(one, tuple)]
     if not (
@@ -117,9 +115,9 @@ def _room(
 
 
 def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) -> bool:
-    """Whether whole groups come and go: one input or one output per group.
+    """Whether a convolution is cut by whole groups: it has one input or output per group.
 
-    Surgery notes on a module which it was, for a cut may leave one channel per group by chance.
+    What surgery noted on the module goes first: a cut may leave one channel per group by chance.
     """
     noted = run.grouped.get(owner(weight))
     if noted is not None:
@@ -133,7 +131,7 @@ def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) 
 def _passed_on(
     run: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool
 ) -> Tensor:
-    """Notes what `w` reads where groups come and go; returns the ids of the output."""
+    """Notes what `w` reads where whole groups are cut; returns the ids of the output."""
     count = w.size(1) * groups if turned else w.size(0)
     out = row
     if len(row) != groups or count != groups:
@@ -155,7 +153,7 @@ def _made(run: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turne
 
 
 def _tied_groups(run: Labeller, ids: Tensor, groups: int) -> Tensor:
-    """Ties the k-th channels of all groups; returns those of the first."""
+    """Ties the k-th channels of all groups; returns those of the first group."""
     if groups == 1:
         return ids
     parts = ids.view(groups, -1)
@@ -164,9 +162,9 @@ def _tied_groups(run: Labeller, ids: Tensor, groups: int) -> Tensor:
 
 
 def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Lets the weight that is computed from a direction and lengths go by the direction's name.
+    """Gives a weight that weight norm computes the name of its direction.
 
-    Whatever is done with it is then done with a parameter; the lengths follow the direction.
+    Whatever uses the weight then uses a parameter; the lengths follow the direction.
     """
     a = bind("direction lengths dim", args, kwargs)
     direction, lengths = (run.names.get(id(a[key])) for key in ("direction", "lengths"))
@@ -181,12 +179,12 @@ def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
         return unknown_function(run, name, func, args, kwargs)
     weight = torch.empty_like(a["direction"], device="meta")
     run.names[id(weight)] = direction
-    run.meta(weight)  # holds it, so that its id stays its own
+    run.meta(weight)  # keeps it alive, so that nothing else gets its id
     return weight
 
 
 def _require_fit(x: Tensor, w: Tensor) -> None:
-    """Raises what a linear layer does that is given other features than its weight reads."""
+    """Raises RuntimeError, as torch does, where the input has other features than `w` reads."""
     if x.size(-1) != w.size(-1):
         raise RuntimeError(f"{x.size(-1)} features come where {w.size(-1)} are read")
 
@@ -213,7 +211,7 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)
     run.ids.read(weight, 1, row.ids)
-    _require_fit(x, w)  # where a cut is replayed, what is read has been compared by now
+    _require_fit(x, w)  # last: a replayed cut has compared by now what is read, and says more
     if bias is not None and id(bias) in run.names:
         run.ids.read(run.names[id(bias)], 0, out)
     place = _consume(run, name, x, weight)

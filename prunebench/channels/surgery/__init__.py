@@ -1,1 +1,1 @@
-"""Taking channels out of a network, and checking that nothing else changed."""
+"""Cuts channels out of a network (`slim`), and checks that nothing else changed (`verify`)."""

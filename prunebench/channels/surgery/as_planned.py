@@ -1,7 +1,7 @@
-"""Compares a slimmed network with the dense one part by part, and with what was planned.
+"""Compares a slimmed network with the dense one, module by module, and with the plan.
 
-`verify` compares what both compute in eval mode. What that cannot show is looked at here: settings
-that count in training, flags of parameters, and whether the plan counted right.
+`verify` compares outputs in eval mode. Here follows what those do not show: settings that count in
+training, flags of parameters, and whether parameters and MACs are as many as the plan says.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.own_weights import UNLABELLED, ignored
 from prunebench.errors import PruningError
 
-#: what modules state about themselves that a cut changes
+#: attributes of modules that a cut changes
 CHANGED = COUNTS | {"input_size", "groups", "num_groups", "grouped_by", "positions"}
 _PLAIN = (bool, int, float, str, type(None))
 _UNCOPIED = {"_compiled_call_impl"}
 
 
 def require_as_planned(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, plan: Plan) -> None:
-    """Checks that `slimmed` is `model` with fewer channels, as many as planned, and nothing else.
+    """Checks that `slimmed` is `model` without the planned channels, and else unchanged.
 
     Every module must be of the same class, in the same mode, with the same settings and hooks,
     every parameter have the same flags; parameters and multiply-adds must be those planned.
 
     Raises:
-        PruningError: it is not.
+        PruningError: something else differs, or a count is not as planned.
     """
     model, slimmed = plain(model), plain(slimmed)
     wrong = next(_differences(model, slimmed), None) or next(_miscounts(slimmed, cmap, plan), None)
@@ -61,7 +61,7 @@ def _count(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _convolve(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Counts a convolution by its shapes: torch's counter takes ten times as long."""
+    """Runs and counts a convolution by its shapes, ten times faster than torch's counter."""
     if "transpose" in name or kwargs:
         return run.run_counted(func, args, kwargs)
     result = convolved(run, name, func, args, kwargs)
@@ -78,7 +78,7 @@ _COUNTED: Rules = {
 
 
 def _miscounts(slimmed: nn.Module, cmap: ChannelMap, plan: Plan) -> Iterator[str]:
-    """Yields in words which count is not the planned one."""
+    """Yields, in words, each count that is not the planned one."""
     left, planned = sum(p.numel() for _, p in named_parameters(slimmed)), cmap.params(plan)
     if left != planned:
         yield f"{planned:,} parameters were planned, but {left:,} are left"
@@ -88,7 +88,7 @@ def _miscounts(slimmed: nn.Module, cmap: ChannelMap, plan: Plan) -> Iterator[str
 
 
 def _differences(model: nn.Module, slimmed: nn.Module) -> Iterator[str]:
-    """Yields in words what differs besides channels."""
+    """Yields, in words, what differs besides channels."""
     tensors = dict(named_tensors(slimmed))
     for name, t in named_tensors(model):
         now = tensors.get(name)
@@ -104,9 +104,9 @@ def _differences(model: nn.Module, slimmed: nn.Module) -> Iterator[str]:
 
 
 def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
-    """Yields the names of attributes that differ.
+    """Yields the names of attributes that differ between two modules.
 
-    A captured or compiled forward, and what only holds parts, have no more than the mode in common.
+    Of captured or compiled modules, and of bare containers, only the mode is compared.
     """
     if isinstance(now, fx.GraphModule) or is_compiled(now) or type(now) is nn.Module:
         if module.training != now.training:
@@ -122,7 +122,7 @@ def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
 
 
 def _described(value: Any) -> Any:
-    """Returns what is compared of an attribute: plain values, and how many hooks there are."""
+    """Returns the comparable part of an attribute: plain values, and the number of hooks."""
     if isinstance(value, dict):
         return len(value)
     if isinstance(value, tuple):

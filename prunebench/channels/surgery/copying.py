@@ -1,4 +1,4 @@
-"""A deep copy of a network, with other tensors in it; twice as fast as `copy.deepcopy`."""
+"""Copies a network deeply, with other tensors in it; twice as fast as `copy.deepcopy`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _STATE = ("__reduce_ex__", "__reduce__", "__getstate__", "__setstate__", "__deep
 def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     """Returns a deep copy of `model`.
 
-    Modules that are copied as `torch.nn.Module` has it are copied attribute by attribute, the
-    many empty places for hooks without asking; the others, and all that they hold, by `deepcopy`.
+    Modules without copy methods of their own are copied attribute by attribute, which spares the
+    many empty places for hooks; other modules, and all that they hold, by `deepcopy`.
 
     Args:
         model: any network.
-        tensors: id of a parameter or buffer -> what stands for it in the copy. Caches that a
-            forward with gradients left in the model are cut off from their graph.
+        tensors: id of a parameter or buffer -> the tensor in its place in the copy. Other tensors,
+            which a forward with gradients left in the model, are detached from their graph.
 
     Raises:
         PruningError: something in it cannot be copied.
@@ -39,7 +39,7 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         shells.append((module, vars(shell)))
     module, name = model, ""
     try:
-        for module, held in reversed(shells):  # what is inside others is whole before them
+        for module, held in reversed(shells):  # inner modules are complete before outer ones
             for name, value in vars(module).items():
                 kind = type(value)
                 if kind in _IMMUTABLE:
@@ -59,9 +59,9 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
 
 
 def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the modules of `model` that are copied as torch copies most.
+    """Yields the modules of `model` that have torch's own methods to copy and pickle.
 
-    What that is is asked for now: `torch.compile` exchanges it.
+    Those methods are looked up each time, since `torch.compile` replaces them.
     """
     bases = (nn.Module, nn.modules.conv._ConvNd)
     usual = [{getattr(base, name, None) for base in bases} for name in _STATE]
@@ -90,7 +90,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind in PLAIN and not value:
         made = memo[id(value)] = kind()
         return made
-    if kind is tuple and all(type(part) in _IMMUTABLE for part in value):  # as of every convolution
+    if kind is tuple and all(type(part) in _IMMUTABLE for part in value):  # convolutions have four
         return value
     if kind is dict:
         made = memo[id(value)] = {}

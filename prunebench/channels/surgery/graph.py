@@ -23,15 +23,15 @@ from prunebench.errors import PruningError
 
 
 class _Parts(fx.Proxy):
-    """Stands for the parts that a tensor is cut into."""
+    """Stands for the parts that a tensor is split into."""
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of parts."""
         return _count(self.node) or 0
 
 
 def _count(node: fx.Node) -> int | None:
-    """Returns into how many parts `node` cuts a tensor; None if nothing says so."""
+    """Returns into how many parts `node` splits a tensor; None if its arguments do not say."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     parts = node.args[1] if len(node.args) > 1 else next(iter(node.kwargs.values()), None)
     if name in ("chunk", "tensor_split") and isinstance(parts, int):
@@ -60,7 +60,7 @@ class _Tracer(fx.Tracer):
         return _Parts(node, self) if _count(node) is not None else super().proxy(node)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        """Goes through the parts that a tensor is cut into, where their number is written."""
+        """Iterates over the parts of a split tensor, where the code says how many there are."""
         count = _count(obj.node)
         if count is None:
             return super().iter(obj)
@@ -106,7 +106,7 @@ def _captured(model: nn.Module, *, training: bool) -> tuple[fx.Graph, bool]:
 
 @contextmanager
 def _mode_watched() -> Iterator[list[nn.Module]]:
-    """Yields a list of the modules whose mode is asked for while it is open."""
+    """Yields a list that collects the modules whose mode is asked for within the block."""
     asked: list[nn.Module] = []
 
     def mode(module: nn.Module) -> bool:
@@ -124,12 +124,12 @@ def _mode_watched() -> Iterator[list[nn.Module]]:
 
 
 def described(graph: fx.Graph) -> list[tuple[str, ...]]:
-    """Returns what tells a captured forward from another."""
+    """Returns operation, target and arguments of each node, to compare captured forwards."""
     return [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in graph.nodes]
 
 
 class LabelledNodes(fx.Interpreter):
-    """Runs a captured forward and remembers what every node wears.
+    """Runs a captured forward and remembers the labels and value numbers of every node.
 
     Attributes:
         starts: node -> how many label vectors and steps came before it.
@@ -156,11 +156,11 @@ class LabelledNodes(fx.Interpreter):
 
 
 class Captured(NamedTuple):
-    """The forward of a module of the dense network, labelled.
+    """The captured and labelled forward of a module of the dense network.
 
     Attributes:
-        graph: never changed.
-        starts, worn: as `LabelledNodes` has them.
+        graph: the forward; never changed.
+        starts, worn: those of `LabelledNodes`.
     """
 
     graph: fx.Graph
@@ -177,7 +177,7 @@ def only_moves(n: fx.Node) -> bool:
 
 
 def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
-    """Gives `small` what `slimmed` has and the captured forward does not use."""
+    """Adds to `small` the parts of `slimmed` that the captured forward does not use."""
     held = {id(t) for t in [*small.parameters(), *small.buffers()]}
     for name, module in named_modules(slimmed):
         own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
@@ -190,6 +190,6 @@ def complete(small: fx.GraphModule, slimmed: nn.Module) -> None:
         if buffer is not None and not hasattr(small, name):
             kept = name not in slimmed._non_persistent_buffers_set
             small.register_buffer(name, buffer, persistent=kept)
-    for name, value in vars(slimmed).items():  # the code that calls it may ask for those
+    for name, value in vars(slimmed).items():  # the code that calls the module may read these
         if not name.startswith("_") and not hasattr(small, name):
             setattr(small, name, value)

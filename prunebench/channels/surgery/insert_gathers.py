@@ -31,7 +31,7 @@ from prunebench.errors import first_line
 
 
 class _Mender:
-    """Mends modules of a slimmed network in the middle of its replay."""
+    """Mends each module of a slimmed network whose forward fails in the replay, in its call."""
 
     def __init__(self, model: nn.Module, slimmed: nn.Module, recheck: Recheck) -> None:
         """Works on `slimmed`, which was cut out of `model`."""
@@ -40,9 +40,12 @@ class _Mender:
     def __call__(
         self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception
     ) -> Any:
-        """Returns the result of a call of `module` that failed, and keeps a mended one.
+        """Returns the result of a failed call of `module` after mending it; keeps the mended one.
 
-        Where the module is called again, what mends it must be the same.
+        Where the module is called again, the same gathers must mend that call.
+
+        Raises:
+            StuckError: no gathers mend the call.
         """
         original, known = self.model.get_submodule(call.name), self.recheck.mended.get(call.name)
         with _asleep(labeller):
@@ -61,7 +64,7 @@ class _Mender:
             given = _arguments(module, call)
         try:
             result = rewriter.run(*given)
-        except StuckError as failure:  # where nothing says whose channels they are, it is these
+        except StuckError as failure:  # that names no groups: then those given to the module
             raise StuckError(failure.where, failure.why, failure.groups or stuck.groups) from None
         with _asleep(labeller):
             if known is not None and rewriter.changes() != known.changes():
@@ -72,7 +75,7 @@ class _Mender:
         return result
 
     def _captured(self, original: nn.Module, call: Entered) -> Captured:
-        """Returns the forward of a module of the dense network; the trial cut may have it."""
+        """Returns the labelled forward of a dense module, which the tape keeps from then on."""
         tape = self.recheck.cmap.tape
         known = tape.captured.get((call.name, call.nth))
         if known is None:
@@ -83,7 +86,7 @@ class _Mender:
         return known
 
     def _labelled(self, original: nn.Module, graph: fx.Graph, call: Entered) -> LabelledNodes:
-        """Returns what every node of a captured module of the dense network wears."""
+        """Runs the captured forward of a dense module and returns the labels of its nodes."""
         tape, (labeller, recheck) = self.recheck.cmap.tape, self._dense
         entered = tape.entered[call.name, call.nth]
         recheck.at, recheck.made = entered.at, entered.made
@@ -97,32 +100,32 @@ class _Mender:
 
     @cached_property
     def _dense(self) -> tuple[Labeller, Recheck]:
-        """A labeller of the dense network, which goes over its tape again."""
+        """A labeller of the dense network, and the recheck that hands it the tape's labels."""
         recheck = Recheck(self.recheck.cmap, np.ones_like(self.recheck.kept))
         tape = Tape(movers=set(self.recheck.cmap.tape.movers))
         return Labeller(self.model, tape, RULES, recheck), recheck
 
     def finish(self) -> nn.Module:
-        """Returns the network with every mended module in its place, in the modes it had."""
+        """Returns the network with every mended module in place, in the modes it had."""
         instead: dict[int, nn.Module] = {
             id(one.module): one.finished() for one in self.recheck.mended.values()
         }
         network = instead.get(id(self.network), self.network)
-        for parent in network.modules():  # what is put into one it goes through next
+        for parent in network.modules():  # which visits the replaced children next
             for name, child in parent._modules.items():
                 parent._modules[name] = instead.get(id(child), child)
         return network
 
 
 def _is_altered(module: nn.Module) -> bool:
-    """Whether a call of `module` does not run the forward of its class and nothing else."""
+    """Whether a call of `module` runs hooks, or another forward than that of its class."""
     hooks = module._forward_hooks or module._forward_pre_hooks
     return bool(hooks) or "forward" in vars(module)
 
 
 @contextmanager
 def _asleep(labeller: Labeller) -> Iterator[None]:
-    """While it is open, `labeller` leaves functions and modules alone."""
+    """Makes `labeller` leave functions and modules alone within the block."""
     on_top = overrides._get_current_function_mode() is labeller  # type: ignore[no-untyped-call]
     labeller.asleep = True
     try:
@@ -133,7 +136,7 @@ def _asleep(labeller: Labeller) -> Iterator[None]:
 
 
 def _arguments(module: nn.Module, call: Entered) -> list[Any]:
-    """Returns the arguments of a call in the order of the parameters of the forward."""
+    """Returns the arguments of a call in the order of the forward's parameters, with defaults."""
     args, kwargs = map_nested(call.given, Seen, Seen.again)
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     bound.apply_defaults()
@@ -141,9 +144,9 @@ def _arguments(module: nn.Module, call: Entered) -> list[Any]:
 
 
 def gathers_for(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, kept: Kept) -> _Mender:
-    """Returns what mends `slimmed`, found in one forward of it without data.
+    """Finds the gathers that `slimmed` needs, in one forward without data.
 
-    Its `finish` returns the network with gathers in the modules that need them.
+    The `finish` of what it returns makes the network that has them.
 
     Args:
         model: the dense network.

@@ -54,13 +54,15 @@ def mask(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
         stays = kept[cmap.classes(call.inputs)]
         if call.kind == "norm" and not stays.all():
             statistics[call.weight] = torch.from_numpy(stays)
-    return _Restricted(masked, statistics) if _wide(masked, statistics) else masked
+    return (
+        _MaskedNetwork(masked, statistics) if _any_across_channels(masked, statistics) else masked
+    )
 
 
 def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
-    """Zeroes what makes cut channels, and what reads them where they are not zero by then.
+    """Zeroes what makes cut channels, and what reads those that are still not zero then.
 
-    Meanwhile the directions of weight norms that channels go from hold the weights themselves.
+    Under weight norm the direction holds the weight itself meanwhile; the lengths are set to match.
     """
     cut = {name for (name, _), classes in cmap.dims.items() if not kept[classes].all()}
     normed = [
@@ -81,9 +83,9 @@ def _zero_cut(named: dict[str, Tensor], cmap: ChannelMap, kept: Kept) -> None:
 
 
 def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
-    """Lists the dimensions along which channels are made, normed or passed on.
+    """Lists (name, dimension, classes) where channels are made, normed or passed on.
 
-    A weight that one call turns and another does not makes channels along both.
+    A weight that one call transposes and another does not makes channels along both dimensions.
     """
     layers = [call for call in cmap.tape.calls if call.kind in READERS]
     makers = {(call.weight, 1 - call.reads) for call in layers}
@@ -99,19 +101,19 @@ def _zeroed(cmap: ChannelMap) -> list[tuple[str, int, Ids]]:
 
 
 def _zero(tensor: Tensor, dim: int, gone: Kept) -> None:
-    """Zeroes the indices of one dimension that are gone."""
+    """Zeroes the indices of dimension `dim` that are gone."""
     if gone.any():
         tensor.index_fill_(dim, torch.from_numpy(gone.nonzero()[0]).to(tensor.device), 0)
 
 
-def _wide(masked: nn.Module, statistics: dict[str, Tensor]) -> bool:
-    """Whether a norm of `statistics` computes them across channels."""
+def _any_across_channels(masked: nn.Module, statistics: dict[str, Tensor]) -> bool:
+    """Whether any norm in `statistics` takes its statistics across channels."""
     buffers = {name for name, _ in masked.named_buffers()}
     return any(f"{name.rpartition('.')[0]}.running_mean" not in buffers for name in statistics)
 
 
-class _Restricted(nn.Module):
-    """Runs a network with the statistics of its layer and group norms over some channels only."""
+class _MaskedNetwork(nn.Module):
+    """Runs a network whose layer and group norms take statistics over some channels only."""
 
     def __init__(self, inner: nn.Module, statistics: dict[str, Tensor]) -> None:
         """Keeps which channels count, by name of the norm's weight."""
@@ -123,12 +125,12 @@ class _Restricted(nn.Module):
         """Runs the inner network."""
         named = dict(named_parameters(self.inner))
         stays = {id(named[name]): kept for name, kept in self.statistics.items() if name in named}
-        with _Statistics(stays):
+        with _RestrictedNorms(stays):
             return self.inner(*args, **kwargs)
 
 
-class _Statistics(TorchFunctionMode):
-    """Replaces norms across channels by ones over surviving channels."""
+class _RestrictedNorms(TorchFunctionMode):
+    """Replaces norms across channels by norms across surviving channels."""
 
     def __init__(self, stays: dict[int, Tensor]) -> None:
         """Keeps id of the weight -> bool [channels]."""
@@ -143,20 +145,20 @@ class _Statistics(TorchFunctionMode):
         names = _ACROSS.get(getattr(func, "__name__", ""))
         if names is None:
             return func(*args, **kwargs)
-        a = bind(names, args, kwargs)
-        kept = self.stays.get(id(a.get("weight")))
-        if kept is None or a.get("num_groups", 0) >= len(kept):
+        given = bind(names, args, kwargs)
+        kept = self.stays.get(id(given.get("weight")))
+        if kept is None or given.get("num_groups", 0) >= len(kept):
             return func(*args, **kwargs)
-        return _within(func, a, kept)
+        return _norm_survivors(func, given, kept)
 
 
-def _within(norm: Any, a: dict[str, Any], kept: Tensor) -> Tensor:
-    """Returns what `norm` makes of the surviving channels alone, and zeros in the others."""
-    x, weight, bias = a["input"], a["weight"], a.get("bias")
-    dim = 1 if "num_groups" in a else x.dim() - 1
+def _norm_survivors(norm: Any, given: dict[str, Any], kept: Tensor) -> Tensor:
+    """Applies `norm` to the surviving channels alone; the others become zero (or their bias)."""
+    x, weight, bias = given["input"], given["weight"], given.get("bias")
+    dim = 1 if "num_groups" in given else x.dim() - 1
     index = kept.nonzero().reshape(-1).to(x.device)
     part = x.index_select(dim, index)
-    eps = {"eps": a["eps"]} if "eps" in a else {}
-    normed = norm(part, a.get("num_groups", part.shape[-1:]), **eps)
+    eps = {"eps": given["eps"]} if "eps" in given else {}
+    normed = norm(part, given.get("num_groups", part.shape[-1:]), **eps)
     out = torch.zeros_like(x).index_copy(dim, index, normed) * along(weight, dim, x.dim())
     return out if bias is None else out + along(bias, dim, x.dim())

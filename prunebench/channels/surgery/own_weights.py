@@ -35,13 +35,13 @@ _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictiona
 
 
 def ignored(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
-    """Runs a function without data; labels are of no interest."""
+    """Runs a function without data and without labels."""
     if name in MOVES and run.constants(given_in((*args, *kwargs.values()))):
         return func(*args, **kwargs)
     return run.run(func, args, kwargs)
 
 
-#: rules that ask tensors for something, and those that know the shape of a result faster than torch
+#: rules that matter without labels: some answer questions, some find shapes faster than torch
 _KEPT = (no_tensor, decision, assignment, full, unary, elementwise, batch_norm)
 UNLABELLED: Rules = {
     "": ignored,
@@ -52,7 +52,7 @@ UNLABELLED: Rules = {
 
 
 def leads_out(model: nn.Module) -> bool:
-    """Whether anything that a deep copy would share with `model` may lead back to it.
+    """Whether a deep copy of `model` may hold something that leads back to `model`.
 
     That is a function kept in an attribute or among the hooks, a weak reference, or a method that
     names a global or an outer variable which may hold modules. Hardly any network has one.
@@ -82,7 +82,7 @@ def leads_out(model: nn.Module) -> bool:
 
 
 def _may_lead_on(function: FunctionType) -> bool:
-    """Whether `function` may name modules: torch's own do not, unless they wrap something."""
+    """Whether `function` may refer to modules: torch's own functions do only as closures."""
     return bool(function.__closure__) or not _of_torch(function)
 
 
@@ -102,12 +102,12 @@ def _names_modules(method: FunctionType) -> bool:
 
 
 def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap, kept: Kept) -> None:
-    """Refuses a copy of `model` whose forward does not compute with the copy's weights.
+    """Raises unless the forward of a copy of `model` computes with the copy's own weights.
 
-    A deep copy takes neither closures along nor weak references nor globals: a patched forward or
-    a hook that is one goes on to run the network it was written for. One forward without data
-    must use every weight of the copy that the dense forward uses, and none of `model`; and in
-    another every function must be given what it is given in `model`, and nothing from earlier.
+    A deep copy shares closures, weak references and globals with its original: a patched forward or
+    hook made of these still runs the original. So one forward without data must use every weight of
+    the copy that the dense forward uses, and none of `model`; and in a second one every function
+    must be given what it is given in `model`, and nothing left from earlier.
 
     Args:
         copied: the copy, whole or cut.
@@ -116,7 +116,7 @@ def require_own_weights(copied: nn.Module, model: nn.Module, cmap: ChannelMap, k
         kept: which classes are left in `copied`.
 
     Raises:
-        PruningError: it does not, or the copy does not run.
+        PruningError: it uses other weights, computes something else, or does not run.
     """
     labeller = Labeller(copied, Tape(), UNLABELLED)
     labeller.strangers = {id(tensor): name for name, tensor in named_tensors(model)}

@@ -29,11 +29,11 @@ class MisplacedError(Exception):
     """A channel of the slimmed network is not where the dense one has it.
 
     Attributes:
-        met: the labels of what met there, in either network.
+        met: the labels of the tensors that met there, in either network.
     """
 
     def __init__(self, why: str, met: Iterable[Worn] = ()) -> None:
-        """Says what is wrong."""
+        """Stores the message and the labels that met."""
         super().__init__(why)
         self.met = [one.labels for one in met]
 
@@ -47,7 +47,7 @@ class StuckError(PruningError):
     """
 
     def __init__(self, where: str, why: str, groups: Iterable[str]) -> None:
-        """Says what would help."""
+        """Makes a message that also names the groups to leave whole."""
         self.where, self.why = where, why
         self.groups = sorted(set(groups))
         super().__init__(
@@ -63,12 +63,12 @@ class StuckError(PruningError):
 class Recheck:
     """The forward of a slimmed network, checked against the tape of the dense one.
 
-    Ids are handed out in the order of the dense forward, cut channels left out, so that whatever a
-    function that computes is given can be compared, element by element, in both networks.
+    It hands out the ids of the dense forward in their order, without cut channels. So the inputs of
+    every function that computes can be compared in both networks, element by element.
 
     Attributes:
         cmap, kept: channel map of the dense network, and which of its classes are left.
-        made, at: how many of the dense forward's label vectors and steps were passed.
+        made, at: how many of the dense forward's label vectors and steps are behind us.
         mender: what mends modules whose forward fails, if anything does.
         mended: name of a module -> what mends it.
     """
@@ -85,12 +85,12 @@ class Recheck:
     def left(self, of: Tensor) -> Tensor:
         """Returns the ids in `of`, of the dense forward, whose class is kept, flattened.
 
-        Many weights and steps share theirs, and what is left of them.
+        Cached, since many weights and steps share one tensor of ids.
         """
         known = self._left.get(id(of))
         if known is None:
             ids = as_array(of)
-            known = of, torch.from_numpy(ids[self._stays[ids]])  # holds it: its id is its own
+            known = of, torch.from_numpy(ids[self._stays[ids]])  # keeps `of` alive, hence its id
             self._left[id(of)] = known
         return known[1]
 
@@ -103,7 +103,7 @@ class Recheck:
         return found
 
     def stays(self, was: Worn) -> Tensor:
-        """Returns which labels of a tensor of the dense network are left, in their shape."""
+        """Returns which labels of a tensor of the dense network are left, bool in their shape."""
         return torch.from_numpy(np.asarray(self._stays[(was.labels >> 1).numpy()]))
 
     def want(self, was: Worn) -> Tensor:
@@ -112,7 +112,7 @@ class Recheck:
         return both[self.stays(was).expand(both.shape)]
 
     def agrees(self, was: Worn, now: Worn) -> bool:
-        """Whether a tensor holds what is left of its like in the dense network, in that order."""
+        """Whether tensor `now` holds what is left of `was` in the dense network, in its order."""
         if was.parameter or now.parameter:
             return was.parameter == now.parameter
         if len(was.shape) != len(now.shape):
@@ -139,9 +139,9 @@ class Recheck:
         return torch.equal(want, have.view(both.shape).expand(sizes).reshape(-1))
 
     def stuck(self, where: str, error: Exception, given: Any = ()) -> StuckError:
-        """Returns what to say of an error.
+        """Returns the error to report for `error` at `where`.
 
-        Its groups are those it tells, or those that `given` holds.
+        It names the groups that `error` tells, or else those whose channels `given` holds.
         """
         if isinstance(error, StuckError):
             return error
@@ -150,7 +150,7 @@ class Recheck:
         return StuckError(where or "the forward of the network", first_line(error), touched)
 
     def step(self, step: Step) -> None:
-        """Checks that a function is given what is left of what it was given."""
+        """Raises MisplacedError unless a function is given what is left of its dense inputs."""
         if self.at >= len(self.cmap.tape.steps):
             raise MisplacedError("more is computed than in the dense network", step.given)
         was = self.cmap.tape.steps[self.at]
@@ -182,7 +182,7 @@ class Recheck:
         return ids
 
     def tie(self, a: Tensor, b: Tensor) -> None:
-        """Does nothing: what meets was checked when the function was called."""
+        """Does nothing: `step` has compared what meets here."""
 
     def read(self, name: str, dim: int, ids: Tensor) -> None:
         """Checks that a weight meets the channels it was cut for."""
@@ -191,7 +191,7 @@ class Recheck:
             raise MisplacedError(f"{name} meets other channels")
 
     def elsewhere(self, dim: int, *, found: bool) -> bool:
-        """Returns whether it was so in the dense network."""
+        """Returns whether they did at this step of the dense network."""
         return (self.at, dim) in self.cmap.tape.bare
 
     def frees(self, name: str, t: Tensor) -> bool:
@@ -202,12 +202,12 @@ class Recheck:
         """Does nothing: what is frozen was found in the dense network."""
 
     def enter(self, call: Entered) -> None:
-        """Has a module that was mended mended again: its own forward will not run any more."""
+        """Raises at a further call of a mended module, so that this call is mended as well."""
         if call.name in self.mended:
             raise MisplacedError("it is called again")
 
     def leave(self, call: Entered, result: list[Worn]) -> None:
-        """Checks what a module returns that moves channels by numbers of its own."""
+        """Checks the result of a module that moves channels by numbers of its own."""
         was = self.cmap.tape.returned.get((call.name, call.nth), result)
         if len(was) != len(result) or not all(map(self.agrees, was, result)):
             raise MisplacedError("it moves channels by fixed indices", [*was, *result])
@@ -220,7 +220,7 @@ class Recheck:
 
 
 def replay(slimmed: nn.Module, recheck: Recheck) -> StuckError | None:
-    """Returns what is wrong if channels are not in their place; None if all are."""
+    """Runs `slimmed` against the tape; returns what is misplaced, or None if nothing is."""
     tape = recheck.cmap.tape
     labeller = Labeller(slimmed, Tape(movers=set(tape.movers)), RULES, recheck)
     image = labelled_input(labeller, tape.example)

@@ -1,10 +1,10 @@
-"""Which channels of grouped convolutions go together, where a shuffle lies between two of them.
+"""Chooses which channels of grouped convolutions are cut together, across a shuffle.
 
-The groups of a convolution must stay equally wide, so its channels go in sets with one of each
-group. As traced, the k-th channels of all groups are such a set. Any other sets with one channel of
-every group in front of the shuffle and one of every group behind it do as well: the order within a
-group means nothing. `regroup` changes it, and the shuffle with it, so that the sets are those that
-one would like to cut.
+The groups of a convolution must stay equally wide, so its channels are cut in sets with one channel
+of each group. As traced, the k-th channels of all groups are such a set. Any other sets with one
+channel of every group before the shuffle and one of every group behind it do as well, since the
+order within a group means nothing. `regroup` changes that order, and the shuffle with it, so that
+channels with similar scores form a set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prunebench.channels.mode import in_mode
 from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError
 
-#: largest change of the outputs that another order of additions explains, relative
+#: largest relative change of the outputs that another order of additions explains
 ROUNDING = 1e-4
 
 
@@ -36,11 +36,11 @@ class Shuffle:
     """A permutation of channels between two convolutions of which one at least is grouped.
 
     Attributes:
-        made: the convolution that makes them.
+        made: the convolution that makes the channels.
         gather: the shuffle.
         read: the convolution that reads them.
-        fitted: (parameter or buffer, dimension) -> whether it lies behind the shuffle.
-        alone: the channels as a group of as many classes, in the order in which they are made.
+        fitted: (parameter or buffer, dimension) that holds them -> whether behind the shuffle.
+        alone: the channels as a group with a class for each, in the order in which they are made.
     """
 
     made: Call
@@ -51,23 +51,23 @@ class Shuffle:
 
     @property
     def groups(self) -> int:
-        """Of the convolutions that are grouped."""
+        """Number of groups of the grouped convolutions."""
         return max(self.made.groups, self.read.groups)
 
 
 def regroup(
     model: nn.Module, cmap: ChannelMap, example: Example, scores: Callable[[Shuffle], Tensor | None]
 ) -> nn.Module:
-    """Returns a copy of `model` that computes the same, whose channels of like scores go together.
+    """Returns an equal copy of `model` in which channels of similar scores are cut together.
 
-    That is `model` itself if there is nothing to do.
+    Returns `model` itself if there is nothing to do.
 
     Args:
-        model: in eval mode.
+        model: a network in eval mode.
         cmap: its channel map.
-        example: input to compare both with.
-        scores: of each channel of a shuffle, in the order in which they are made; higher = rather
-            gone. None leaves the shuffle as it is.
+        example: input on which both are compared.
+        scores: function of a shuffle that returns a score for each of its channels, in the order in
+            which they are made, higher = cut first; or None to leave the shuffle as it is.
 
     Raises:
         PruningError: the copy computes something else.
@@ -85,7 +85,7 @@ def regroup(
 
 
 def shuffles(cmap: ChannelMap) -> list[Shuffle]:
-    """Returns the shuffles whose channels are in one of two orders wherever a weight meets them."""
+    """Returns the shuffles whose channels every weight holds in one of the shuffle's two orders."""
     tape = cmap.tape
     convs = [call for call in tape.calls if call.kind == "conv" and not call.turned]
     found = []
@@ -111,7 +111,7 @@ def _meet(call: Call, gather: Call) -> bool:
 
 
 def _fitted(tape: Tape, gather: Call, read: Call) -> dict[tuple[str, int], bool] | None:
-    """Returns which dimensions hold the channels, and in which order; None if there is a third."""
+    """Returns which dimensions hold the channels, and whether shuffled; None in a third order."""
     found = {}
     for (name, dim), ids in tape.reads.items():
         if name.startswith(gather.weight) or (name, dim) == (read.weight, 1):
@@ -127,7 +127,7 @@ def _fitted(tape: Tape, gather: Call, read: Call) -> dict[tuple[str, int], bool]
 def _alone(
     made: Call, gather: Call, fitted: dict[tuple[str, int], bool], tape: Tape
 ) -> ChannelGroup:
-    """Returns the channels of a shuffle as a group of as many classes."""
+    """Returns the channels of a shuffle as a group with a class for each."""
     orders = (torch.arange(len(gather.inputs)), torch.tensor(gather.positions))
     roles: dict[str, list[Site]] = {"norm": [], "depthwise": [], "conv": []}
     for call in tape.calls:
@@ -146,11 +146,11 @@ def _alone(
 
 
 def together(scores: Tensor, shuffle: Shuffle) -> NDArray[np.int64]:
-    """Returns channels [sets, groups], one of each group on either side, highest scores first.
+    """Returns the sets to cut, channels [sets, groups], highest scores first.
 
-    Where both sides are grouped, each set is the one whose lowest score is highest among the
-    channels that are left, found by assignment. There always is one, for all groups have as many
-    channels left.
+    A set has one channel of each group on either side. Where both sides are grouped, the next set
+    is the one with the highest lowest score among the channels left, found by assignment; there
+    always is one, since all groups have equally many channels left.
     """
     score, groups = scores.double().numpy(), shuffle.groups
     place = np.argsort(np.array(shuffle.gather.positions))
@@ -172,9 +172,9 @@ def together(scores: Tensor, shuffle: Shuffle) -> NDArray[np.int64]:
 def _assigned(
     left: dict[tuple[int, int], list[int]], score: NDArray[np.float64], groups: int
 ) -> list[int]:
-    """Returns for each group in front the group behind, so that the lowest score is highest.
+    """Returns the group behind for each group in front, so that the lowest score is highest.
 
-    Of several such assignments one through pairs of groups with many channels as good.
+    Among equal assignments it prefers pairs of groups with many channels of at least that score.
     """
     from scipy.optimize import linear_sum_assignment  # slow to import, and rarely needed
 
@@ -199,7 +199,7 @@ def _assigned(
 def _rearrange(
     model: nn.Module, named: dict[str, Tensor], shuffle: Shuffle, scores: Tensor
 ) -> None:
-    """Puts the sets of a shuffle at one place of all groups, in place."""
+    """Permutes channels, in place, so that a set has the same position in all groups."""
     sets = together(scores, shuffle)
     old = np.array(shuffle.gather.positions)
     place = np.argsort(old)
@@ -228,8 +228,8 @@ def _require_same(model: nn.Module, made: nn.Module, example: Example) -> None:
     with torch.no_grad(), in_mode(model), in_mode(made):
         before = list(tensors_in(run_on(model, example)))
         after = list(tensors_in(run_on(made, example)))
-    for a, b in zip(before, after, strict=True):
-        error = float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
+    for was, now in zip(before, after, strict=True):
+        error = float((was - now).abs().max() / was.abs().max().clamp(min=1e-30))
         if not error <= ROUNDING:
             raise PruningError(
                 f"with its grouped channels in another order the network differs by {error:.1e} "

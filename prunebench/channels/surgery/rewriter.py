@@ -1,7 +1,8 @@
-"""Rewrites the captured forward of a module, node by node, so that it serves the slimmed network.
+"""Rewrites the captured forward of a module so that it serves the slimmed network.
 
-Operations that only move data may fail there or yield something else; wherever such a result is
-*used*, it is replaced by one gather from a tensor that holds all the elements needed.
+It runs node by node. Operations that only move data may fail there or give a wrong result. Where
+such a result is *used*, it is replaced by one gather from a tensor that holds all the elements
+needed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class _Broken:
 
 
 class Rewriter(fx.Interpreter):
-    """Runs a slimmed module node by node and mends what its nodes are given."""
+    """Runs a slimmed module node by node and mends the inputs of its nodes."""
 
     def __init__(
         self, module: nn.Module, labeller: Labeller, recheck: Recheck, dense: Captured
@@ -64,7 +65,7 @@ class Rewriter(fx.Interpreter):
                 raise self._stuck(n, first_line(error)) from error
 
     def _stuck(self, n: fx.Node, why: str) -> StuckError:
-        """Returns the error that names the groups `n` is concerned with."""
+        """Returns an error that names the groups whose channels `n` is given."""
         rows = []
         for source in n.all_input_nodes:
             rows += [one.labels for one in nested(self.dense.worn.get(source.name), Worn)]
@@ -73,7 +74,7 @@ class Rewriter(fx.Interpreter):
         return StuckError(where, f"{name}: {why}", self.recheck.groups(rows))
 
     def _mend(self, n: fx.Node, source: fx.Node) -> None:
-        """Replaces `source` by a gather as an input of `n`, if it does not hold what it should."""
+        """Replaces input `source` of `n` by a gather, unless it holds what it should."""
         was, value = self.dense.worn.get(source.name), self.env[source]
         if not isinstance(was, Worn) or was.parameter:
             return
@@ -90,10 +91,10 @@ class Rewriter(fx.Interpreter):
         )
 
     def _gather(self, n: fx.Node, source: fx.Node, was: Worn) -> fx.Node:
-        """Inserts before `n` what makes what is left of `source`, and returns its node.
+        """Inserts nodes before `n` that make what is left of `source`; returns the last one.
 
-        Its channels are gathered from a tensor that holds them along one dimension, or flattened
-        into one, and are unflattened where they are to lie along several.
+        They gather its channels from a tensor that holds them along one dimension, or along several
+        that are flattened first, and unflatten them where they must lie along several.
         """
         sizes = self._sizes_left(n, was)
         dim, want = min(sizes), self.recheck.want(was)
@@ -119,7 +120,7 @@ class Rewriter(fx.Interpreter):
         raise self._stuck(n, "no tensor holds the channels that are needed")
 
     def _sizes_left(self, n: fx.Node, was: Worn) -> dict[int, int]:
-        """Returns the dimensions along which channels lie, side by side -> what is left of each."""
+        """Returns adjacent dimensions along which channels lie -> the size left of each."""
         dims = [d for d, size in enumerate(was.labels.shape) if size > 1]
         dims = dims or [d for d, size in enumerate(was.shape) if d and size == 1][:1]
         if not dims:
@@ -129,7 +130,7 @@ class Rewriter(fx.Interpreter):
         box = math.prod(sizes.values()) == len(self.recheck.want(was))
         if not box or dims != [*range(dims[0], dims[-1] + 1)]:
             raise self._stuck(n, "channels lie along several dimensions")
-        if dims[0] == 0:  # where more images would lie as well
+        if dims[0] == 0:  # where a batch would have further images
             raise self._stuck(n, "channels lie along the dimension of images")
         return sizes
 
@@ -138,7 +139,7 @@ class Rewriter(fx.Interpreter):
         return {int(label) for ids in self.recheck.cmap.tape.zeros for label in ids}
 
     def _holders(self, source: fx.Node) -> list[fx.Node]:
-        """Returns the nodes that `source` was moved from, farthest first, it included."""
+        """Returns the nodes whose data was moved to `source`, farthest first; `source` is last."""
         found, seen = [source], {source}
         for node in found:
             if only_moves(node):
@@ -151,7 +152,7 @@ class Rewriter(fx.Interpreter):
     def _insert(
         self, holder: fx.Node, dims: range, index: list[int], want: Tensor, sizes: dict[int, int]
     ) -> fx.Node:
-        """Takes `index` of `holder`, flattened along `dims`, and lays it along those of `sizes`."""
+        """Gathers `index` from `holder`, flattened along `dims`; unflattens it to `sizes`."""
         graph, dim, node, held = holder.graph, dims[0], holder, self.env[holder]
         if len(dims) > 1:
             node = graph.create_node("call_method", "flatten", (node, dim, dims[-1]))
@@ -161,7 +162,7 @@ class Rewriter(fx.Interpreter):
                 name += "_"
             self.gathers[name] = GatherChannels(index, dim=dim)
             node = graph.create_node("call_module", name, (node,))
-        if len(sizes) > 1:  # -1: a further cut may leave less of the last that is more than one
+        if len(sizes) > 1:  # the last size above 1 becomes -1: a further cut may leave less of it
             several = list(sizes.values())
             several[max(i for i, size in enumerate(several) if not i or size > 1)] = -1
             node = graph.create_node("call_method", "unflatten", (node, dim, tuple(several)))
@@ -175,7 +176,7 @@ class Rewriter(fx.Interpreter):
         return node
 
     def changes(self) -> Any:
-        """Returns what is the same for two calls of a module which any cut changes alike."""
+        """Returns a value that is equal for two calls of a module that any cut mends alike."""
         labels = [one.labels for one in nested(self.dense.worn, Worn)]
         cmap = self.recheck.cmap
         return described(self.graph), [cmap.classes(one >> 1).tolist() for one in labels]
@@ -183,7 +184,7 @@ class Rewriter(fx.Interpreter):
     def finished(self) -> fx.GraphModule:
         """Returns the module with its gathers, ready to run, in the modes that it had.
 
-        To be asked for after the replay, when everything that forwards exchange is put back.
+        Only after the replay, when everything that forwards replaced is restored.
         """
         slimmed = self.module
         device = next((t.device for t in slimmed.parameters()), torch.device("cpu"))
@@ -199,7 +200,10 @@ class Rewriter(fx.Interpreter):
 
 
 def _row(now: Worn, dim: int, end: int) -> Tensor | None:
-    """Returns what a tensor wears, flattened from `dim` to before `end`; None if elsewhere, too."""
+    """Returns what `now` wears along dimensions `dim` to `end` - 1, flattened.
+
+    None where it varies along other dimensions, too.
+    """
     held = packed(now.labels >> 1, now.values)
     if end <= dim or held.numel() != math.prod(held.shape[dim:end]):
         return None
@@ -209,7 +213,7 @@ def _row(now: Worn, dim: int, end: int) -> Tensor | None:
 def _index_of(want: Tensor, held: Tensor) -> list[int]:
     """Returns where each element of `want` [n] lies in `held` [m]; -1 where it does not.
 
-    Of elements that are alike the first is the first.
+    The k-th of equal elements is matched with the k-th of its like.
     """
     keys = zip(held.tolist(), ranks(held).tolist(), strict=True)
     at = {key: position for position, key in enumerate(keys)}

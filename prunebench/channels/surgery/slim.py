@@ -1,4 +1,4 @@
-"""Cuts channels out of a network: one selection per parameter dimension, then the attributes."""
+"""Cuts channels out of a network: selects indices of its parameters, then fits attributes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from prunebench.channels.surgery.insert_gathers import gathers_for
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
 from prunebench.errors import PruningError
 
-#: parameter -> along which dimensions which indices stay
+#: parameter or buffer -> (dimension, indices that stay) for each dimension that loses some
 Positions = dict[str, list[tuple[int, Tensor]]]
-BLOCK = 1 << 18  # elements
+BLOCK = 1 << 18  # elements that are cut at a time
 
 
 def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -57,12 +57,12 @@ def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
 
 
 def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
-    """Refuses to leave a layer without channels, which one that reads parts of groups may be.
+    """Raises if a layer is left without channels, as one that reads parts of groups may be.
 
-    A gather may be left without: what reads nothing else will be.
+    Gathers may be left without; a layer that reads nothing else raises then.
     """
     gathers = {call.weight for call in cmap.tape.calls if call.kind == "gather"}
-    checked: set[int] = set()  # vectors that are read together share one array
+    checked: set[int] = set()  # dimensions with the same label ids share one array
     for (name, dim), classes in cmap.dims.items():
         if name in gathers or id(classes) in checked:
             continue
@@ -76,7 +76,7 @@ def _require_channels(cmap: ChannelMap, kept: Kept) -> None:
 
 
 def _empties(cmap: ChannelMap, kept: Kept) -> bool:
-    """Whether a gather is left with nothing to take, so that what is done with it may fail."""
+    """Whether a gather loses all inputs or outputs, so that code behind it may fail."""
     return any(
         call.kind == "gather" and not kept[cmap.classes(ids)].any()
         for call in cmap.tape.calls
@@ -113,7 +113,7 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
 def _keep_lengths(
     model: nn.Module, cmap: ChannelMap, positions: Positions, cut: dict[int, Tensor]
 ) -> None:
-    """Shortens lengths by as much as their directions lost, so that weights stay what they were."""
+    """Shortens the lengths of weight norms as their directions, so that weights stay equal."""
     if not cmap.tape.normed:
         return
     named = dict(named_tensors(model))
@@ -125,8 +125,8 @@ def _keep_lengths(
 
 
 def _positions(cmap: ChannelMap, kept: Kept) -> Positions:
-    """Returns by parameter along which dimensions which indices stay."""
-    found: dict[int, Tensor | None] = {}  # vectors that are read together share one array
+    """Returns the indices that stay, of every dimension that loses some."""
+    found: dict[int, Tensor | None] = {}  # dimensions with the same label ids share one array
     positions: Positions = {}
     for (name, dim), classes in cmap.dims.items():
         if id(classes) not in found:
@@ -139,7 +139,7 @@ def _positions(cmap: ChannelMap, kept: Kept) -> Positions:
 
 
 def _owners(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Returns every module that a parameter or buffer belongs to, by the name it is known by."""
+    """Returns name of a parameter or buffer -> every layer that owns it."""
     held: dict[int, tuple[str, list[nn.Module]]] = {}
     for path, module in named_modules(model):
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
@@ -168,7 +168,7 @@ def _cut_tensor(tensor: Tensor, positions: list[tuple[int, Tensor]]) -> Tensor:
 
 
 def like(tensor: Tensor, cut: Tensor) -> Tensor:
-    """Returns `cut` as what `tensor` is: a parameter or buffer, in its memory format."""
+    """Returns `cut` as a parameter or buffer like `tensor`, in its memory format."""
     last = torch.channels_last
     if cut.shape != tensor.shape and tensor.dim() == 4 and tensor.is_contiguous(memory_format=last):
         cut = cut.contiguous(memory_format=last)
@@ -178,7 +178,7 @@ def like(tensor: Tensor, cut: Tensor) -> Tensor:
 
 
 def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
-    """Cuts dimensions 0 and 1 a few rows at a time, so that what lies between stays in the cache.
+    """Cuts dimensions 0 and 1 a few rows at a time, which keeps the rows in the cache.
 
     2.5 times as fast as one dimension after the other on the first linear layer of VGG-16, 1.4
     times on all of MobileNetV2.
@@ -193,14 +193,14 @@ def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
 
 
 def _compute_weights(module: nn.Module) -> None:
-    """Renews the weights that hooks of weight norms leave in `module` from forward to forward."""
+    """Recomputes the weights that hooks of weight norms keep in `module` between forwards."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, HookedNorm):
             setattr(module, hook.name, hook.compute_weight(module).detach())
 
 
 def _fit_attributes(module: nn.Module) -> None:
-    """Makes the numbers that a module states about itself agree with its weights."""
+    """Sets the sizes that `module` states in attributes to those of its weights."""
     weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
         rows, columns = weight.shape[:2]
@@ -225,11 +225,11 @@ def _fit_attributes(module: nn.Module) -> None:
 
 
 def _fit_groups(module: nn.Module, call: Call, stay: Kept) -> None:
-    """Notes how groups are cut, and sets their number where whole groups went.
+    """Notes how the groups of a module are cut; sets their number where whole groups go.
 
     Args:
         module: a convolution or norm of several groups.
-        call: of it.
+        call: its use in the forward.
         stay: which of its inputs stay.
     """
     by_group = call.kind == "depthwise" or (call.kind == "norm" and call.groups == len(stay))

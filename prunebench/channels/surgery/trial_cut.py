@@ -1,4 +1,4 @@
-"""A trial cut without data: finds groups that the code of a network does not let go of."""
+"""A trial cut without data: finds groups that a network's own code does not let us cut."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def map_after_trial(model: nn.Module, tape: Tape) -> ChannelMap:
         if error is None:
             break
         held = set(error.groups) - set(frozen)
-        if not held:  # nobody knows whose channels they are: those that cannot be cut alone, or all
+        if not held:  # the error names no group: freeze those that cannot be cut alone, or all
             alone = {name: Plan({name: kept}) for name, kept in plan.kept.items()}
             held = {name for name, one in alone.items() if _stuck(empty, cmap, one)} or set(alone)
         reason = f"{error.where} does not follow a cut: {error.why}"
@@ -56,10 +56,10 @@ def _stuck(empty: nn.Module, cmap: ChannelMap, plan: Plan) -> StuckError | None:
 
 
 def _without_data(model: nn.Module) -> nn.Module:
-    """Returns a copy of `model` on the meta device, integers aside."""
+    """Returns a copy of `model` on the meta device; integer tensors keep their data."""
     memo: dict[int, Tensor] = {}
     for _, tensor in named_tensors(model):
-        if not tensor.is_floating_point():  # indices say where channels go
+        if not tensor.is_floating_point():  # an index, which says where channels go
             memo[id(tensor)] = tensor.clone()
             continue
         empty = torch.empty_strided(
@@ -70,9 +70,10 @@ def _without_data(model: nn.Module) -> nn.Module:
 
 
 def _trial_plan(cmap: ChannelMap) -> Plan:
-    """Keeps a third of the first half of every group and most of the second; the same every time.
+    """Returns a plan that keeps a third of each group's first half and most of its second.
 
-    Unevenly, so that halves, ends and shuffled parts do not come out alike by chance.
+    Uneven, so that halves, ends and shuffled parts do not come out alike by chance; and the same
+    every time.
     """
     draw = np.random.default_rng(0)
     kept = {}

@@ -1,4 +1,4 @@
-"""Compares a slimmed network with the masked one, and says what rounding may explain."""
+"""Compares a slimmed network with the masked one, and says whether rounding explains it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Agreement:
     """How far a slimmed network is from the masked one, and how far it may be.
 
     Attributes:
-        error: what `verify` returns.
-        dtype: the type it was computed in, such as ``float32``.
-        tolerance: the most that rounding explains in that type and depth.
+        error: relative difference, as `verify` returns it.
+        dtype: type in which it was computed, such as ``float32``.
+        tolerance: largest error that rounding explains in that type and depth.
     """
 
     error: float
@@ -48,10 +48,10 @@ def agreement(
 ) -> Agreement:
     """Returns how well the slimmed network agrees with the masked one.
 
-    They are compared in the type of the network, unless it is a half one, and where that leaves a
-    difference, in float64: what rounding made is gone there, and autocast lets float64 be. Only a
-    forward that does not run in float64, or one with weight norms, whose new lengths were rounded,
-    is judged by the rounding of its own type.
+    Networks of half types, and those that differ in their own type by more than rounding explains,
+    are compared in float64, where rounding vanishes and which autocast leaves alone. A forward that
+    does not run in float64, or one with weight norms, whose new lengths were rounded, is judged by
+    the rounding of its own type.
 
     Raises:
         PruningError: as `verify`.
@@ -72,9 +72,9 @@ def agreement(
 
 
 def _agreement(error: float, dtype: torch.dtype, cmap: ChannelMap) -> Agreement:
-    """Returns `error` beside what rounding explains: some eps, times the root of the depth.
+    """Returns `error` with the tolerance that rounding explains: some eps times sqrt(depth).
 
-    float64 is far from any mistake, so networks that blow rounding up have room there.
+    In float64 the tolerance is wide: mistakes are far above it, and networks may amplify rounding.
     """
     depth = sum(call.kind in ("conv", "linear", "depthwise") for call in cmap.tape.calls)
     steps = 2**20 if dtype == torch.float64 else 8
@@ -143,7 +143,7 @@ def _devices(values: Any) -> str:
 
 
 def _last_started(network: nn.Module, example: Example) -> str:
-    """Returns the name of the module in which the forward fails, and what weights it has."""
+    """Names the module in which the forward fails, with the shapes of its weights."""
     started = [network]
     watch = nn.modules.module.register_module_forward_pre_hook(lambda m, _: started.append(m))
     with watch, suppress(Exception):

@@ -1,8 +1,8 @@
-"""How much a layer's answer changes when channels it reads are zeroed, and nothing else changes.
+"""Damage: how much a layer's output changes when some channels that it reads are zeroed.
 
 Ding et al., "Approximated Oracle Filter Pruning", ICML 2019: t = sum (O - O')^2 / sum O^2, where O
-is the answer of the next layer with its norm and activation. A convolution is linear in its input
-channels, so O' takes a convolution of the dropped channels only, whose result is subtracted.
+is the output of the next layer with its norm and activation ("answer" below). A convolution is
+linear in its input channels, so O' takes a convolution of the dropped channels only, to subtract.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch.nn import functional
 
 from prunebench.criteria.aofp.edges import NORMS, Edge
 
-#: stands for the energy of an answer that is zero, which nothing can damage
+#: smallest energy of an answer, against division by zero
 TINY = 1e-30
 
 
 def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
-    """Returns what the inputs `drop` (positions) of the consumer add to its output."""
+    """Returns the part of the consumer's output that its inputs `drop` (positions) make."""
     weight = edge.consumer.weight.index_select(1, drop)
     if isinstance(edge.consumer, nn.Linear):
         return functional.linear(x.index_select(x.dim() - 1, drop), weight)
     if x.is_contiguous(memory_format=torch.channels_last):
-        # in the layout of the undamaged output, for speed and for equal rounding; of a matrix
-        # columns are picked two to three times as fast as of what has four dimensions
+        # in the layout of the undamaged output, for speed and equal rounding; picking columns of a
+        # matrix is two to three times as fast as picking channels of four dimensions
         pixels = x.permute(0, 2, 3, 1)
         some = pixels.flatten(0, 2).index_select(1, drop)
         some = some.view(*pixels.shape[:3], len(drop)).permute(0, 3, 1, 2)
@@ -38,9 +38,9 @@ def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
 def of_some(
     edge: Edge, seen: tuple[Tensor, Tensor, Tensor], count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns `seen`, as for `damages`, of the first `count` images, as if they were the batch.
+    """Returns `seen` (see `damages`) for the first `count` images, as if they were the batch.
 
-    The norm's answer is that to these images alone; running statistics stay as they are.
+    The norm's output is computed for these images alone; running statistics stay as they are.
     """
     x, y, z = (value[:count] for value in seen)
     if edge.norm is not None:
@@ -50,12 +50,12 @@ def of_some(
 
 
 def _learns(norm: NORMS) -> bool:
-    """Whether `norm` takes batch statistics: a frozen one keeps its running ones."""
+    """Whether `norm` uses batch statistics; a frozen one uses its running ones."""
     return norm.training or norm.running_var is None
 
 
 def _normalised(norm: NORMS, y: Tensor) -> Tensor:
-    """Returns what `norm` makes of `y`; running statistics stay as they are."""
+    """Applies `norm` to `y`; running statistics stay as they are."""
     learns = _learns(norm)
     mean, variance = (None, None) if learns else (norm.running_mean, norm.running_var)
     return functional.batch_norm(
@@ -72,16 +72,16 @@ def damages(
     bn_mode: str,
     reduction: str,
 ) -> Tensor:
-    """Returns the damage t of each draw, float32 [draws]; nothing is recorded for gradients.
+    """Returns the damage t of each draw, float32 [draws], without gradients.
 
     Args:
-        edge: where.
-        seen: the consumer's input, its output, and the output of its norm (or again its own).
+        edge: the group and its consumer.
+        seen: the consumer's input, its output, and the output of its norm (else its own again).
         drops: per draw, positions of the consumer's input that are zeroed.
         alive: bool [out], the output channels that count; None for all.
-        bn_mode: ``own``: the norm takes the batch statistics of what it is given; ``base``: it
-            keeps those of the undamaged output.
-        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of ratios.
+        bn_mode: ``own``: the norm uses the batch statistics of the damaged output; ``base``: those
+            of the undamaged one.
+        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of each image's ratio.
     """
     x, y, z = seen
     batch = bn_mode == "own" and edge.norm is not None and _learns(edge.norm)
@@ -102,9 +102,10 @@ def damages(
 
 
 def _mean_ratio(lost: Tensor, energy: Tensor) -> Tensor:
-    """Returns the mean of lost / energy over images [N], or that of the whole batch [1].
+    """Returns the mean of lost / energy over images [N], or the ratio of the whole batch [1].
 
-    Of several images one without an answer, to which anything is too much, is left out.
+    Among several images those with a zero answer that changes are left out: their ratio is
+        infinite.
     """
     ratios = lost / energy
     if len(ratios) == 1:
@@ -152,7 +153,7 @@ class _Moments:
 
 
 def _memory(edge: Edge, like: Tensor) -> Tensor:
-    """Returns memory of the shape of `like`; fresh memory costs more than what is done in it."""
+    """Returns scratch memory shaped like `like`: allocating it costs more than computing in it."""
     known = edge.scratch.get(like.numel())
     if known is None or known.device != like.device:
         known = edge.scratch[like.numel()] = torch.empty_like(like).reshape(-1)
@@ -165,14 +166,14 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _activated(edge: Edge, z: Tensor) -> Tensor:
-    """Returns the layer's answer, float32 with its channels second; a linear layer's are last."""
+    """Returns the layer's answer, float32, its channels moved to dimension 1."""
     answer = (edge.activation(z) if edge.activation is not None else z).float()
     last = edge.norm is None and isinstance(edge.consumer, nn.Linear)
     return answer.movedim(-1, 1) if last else answer
 
 
 def _renormalised(edge: Edge, y: Tensor, z: Tensor, delta: Tensor, bn_mode: str) -> Tensor:
-    """Returns the norm's output without `delta` in its input; no running statistics move.
+    """Returns the norm's output for its input minus `delta`; running statistics stay.
 
     Overwrites `delta`.
     """
@@ -196,7 +197,7 @@ def _scale(edge: Edge, y: Tensor) -> Tensor:
 
 
 def _sums(answer: Tensor, alive: Tensor | None, reduction: str) -> Tensor:
-    """Returns the sum of squares over the output channels that count, [1] or per image [N]."""
+    """Returns the sum of squares over the output channels `alive`, [1] or per image [N]."""
     if alive is not None:
         answer = answer * alive.view(1, -1, *[1] * (answer.dim() - 2))
     if reduction == "example":
@@ -206,14 +207,14 @@ def _sums(answer: Tensor, alive: Tensor | None, reduction: str) -> Tensor:
 
 
 def gram(edge: Edge, seen: tuple[Tensor, Tensor, Tensor], alive: Tensor | None) -> Tensor:
-    """Returns G [classes, classes] with d' G d the damage of dropping the classes d.
+    """Returns G [classes, classes] such that d' G d is the damage of dropping the classes d.
 
-    The change is taken before the activation and under the undamaged batch statistics; divided by
-    the answer's energy behind the activation it bounds t of ``bn_mode=base`` from above for
-    activations of slope at most 1, and is t where there is none.
+    The change is taken before the activation and under undamaged batch statistics, and divided by
+    the answer's energy behind the activation. Without an activation it is t of ``bn_mode=base``;
+    for activations of slope at most 1 it bounds that t from above.
 
     Args:
-        edge: where; its consumer has no more than a few thousand weights per output channel.
+        edge: the group and its consumer, which has at most a few thousand weights per output.
         seen: as for `damages`.
         alive: bool [out], the output channels that count; None for all.
     """

@@ -1,4 +1,4 @@
-"""What becomes of a layer's search once enough draws are there: prune, narrow, or give up."""
+"""Decides about a layer's search once it has enough draws: prune, narrow, or give up."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from prunebench.training import distributed
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """How a half ended; a row of the log.
+    """The outcome of a half; a row of the log.
 
     Attributes:
-        searched: channels of the search set.
-        granularity: how many of them a draw dropped.
-        damage: that decided.
-        width: channels left.
-        confirmed: the draws were of exactly the channels about to go.
-        passed: the damage was small enough.
-        frozen: the layer is searched no longer.
+        searched: number of channels in the search set.
+        granularity: number of them that a draw dropped.
+        damage: the damage that decided.
+        width: number of channels left.
+        confirmed: whether the draws were of exactly the channels about to go.
+        passed: whether the damage was small enough.
+        frozen: whether the layer is no longer searched.
         least_draws: draws (or batches) behind the channel that was dropped the fewest times.
-        seconds: of this process, spent scoring for this half; on a GPU, asking for it at steps that
-            are not replayed.
+        seconds: spent scoring for this half by this process; on a GPU only the time to launch it,
+            and only at steps that are not replayed.
     """
 
     searched: int
@@ -53,9 +53,9 @@ def wanted(settings: AofpSettings, search: Search) -> int:
 
 
 def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
-    """Ends a half of `search`, in place; all processes take part and decide alike.
+    """Ends a half of `search`, in place; all processes must call it, and decide alike.
 
-    `search` has as many draws as are `wanted`; at least `floor` channels stay.
+    `search` must have as many draws as `wanted` says; at least `floor` channels stay.
     """
     searched, granularity = len(search.space), search.granularity
     confirming = search.trying is not None
@@ -69,7 +69,7 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
     elif passed and room > 0:
         search.remove(chosen[:room])
     elif room > 0 and len(chosen) > 1:
-        if settings.estimator == "gram":  # which draws nothing
+        if settings.estimator == "gram":  # no draws narrow it: confirm the better half instead
             search.confirm(chosen[: len(chosen) // 2])
         else:
             search.narrow(chosen)
@@ -92,9 +92,9 @@ def decide(settings: AofpSettings, search: Search, *, floor: int) -> Decision:
 
 
 def _least_draws(search: Search, masks: Tensor) -> int:
-    """Returns how often the channel was dropped that was dropped the fewest times.
+    """Returns the number of draws behind the channel that was dropped the fewest times.
 
-    `masks` are what each draw of all processes dropped, bool [draws, C].
+    `masks` says what each draw of all processes dropped, bool [draws, C].
     """
     if search.trying is not None or search.gram is not None:
         return search.draws * distributed.size()
@@ -102,7 +102,7 @@ def _least_draws(search: Search, masks: Tensor) -> int:
 
 
 def _choose(settings: AofpSettings, search: Search, masks: Tensor) -> tuple[Tensor, float]:
-    """Returns the channels that would go, least harmful first, and the damage that decides."""
+    """Returns the candidates to prune, least harmful first, and the damage that decides."""
     damage = distributed.rows_of_all(search.damages[: search.draws]).cpu()
     if search.trying is not None:
         return search.trying, float(damage.mean())
@@ -126,7 +126,7 @@ def met(limits: Sequence[Limit], plan: Plan) -> bool:
 
 
 def require_reachable(work: Assignment, scored: Sequence[str]) -> None:
-    """Refuses limits that lie below what the floors of the scored groups allow.
+    """Raises for limits below what the floors of the scored groups allow.
 
     Raises:
         PruningError: a limit cannot be reached.

@@ -1,4 +1,4 @@
-"""What the draws of a step drop, on the device at addresses that stay: recorded steps read them."""
+"""Keeps the draws of a step at fixed addresses on the device, where recorded steps read them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from prunebench.criteria.aofp.edges import Edge
 
 
 class Draws:
-    """Memory for the draws of one step, of all layers, and where their channels lie."""
+    """Device memory for one step's draws of all layers, and where consumers read the channels."""
 
     def __init__(self, edges: Sequence[Edge], most: int, device: torch.device) -> None:
-        """Makes room.
+        """Allocates the memory.
 
         Args:
-            edges: of all layers.
-            most: draws of a layer in one step.
-            device: where they are read.
+            edges: the edges of all layers.
+            most: most draws of a layer in one step.
+            device: the device that reads them.
         """
         # [classes, most inputs of a class]; -1 where a class holds fewer inputs than another
         self.inputs = [pad_sequence([*e.positions], True, padding_value=-1) for e in edges]
@@ -29,25 +29,25 @@ class Draws:
         self.memory = torch.zeros(room, dtype=torch.int64, device=device)
 
     def positions(self, number: int, classes: Tensor) -> Tensor:
-        """Returns the inputs of consumer `number` that hold `classes`, class by class."""
+        """Returns the input positions of consumer `number` that hold `classes`, class by class."""
         found = self.inputs[number].index_select(0, classes).flatten()
         return found[found >= 0] if self.ragged[number] else found
 
     def bring(self, parts: Mapping[int, Sequence[Tensor]]) -> dict[int, list[Tensor]]:
-        """Brings all `parts` to the device in one copy.
+        """Copies all `parts` to the device at once.
 
         Args:
             parts: layer -> int64 tensors on the CPU.
 
         Returns:
-            the same on the device; parts of the same lengths always lie where they lay before.
+            The same on the device; parts of the same lengths always lie at the same addresses.
         """
         flat = [part for own in parts.values() for part in own]
         if not flat:
             return {number: [] for number in parts}
         whole = torch.cat(flat)
         here = self.memory[: len(whole)]
-        # pinned memory is not given to others before the copy is done
+        # torch does not reuse pinned memory before the copy is done
         here.copy_(whole.pin_memory() if here.is_cuda else whole, non_blocking=True)
         views = iter(torch.split(here, [len(part) for part in flat]))
         return {number: [next(views) for _ in own] for number, own in parts.items()}

@@ -1,4 +1,4 @@
-"""Scoring edges: a group, the one layer that reads it, and where its answer is measured."""
+"""Scoring edges: a group, the one layer that reads it, and what follows that layer."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Edge:
     """A group and its only consumer.
 
     Attributes:
-        group: whose channels are scored.
+        group: the group whose channels are scored.
         consumer: a convolution (of one group) or linear layer.
         norm: the batch norm that reads the consumer's output, if any.
-        activation: the activation right behind (before any addition), be it a module or a function;
-            if any.
-        positions: per class, the consumer's inputs that hold it.
-        outputs: (number of the group among the scored ones, class) of every output channel,
-            -1 where it belongs to no scored group [2, out].
-        scratch: memory for intermediate results, shared by all edges: element count -> tensor.
+        activation: the activation right behind (before any addition), a module or a function, if
+            any.
+        positions: per class, the consumer's input positions that hold it.
+        outputs: [2, out]; number of the scored group and class of every output channel, -1 where it
+            belongs to no scored group.
+        scratch: element count -> memory for intermediate results, shared by all edges.
     """
 
     group: ChannelGroup
@@ -45,7 +45,7 @@ def find_edges(network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGro
     """Returns the scoring edges of `groups`, in their order.
 
     Raises:
-        PruningError: a group has none.
+        PruningError: a group has no scoring edge.
     """
     for name, reason in unfit(network, groups).items():
         raise PruningError(f"criterion=aofp cannot score {name}: {reason}")
@@ -55,12 +55,12 @@ def find_edges(network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGro
 
 
 def unfit(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, str]:
-    """Returns the groups without a scoring edge, by name, and why: streams, several consumers."""
+    """Returns the groups without a scoring edge, by name, and why (streams, several consumers)."""
     return {group.name: reason for group in groups if (reason := _unfit(network, group))}
 
 
 def _unfit(network: nn.Module, group: ChannelGroup) -> str:
-    """Returns why a group has no scoring edge; nothing if it has one."""
+    """Returns why a group has no scoring edge; "" if it has one."""
     if group.residual:
         return "it lies on a residual stream"
     if len(group.consumers) != 1:

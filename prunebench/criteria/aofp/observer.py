@@ -1,4 +1,4 @@
-"""Scores random halves of every layer beside the training, and prunes where nothing is lost."""
+"""Scores random halves of every layer during training, and prunes those that do no damage."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from prunebench.training.synchronised import is_synchronised
 class AofpObserver(PruningObserver, RepeatingObserver):
     """Runs one binary search per layer, all at once, while the network is trained.
 
-    Pruned channels are masked where their consumer reads them, and so are, on a path of their own
-    without gradients, the channels of a draw: what lies before is shared with the training, and
-    its statistics see nothing of the draws. Several processes draw each their own, and decide alike
-    over all draws once a half is over. A draw belongs to a step: of a batch that goes through in
-    parts (`accumulate`) the first is scored.
+    Pruned channels are masked where their consumer reads them. So are the channels of a draw, but
+    on a separate path without gradients: all layers before are shared with the training, whose
+    running statistics see nothing of the draws. Each process makes its own draws; once a half is
+    over, all decide alike from all draws. Draws belong to a step: of a batch that runs in parts
+    (`accumulate`) the first part is scored.
 
     Attributes:
-        drawn: layer -> rows of the draws of the step under way, and what each drops; on the device.
-            Nothing of a layer that adds to its Gram matrix instead.
-        pending: those that no forward has scored yet.
-        scoring: those that the forward under way scores.
+        drawn: layer -> rows of this step's draws, and the positions that each drops, on the device;
+            empty for a layer that adds to its Gram matrix instead.
+        pending: the draws that no forward has scored yet.
+        scoring: the draws that the running forward scores.
     """
 
     def __init__(self, settings: AofpSettings, work: Assignment) -> None:
-        """Prepares; the network is looked at when the training starts."""
+        """Stores settings and work; `start` looks at the network."""
         self.settings, self.work = settings, work
         self.at = (0, -1)  # epoch and step
         self.edges: list[Edge] = []
@@ -75,20 +75,20 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         require_reachable(self.work, [edge.group.name for edge in self.edges])
         self.factors.alive = [search.alive for search in self.searches]
         self.factors.attach(network)
-        self.handles = [network.register_forward_pre_hook(self._before)]
+        self.handles = [network.register_forward_pre_hook(self._open_scoring)]
         for number, edge in enumerate(self.edges):
-            take, measure = partial(self._take, number), partial(self._measure, number)
+            take, measure = partial(self._keep_input, number), partial(self._measure, number)
             self.handles.append(edge.consumer.register_forward_pre_hook(take))
             if edge.norm is not None:
-                keep = partial(self._keep, number)
+                keep = partial(self._keep_output, number)
                 self.handles.append(edge.consumer.register_forward_hook(keep))
             self.handles.append((edge.norm or edge.consumer).register_forward_hook(measure))
         self.live = [None for _ in self.edges]
         self._live_outputs()
 
     def before_step(self, epoch: int, step: int, images: int) -> None:
-        """Draws what the layers that are due drop, and brings it to the device."""
-        if self.at != (epoch, step):  # else it begins anew with the same draws
+        """Makes the draws of the layers that are due, and copies them to the device."""
+        if self.at != (epoch, step):  # else the step is repeated, with the same draws
             self.at = (epoch, step)
             due = [n for n in range(len(self.edges)) if self._is_due(n, self._step())]
             self.drawn = self.draws.bring({n: self._draw(n, self.searches[n]) for n in due})
@@ -104,15 +104,15 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         return all(search.frozen for search in self.searches)
 
     def validating(self) -> AbstractContextManager[None]:
-        """Forgets the draws of the step before, which a replayed one leaves behind."""
+        """Forgets the last step's draws, which a replayed step leaves pending."""
         self.drawn = self.pending = {}
         return nullcontext()
 
     def repeats(self, epoch: int, step: int, steps: int) -> Hashable | None:
-        """Returns which layers are masked, and how much is drawn.
+        """Returns what a recorded step depends on: which layers are masked, and sizes of draws.
 
-        The masks tell which outputs do not count. None where a half ends, and where a layer adds to
-        its Gram matrix.
+        The masks also tell which outputs count. None where a half ends or a layer adds to its Gram
+        matrix: such steps are not recorded.
         """
         if any(map(self._is_over, self.searches)) or not all(self.drawn.values()):
             return None
@@ -120,7 +120,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         return self.factors.masked(), sizes
 
     def finished(self) -> None:
-        """Takes the hooks off."""
+        """Removes the hooks."""
         self.factors.detach()
         for handle in self.handles:
             handle.remove()
@@ -134,7 +134,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         self.tallies = {name: dict(tally) for name, tally in state["tallies"].items()}
         for search, found in zip(self.searches, state["searches"], strict=True):
             search.load_state_dict(found)
@@ -142,26 +142,26 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         self._live_outputs()
 
     def plan(self) -> Plan:
-        """Returns the channels that are left."""
+        """Returns the plan that keeps the channels that are left."""
         return self.factors.plan()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Returns for every layer that came to a decision what it took.
+        """Returns the cost of the search of every layer that came to a decision.
 
-        ``halves``, of which ``passed`` pruned; ``least_draws``: behind any channel in any half;
-        ``milliseconds`` of scoring, in this process: on a GPU of asking for it, at steps that are
-        not replayed.
+        ``halves``: number of halves; ``passed``: those with small enough damage; ``least_draws``:
+        fewest draws behind a channel in any half; ``milliseconds``: scoring in this process (on a
+        GPU only the time to launch it, and only at steps that are not replayed).
         """
         return self.tallies
 
     # -- scoring ---------------------------------------------------------------------------------
 
     def _step(self) -> int:
-        """Returns how many steps are done before this one."""
+        """Returns the number of steps before this one."""
         return self.at[0] * self.work.steps + self.at[1]
 
     def _begins(self, number: int) -> int:
-        """Returns the step at which layer `number` is first scored; layers take turns."""
+        """Returns the step at which layer `number` is first scored; staggered layers take turns."""
         settings = self.settings
         half = settings.draws_per_half * settings.score_every // settings.draws_per_step
         turn = number * (half // len(self.edges)) if settings.stagger else 0
@@ -174,14 +174,14 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         return due and not self.searches[number].frozen
 
     def _is_over(self, search: Search) -> bool:
-        """Whether a half of a layer ends with the draws that are counted."""
+        """Whether the layer's half has all its draws."""
         return not search.frozen and search.draws >= wanted(self.settings, search)
 
     def _draw(self, number: int, search: Search) -> list[Tensor]:
-        """Counts the draws of a step.
+        """Makes and counts the draws of a step.
 
         Returns:
-            their rows, and per draw the consumer's input positions that it drops; nothing for a
+            Their rows, and per draw the input positions of the consumer that it drops; empty for a
             Gram matrix.
         """
         if self.settings.estimator == "gram" and search.trying is None:
@@ -200,24 +200,24 @@ class AofpObserver(PruningObserver, RepeatingObserver):
             drops.append(self.draws.positions(number, dropped))
         return [torch.arange(first, search.draws), *drops]
 
-    def _before(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Scores the draws of the step in its first forward."""
+    def _open_scoring(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Moves the pending draws to the step's first training forward, which scores them."""
         self.inputs, self.outputs, self.scoring = {}, {}, {}
         if network.training:
             self.scoring, self.pending = dict(self.pending), {}
 
-    def _take(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Keeps what the consumer reads, masked already."""
+    def _keep_input(self, number: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Keeps the consumer's input, masked already."""
         if number in self.scoring:
             self.inputs[number] = inputs[0].detach()
 
-    def _keep(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """Keeps what the consumer gives to its norm."""
+    def _keep_output(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Keeps the consumer's output, which its norm reads."""
         if number in self.scoring:
             self.outputs[number] = output.detach()
 
     def _measure(self, number: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        """Scores the draws of a layer."""
+        """Scores the draws of layer `number`."""
         if number not in self.scoring:
             return
         began = perf_counter()
@@ -226,7 +226,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         seen = (self.inputs.pop(number), self.outputs.pop(number, z), z)
         some = self.settings.score_samples
         if edge.norm is not None and is_synchronised(edge.norm):
-            some = some or len(z)  # both paths by the statistics of this process's images
+            some = some or len(z)  # so that both paths use statistics of this process's images only
         if some is not None:
             seen = of_some(edge, seen, some)
         match self.scoring.pop(number):
@@ -246,7 +246,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         search.seconds += perf_counter() - began
 
     def _live_outputs(self) -> None:
-        """Finds for every edge which output channels of its consumer count, in place."""
+        """Updates, in place, which output channels of each edge's consumer are not pruned."""
         for edge_number, edge in enumerate(self.edges):
             owner, classes = edge.outputs
             alive = torch.ones(len(owner), dtype=torch.bool)
@@ -262,7 +262,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     # -- deciding --------------------------------------------------------------------------------
 
     def _decide(self, number: int, search: Search, steps: int) -> None:
-        """Ends a half after so many steps, shows the network what went, and tells."""
+        """Ends a half after `steps` steps: decides, masks what goes, and logs it."""
         name, before = self.edges[number].group.name, search.width
         decision = decide(self.settings, search, floor=self.work.floors[name])
         if decision.width < before:
@@ -275,7 +275,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         self.work.log(row)
 
     def _tally(self, name: str, decision: Decision) -> None:
-        """Adds a half to what is counted for its layer."""
+        """Adds a half to the counts of its layer."""
         least = decision.least_draws
         known = self.tallies.get(name, {"halves": 0, "passed": 0, "least_draws": least})
         self.tallies[name] = {

@@ -1,8 +1,9 @@
-"""The binary search for channels that can go, layer by layer: host side, no network.
+"""The binary search for channels that can go, for one layer; it needs no network.
 
-Ding et al., ICML 2019. A half scores random draws of half the search set; the better half then
-becomes a candidate: it goes if its worst score is within a threshold, else it is the next search
-set. The move ends when channels went or a single one still hurts.
+Ding et al., ICML 2019. A *half* scores random draws, each of half the search set. The better half
+of the set is then the candidate: it goes if its worst score is within a threshold, else it becomes
+the next search set. A *move* is such halves in a row, until channels go or a single one still
+hurts.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from torch import Tensor
 
 @dataclass
 class Search:
-    """The state of one layer.
+    """The state of one layer's search.
 
     Attributes:
         alive: bool [C], channels that have not been pruned.
         space: int64, the search set, ascending.
         masks: bool [draws of a half, C]; row i holds what draw i dropped.
-        damages: float32 [draws of a half], on the device, what came of it; filled in place.
-        draws: number of rows filled, or about to be at the step under way.
+        damages: float32 [draws of a half] on the device; the damage of each draw, filled in place.
+        draws: number of rows filled, those of the running step included.
         trying: channels under confirmation, least harmful first; None while scoring.
-        gram: sum of Gram matrices over `draws` batches, for the estimator of that name.
-        fails: moves in a row that ended without pruning.
-        frozen: no longer searched.
+        gram: sum of Gram matrices over `draws` batches, for ``estimator=gram``.
+        fails: number of moves in a row that ended without pruning.
+        frozen: whether the layer is no longer searched.
         seconds: spent scoring since the half began, at steps that are not replayed.
     """
 
@@ -45,7 +46,7 @@ class Search:
 
     @classmethod
     def over(cls, channels: int, draws: int, device: torch.device) -> Search:
-        """Returns the search over all of `channels`, `draws` per half."""
+        """Returns a new search over all of `channels`, with room for `draws` per half."""
         return cls(
             alive=torch.ones(channels, dtype=torch.bool),
             space=torch.arange(channels),
@@ -55,12 +56,12 @@ class Search:
 
     @property
     def width(self) -> int:
-        """Channels that have not been pruned."""
+        """Number of channels that have not been pruned."""
         return int(self.alive.sum())
 
     @property
     def granularity(self) -> int:
-        """How many channels a draw drops, and how many a half picks."""
+        """Number of channels that a draw drops, and that a half picks as candidates."""
         return max(1, len(self.space) // 2)
 
     def pick(self, source: torch.Generator) -> Tensor:
@@ -71,7 +72,7 @@ class Search:
         return self.space.index_select(0, order[: self.granularity]).sort().values
 
     def note(self, row: int, dropped: Tensor) -> None:
-        """Notes what draw `row` of this half drops."""
+        """Records which channels draw `row` of this half drops."""
         self.masks[row].zero_().index_fill_(0, dropped, True)
 
     def restart(self) -> None:
@@ -84,7 +85,7 @@ class Search:
         self.seconds = 0.0
 
     def confirm(self, chosen: Tensor) -> None:
-        """Begins the draws of exactly `chosen`."""
+        """Begins draws of exactly `chosen`, to confirm their damage."""
         self.draws, self.trying, self.seconds = 0, chosen, 0.0
 
     def remove(self, chosen: Tensor) -> None:
@@ -94,7 +95,7 @@ class Search:
         self.restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state; rows that are not filled are left out."""
+        """Returns the state, without rows that are not filled."""
         return {
             "alive": self.alive,
             "space": self.space,
@@ -109,9 +110,9 @@ class Search:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         device = self.damages.device
-        self.alive.copy_(state["alive"])  # in place, since the network's masks are these
+        self.alive.copy_(state["alive"])  # in place: the network's masks are made of this tensor
         self.space = state["space"].cpu().clone()
         self.draws, self.fails, self.frozen = state["draws"], state["fails"], state["frozen"]
         self.seconds = state["seconds"]
@@ -134,18 +135,18 @@ def mean_damage(masks: Tensor, damages: Tensor) -> Tensor:
 
 
 def ridge_damage(masks: Tensor, damages: Tensor, *, strength: float) -> Tensor:
-    """Returns what dropping each channel adds to the damage [C], by ridge regression on the draws.
+    """Returns the damage that each dropped channel adds [C], by ridge regression on the draws.
 
     Args:
         masks: bool [draws, C].
         damages: [draws].
         strength: penalty, as a fraction of the mean diagonal of the centred masks' Gram matrix.
     """
-    x, t = masks.double(), damages.double()
-    x, t = x - x.mean(0), t - t.mean()
-    products = x.T @ x
+    dropped, damage = masks.double(), damages.double()
+    dropped, damage = dropped - dropped.mean(0), damage - damage.mean()
+    products = dropped.T @ dropped
     products.diagonal().add_(strength * products.diagonal().mean() + 1e-12)
-    slopes: Tensor = torch.linalg.solve(products, x.T @ t)
+    slopes: Tensor = torch.linalg.solve(products, dropped.T @ damage)
     return slopes
 
 
@@ -163,9 +164,9 @@ def greedy(
     """Returns the longest greedy sequence of channels whose joint damage is `harmless`.
 
     Args:
-        gram: [C, C] with d' gram d the damage of dropping the channels d.
+        gram: [C, C]; d' gram d is the damage of dropping the channels d.
         space: channels that may go.
-        most: longest sequence.
+        most: length of the longest sequence.
         harmless: whether a damage is small enough.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What AOFP is told: the keys of ``conf/criterion/aofp.yaml``."""
+"""The settings of AOFP: the keys of ``conf/criterion/aofp.yaml``."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ ON_FAIL = ("retry", "freeze")
 
 @dataclass(frozen=True, kw_only=True)
 class AofpSettings(TrainingCriterion):
-    """Fields and ranges, without the observer that is given them.
+    """Fields of AOFP and their ranges; it imports no torch.
 
     Attributes:
-        theta: damage up to which channels go; 0.01 is 1 % of the energy.
-        strict: whether a damage of just theta is too much (the authors' PyTorch code) or small
+        theta: largest damage at which channels go; 0.01 is 1 % of the output's energy.
+        strict: whether a damage of exactly theta is too much (the authors' PyTorch code) or small
             enough (their TensorFlow code).
-        draws_per_half: draws before a decision, by each process.
+        draws_per_half: draws of each process before a decision.
         warmup_steps: steps before the first draw.
-        stagger: layers begin one after the other within the first half.
+        stagger: whether layers begin one after the other within the first half.
         score_every: steps between two scored ones.
-        draws_per_step: draws per scored step; they share the undamaged answer.
+        draws_per_step: draws per scored step, which share the undamaged output.
         score_samples: images of a batch that are scored; None = all of them.
         bn_mode: ``own``: the masked path normalises by its own batch statistics (as the authors
             do); ``base``: by the unmasked ones, which gives 1.1 to 1.6 times larger damages.
-        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of each image's.
-        estimator: ``mean`` of a channel's draws (published); ``ridge`` regression of the damage on
-            the draws; ``gram``: joint damages from a Gram matrix, without draws.
+        reduction: ``batch``: ratio of sums over the batch; ``example``: mean of each image's ratio.
+        estimator: ``mean``: mean damage of a channel's draws (published); ``ridge``: regression of
+            the damage on the draws; ``gram``: joint damages from a Gram matrix, without draws.
         ridge: strength of the regression's penalty.
-        gram_batches: batches behind a Gram matrix.
-        confirm: draws of exactly the channels about to go, whose mean must pass too; 0 = none.
-        on_fail: ``retry`` begins anew when a single channel still hurts (as the authors' code
-            does), ``freeze`` ends a layer's search after `freeze_after` such ends in a row.
-        freeze_after: see there.
+        gram_batches: batches that a Gram matrix is summed over.
+        confirm: draws of exactly the channels about to go, whose mean must pass, too; 0 = none.
+        on_fail: ``retry`` starts over when a single channel still hurts (as the authors' code
+            does); ``freeze`` ends a layer's search after `freeze_after` such failures in a row.
+        freeze_after: see `on_fail`.
     """
 
     theta: float
@@ -60,7 +60,7 @@ class AofpSettings(TrainingCriterion):
     decides = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require(self.theta >= 0, f"theta must not be negative, got {self.theta}")
         for name in (
             "draws_per_half", "score_every", "draws_per_step", "gram_batches", "freeze_after"
@@ -86,5 +86,5 @@ class AofpSettings(TrainingCriterion):
         )
 
     def harmless(self, damage: float) -> bool:
-        """Whether channels of this damage go."""
+        """Whether `damage` is small enough for its channels to go."""
         return damage < self.theta if self.strict else damage <= self.theta

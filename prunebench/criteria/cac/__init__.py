@@ -1,9 +1,9 @@
-"""CAC: conditional accuracy change, estimated at every step of a training that prunes.
+"""CAC: conditional accuracy change, estimated at every step of training while it prunes.
 
 Z. Chen et al., "Dynamical Channel Pruning by Conditional Accuracy Change for Deep Neural Networks",
 IEEE TNNLS 32(2), 2021. Its formulas are not public: estimators, gates and schedule are our
-reconstruction from the abstract, and figures made with them are not the paper's. Cost: gates on
-what every consumer reads, and one small reduction per step.
+reconstruction from the abstract, and numbers made with them are not the paper's. Cost: gates on the
+input of every consumer, and one small reduction per step.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Cac(CacSettings):
-    """Disturbs channels by random gates while training, and removes those that matter least."""
+    """Disturbs channels by random gates during training, and removes those that matter least."""
 
     def observer(self, assignment: Assignment) -> CacObserver:
-        """Returns what looks on at the training and removes channels.
+        """Returns the observer that watches the training and removes channels.
 
         Raises:
             PruningError: the training is too short for the estimates.

@@ -1,8 +1,8 @@
-"""Two estimates of how a channel's being there changes the score, from gates drawn while training.
+"""Two estimates of a channel's effect on the score, from gates drawn at random in training.
 
-Both estimate CAC_c = E[s | gate c = 1] - E[s | gate c = 0], the other gates drawn as usual, where s
-is the score of one image. They keep sums that fade by a factor per step. Our reconstruction from
-the abstract of Chen et al., IEEE TNNLS 32(2), 2021, which gives no formulas.
+Both estimate CAC_c = E[s | gate c = 1] - E[s | gate c = 0] over random other gates, where s is the
+score of one image. They keep sums that decay by a factor per step. Our reconstruction from the
+abstract of Chen et al., IEEE TNNLS 32(2), 2021, which gives no formulas.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Draw:
     """The gates of one step.
 
     Attributes:
-        gates: float32 [N, C] factors in [0, 1].
-        uniform: bool [N, C], where the gate was drawn from U(0, 1).
-        off: bool [N, C], where it was set to 0.
+        gates: float32 [N, C]; factors in [0, 1].
+        uniform: bool [N, C]; where the gate was drawn from U(0, 1).
+        off: bool [N, C]; where it was set to 0.
     """
 
     gates: Tensor
@@ -34,11 +34,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the network made of the images of one step.
+    """How the network answered the images of one step.
 
     Attributes:
-        loss: float32 [N], cross-entropy on the true labels.
-        right: bool [N], whether the true class scored highest.
+        loss: float32 [N]; cross-entropy on the true labels.
+        right: bool [N]; whether the true class scored highest.
     """
 
     loss: Tensor
@@ -52,28 +52,27 @@ class Outcome:
 
 
 def outcome(logits: Tensor, labels: Tensor) -> Outcome:
-    """Returns what detached `logits` [N, classes] make of `labels` [N]."""
+    """Returns the outcome of detached `logits` [N, classes] for `labels` [N]."""
     loss = functional.cross_entropy(logits.float(), labels, reduction="none")
     return Outcome(loss, logits.argmax(1) == labels)
 
 
 class Estimator(ABC):
-    """Fading sums over the steps, one per channel.
+    """Decaying sums over the steps, one per channel.
 
     Attributes:
-        means: names of what is averaged.
-        reads_slope: whether the derivative by the gates is asked for.
-        sums: for each of `means`, by name -> [C]: the sum over its samples (``x``), that of their
-            squares (``xx``), their number (``n``), and the sum of the squares of the weights to
-            which they have faded (``nn``).
-        decay: what a step leaves of the weights of all before it.
+        means: names of the means that are kept.
+        reads_slope: whether it needs the derivative by the gates.
+        sums: "<mean> <kind>" -> [C]; for each mean the weighted sum of its samples (``x``), of
+            their squares (``xx``), of the weights (``n``), and of the squared weights (``nn``).
+        decay: factor by which a step shrinks the weights of all earlier samples.
     """
 
     means: tuple[str, ...]
     reads_slope = False
 
     def __init__(self, channels: int, decay: float, device: torch.device) -> None:
-        """Begins with nothing."""
+        """Sets all sums to zero."""
         exact = torch.float32 if device.type == "mps" else torch.float64
         self.sums = {
             f"{name} {kind}": torch.zeros(channels, dtype=exact, device=device)
@@ -87,29 +86,29 @@ class Estimator(ABC):
         """Adds a step.
 
         Args:
-            draw: its gates.
-            slope: [N, C], derivative of every image's own loss by its gates.
-            found: what came of it.
+            draw: the gates of the step.
+            slope: [N, C]; derivative of every image's own loss by its gates.
+            found: the outcome of the step.
         """
 
     @abstractmethod
     def scores(self) -> tuple[Tensor, Tensor]:
-        """Returns the estimates and the (effective) number of samples behind each [C].
+        """Returns the estimates [C] and the (effective) number of samples behind each [C].
 
-        Both are over all processes, each of which must ask.
+        Both are over all processes, each of which must call it.
         """
 
     def errors(self) -> Tensor:
-        """Returns the standard errors of the estimates [C], as of independent samples.
+        """Returns the standard errors of the estimates [C], as if samples were independent.
 
-        Infinite where there are not two of them. Over all processes, each of which must ask.
+        Infinite where there are fewer than two samples. Over all processes, each of which must call
+        it.
         """
         sums, squared = self.over_all(), torch.zeros(())
         for name in self.means:
             x, xx, n, nn = (sums[f"{name} {kind}"] for kind in ("x", "xx", "n", "nn"))
             spread = (xx / n - (x / n) ** 2).clamp(min=0)
-            # weights that fade are worth as many equal ones as their squares say; one fewer, since
-            # the mean is of the same samples
+            # effective sample size of decayed weights, minus 1 as the mean is of the same samples
             free = n**2 / nn - 1
             squared = squared + torch.where(free > 0, spread / free, torch.inf)
         return squared.sqrt()
@@ -122,9 +121,9 @@ class Estimator(ABC):
         """Adds the samples of a step to a mean.
 
         Args:
-            name: of the mean.
-            values: [N, C] or [N, 1].
-            which: [N, C], 1 where a sample counts and 0 elsewhere.
+            name: name of the mean.
+            values: samples, [N, C] or [N, 1].
+            which: [N, C]; 1 where a sample counts and 0 elsewhere.
         """
         count, faded = which.sum(0), self.decay
         self.sums[f"{name} x"].mul_(faded).add_((values * which).sum(0))
@@ -134,16 +133,16 @@ class Estimator(ABC):
 
 
 class OnOff(Estimator):
-    """`acc_diff`: mean score of the images with the channel on minus that with it off.
+    """`acc_diff`: mean score of images with the channel on minus that of images with it off.
 
     Attributes:
-        kind: of score, ``acc``, ``soft`` or ``ce``.
+        kind: which score, ``acc``, ``soft`` or ``ce``.
     """
 
     means = ("on", "off")
 
     def __init__(self, channels: int, decay: float, device: torch.device, *, kind: str) -> None:
-        """Begins with nothing."""
+        """Sets all sums to zero."""
         super().__init__(channels, decay, device)
         self.kind = kind
 
@@ -163,23 +162,23 @@ class OnOff(Estimator):
 class GateGradient(Estimator):
     """`igg`: mean derivative of the score at gates drawn from U(0, 1).
 
-    The derivative integrated over the gate is the difference itself, so one derivative at a
-    uniform gate is an unbiased estimate of it, without a second forward.
+    The integral of the derivative over the gate is the difference itself, so one derivative at a
+    uniformly drawn gate is an unbiased estimate of it, without a second forward.
 
     Attributes:
-        soft: score by the true class's probability p (ds = -p dloss) instead of the loss.
+        soft: whether the score is the true class's probability p (ds = -p dloss), not -loss.
     """
 
     means = ("slope",)
     reads_slope = True
 
     def __init__(self, channels: int, decay: float, device: torch.device, *, soft: bool) -> None:
-        """Begins with nothing."""
+        """Sets all sums to zero."""
         super().__init__(channels, decay, device)
         self.soft = soft
 
     def add(self, draw: Draw, slope: Tensor, found: Outcome) -> None:
-        """Adds a step."""
+        """Adds a step; only gates drawn from U(0, 1) count."""
         rise = -slope * found.score("soft")[:, None] if self.soft else -slope
         self._add("slope", rise, draw.uniform.float())
 

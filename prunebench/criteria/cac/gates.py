@@ -1,4 +1,4 @@
-"""How the gates of a step are drawn."""
+"""Draws the random gates of a step."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ NARROW = 16
 class Gates:
     """Draws the gates of all channels of all groups, side by side.
 
-    A step's random numbers lie where those of earlier steps lay: what makes gates of them can be
-    recorded.
+    Each step's random numbers overwrite those of earlier steps at the same address, so that the
+    operations that make gates of them can be recorded.
 
     Attributes:
-        chances: probabilities of U(0, 1) and of 0 for every channel [2, C].
-        alive: bool [C]; the gate of any other channel is 0 and counts for nothing.
+        chances: [2, C]; per channel the probabilities that its gate is drawn from U(0, 1), or is 0.
+        alive: bool [C]; gates of other channels are 0, and no estimate counts them.
     """
 
     def __init__(self, settings: CacSettings, sizes: Sequence[int], seed: int) -> None:
-        """Prepares for groups of these `sizes`, on the CPU, with every channel alive."""
+        """Prepares gates for groups of these `sizes`, on the CPU, with every channel alive."""
         self.scope, self.seed = settings.scope, seed
         wanted = torch.tensor([settings.p_uniform, settings.p_off])
         parts = []
@@ -37,19 +37,19 @@ class Gates:
             parts.append((wanted * scale)[:, None].expand(2, size))
         self.chances = torch.cat(parts, 1)
         self.alive = torch.ones(sum(sizes), dtype=torch.bool)
-        self._numbers: dict[int, Tensor] = {}  # by the rows that are drawn
+        self._numbers: dict[int, Tensor] = {}  # number of rows drawn -> their memory
 
     def to(self, device: torch.device) -> None:
         """Draws on `device` from now on."""
         self.chances, self.alive = self.chances.to(device), self.alive.to(device)
 
     def numbers(self, rows: int, what: str, *place: int) -> Tensor:
-        """Returns random numbers for `rows` images [2, rows, C]; those before are overwritten.
+        """Returns random numbers [2, rows, C] for `rows` images; overwrites earlier ones.
 
         Args:
             rows: number of images.
-            what: they are for; part of the seed.
-            place: in the training, likewise.
+            what: the purpose of the numbers, part of the seed.
+            place: the place in the training, part of the seed.
         """
         source = torch.Generator(self.alive.device)
         source.manual_seed(seed_for(self.seed, what, *place))
@@ -61,17 +61,17 @@ class Gates:
         return self._numbers[drawn].expand(2, rows, -1)
 
     def draw(self, numbers: Tensor) -> Draw:
-        """Returns the gates that `numbers` [2, N, C] come to."""
+        """Returns the gates that `numbers` [2, N, C] decide."""
         return gates_of(numbers, self.chances, self.alive)
 
 
 def gates_of(numbers: Tensor, chances: Tensor, alive: Tensor) -> Draw:
-    """Returns the gates that random numbers come to.
+    """Returns the gates that random numbers decide.
 
     Args:
         numbers: from U(0, 1) [2, N, C].
-        chances: probabilities of U(0, 1) and of 0 [2, C].
-        alive: bool [C]; the gate of any other channel is 0 and counts for nothing.
+        chances: [2, C]; probabilities of U(0, 1) and of 0.
+        alive: bool [C]; gates of other channels are 0, and no estimate counts them.
     """
     where, value = numbers.unbind()
     uniform = (where < chances[0]) & alive

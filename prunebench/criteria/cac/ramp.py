@@ -1,4 +1,4 @@
-"""How far gradual pruning has to be at a step, and which channels go to get there."""
+"""The ramp of gradual pruning: the counts due at a step, and the channels that go for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prunebench.channels import Plan
 
 
 def cubic(step: float, start: float, end: float) -> float:
-    """Returns how much of the way to go by `step`: 1 - (1 - x)^3 from `start` to `end`, in [0, 1].
+    """Returns the part of the ramp done by `step`: 1 - (1 - x)^3, x from `start` to `end`.
 
     Zhu and Gupta, "To prune, or not to prune", 2017.
     """
@@ -19,7 +19,7 @@ def cubic(step: float, start: float, end: float) -> float:
 
 
 def level(first: int, target: int, progress: float) -> float:
-    """Returns the count to be down to after `progress` of the way from `first` to `target`."""
+    """Returns the count that is due after part `progress` of the way from `first` to `target`."""
     return target + (first - target) * (1 - progress)
 
 
@@ -31,15 +31,18 @@ def fewest(
     *,
     most: int | None = None,
 ) -> tuple[Plan, bool]:
-    """Returns `kept` less the fewest channels of `order` that make `reached` hold; and if it does.
+    """Returns `kept` without the fewest channels of `order` that make `reached` true.
 
     Args:
         kept: group name -> channels.
-        order: (group, channel), first to go first; where a group is down to its floor, its others
-            are passed over.
+        order: (group, channel), first to go first; once a group is at its floor, its further
+            channels are skipped.
         floors: group name -> fewest channels.
-        reached: never turns False as more channels go.
-        most: at most so many go; None for no limit.
+        reached: whether a plan is small enough; must not turn False as more channels go.
+        most: most channels to remove; None for no limit.
+
+    Returns:
+        The plan, and whether `reached` holds for it.
     """
     left = {name: len(channels) for name, channels in kept.items()}
     going: list[tuple[str, int]] = []
@@ -54,6 +57,6 @@ def fewest(
             gone.setdefault(name, set()).add(channel)
         return Plan({n: [c for c in cs if c not in gone.get(n, ())] for n, cs in kept.items()})
 
-    # the number that stays of those that may go is largest where the number that goes is fewest
+    # searches the largest number of removable channels that stay
     count = largest_within(0, len(going) + 1, lambda stay: not reached(without(len(going) - stay)))
     return without(len(going) - max(count, 0)), count >= 0

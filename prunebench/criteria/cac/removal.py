@@ -1,4 +1,4 @@
-"""Which channels go at a step, so that the counts follow a cubic ramp down to the limits."""
+"""Chooses the channels that go at a step, so that counts follow a cubic ramp to the limits."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from prunebench.errors import PruningError
 
 @dataclass(frozen=True)
 class Estimates:
-    """What is known of all channels of all groups, side by side, on the CPU.
+    """The estimates of all channels of all groups, side by side, on the CPU.
 
     Attributes:
-        scores: what accuracy would lose without each [C].
-        seen: (effective) number of samples behind each [C].
-        errors: standard errors of the scores [C]; None where nobody asks.
+        scores: [C]; the score that the network would lose without each channel.
+        seen: [C]; (effective) number of samples behind each.
+        errors: [C]; standard errors of the scores; None if not needed.
     """
 
     scores: Tensor
@@ -32,16 +32,16 @@ class Estimates:
 
 
 class Removal:
-    """The ramp of one training; it holds no state, so that a resumed run needs none.
+    """The ramp of one training; it has no state, so a resumed run restores none.
 
     Attributes:
-        begin, end: steps between which channels go.
+        begin, end: first and last step of the ramp.
         floors: group name -> fewest channels.
-        first: what each limit counts in the whole network.
+        first: the amount of each limit in the whole network.
     """
 
     def __init__(self, settings: CacSettings, work: Assignment) -> None:
-        """Works out what does not change."""
+        """Computes floors, first amounts and the steps of the ramp."""
         self.settings, self.work = settings, work
         self.sizes = [group.size for group in work.groups]
         self.floors = {
@@ -58,10 +58,10 @@ class Removal:
         return step >= self.begin and (turn or step >= self.end)
 
     def next_plan(self, step: int, plan: Plan, known: Estimates, threshold: float) -> Plan:
-        """Returns what stays of `plan` once the counts are down to the ramp's level at `step`.
+        """Returns what stays of `plan` to bring the counts to the ramp's level at `step`.
 
         Raises:
-            PruningError: the ramp is over and a limit not met.
+            PruningError: the ramp is over and a limit is not met.
         """
         free = (known.seen >= self.settings.n_min) & ~self.still_useful(plan, known, threshold)
         scores = torch.where(free, known.scores, torch.inf)
@@ -83,9 +83,9 @@ class Removal:
         return left
 
     def still_useful(self, plan: Plan, known: Estimates, threshold: float) -> Tensor:
-        """Returns which channels of `plan` are shown to matter more than `threshold`, bool [C].
+        """Returns which channels of `plan` evidently matter more than `threshold`, bool [C].
 
-        None are where the settings ask for no evidence.
+        No channel does if the settings ask for no evidence.
         """
         if known.errors is None or self.settings.evidence is None:
             return torch.zeros_like(known.seen, dtype=torch.bool)
@@ -93,7 +93,7 @@ class Removal:
         return (lowest > threshold) & self._left(plan)
 
     def raised(self, threshold: float, before: Plan, after: Plan, scores: Tensor) -> float:
-        """Returns the highest of `threshold` and the scores [C] of what went between two plans."""
+        """Returns the highest of `threshold` and the scores [C] of channels that went."""
         for group, part in zip(self.work.groups, torch.split(scores, self.sizes), strict=True):
             gone = set(before.kept[group.name]) - set(after.kept[group.name])
             threshold = max([threshold, *part[sorted(gone)].tolist()])
@@ -110,7 +110,7 @@ class Removal:
             cost = self.cost(group.name, plan) if self.settings.per_cost else 1.0
             for channel in plan.kept[group.name]:
                 score = float(part[channel])
-                # the dearer of two harmful channels goes first, the cheaper of two useful ones last
+                # of equal scores the costlier channel goes first, be they harmful or useful
                 worth = score / cost if score > 0 else score * cost
                 if score != torch.inf:
                     found.append((worth, group.name, channel))
@@ -118,7 +118,7 @@ class Removal:
         return [(name, channel) for _, name, channel in found]
 
     def cost(self, name: str, plan: Plan) -> float:
-        """Returns what one channel less of group `name` saves, as a fraction of all there was."""
+        """Returns the fraction of the limits' first amounts that one channel of `name` saves."""
         kept = plan.kept[name]
         if len(kept) < 2:
             return 1.0
@@ -130,7 +130,7 @@ class Removal:
         return max(sum(saved), 1e-12)
 
     def row(self, plan: Plan) -> dict[str, Any]:
-        """Returns what is left by `plan`, for the log."""
+        """Returns the amounts and channel counts of `plan`, for the log."""
         counts = {limit.unit: limit.amount(plan) for limit in self.work.limits}
         return {**counts, "kept": {name: len(kept) for name, kept in plan.kept.items()}}
 
@@ -144,7 +144,7 @@ class Removal:
         return torch.cat(parts)
 
     def _refuse(self, plan: Plan, known: Estimates, threshold: float) -> None:
-        """Says why the limits are not met."""
+        """Raises PruningError, saying why the limits are not met."""
         found = ", ".join(
             f"{limit.amount(plan):,} {limit.unit} (limit {limit.target:,})"
             for limit in self.work.limits
@@ -164,5 +164,5 @@ class Removal:
 
 
 def _share(settings: CacSettings, group: ChannelGroup) -> int:
-    """Returns the fewest channels of `group` that the settings leave."""
+    """Returns the fewest channels of `group` that ``criterion.least`` leaves."""
     return min(group.size, ceil(settings.least * group.size - 1e-9))

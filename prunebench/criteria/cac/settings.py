@@ -1,4 +1,4 @@
-"""What CAC is told: the keys of ``conf/criterion/cac.yaml``."""
+"""The settings of CAC: the keys of ``conf/criterion/cac.yaml``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCOPES = ("sample", "batch")
 
 @dataclass(frozen=True, kw_only=True)
 class CacSettings(TrainingCriterion):
-    """Fields and ranges, without the observer that is given them.
+    """Fields of CAC and their ranges; it imports no torch.
 
     Attributes:
         estimator: ``igg_soft`` and ``igg_ce`` integrate the derivative of the true class's
@@ -26,23 +26,25 @@ class CacSettings(TrainingCriterion):
             channel on and off.
         score: what ``acc_diff`` compares: ``acc``, ``soft`` (probability) or ``ce``.
         p_off: probability that a gate is 0.
-        p_uniform: probability that it is drawn from U(0, 1); what is left is 1.
-        scope: gates for each image, or for the whole batch (noisier).
+        p_uniform: probability that a gate is drawn from U(0, 1); otherwise it is 1.
+        scope: whether gates are drawn for each image (``sample``) or for the whole ``batch``, which
+            is noisier.
         ema_epochs: epochs after which a step counts for 1/e.
-        n_min: images with the channel disturbed before it may go.
-        start, end: where removal begins and has to be done, as fractions of recipe.pruning. The
-            gates are on from the first step to the end of removal.
+        n_min: images in which a channel must have been disturbed before it may go.
+        start, end: where removal begins and must be done, as fractions of recipe.pruning. The gates
+            are on from the first step to the end of removal.
         prune_every: steps between two removals.
-        max_step: largest fraction of all channels that goes at once, the last time too.
-        per_cost: rank by score per MACs (or whatever the budget limits) saved.
-        least: fraction of every group that stays in any case, and no fewer than 2 channels.
-        evidence: a channel goes only while its estimate less so many standard errors is no higher
-            than the running threshold: the highest estimate of a channel that has gone, 0 before
-            (our reading; the spec names a threshold and defines none). null = the order alone.
-        holdout: fraction of the training images that are kept out of the training, which the
-            estimates are then made on: one more forward a step, in eval mode.
-        recalibrate: training images, augmented, on which batch norms learn the statistics of the
-            undisturbed network before each validation while the gates are on; 0 validates with
+        max_step: largest fraction of all channels that goes at once, in the last removal, too.
+        per_cost: whether to rank by score per MACs (or whatever the budget limits) saved.
+        least: fraction of every group that always stays, and no fewer than 2 channels.
+        evidence: number of standard errors; a channel goes only while its estimate minus so many is
+            no higher than the running threshold: the highest estimate of a channel that has gone,
+                at first 0 (our reading; the spec names a threshold and defines none). null = order
+                alone.
+        holdout: fraction of the training images that are held out of the training; estimates are
+            then made on those, which takes one more forward per step, in eval mode.
+        recalibrate: number of augmented training images on which batch norms learn the statistics
+            of the undisturbed network before each validation while gates are on; 0 = they keep
             those they have.
     """
 
@@ -66,7 +68,7 @@ class CacSettings(TrainingCriterion):
     reads_logits = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("estimator", self.estimator, ESTIMATORS)
         require_choice("score", self.score, SCORES)
         require_choice("scope", self.scope, SCOPES)
@@ -90,7 +92,7 @@ class CacSettings(TrainingCriterion):
         self._check_looks()
 
     def _check_looks(self) -> None:
-        """Raises ConfigError where what is looked at makes no sense."""
+        """Raises ConfigError for `evidence`, `holdout` or `recalibrate` out of range."""
         require(
             self.evidence is None or self.evidence > 0,
             f"evidence must be positive (1.64 is one-sided 95 %), or null, got {self.evidence}",
@@ -107,11 +109,11 @@ class CacSettings(TrainingCriterion):
 
     @property
     def images_needed(self) -> int:
-        """Number of training images shown to batch norms."""
+        """Number of training images that recalibrate batch norms."""
         return self.recalibrate
 
     def check_phase(self, phase: Phase) -> None:
-        """Raises ConfigError where the training in which pruning happens does not suit."""
+        """Raises ConfigError if ``recipe.pruning`` smooths labels."""
         require(
             phase.label_smoothing == 0,
             "recipe.pruning.label_smoothing must be 0 for criterion=cac, which reads the gradient "

@@ -66,7 +66,7 @@ class CasiaWebface(DatasetSpec):
     allow_damaged: float
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         require_choice("protocol", self.protocol, PROTOCOLS)
         require(
             len(self.image_size) == 2 and min(self.image_size) >= 1,

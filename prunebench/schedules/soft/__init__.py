@@ -1,4 +1,4 @@
-"""Soft pruning: filters are zeroed after every epoch and may come back in the next."""
+"""Soft pruning: zeroes filters between epochs; they may come back in the next."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 class Soft(TrainingSchedule):
     """Trains as ``recipe.pruning`` says and zeroes the lowest-scored filters between epochs.
 
-    He et al., "Soft Filter Pruning for Accelerating Deep CNNs", IJCAI 2018. Each time the selection
-    is made anew; what is zero after the last epoch is cut.
+    He et al., "Soft Filter Pruning for Accelerating Deep CNNs", IJCAI 2018. Each selection is made
+    anew; the filters zeroed after the last epoch are cut.
 
     Attributes:
-        every: epochs from one selection to the next; the last epoch is always followed by one.
+        every: epochs from one selection to the next; one always follows the last epoch.
         mask_gradients: whether zeroed filters get no gradient until the next selection (FPGM).
         zero_first: whether a selection is made and zeroed before the first epoch, too.
-        tied: whether filters on a residual stream, which cannot go alone, are zeroed as well, each
-            layer by itself and as large a share as the budget takes; they stay in the slim network,
-            as zeros: fine-tuning leaves them alone.
+        tied: whether filters that write to a residual stream are zeroed as well, though they cannot
+            be cut: in each layer by itself, the share that the budget takes. They stay in the slim
+            network as zeros, which fine-tuning does not change.
     """
 
     every: int
@@ -39,12 +39,12 @@ class Soft(TrainingSchedule):
     repeats = True
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Raises ConfigError for a field out of range."""
         super().__post_init__()
         require(self.every >= 1, f"every must be at least 1, got {self.every}")
 
     def check_criterion(self, names: Mapping[str, str], criterion: Criterion) -> None:
-        """Raises ConfigError where `criterion` needs more than weights."""
+        """Raises ConfigError if `criterion` needs more than weights."""
         require(
             not criterion.watches and criterion.images_needed == 0,
             f"{names['schedule']} selects between epochs by weights alone, and "
@@ -54,7 +54,7 @@ class Soft(TrainingSchedule):
     def observer(
         self, criterion: Criterion, budget: Budget, dense: Dense, assignment: Assignment
     ) -> PruningObserver:
-        """Returns what asks `criterion` and `budget` between epochs."""
+        """Returns the observer that asks `criterion` and `budget` between epochs."""
         from prunebench.schedules.soft.observer import SoftObserver
 
         return SoftObserver(
@@ -69,7 +69,7 @@ class Soft(TrainingSchedule):
         )
 
     def tail(self) -> Observer | None:
-        """Returns what keeps the zeros of tied layers, which fine-tuning would bring to life."""
+        """Returns the observer that keeps tied layers' zeros, which fine-tuning would change."""
         from prunebench.schedules.soft.zeros import ZerosStay
 
         return ZerosStay() if self.tied else None

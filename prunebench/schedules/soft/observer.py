@@ -1,4 +1,4 @@
-"""Filters zeroed between the epochs of a training, none of them for good."""
+"""Zeroes filters between the epochs of a training, none of them for good."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class SoftObserver(PruningObserver, RepeatingObserver):
-    """After every so many epochs, and the last, zeroes the filters that would be cut now.
+    """Every few epochs, and after the last, zeroes the filters that would be cut now.
 
-    Weights alone are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
-    gradients and may come back; between the selections nothing is masked, unless `mask_gradients`
-    (FPGM) says so. The only state is the latest plan; the zeros themselves are the network's.
+    Only weights are zeroed, as published: biases and batch norms go on, so a zeroed filter gets
+    gradients and may come back. Between selections nothing is masked, unless `mask_gradients`
+    (FPGM) says so. Its only state is the latest plan; the zeros themselves are in the network.
     """
 
     def __init__(  # noqa: PLR0913 - what `Soft` holds, each by its name
@@ -43,21 +43,22 @@ class SoftObserver(PruningObserver, RepeatingObserver):
         zero_first: bool,
         tied: bool,
     ) -> None:
-        """Prepares for what `Soft` asks for; nothing is zeroed yet."""
+        """Stores the settings of `Soft`; nothing is zeroed yet."""
         self.criterion, self.budget, self.dense, self.work = criterion, budget, dense, work
         self.every, self.mask_gradients, self.zero_first = every, mask_gradients, zero_first
         self.tied = tied_layers(work, budget) if tied else []
         self.groups = (*work.groups, *self.tied)
         self.chosen: Plan | None = None
-        self.zeroed: dict[nn.Parameter, Tensor] = {}  # weights, and where the latest plan has zeros
+        self.zeroed: dict[nn.Parameter, Tensor] = {}  # weight -> where the latest plan zeroes it
 
     # -- the protocol of the training loop -------------------------------------------------------
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Asks once, so that what cannot be ranked or cut is refused before any training.
+        """Ranks and chooses once, so that what cannot be done is refused before any training.
 
         Raises:
-            PruningError: criterion or budget cannot serve this network, or filters are computed.
+            PruningError: criterion or budget cannot serve this network, or a weight norm computes
+                its filters.
         """
         self.network = network
         sites = [site for group in self.groups for site in group.producers]
@@ -81,7 +82,7 @@ class SoftObserver(PruningObserver, RepeatingObserver):
             self._choose()
 
     def after_backward(self, moment: Moment) -> None:
-        """Takes the gradients of zeroed filters away, if they are masked."""
+        """Zeroes the gradients of zeroed filters under `mask_gradients`."""
         for weight, zeros in self.zeroed.items() if self.mask_gradients else ():
             if weight.grad is not None:
                 weight.grad.masked_fill_(zeros, 0)
@@ -101,11 +102,11 @@ class SoftObserver(PruningObserver, RepeatingObserver):
         return {"plan": None if self.chosen is None else self.chosen.to_json()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned."""
+        """Restores what `state_dict` returned."""
         self.chosen = None if state["plan"] is None else Plan.from_json(state["plan"])
         self._mark()
 
-    # -- what it comes to ------------------------------------------------------------------------
+    # -- the selection ---------------------------------------------------------------------------
 
     def plan(self) -> Plan:
         """Returns the latest selection, in the numbering of the network that is trained.
@@ -118,16 +119,16 @@ class SoftObserver(PruningObserver, RepeatingObserver):
         return Plan({group.name: self.chosen.kept[group.name] for group in self.work.groups})
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Returns nothing."""
+        """Returns nothing: the rows of the log hold all counts."""
         return {}
 
     def _due(self, epoch: int, step: int, steps: int) -> bool:
-        """Returns whether a step, counted from 0 like its epoch, ends with a selection."""
+        """Whether `step` (like `epoch` counted from 0) ends with a selection."""
         last = (epoch + 1) % self.every == 0 or epoch + 1 == self.work.epochs
         return last and step + 1 == steps
 
     def _select(self, epoch: int) -> None:
-        """Ranks, chooses and zeroes."""
+        """Ranks, chooses, zeroes and logs."""
         before, self.chosen = self.chosen, self._choose()
         self._mark()
         with torch.no_grad():
@@ -138,7 +139,7 @@ class SoftObserver(PruningObserver, RepeatingObserver):
         self.work.log({**row, "returned": returned(before, self.chosen)})
 
     def _mark(self) -> None:
-        """Brings `zeroed` up to date with the latest plan, in place: recorded steps read it."""
+        """Updates `zeroed` to the latest plan, in place, since recorded steps read it."""
         for zeros in self.zeroed.values():
             zeros.fill_(False)
         if self.chosen is None:
@@ -148,13 +149,13 @@ class SoftObserver(PruningObserver, RepeatingObserver):
             stays[list(self.chosen.kept[group.name])] = True
             for site in group.producers:
                 weight = self.network.get_parameter(site.name)
-                if weight in self.zeroed:  # biases and whatever else has a number per channel stay
+                if weight in self.zeroed:  # biases and other vectors of one number per channel stay
                     classes, zeros = site.classes.cpu(), self.zeroed[weight]
                     gone = (classes >= 0) & ~stays[classes.clamp(min=0)]
                     zeros.index_fill_(site.dim, gone.nonzero()[:, 0].to(zeros.device), True)
 
     def _choose(self) -> Plan:
-        """Returns what would stay if the network were cut now."""
+        """Returns the plan that would be cut now, with the tied layers in it."""
         cmap, device = self.work.cmap, next(self.network.parameters()).device
         facts = Evidence(
             network=self.network,
@@ -178,7 +179,7 @@ class SoftObserver(PruningObserver, RepeatingObserver):
         return Plan({**plan.kept, **alone})
 
     def _keep(self, plan: Plan) -> float:
-        """Returns which share of tied layers stays: the budget's, or that of all that it cut."""
+        """Returns the share of tied layers that stays: that of the budget, or of `plan`."""
         if isinstance(self.budget, Uniform):
             return self.budget.keep
         sizes = {group.name: group.size for group in self.work.groups}
@@ -186,9 +187,9 @@ class SoftObserver(PruningObserver, RepeatingObserver):
 
 
 def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
-    """Returns each layer that feeds a residual stream left whole, as if its filters were alone."""
+    """Returns each layer that writes to a residual stream left whole, as a group of its own."""
     chosen = {group.name for group in work.groups}
-    found: dict[str, ChannelGroup] = {}  # a layer may feed several streams, as option A's do
+    found: dict[str, ChannelGroup] = {}  # by name: under option A a layer writes to several streams
     for group in work.cmap.groups:
         if group.name in chosen or not group.residual or budget.excludes(group.name):
             continue
@@ -201,7 +202,7 @@ def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
 
 
 def returned(before: Plan | None, now: Plan) -> int:
-    """Returns how many channels are kept now that were zeroed the last time."""
+    """Returns how many channels are kept now that were zeroed last time."""
     if before is None:
         return 0
     return sum(len(set(kept) - set(before.kept[name])) for name, kept in now.kept.items())

@@ -1,4 +1,4 @@
-"""Filters that are zero, and stay so while what is left of the network is fine-tuned."""
+"""Keeps zeroed filters at zero while the slim network is fine-tuned."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 class ZerosStay(RepeatingObserver):
-    """Takes the gradients of all weights away that are exactly zero when a training begins.
+    """Zeroes the gradients of all weights that are exactly zero when training begins.
 
-    A batch norm behind a zeroed filter divides by next to nothing: the smallest step away from zero
-    comes out of it as a channel of full size that nobody has trained, and all layers that read the
-    residual stream get to see it. Published soft pruning counts those filters as gone.
+    A batch norm behind a zeroed filter divides by almost nothing: after the smallest step away from
+    zero it puts out a full-sized, untrained channel, which all layers behind the residual stream
+    read. Published soft pruning counts those filters as removed.
     """
 
     def start(self, network: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Looks for weights that are zero; biases and norms are none."""
+        """Finds the zeros in weights; biases and norms are skipped."""
         self.zeros: list[tuple[nn.Parameter, Tensor]] = []
         for parameter in network.parameters():
             zero = parameter.detach() == 0
@@ -27,11 +27,11 @@ class ZerosStay(RepeatingObserver):
                 self.zeros.append((parameter, zero))
 
     def after_backward(self, moment: Moment) -> None:
-        """Takes their gradients away: without one, neither decay nor momentum moves a zero."""
+        """Zeroes their gradients; without one, weight decay and momentum leave a zero alone."""
         for parameter, zero in self.zeros:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(zero, 0)
 
     def repeats(self, epoch: int, step: int, steps: int) -> bool:
-        """Returns the same at every step."""
+        """Returns True: any step may be recorded."""
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from weakref import ref
 
 import pytest
 import torch
@@ -175,3 +177,13 @@ def test_reasons_name_functions_not_addresses() -> None:
     cmap = trace(Twice(swapped), torch.randn(1, 3, 8, 8))
     assert any("does not follow a cut" in reason for reason in cmap.frozen.values())
     assert not [reason for reason in cmap.frozen.values() if "0x" in reason]
+
+
+def test_nothing_of_a_traced_network_outlives_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding="same"), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    weight, tape = ref(network[0].weight), ref(cmap.tape)
+    del network, cmap
+    gc.collect()
+    assert weight() is None
+    assert tape() is None
