@@ -27,8 +27,8 @@ def bomb_in(file: IO[bytes]) -> str:
     finally:
         file.seek(0)
     if len(members) > MANY:
-        return f"unfolds to {len(members):,} members"
+        return f"unpacks to {len(members):,} members"
     unfolded = sum(member.file_size for member in members)
     if unfolded <= max(MODEST, FOLD * size):
         return ""
-    return f"unfolds from {size / 1e6:,.1f} MB to {unfolded / 1e6:,.0f} MB"
+    return f"unpacks from {size / 1e6:,.1f} MB to {unfolded / 1e6:,.0f} MB"

@@ -32,8 +32,8 @@ def locked(
         held = lock.acquire(timeout=timeout)
     if isinstance(lock, SoftFileLock):
         note(
-            f"this file system has no flock: if the process is killed, delete {path} before one on "
-            "another machine goes on"
+            f"this file system has no flock: if the process is killed, delete {path} before a "
+            "process on another machine continues"
         )
     return held
 

@@ -171,7 +171,7 @@ def test_a_method_over_an_experiment_is_that_method_or_one_line(experiment):
         try:
             check_method({"experiment": experiment, "method": method}, [conf_dir()])
         except ConfigError as error:
-            assert f"{experiment} has a way to prune of its own" in str(error)
+            assert f"{experiment} already fixes how to prune" in str(error)
             typed = shlex.split(str(error).partition("in place of both, type: ")[2])
             assert typed[-1] == f"method={method}"
         # Over the others it is the same: what is to be typed differs in its last word alone, and

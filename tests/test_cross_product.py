@@ -152,7 +152,7 @@ def budget_refused(criterion, budget, schedule):
             return "takes the criterion's own decision"
         again = criterion_of(criterion).decides_in_rounds
         in_rounds = schedule in ("iterative", "soft", "never") and not again
-        return "no final size to go to in rounds" if in_rounds else None
+        return "no target that rounds could approach" if in_rounds else None
     if budget in COMPARES:
         if criterion in NOT_COMPARABLE:
             return "are not comparable"

@@ -33,12 +33,9 @@ def test_a_batch_larger_than_the_training_set_is_said(phase):
 
 def test_what_is_cut_or_left_out_is_said():
     [line] = told("criterion.num_samples=100000000")
-    assert (
-        line
-        == "criterion: asks for 100,000,000 training images; there are 1,197, and all are taken"
-    )
+    assert line == "criterion: needs 100,000,000 training images; there are 1,197, and all are used"
     [line] = told("recipe.baseline.epochs=0", "recipe.baseline.warmup_epochs=0")
-    assert "recipe.baseline.epochs=0: the network that is pruned is not trained" in line
+    assert "recipe.baseline.epochs=0: an untrained network is pruned" in line
 
 
 @pytest.mark.parametrize(

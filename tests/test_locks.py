@@ -25,6 +25,6 @@ def test_a_lock_without_flock_says_what_a_kill_leaves(tmp_path, monkeypatch):
     said, path = [], tmp_path / ".lock"
     with locked(path, said.append), pytest.raises(Timeout):
         locked(path, said.append, timeout=0)
-    assert len(said) == 1 and f"delete {path} before one on another machine" in said[0]
+    assert len(said) == 1 and f"delete {path} before a process on another" in said[0]
     assert not is_held(path)
     assert not path.exists()  # a marker that stays would be held for ever

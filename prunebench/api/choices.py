@@ -59,8 +59,8 @@ def chosen_criterion(asked: str | Criterion) -> Criterion:
     if found.watches:
         name = asked if isinstance(asked, str) else type(found).__name__
         raise ConfigError(
-            f"criterion '{name}' prunes while a network is trained, which is done by the command "
-            f"prunebench; criteria: {', '.join(known('criterion'))}"
+            f"criterion '{name}' prunes during training, which only the command prunebench does; "
+            f"criteria: {', '.join(known('criterion'))}"
         )
     return found
 
@@ -81,11 +81,14 @@ def chosen_budget(
     """
     if isinstance(asked, (int, float)):
         raise ConfigError(
-            f"budget={asked} does not say of what; say macs={asked}, params={asked} (of the whole "
+            f"budget={asked} does not say what it limits; write macs={asked}, params={asked} (of "
+            "the whole "
             f"network's) or uniform={asked} (of each group's channels)"
         )
     if not isinstance(asked, str | None):
-        require(not keys, f"a budget object has its own fields; leave {', '.join(keys)} to it")
+        require(
+            not keys, f"a budget object has its own fields; set {', '.join(keys)} on the object"
+        )
         return _chosen("budget", asked, Budget)  # type: ignore[type-abstract]
     short = [name for name in SHORT if name in keys and asked in (None, name)]
     require(
@@ -101,7 +104,7 @@ def chosen_budget(
     valid = sorted(read_option(conf_dir() / "budget" / f"{name}.yaml").keys() - {"_target_"})
     for key in renamed.keys() - set(valid):
         if key in SHORT:
-            raise ConfigError(f'{key}= is a budget of its own beside budget="{name}"; give one')
+            raise ConfigError(f'{key}= is another budget beside budget="{name}"; give one')
         words = {*arguments, *valid, *SHORT} - {"keys"}
         hint = f"; did you mean '{near}'?" if (near := nearest(key, sorted(words))) else ""
         raise ConfigError(

@@ -88,8 +88,8 @@ def load(
         return cast(Loaded, slimmed.load(path))
     if model is None:
         raise CheckpointError(
-            f"{path} holds a {content[OWN]} of your own; give load(path, model=...) a dense one, "
-            "as it was before it was pruned"
+            f"{path} holds a {content[OWN]} of your own; pass load(path, model=...) the dense "
+            "network as it was before pruning"
         )
     require_followable(model)
     network = own.restored(path, content, plain(model), example)

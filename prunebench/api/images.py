@@ -33,7 +33,9 @@ def followable(model: nn.Module) -> nn.Module:
     network = plain(model)
     for name, weight in network.named_parameters():
         if weight.is_meta:
-            raise PruningError(f"{name} is on the device meta, without numbers; load weights first")
+            raise PruningError(
+                f"{name} is on the meta device and has no values; load weights first"
+            )
         if weight.is_floating_point() and not bool(weight.detach().isfinite().all()):
             raise PruningError(f"{name} has values that are not finite; has training diverged?")
     return network
@@ -58,7 +60,7 @@ def sample_of(images: Any, method: Method, task: Task, network: nn.Module, seed:
     if images is None:
         name = spoken(method.criterion if method.criterion.images_needed else method.repair)
         raise ConfigError(
-            f"{name} looks at {count} training images; give images=(inputs, labels), "
+            f"{name} needs {count} training images; give images=(inputs, labels), "
             "a tensor of inputs, or a data loader"
         )
     found, have = list[tuple[Any, Any]](), 0

@@ -112,4 +112,4 @@ def _train(between: Callable[[Any], object], network: nn.Module) -> None:
     """
     returned = between(network)
     if isinstance(returned, nn.Module) and returned is not network:
-        raise ConfigError("between= returned another network; train the one it is given in place")
+        raise ConfigError("between= returned another network; train the given one in place")

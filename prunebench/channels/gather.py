@@ -47,7 +47,7 @@ def rewire(network: nn.Module, wiring: Mapping[str, Sequence[int]]) -> None:
     for name, positions in wiring.items():
         gather = modules.get(name)
         if not isinstance(gather, GatherChannels) or sorted(positions) != sorted(gather.positions):
-            raise PruningError(f"the order of channels given for '{name}' is none that it can have")
+            raise PruningError(f"the given order of channels is not valid for '{name}'")
         gather.set_positions(positions)
 
 

@@ -100,7 +100,7 @@ def load(path: Path) -> dict[str, Any]:
 def require_modest(archive: bytes, path: Path) -> None:
     """Raises CheckpointError if `archive`, the content of the file at `path`, is a zip bomb."""
     if told := bomb_in(io.BytesIO(archive)):
-        raise CheckpointError(f"{path} {told}, which no checkpoint does: it is not read")
+        raise CheckpointError(f"{path} {told}, too much for a checkpoint; it was not read")
 
 
 def read(path: Path) -> bytes:

@@ -49,9 +49,9 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
     lacking = [name for name in own if name not in weights and name not in optional]
     foreign = [name for name in weights if name not in own]
     if lacking or foreign:
-        parts = [f"lacks {len(lacking)}, first '{lacking[0]}'"] if lacking else []
-        parts += [f"has {len(foreign)} more, first '{foreign[0]}'"] if foreign else []
-        raise CheckpointError(f"{path} is of another network: it {' and '.join(parts)}")
+        parts = [f"missing tensors: {len(lacking)}, first '{lacking[0]}'"] if lacking else []
+        parts += [f"unknown tensors: {len(foreign)}, first '{foreign[0]}'"] if foreign else []
+        raise CheckpointError(f"{path} belongs to another network: {'; '.join(parts)}")
     wrong = [name for name in weights if weights[name].shape != own[name].shape]
     if wrong:
         name = wrong[0]

@@ -47,7 +47,7 @@ def restored(
             network = slimmed.regrow(dense, plans_in(content), given)
     except PruningError as error:
         raise CheckpointError(
-            f"{path} was cut out of another {content[OWN]} than this {type(dense).__name__}: "
+            f"{path} was pruned from another {content[OWN]} than this {type(dense).__name__}: "
             f"{error}"
         ) from error
     add_position_biases_as_in(network, content["network"])

@@ -105,7 +105,7 @@ def file_of(path: Path) -> Path:
         if (folder / SLIM).is_file():
             return folder / SLIM
         if (folder / FAILURE).is_file():
-            raise CheckpointError(f"{folder} is of a run that failed: see its {FAILURE}")
+            raise CheckpointError(f"{folder} holds a run that failed: see its {FAILURE}")
         if not folder.is_dir():
             raise CheckpointError(f"{folder} does not exist")
         raise CheckpointError(
@@ -152,15 +152,13 @@ def dense(
     except (KeyError, TypeError, ValueError, AttributeError):
         sound = False
     if not sound:
-        raise CheckpointError(f"{path} does not say what network its weights are of")
+        raise CheckpointError(f"{path} does not say to which network its weights belong")
     spec = as_recorded({**model, **({"weights": None} if "weights" in model else {})}, str(path))
     network = rationed.build(spec, shape, classes, source=str(path), held=held).eval()
     try:
         rewire(network, described.get("wiring", {}))
     except (PruningError, TypeError, AttributeError):
-        raise CheckpointError(
-            f"{path} gives an order of channels that its network cannot have"
-        ) from None
+        raise CheckpointError(f"{path} gives an invalid order of channels") from None
     return network
 
 
@@ -180,7 +178,7 @@ def load(path: str | Path) -> nn.Module:
         plans = [Plan.from_json(text) for text in content["plans"]]
         normalisation = Normalisation(tuple(content["mean"]), tuple(content["std"]))
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path} does not say what network its weights are of") from None
+        raise CheckpointError(f"{path} does not say to which network its weights belong") from None
     whole = dense(content, path, weights)
     network = regrow(whole, plans, tracing_image(content["shape"]))
     add_position_biases_as_in(network, weights)

@@ -102,13 +102,12 @@ def hand_over(cfg: DictConfig) -> Report | None:
         stop_if_late()
         require(
             not hydra_config.job.chdir,
-            "hydra.job.chdir=true would have each run look in its own folder for data, baselines "
-            "and earlier runs; leave it out",
+            "with hydra.job.chdir=true each run would look for data, baselines and earlier runs "
+            "in its own folder; leave it out",
         )
         require(
             not os.path.relpath(folder).startswith("~"),
-            "run.outputs, hydra.run.dir and hydra.sweep.dir take ~ for the name of a folder here; "
-            "type $HOME in its place",
+            "run.outputs, hydra.run.dir and hydra.sweep.dir do not expand ~; type $HOME instead",
         )
         require(
             not (launched() and sweep.sweep_name() and sweep.in_this_process()),
@@ -230,7 +229,7 @@ def explained(work: Callable[[], Found]) -> Found:
     try:
         return work()
     except Interrupted as stopped:
-        say(f"{stopped}; what was done is saved: the same command with run.resume=true goes on")
+        say(f"{stopped}; progress is saved: continue with the same command and run.resume=true")
         raise SystemExit(stopped.code) from None
     except KeyboardInterrupt:
         say("interrupted")

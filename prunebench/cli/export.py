@@ -40,7 +40,10 @@ def main(words: Sequence[str]) -> int:
     engines = [word for word in asked.latency.split(",") if word != "none"]
     for engine in engines:
         require_choice("--latency", engine, (*ENGINES, "none"))
-    require(asked.model or not asked.kwargs, "--kwargs says what --model is called with: name it")
+    require(
+        asked.model or not asked.kwargs,
+        "--kwargs holds the arguments of --model: give --model, too",
+    )
     from prunebench import export
     from prunebench.export.own import Own
     from prunebench.export.source import found
@@ -75,8 +78,8 @@ def check(words: Sequence[str]) -> int:
     parser = Parser(
         prog="prunebench check",
         description=(
-            "Verifies a file that prunebench export wrote: digests, outputs and counts. A file in "
-            "the format python is run for that. Exit code: 0 all holds, 1 something was altered, 2 "
+            "Verifies a file that prunebench export wrote: digests, outputs and counts. A python "
+            "file is run for that. Exit code: 0 everything matches, 1 something was altered, 2 "
             "it cannot be checked."
         ),
     )
@@ -94,7 +97,7 @@ def check(words: Sequence[str]) -> int:
     except checking.AlteredError as error:
         sys.stderr.write(f"prunebench: {error}\n")
         return 1
-    _print(f"{asked.file} is what its certificate says (digests are no signature)")
+    _print(f"{asked.file} matches its certificate (digests are not a signature)")
     return 0
 
 
@@ -115,7 +118,7 @@ def tell(made: Certificate, file: Path) -> None:
     for (engine, batch), times in speed_ups(made.latency).items():
         line = f"{engine}, batch {batch}: {times:.2f} x as fast as the dense network"
         if busy(made.latency, engine, batch):
-            line += ", but the machine was too busy to rely on that"
+            line += ", but the machine was too busy for a reliable measurement"
         elif costly and falls_short(counted, times):
             line += f"; {costly}"
         _print(line)
@@ -133,7 +136,9 @@ def _keywords(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         values = None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise argparse.ArgumentTypeError(f"{text} names no keywords; '{{width: 8}}' does")
+        raise argparse.ArgumentTypeError(
+            f"{text} is no mapping of keywords, such as '{{width: 8}}'"
+        )
     return values
 
 
@@ -146,8 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench export",
         description=(
-            "Writes the slim network of a run to a file that others run, checks it against PyTorch "
-            "on images of the run's data, and certifies it: prunebench check verifies that."
+            "Writes a run's slim network to a file for other programs, compares it with PyTorch on "
+            "images of the run's data, and certifies it; prunebench check verifies the file."
         ),
         epilog="onnx needs the extra export: pip install 'prunebench[export]'",
     )
@@ -162,20 +167,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--normalise",
         action="store_true",
-        help="the file takes pixel / 255 and normalises it; else its metadata say what it takes",
+        help="the file takes pixel / 255; otherwise its metadata state the normalisation",
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="of your own: what builds the dense one, my.module.Net"
+        "--model",
+        metavar="NAME",
+        help="for your own network: class or function that builds the dense one, my.module.Net",
     )
     parser.add_argument(
         "--kwargs",
         type=_keywords,
         default={},
         metavar="YAML",
-        help="that it is called with, as '{width: 8}'",
+        help="arguments of --model, such as '{width: 8}'",
     )
-    parser.add_argument("--images", type=int, default=32, help="to compare on (default 32)")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the run's data lie now")
+    parser.add_argument("--images", type=int, default=32, help="compared images (default 32)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the run's data, if it moved")
     parser.add_argument(
         "--tolerance", type=float, default=1e-4, help="largest relative difference (default 1e-4)"
     )
@@ -185,5 +192,5 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ENGINES",
         help=f"to time in: {', '.join(ENGINES)} (compiling takes minutes) or none",
     )
-    parser.add_argument("--batch", type=int, default=64, help="is timed beside batch 1")
+    parser.add_argument("--batch", type=int, default=64, help="batch size to time besides 1")
     return parser

@@ -87,9 +87,9 @@ def explain_os(error: OSError, *, begun: bool) -> str:
     place = error.filename2 or error.filename or "a file"
     why = error.strerror or str(error)
     if error.errno in FULL:
-        return f"cannot write {place} ({why}); make room, then run.resume=true goes on"
+        return f"cannot write {place} ({why}); make room, then continue with run.resume=true"
     if begun and error.errno not in NOT_WRITABLE:
-        return f"{place}: {why}; once that is mended, run.resume=true goes on"
+        return f"{place}: {why}; once that is fixed, continue with run.resume=true"
     return f"cannot write {place} ({why}); choose another run.outputs=FOLDER"
 
 
@@ -109,7 +109,7 @@ def explain_composing(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"an option's YAML is not UTF-8 ({error.reason}); save it so"
     if str(error).startswith("Invalid plugin"):
-        return f"hydra.launcher and hydra.sweeper take Hydra's plugins alone ({error})"
+        return f"hydra.launcher and hydra.sweeper accept only Hydra plugins ({error})"
     return ""
 
 

@@ -50,7 +50,7 @@ def _page(group: str, name: str, folders: Sequence[Path]) -> str:
     lines = [f"{group}={name}   ({path})", "", *_lines(path)]
     further = list(dict.fromkeys(_chosen(group, path)))
     if further:
-        lines += ["", f"What it chooses (add --help to read it): {' '.join(further)}"]
+        lines += ["", f"Options it presets (add --help to read them): {' '.join(further)}"]
     return "\n".join(lines)
 
 
@@ -80,7 +80,9 @@ def _first_sentence(path: Path) -> str:
         if not line.startswith("#"):
             break
         head.append(line.lstrip("# "))
-    return re.split(r"(?<=[^.][.;])\s", " ".join(head), maxsplit=1)[0].rstrip(";")
+    # the points of "et al." and of "J." end no sentence
+    ends = r"(?<!\bal\.)(?<!\b[A-Z]\.)(?<=[^.][.;?])\s"
+    return re.split(ends, " ".join(head), maxsplit=1)[0].rstrip(";")
 
 
 def _lines(path: Path) -> list[str]:

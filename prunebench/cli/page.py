@@ -28,9 +28,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench page",
         description=(
-            "Writes runs as one HTML file: a table that sorts, filters and hides columns, the "
-            "Pareto plot with published points, and of each run its configuration, layers, curves "
-            "and environment. It needs no server and no network."
+            "Writes runs to one HTML file that needs no server or network: a table to sort and "
+            "filter, the Pareto plot with published points, and for each run its configuration, "
+            "layers, curves and environment."
         ),
     )
     add_runs(parser)

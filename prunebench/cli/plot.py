@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench plot",
-        description="Draws runs, one column of a paper wide (3.3 in). "
+        description="Draws runs as a plot of one column's width (3.3 in). "
         + "; ".join(f"{kind}: {what}" for kind, what in KINDS.items()),
         epilog="Needs matplotlib: pip install 'prunebench[plot]'",
     )

@@ -219,19 +219,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench published",
         description=(
-            "Lists published results, or with the word check says which of them contradict "
-            "themselves, their source, or the network they are about."
+            "Lists published results. With the word check, lists those that contradict "
+            "themselves, their source, or our network."
         ),
         epilog=(
             f"Columns: {', '.join(FILTERS)}. Example: prunebench published model=resnet56 "
-            "dataset=cifar10 method=fpgm,sfp. prunebench reproduce ROW runs what comes nearest."
+            "dataset=cifar10 method=fpgm,sfp. prunebench reproduce ROW runs the closest command."
         ),
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="ROW | column=value | check",
-        help="which rows: by id (all that is known of it), or by what their columns hold",
+        help="rows by id (shows everything known about it), or by values of columns",
     )
     parser.add_argument("--format", choices=tuple(WRITERS), default="rich")
     return parser

@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench reproduce",
         description=(
-            "Prints the command of ours that comes nearest to a published row: network, criterion, "
-            "and how much goes, by its widths or the MACs it prints."
+            "Prints the command closest to a published row: network, criterion, and how much is "
+            "removed, by its widths or its MACs."
         ),
         epilog="prunebench published lists the rows. Papers' recipes differ; prunebench --help.",
     )
@@ -111,5 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="key=value",
         help="added to the command: dataset.root=FOLDER, or recipe=short for a shortened run",
     )
-    parser.add_argument("--go", action="store_true", help="run it, and set ours beside the row")
+    parser.add_argument(
+        "--go", action="store_true", help="run the command and compare the result with the row"
+    )
     return parser

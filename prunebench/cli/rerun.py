@@ -52,7 +52,7 @@ def main(words: Sequence[str]) -> int:
     try:
         carry_out(run, before, folder)
     except Interrupted as stopped:
-        say(f"{stopped}; prunebench rerun {asked.report} --into {folder} goes on")
+        say(f"{stopped}; prunebench rerun {asked.report} --into {folder} continues it")
         return stopped.code
     difference = first_difference(before, read(folder / REPORT))
     sys.stdout.write(f"{f'not equal: {difference}' if difference else 'equal'}\n")
@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="prunebench rerun",
         description=(
             "Repeats a run from its report, baseline included, in a new folder, and says whether "
-            "plan, counts, accuracies and losses came out equal. Exit code: 0 equal, 1 not equal, "
+            "plan, counts, accuracies and losses are equal. Exit code: 0 equal, 1 not equal, "
             "2 it cannot be repeated."
         ),
     )
@@ -152,12 +152,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="key=value",
-        help=f"what may differ: {', '.join(MAY_CHANGE)}",
+        help=f"settings that may differ: {', '.join(MAY_CHANGE)}",
     )
     parser.add_argument(
         "--into",
         type=Path,
         metavar="FOLDER",
-        help="work there; a repetition that was killed in it goes on",
+        help="folder for the repetition; continues one that was killed there",
     )
     return parser

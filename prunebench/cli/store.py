@@ -169,13 +169,13 @@ def prune(chosen: Sequence[Entry], *, unused_only: bool, sure: bool) -> int:
             with locked(entry.folder / LOCK, timeout=0):
                 shutil.rmtree(entry.folder, ignore_errors=True)
         except Timeout:
-            sys.stdout.write(f"{entry.folder.name} is in use by now, and stays\n")
+            sys.stdout.write(f"{entry.folder.name} is in use now and was kept\n")
     return 0
 
 
 def _user_agrees() -> bool:
     if not sys.stdin.isatty():
-        raise ConfigError("nobody is there to be asked; --yes removes them")
+        raise ConfigError("cannot ask without a terminal; add --yes to remove them")
     sys.stdout.write("remove them? [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -185,13 +185,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench store",
         description=(
-            "The trained baselines that runs share. list: what, size, age, users; show: all that "
-            "decides one; verify: reads each in full; prune: removes those that no report uses, or "
-            "those that are named."
+            "The trained baselines that runs share. list: content, size, age, users; show: all "
+            "settings of one; verify: reads each in full; prune: removes those that no report "
+            "uses, or the named ones."
         ),
     )
     parser.add_argument("verb", choices=("list", "show", "verify", "prune"))
     parser.add_argument("entries", nargs="*", metavar="ENTRY", help="default: all")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="as in run.outputs")
-    parser.add_argument("--yes", action="store_true", help="prune: do not ask")
+    parser.add_argument("--yes", action="store_true", help="prune: do not ask for confirmation")
     return parser

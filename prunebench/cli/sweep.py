@@ -96,7 +96,7 @@ def objectives(report: Report | None) -> tuple[float, int] | None:
     if last and last.val:
         return last.val.accuracy, last.macs
     if last and not is_grid(HydraConfig.get()):
-        raise ConfigError("a search goes by validation images; set dataset.val_size above 0")
+        raise ConfigError("a search needs validation images; set dataset.val_size above 0")
     return None
 
 
@@ -109,7 +109,7 @@ def jobless(hydra: Any) -> str:
     """Returns a message on words that stand for no value, so that a grid has no job; else ""."""
     words = [str(word) for word in hydra.overrides.task] if is_grid(hydra) else []
     empty = [word for word in words if not jobs_of([word], places(hydra))]
-    return f"{', '.join(empty)} stands for nothing, so that no job is to be done" if empty else ""
+    return f"{', '.join(empty)} matches nothing, so there are no jobs" if empty else ""
 
 
 def begin() -> None:

@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> int:
             missing = len(not_begun(jobs, [path.parent for path in below(sweep, IDENTITY)]))
             if missing:
                 say(
-                    f"{missing} of {len(jobs)} jobs of {sweep} are not begun: prunebench status "
-                    f"{sweep} --resume prints what completes it"
+                    f"{missing} of {len(jobs)} jobs of {sweep} have not started: prunebench status "
+                    f"{sweep} --resume prints the commands that complete it"
                 )
     return code

@@ -36,8 +36,8 @@ def check_combination(
         )
         require(
             not schedule.repeats or criterion.decides_in_rounds,
-            f"{names['budget']} has no final size to go to in rounds; choose schedule=oneshot or "
-            "layerwise, or a budget with a target",
+            f"{names['budget']} has no target that rounds could approach; choose "
+            "schedule=oneshot or layerwise, or a budget with a target",
         )
     if budget.needs_degrees:
         require(
@@ -83,8 +83,8 @@ def check_repair(choices: dict[str, str], *, repair: Repair, schedule: Schedule)
     """Raises ConfigError if the schedule discards the weights that `repair` adjusts."""
     require(
         repair.identity or not schedule.redraws,
-        f"repair={choices.get('repair', '?')} mends weights, and schedule="
-        f"{choices.get('schedule', '?')} throws them away; choose repair=none",
+        f"repair={choices.get('repair', '?')} repairs weights, but schedule="
+        f"{choices.get('schedule', '?')} discards them; choose repair=none",
     )
 
 
@@ -110,7 +110,7 @@ def check_faces(
     )
     require(
         not (model.embeds and criterion.reads_logits),
-        f"{names['criterion']} reads what a network answers for a label, and {names['model']} ends "
+        f"{names['criterion']} needs the network's output for a label, and {names['model']} ends "
         "in an embedding; choose another criterion",
     )
     for name, phase in vars(recipe).items():

@@ -31,9 +31,9 @@ def check_fit(run: Run, data: Data) -> Iterator[str]:
     for group, asked in (("criterion", run.criterion), ("repair", run.repair)):
         if asked.images_needed > images:
             yield (
-                f"{group}: asks for {asked.images_needed:,} training images; there are "
-                f"{images:,}, and all are taken"
+                f"{group}: needs {asked.images_needed:,} training images; there are "
+                f"{images:,}, and all are used"
             )
     given = pretrained or run.baseline.checkpoint is not None
     if run.recipe.baseline.epochs == 0 and not given:
-        yield "recipe.baseline.epochs=0: the network that is pruned is not trained"
+        yield "recipe.baseline.epochs=0: an untrained network is pruned"

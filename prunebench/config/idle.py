@@ -10,8 +10,9 @@ from prunebench.recipes import Phase
 #: phase -> why a run does not train it
 NEVER = {
     "baseline": "the baseline comes from baseline.checkpoint",
-    "pruning": "nothing is trained while channels go; see schedule=during_training and its like",
-    "between": "nothing is trained between two cuts; see schedule=layerwise and iterative",
+    "pruning": "this schedule does not train while it prunes; see schedule=during_training, "
+    "from_scratch, soft",
+    "between": "this schedule does not train between cuts; see schedule=layerwise and iterative",
 }
 
 
@@ -30,13 +31,13 @@ def idle(run: Run, typed: Sequence[str]) -> Iterator[str]:
             never = NEVER[name] if name not in run.phases() else ""
             why = never or _no_effect(getattr(run.recipe, name), field)
             if why:
-                yield f"{word} decides nothing: {why}"
+                yield f"{word} has no effect: {why}"
 
 
 def _no_effect(phase: Phase, field: str) -> str:
     """Returns why a field of a phase has no effect; "" if it has one."""
     if field in ("milestones", "gamma") and phase.schedule in ("constant", "cosine"):
-        return f"it is for schedule=step and multistep, not {phase.schedule}"
+        return f"it applies to schedule=step and multistep, not {phase.schedule}"
     if field == "l1_on" and not phase.gamma_l1:
         return "gamma_l1 is 0"
     if field in ("hinge_share", "hinge_over") and not phase.gamma_hinge:

@@ -94,7 +94,7 @@ def shared_out(processes: int) -> int:
         return processes
     require(
         processes in (1, place.size),
-        f"run.processes={processes} is one thing, and the {place.size} processes that torchrun or "
-        "srun has started are another; leave run.processes out",
+        f"run.processes={processes} contradicts the {place.size} processes that torchrun or srun "
+        "has started; leave run.processes out",
     )
     return place.size

@@ -37,8 +37,8 @@ def check_method(choices: Mapping[str, str], folders: Sequence[Path]) -> None:
     typed = " ".join([*_typed(values, chosen), f"method={method}"])
     require(
         not fixed,
-        f"experiment={experiment} has a way to prune of its own ({', '.join(fixed)}), which "
-        f"method={method} cannot take over; in place of both, type: {typed}",
+        f"experiment={experiment} already fixes how to prune ({', '.join(fixed)}), which "
+        f"method={method} cannot replace; in place of both, type: {typed}",
     )
 
 
@@ -95,7 +95,7 @@ def leave_out(
             with open_dict(config):
                 del config[group][key]
                 config[group].update({key: own[key]} if key in own else {})
-            yield f"{group}.{key} of {preset} is not meant for {choices[group]}"
+            yield f"{group}.{key} of {preset} does not apply to {choices[group]}"
 
 
 def swept(values: Mapping[str, Any]) -> set[str]:

@@ -54,7 +54,7 @@ def require_nothing_secret_typed(word: str) -> None:
     """Raises ConfigError if `word`, ``key=value``, contains a secret."""
     key, _, value = word.partition("=")
     require_no_token(key, value)
-    _require_unset("what is typed sets", word)
+    _require_unset("the command line sets", word)
 
 
 def _require_unset(who: str, text: str) -> None:
@@ -106,7 +106,8 @@ def hidden(cfg: DictConfig, files: Collection[str]) -> dict[str, Any]:
         decides = not any(f"{key}.".startswith(f"{place}.") for place in NOT_DECIDING)
         require(
             not decides or key in files or "oc.env" not in TOKEN.sub("", str(found[key])),
-            f"{key}={found[key]} decides the result and must be on record; type its value",
+            f"{key}={found[key]} affects the result, so its value must be on record; type the "
+            "value itself",
         )
     return found
 

@@ -35,8 +35,8 @@ class Settings:
         )
         require(
             not self.outputs.startswith("~"),
-            f"outputs={self.outputs} would be a folder called ~ right here; type $HOME in its "
-            "place, or ${oc.env:HOME} in a YAML",
+            f"outputs={self.outputs} would create a folder named ~ in the current one; type $HOME "
+            "instead, or ${oc.env:HOME} in a YAML",
         )
         require(self.processes >= 1, f"processes must be at least 1, got {self.processes}")
         kind, _, index = self.device.partition(":")

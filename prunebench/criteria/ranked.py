@@ -35,7 +35,7 @@ def ranked(criterion: Criterion, evidence: Evidence) -> dict[str, GroupRank]:
             raise PruningError(f"{name}.rank, group '{group.name}': {problem}")
     changed = _changed(before, _state(evidence.network))
     if changed:
-        raise PruningError(f"{name}.rank changed the network it was to look at: {changed}")
+        raise PruningError(f"{name}.rank changed the network, which it must not: {changed}")
     return dict(ranks)
 
 
@@ -46,7 +46,7 @@ def _problem(rank: object, size: int) -> str:
     from prunebench.contracts import GroupRank
 
     if not isinstance(rank, GroupRank):
-        return f"a GroupRank is wanted, got {_kind(rank)}"
+        return f"expected a GroupRank, got {_kind(rank)}"
     scores = rank.scores
     if not isinstance(scores, torch.Tensor) or not scores.is_floating_point():
         return f"scores must be a tensor of floats, got {_kind(scores)}"

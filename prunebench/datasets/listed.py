@@ -92,8 +92,8 @@ def _devkit(path: Path, number: dict[str, int]) -> dict[str, int]:
     meta = path.with_name("meta.mat")
     if not meta.is_file():
         raise DataError(
-            f"{path} counts the classes as the devkit does, and its meta.mat is not beside it; "
-            "put it there, or take a list with names of classes (LOC_val_solution.csv)"
+            f"{path} numbers the classes as the devkit does, but meta.mat is not beside it; put "
+            "it there, or use a list with class names (LOC_val_solution.csv)"
         )
     synsets = loadmat(str(meta), squeeze_me=True)["synsets"]
     own = {str(entry[0]): str(entry[1]) for entry in synsets}

@@ -41,7 +41,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as raw:
             if told := bomb_in(raw):
-                raise DataError(f"{path} {told}, which no images do: it is not read")
+                raise DataError(f"{path} {told}, too much for images; it was not read")
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if missing := [key for key in KEYS if key not in file.files]:
                 lacks = f"{path} lacks {', '.join(missing)}"

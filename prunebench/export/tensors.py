@@ -44,7 +44,7 @@ def opened(path: Path, shape: tuple[int, ...]) -> Opened:
         held = json.loads(metadata[STRUCTURE])
         plans = [Plan.from_json(text) for text in held["plans"]]
     except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path} does not say what network its weights are of") from None
+        raise CheckpointError(f"{path} does not say to which network its weights belong") from None
     dense, image = slimmed.dense(held, path, tensors), slimmed.tracing_image(held["shape"])
     network = slimmed.regrow(dense, plans, image)
     add_position_biases_as_in(network, tensors)

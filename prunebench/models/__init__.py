@@ -88,7 +88,8 @@ def as_recorded(values: Mapping[str, Any], source: str) -> ModelSpec:
         ConfigError: `values` do not fit, or name a class that is not trusted.
     """
     require(
-        "${" not in str(values), f"{source} takes values of its network from elsewhere: ${{...}}"
+        "${" not in str(values),
+        f"{source} holds references instead of values of its network: ${{...}}",
     )
     spec: ModelSpec = component("model", dict(values), ModelSpec, source=source)  # type: ignore[type-abstract]
     if spec.class_of_others:

@@ -101,8 +101,8 @@ class Found(ModelSpec):
         for name in found:
             require(
                 name in {group.name for group in cmap.groups},
-                f"model.report: {self.report} prunes '{name}', which its network has not for "
-                f"images of {shape}",
+                f"model.report: {self.report} prunes '{name}', which its network does not have "
+                f"for images of {shape}",
             )
         if self.macs is None:
             return _cut_to(dense, cmap, found)
@@ -112,7 +112,7 @@ class Found(ModelSpec):
         require(
             least <= target,
             f"model.macs={self.macs:g} asks for {target:,} MACs, and the layers that were not "
-            f"pruned alone have {least:,}; ask for more",
+            f"pruned already have {least:,}; ask for more",
         )
         for factor in range(1, WIDEST + 1):
             wide = dense if factor == 1 else _build(model, factor, shape, classes)

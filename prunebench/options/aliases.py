@@ -23,8 +23,8 @@ def require_short(path: Path, text: str) -> None:
         return
     if unfolds:
         raise ConfigError(
-            f"{path} unfolds to more than any option holds, {MOST_NODES:,} keys and values "
-            f"{DEEPEST} deep: it is not read"
+            f"{path} expands to more than {MOST_NODES:,} keys and values, or deeper than {DEEPEST} "
+            "levels; it was not read"
         )
 
 

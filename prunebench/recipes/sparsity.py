@@ -114,8 +114,8 @@ class Sparsity(RepeatingObserver):
         for name, found in asked.items():
             if getattr(self.phase, name) > 0 and not found:
                 raise TrainingError(
-                    f"{name} pushes scales of batch norms, and this network has none that it "
-                    f"could; set {name}=0 in this phase of the recipe"
+                    f"{name} acts on scales of batch norms, and this network has none to act on; "
+                    f"set {name}=0 in this phase of the recipe"
                 )
 
     def after_backward(self, moment: Moment) -> None:

@@ -33,13 +33,14 @@ NOTHING = (
 NOTES = (
     "Difference of the fine-tuned (last) test {}, first minus second, in points, with its 95 % "
     "interval; same baselines, recipe and MACs (within 0.5 %), paired by seed.",
-    "Each interval stands for itself: of 20 pairs that are alike one will look different.",
+    "Intervals are not corrected for multiple comparisons: of 20 equal pairs one will look "
+    "different.",
 )
 BY_IMAGE = (
     "i: paired by image, too; seeds and images are both random, two-way analysis of variance with "
     "Satterthwaite's degrees of freedom (one seed: the images alone)."
 )
-BY_SEED = "s: paired t test over the seeds; the answers to the images were not kept."
+BY_SEED = "s: paired t test over the seeds; the predictions were not kept."
 
 
 def comparisons(rows: Sequence[Row]) -> Iterator[tuple[Row, Row, Difference]]:
@@ -100,7 +101,7 @@ def compared(rows: Sequence[Row]) -> Table:
     notes += [BY_IMAGE] if any(gap.images for *_, gap in found) else []
     notes += [BY_SEED] if not all(gap.images for *_, gap in found) else []
     notes += [CONTROLS] if control else []
-    notes.append(f"Last column: seeds for half an interval of {WANTED} points; -: cannot be said.")
+    notes.append(f"Last column: seeds needed for an interval of ± {WANTED} points; -: unknown.")
     notes += stability([(ours, theirs) for ours, theirs, _ in found], STAGE)
     headers = ["pair", "difference", "verdict", "seeds", f"seeds for {WANTED}"]
     return Table(headers, lines, notes)

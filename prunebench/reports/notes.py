@@ -22,8 +22,8 @@ _METRICS = {
 #: suffix to the name of a control, and the note that explains it
 CONTROL = " (control)"
 CONTROLS = (
-    "(control): what a method has to beat: channels at random, a uniform width or the found "
-    "structure from scratch, the dense network trained as long."
+    "(control): what a method has to beat: random channels, uniform width or the found structure "
+    "from scratch, or the dense network trained as long."
 )
 
 
@@ -80,7 +80,7 @@ def notes_of(rows: Sequence[Row]) -> list[str]:
     notes += _verified(runs)
     notes += _timed(runs)
     notes += [
-        f"Curves are not whole of {called(row, runs)}, seed {report.seed}: {report.untracked}"
+        f"Incomplete curves of {called(row, runs)}, seed {report.seed}: {report.untracked}"
         for row in runs
         for _, report in row.runs
         if report.untracked
@@ -142,7 +142,7 @@ def _short_of_count(rows: Sequence[Row]) -> list[str]:
     if not short:
         return []
     why = advice(sorted({width for widths in short.values() for width in widths}))
-    return [f"Not as fast as counted: {', '.join(short)}: {why}"]
+    return [f"Slower than the MACs suggest: {', '.join(short)}: {why}"]
 
 
 def timed_beside(row: Row) -> tuple[str, str, str]:

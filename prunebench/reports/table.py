@@ -71,7 +71,9 @@ def _format(options: argparse.Namespace) -> str:
     if options.per_run and chosen not in (None, *PLAIN):
         raise DataError(f"--per-run is for --format csv or json, not {chosen}")
     if options.columns and (options.per_run or options.compare):
-        raise DataError("--columns chooses those of settings; leave --per-run and --compare out")
+        raise DataError(
+            "--columns chooses columns of the table of settings; leave out --per-run and --compare"
+        )
     return chosen or ("csv" if options.per_run else "rich")
 
 
@@ -183,8 +185,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench table",
         description=(
-            "Compares runs: accuracy, parameters, MACs and latency before and after, as mean and "
-            "standard deviation over seeds, beside published figures with their sources."
+            "Compares runs: accuracy, parameters, MACs and latency before and after, with mean "
+            "and standard deviation over seeds, and published figures with their sources."
         ),
     )
     add_runs(parser)
@@ -199,13 +201,13 @@ def _parser() -> argparse.ArgumentParser:
         "--published",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="set published figures for the same networks and data beside the runs",
+        help="add published figures for the same networks and data",
     )
     parser.add_argument(
         "--failed",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="name the runs that failed, rather than only count them",
+        help="name failed runs instead of only counting them",
     )
     parser.add_argument(
         "--compare",
@@ -227,20 +229,27 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         type=_names,
         default=[],
         metavar="NAME,...",
-        help=f"these alone, in this order: {' '.join(columns_of([]))} latency_64, or a key of the "
-        "runs such as budget.keep",
+        help=f"only these columns, in this order: {' '.join(columns_of([]))} latency_64, or a key "
+        "of the runs such as budget.keep",
     )
     parser.add_argument(
-        "--sort", default="", metavar="NAME[,desc]", help="by a column; unknown figures come last"
+        "--sort",
+        default="",
+        metavar="NAME[,desc]",
+        help="sort by a column; unknown figures come last",
     )
     parser.add_argument(
         "--where",
         action="append",
         default=[],
         metavar="CONDITION",
-        help="only rows with criterion=l1,fpgm (* matches anything), 'drop<1' or 'macs>-50'; "
-        "several must all hold",
+        help="only rows with criterion=l1,fpgm (* matches anything), 'drop<1' or 'macs>-50'; if "
+        "given several times, all must hold",
     )
     parser.add_argument(
-        "--by", type=_names, default=[], metavar="NAME,...", help="a table for each value of these"
+        "--by",
+        type=_names,
+        default=[],
+        metavar="NAME,...",
+        help="one table for each value of these columns",
     )

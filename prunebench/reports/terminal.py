@@ -91,7 +91,8 @@ def _left_out(tables: Sequence[Table], shown: Sequence[Table], width: int) -> li
     pairs = zip(tables, shown, strict=True)
     gone = dict.fromkeys(header for a, b in pairs for header in a.headers[len(b.headers) :])
     text = (
-        f"Left out, as {width} characters hold no more: {'; '.join(gone)} (--format markdown: all)."
+        f"Left out for lack of space ({width} characters): {'; '.join(gone)} (--format "
+        "markdown: all)."
     )
     return [text] if gone else []
 

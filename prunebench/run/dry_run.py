@@ -83,12 +83,11 @@ def foresee(run: Run, network: nn.Module, cmap: ChannelMap, data: Data) -> None:
     say(
         "dry run: nothing is trained",
         f"data: {images}",
-        f"{len(groups)} groups of together {sum(group.size for group in groups):,} channels are "
-        f"pruned in the course of {run.recipe.pruning.epochs} epochs; which, the training will "
-        "show",
+        f"{len(groups)} groups with {sum(group.size for group in groups):,} channels are "
+        f"pruned during {run.recipe.pruning.epochs} epochs; the training decides which channels",
     )
     for limit in run.budget.limits(cmap, dense_counts(cmap)):
-        say(f"{limit.unit}: {limit.amount(Plan({})):,} -> {limit.target:,} at the most")
+        say(f"{limit.unit}: {limit.amount(Plan({})):,} -> at most {limit.target:,}")
 
 
 def sizes(data: Data) -> str:

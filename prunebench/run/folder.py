@@ -70,7 +70,7 @@ def claim(
     try:  # a command that reads the run's state holds the lock for a moment
         lock = locked(path / LOCK, note, timeout=0.5)
     except Timeout:
-        raise ConfigError(f"the run in {path} is still going on in another process") from None
+        raise ConfigError(f"the run in {path} is still running in another process") from None
     with lock:
         remove_temporaries(path)
         ledger = Ledger(path, every_seconds=run.settings.checkpoint_seconds)
@@ -98,7 +98,7 @@ def require_empty(folder: Path, ledger: Ledger) -> None:
     found = next((path.relative_to(folder) for path in held if path.exists()), None)
     require(
         found is None,
-        f"{folder} holds {found} of a run that it no longer names, for its {IDENTITY} is gone; "
+        f"{folder} holds {found} of an unknown run, because its {IDENTITY} is missing; "
         "choose another hydra.run.dir, or delete the folder",
     )
 
@@ -112,8 +112,8 @@ def require_same(run: Run, folder: Path) -> None:
     there = read_object(folder / IDENTITY)
     require(
         there.get("digest") == run.digest,
-        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir, or "
-        "of a sweep another hydra.sweep.subdir",
+        f"{folder} holds another run: {difference(run, there)}; choose another hydra.run.dir (in "
+        "a sweep: hydra.sweep.subdir)",
     )
 
 

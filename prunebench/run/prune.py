@@ -87,7 +87,7 @@ def prune(context: RunContext, dense: nn.Module) -> Pruned:
     repaired = cuts[-1].network
     steps = tuple(made.record for made in cuts)
     if any(step.share for step in steps) and measure.params(repaired) == measure.params(dense):
-        note("nothing was cut: every channel stays; see budget and criterion")
+        note("nothing was pruned: budget and criterion keep every channel")
     plans = tuple(made.plan for made in cuts)
     bare = repaired if run.repair.identity else slim_by(plans, start, context.example)
     wiring = wiring_of(dense)
@@ -125,7 +125,7 @@ def cut_step(
     for remark in remarks(made.record):
         context.progress.note(f"{step.name}: {remark}")
     if thin := nearly_gone(made.record.kept, counts.sizes):
-        context.progress.note(f"{step.name}: less than a tenth is left of {thin}")
+        context.progress.note(f"{step.name}: less than a tenth of the channels is left in {thin}")
     return made
 
 

@@ -78,10 +78,10 @@ def carry_out(
     progress = Progress()
     with listening(), leading(run, place), claim(run, fresh, notes, progress.note) as folder:
         if run.settings.resume and folder.fresh:
-            progress.note(f"nothing to resume in {run.settings.outputs}: the run starts anew")
+            progress.note(f"nothing to resume in {run.settings.outputs}: a new run starts")
         if folder.finished is None:
             if not folder.fresh:
-                progress.note(f"going on with the run in {folder.path}")
+                progress.note(f"continuing the run in {folder.path}")
             with failure_recorded(run, folder, refusals=bool(label.sweep)), answering():
                 report = execute(run, folder, progress, label)
                 finish()  # from here on a signal comes too late to interrupt the run
@@ -102,7 +102,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
     recorder_of(device, run.settings.compile)  # refuses run.compile before any work is done
     attempts = begin(folder.path, environment(device))
     if differing := changes(attempts):
-        progress.note(f"the result need not be bit-identical: {'; '.join(differing)}")
+        progress.note(f"the result may not be bit-identical: {'; '.join(differing)}")
     data = run.dataset.load()
     watch(data, folder, progress)
     for line in check_fit(run, data):
@@ -168,8 +168,8 @@ def dense_network(context: RunContext) -> nn.Module:
     context.head = weights.head
     if run.model.embeds and weights.head is None:
         note(
-            f"baseline: it comes without a head for these {context.data.classes:,} identities; "
-            "further training begins with a fresh one"
+            f"baseline: it has no head for these {context.data.classes:,} identities; "
+            "training starts with a new one"
         )
     for row in weights.epochs:  # another run may have trained and logged them
         context.log(row)

@@ -172,14 +172,12 @@ def cut_as(plan: Plan, facts: Evidence, repair: Repair, step: Step, *, example: 
     with cuda_math(exact=True):
         agreed = agreement(folded, slimmed, cmap, plan, example)
     if not isfinite(agreed.error):
-        raise PruningError(
-            "the network answers with numbers that are not finite: has its training diverged?"
-        )
+        raise PruningError("the network's outputs are not finite; has its training diverged?")
     if not agreed.exact:
         raise PruningError(
             f"the slimmed network differs from the masked one by {agreed.error:.1e} (relative), "
-            f"more than rounding in {agreed.dtype} explains ({agreed.tolerance:.0e}); this network "
-            "cannot be trusted to surgery"
+            f"more than rounding in {agreed.dtype} explains ({agreed.tolerance:.0e}); prunebench "
+            "cannot cut this network correctly"
         )
     require_as_planned(folded, slimmed, cmap, plan)
     repair.settle(slimmed, facts, plan)

@@ -211,9 +211,9 @@ def ceiling(budget: Timed, cmap: ChannelMap) -> str:
     kept = min(1.0, times.dense / times.whole) * sum(ms for ms, _ in whole)
     return (
         f"at most {times.dense / max(least, 1.0):.1f}x on this machine: {least / 1e3:.3g} of "
-        f"{times.dense / 1e3:.3g} ms stay where every group is at its floor, "
-        f"{kept / 1e3:.3g} of them in layers whose widths stay ({slowest or 'none'} ...) and "
-        f"{times.between / 1e3:.3g} between layers"
+        f"{times.dense / 1e3:.3g} ms remain with every group at its floor, "
+        f"{kept / 1e3:.3g} of them in layers whose widths do not change "
+        f"({slowest or 'none'} ...) and {times.between / 1e3:.3g} between layers"
     )
 
 

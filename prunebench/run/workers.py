@@ -202,8 +202,8 @@ def _loss_explained() -> Iterator[None]:
             raise
         stop_if_asked()
         raise TrainingError(
-            "another process of the run has ended, perhaps from outside or for want of memory; "
-            "what it said itself comes first; go on with run.resume=true"
+            "another process of the run has ended, perhaps killed or out of memory; its own "
+            "message comes first; continue with run.resume=true"
         ) from error
 
 
@@ -229,7 +229,7 @@ def _require_alive(context: ProcessContext, seconds: float) -> None:
         context.join(seconds)
     except ProcessExitedException as error:
         raise TrainingError(
-            f"process {error.error_index + 1} of the run was ended from outside "
-            f"({error.signal_name or error.exit_code}), perhaps for want of memory; go on with "
-            "run.resume=true"
+            f"process {error.error_index + 1} of the run was killed "
+            f"({error.signal_name or error.exit_code}), perhaps for lack of memory; continue "
+            "with run.resume=true"
         ) from None

@@ -99,7 +99,8 @@ class TrainingSchedule(Schedule):
     def check_phase(self, phase: Phase) -> None:
         """Raises ConfigError if there is no epoch in which channels could go."""
         require(
-            phase.epochs >= 1, "recipe.pruning.epochs must be at least 1: channels go as it trains"
+            phase.epochs >= 1,
+            "recipe.pruning.epochs must be at least 1, because channels are pruned in this phase",
         )
 
     def steps(self, groups: Sequence[str]) -> list[Step]:

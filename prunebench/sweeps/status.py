@@ -210,15 +210,20 @@ def plain(status: Status) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="prunebench status",
-        description="Shows how far sweeps and runs have come; reads files alone.",
+        description="Shows the progress of sweeps and runs, read from their files.",
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"))
     parser.add_argument(
-        "--watch", type=float, nargs="?", const=5.0, metavar="SECONDS", help="look again and again"
+        "--watch",
+        type=float,
+        nargs="?",
+        const=5.0,
+        metavar="SECONDS",
+        help="refresh every SECONDS seconds",
     )
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     parser.add_argument(
-        "--resume", action="store_true", help="print the commands that complete what is open"
+        "--resume", action="store_true", help="print the commands that complete unfinished runs"
     )
     parser.add_argument("--go", action="store_true", help="run these commands, one after the other")
     return parser

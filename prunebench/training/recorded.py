@@ -112,7 +112,10 @@ class Replays:
                     f"run.compile=on: the step cannot be recorded ({reason}); try run.compile=auto"
                 ) from error
             self._failed = True
-            self._tell(f"the step cannot be recorded ({reason}); it goes on as run.compile=off")
+            self._tell(
+                f"the step cannot be recorded ({reason}); training continues as with "
+                "run.compile=off"
+            )
             return None
 
 

@@ -177,8 +177,8 @@ class StreamedSplit(Split):
                 stop_if_asked()  # a signal to stop the run reaches its loaders, too
                 reason = " ".join(str(error).split())
                 raise TrainingError(
-                    f"a loader process was ended from outside ({reason}); go on with "
-                    "run.resume=true, perhaps with fewer dataset.workers"
+                    f"a loader process was killed ({reason}); continue with run.resume=true, "
+                    "perhaps with fewer dataset.workers"
                 ) from None
             part = self._reader.finished(part, self.device)
             if part.damaged:

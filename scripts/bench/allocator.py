@@ -32,10 +32,10 @@ from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.training.resident import ResidentSplit
 
-ABOUT = """CPU seconds of one thread of the same work in processes that were started without and
-with `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647`, by turns, medians of the rounds; from
-and to are the ratios of single rounds. Pages are those that the system had to clear meanwhile,
-memory is the most that a process held. Random images and weights."""
+ABOUT = """CPU seconds of the same work in processes started without and with `MALLOC_MMAP_MAX_=0
+MALLOC_TRIM_THRESHOLD_=2147483647`, which makes glibc keep freed memory. One thread, alternating
+rounds, medians; "from, to" is the range of the ratio over the rounds. "pages" are memory pages
+that the system had to clear. Random images and weights."""
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 CPU = torch.device("cpu")
 
@@ -106,16 +106,16 @@ def main() -> None:
         rows.append(
             {
                 "what": name,
-                "as usual, s": median(usual[name][0] for usual, _ in rounds),
+                "default, s": median(usual[name][0] for usual, _ in rounds),
                 "kept, s": median(kept[name][0] for _, kept in rounds),
                 "times as fast": median(ratios),
                 "from, to": f"{min(ratios):.2f}, {max(ratios):.2f}",
-                "pages, as usual": pages[0],
+                "pages, default": pages[0],
                 "pages, kept": pages[1],
             }
         )
-    about = f"{ABOUT} {memory[0]:,.0f} MiB as usual, {memory[1]:,.0f} kept."
-    publish(asked, "Keeping memory on a CPU", about, rows)
+    about = f"{ABOUT} Peak memory: {memory[0]:,.0f} MiB by default, {memory[1]:,.0f} MiB if kept."
+    publish(asked, "Keeping freed memory on a CPU", about, rows)
 
 
 if __name__ == "__main__":

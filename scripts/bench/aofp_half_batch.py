@@ -28,10 +28,11 @@ from prunebench.criteria.aofp.search import mean_damage
 from prunebench.training.split import Split
 
 BATCH = 64
-ABOUT = """AOFP's scores of the channels of a trained network (public ResNet-20) from half of
-each batch of 64, against those from the whole batch for the same draws, and what the whole batch
-of other images makes of them. Spearman's correlation, mean and least over the layers; share of
-the lower half that is the same."""
+ABOUT = """AOFP scores the channels of a trained network (public ResNet-20) on half of each batch
+of 64 images. How well do these scores agree with those of the whole batch for the same draws? For
+comparison, the second row scores whole batches of other images. Spearman's correlation, mean and
+lowest over the layers; "same lower half" is the share of the lower-scored half that is
+the same."""
 
 #: variant -> seed of the images, and number of images per batch that are scored (None = all)
 HOW = {"whole batch": (0, None), "half of the batch": (0, BATCH // 2), "other images": (1, None)}
@@ -99,11 +100,11 @@ def main() -> None:
                     "draws": draws,
                     "against the whole batch": name,
                     "correlation": mean(alike),
-                    "least": min(alike),
+                    "lowest": min(alike),
                     "same lower half": mean(map(shared, whole, layers)),
                 }
             )
-    publish(asked, "AOFP: half of the batch", ABOUT, rows)
+    publish(asked, "AOFP: scoring half of each batch", ABOUT, rows)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,12 @@ from prunebench.datasets import Arrays, Data
 from prunebench.models import ModelSpec
 from prunebench.options import option
 
-ABOUT = """Random images of 32 x 32 with crops and flips, channels_last, against airbench's
-`CifarLoader` (the loader of CIFAR speed records, made for GPUs), and with bf16 steps of SGD behind
-either: airbench's in a bare loop without log, checkpoint or validation, ours in the product's
-training. Images per second of one thread's CPU time (of wall time on CUDA), medians of epochs taken
-by turns; the first, in which airbench normalises all images, is left out."""
+ABOUT = """Random images of 32 x 32 with crops and flips, channels_last, compared with airbench's
+`CifarLoader` (the loader of CIFAR speed records, made for GPUs): loading alone, and loading with
+bf16 steps of SGD. airbench's loader runs in a bare loop without log, checkpoint or validation,
+ours in the full training loop. Images per second of one thread's CPU time (of wall time on CUDA),
+medians of alternating epochs. The first epoch, in which airbench normalises all images, is left
+out."""
 
 
 def theirs(data: Data, batch: int, device: torch.device) -> Any:
@@ -117,7 +118,7 @@ def main() -> None:
         row |= {"airbench, images/s": median(other), "prunebench, images/s": median(own)}
         row |= {"times as fast": median(a / b for a, b in zip(own, other, strict=True))}
         rows.append(row)
-    title = f"Beside airbench's loader, batch {asked.batch}, {asked.images:,} images"
+    title = f"Compared with airbench's loader, batch {asked.batch}, {asked.images:,} images"
     publish(asked, title, ABOUT, rows, asked.device)
 
 

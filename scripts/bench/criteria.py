@@ -20,10 +20,10 @@ from prunebench.criteria import Criterion, Evidence
 from prunebench.models import ModelSpec
 from prunebench.options import option
 
-ABOUT = """Against the plain passes over the same batches that a criterion cannot do without: for
-HRank a forward and the singular values of its maps, for Taylor a forward and backward with the
-gradients of all weights. Seconds of one thread's CPU time, the least of several rounds taken by
-turns; 1 is the floor, and Taylor is below it as it asks for fewer gradients."""
+ABOUT = """Each criterion compared with the passes over the same batches that it needs at least
+(the floor): for HRank a forward and the singular values of its maps, for Taylor a forward and a
+backward with the gradients of all weights. Taylor can be below the floor because it computes fewer
+gradients. Seconds of one thread's CPU time, the minimum of several alternating rounds."""
 CHUNK = 64
 BATCH = 32
 
@@ -90,8 +90,8 @@ def main() -> None:
     rows: list[Row] = [
         {
             "criterion": name,
-            "what it cannot do without": least,
-            "that, s": found[least],
+            "floor": least,
+            "floor, s": found[least],
             "prunebench, s": found[name],
             "times the time": found[name] / found[least],
         }

@@ -24,11 +24,10 @@ from prunebench.measure.engines import ENGINES, runner
 from prunebench.models import ModelSpec
 from prunebench.options import option
 
-ABOUT = """The dense network against the slim ones with half of its multiply-adds, in the same
-engine: milliseconds of the dense one, and how many times as fast the slim one is, with widths as
-they come and with widths in multiples of 8. Random weights, images of 32 x 32, one thread's CPU
-time, medians of passes taken by turns. Fewer multiply-adds are worth what the engine makes of
-them."""
+ABOUT = """The dense network compared with slim networks that have half its multiply-adds, in the
+same engine: milliseconds of the dense network, and the speed-up of the slim ones, with arbitrary
+widths and with multiples of 8. Random weights, images of 32 x 32, one thread's CPU time, medians
+of alternating passes."""
 #: variant -> settings by which each network is cut
 CUTS: dict[str, dict[str, Any]] = {"any width": {}, "multiples of 8": {"divisor": 8}}
 #: engines to compare; channels_last is eager in another memory format
@@ -87,7 +86,7 @@ def main() -> None:
             for model in asked.models
             for row in compared(model, asked.forms, asked.batch, asked.repeats)
         ]
-    publish(asked, f"Latency at half of the MACs, batch {asked.batch}", ABOUT, rows)
+    publish(asked, f"Latency at half the MACs, batch {asked.batch}", ABOUT, rows)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from prunebench.training.batches import split_on
 from prunebench.training.split import Split
 
 BATCH = 128
-ABOUT = """`dataset=folder` against `ImageFolder` with v2 transforms behind a DataLoader:
-augmented, shuffled, normalised batches of 128 x 3 x 224 x 224. Images per second of wall time,
-so the machine's other work counts; both take turns, the ratio is the median of the rounds'.
-Memory is that of all processes together, ours."""
+ABOUT = """`dataset=folder` compared with `ImageFolder`, v2 transforms and a DataLoader:
+augmented, shuffled, normalised batches of 128 x 3 x 224 x 224. Images per second of wall time, so
+other work on the machine counts; both alternate, and the ratio is the median over the rounds.
+Memory is that of all our processes together."""
 
 
 def ours(data: Data, workers: int) -> Split:
@@ -134,7 +134,7 @@ def main() -> None:
         "memory, MiB": first,
         "second epoch": second,
     }
-    publish(asked, f"Reading {len(data.train)} JPEG files as they are needed", ABOUT, [row])
+    publish(asked, f"Reading {len(data.train):,} JPEG files during training", ABOUT, [row])
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ from prunebench.datasets import DatasetSpec
 from prunebench.options import option
 from prunebench.training.batches import split_on
 
-ABOUT = """Memory of a process, its libraries and weights included, before and at most; seconds of
-one thread's CPU time, against those of a forward of as many images in the same chunks."""
+ABOUT = """Memory of a process, including libraries and weights, before the criterion and at its
+peak; seconds of one thread's CPU time, compared with a forward of the same images in the same
+chunks."""
 FORWARD = "a forward alone"
 CRITERIA: dict[str, dict[str, Any]] = {
     FORWARD: {},

@@ -22,8 +22,9 @@ from prunebench.criteria.oracle import Oracle
 from prunebench.models import ModelSpec
 from prunebench.options import option
 
-ABOUT = """Masking every channel in turn and running the network from its layer on, against
-running it from its beginning; equal scores, to the last bit. One thread's CPU time, once each."""
+ABOUT = """The oracle masks one channel at a time. Ours runs the network from the masked layer on,
+compared with running it from the beginning; the scores are equal to the last bit. One thread's CPU
+time, once each."""
 
 
 def timed(facts: Evidence) -> tuple[float, dict[str, Tensor]]:

@@ -13,14 +13,19 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 FOUND = ROOT / "outputs" / "reference" / "benchmarks"
 HEAD = """# Benchmarks
 
-How fast prunebench is, against what you would use or write otherwise: the authors' way where they
-published it, other tools, plain PyTorch. Every ratio is of two figures of one run on one machine:
-compare ratios, not seconds, between tables and machines. Each table has its command (`--out FILE`
-writes the figures as JSON), and this page by `python scripts/bench/page.py` from
-[the committed ones](../outputs/reference/benchmarks). Other work ran on the
-machine while the tables of commits 913a190, b9f74ca and e0c8df4 were made. A GPU could be
-had for minutes: its tables are of one run each, and that of ResNet-56 was made by an earlier form
-of its script. A whole run there: [FOAD of VGG-16](../outputs/reference/foad_vgg16_full/table.md).
+How fast prunebench is, compared with what you would use or write otherwise: the authors'
+published code, other tools, or plain PyTorch. Each ratio compares two figures from the same run
+on the same machine. Compare ratios, not seconds, between tables and machines.
+
+Below each table stand its command, machine and commit. `--out FILE` writes the figures as JSON.
+This page is made from [committed figures](../outputs/reference/benchmarks) by
+`scripts/bench/page.py`.
+
+- While the tables of commits 913a190, b9f74ca and e0c8df4 were made, the machine also did other
+  work.
+- GPU tables are from one run each, because the GPU was available for minutes only. The training
+  table of ResNet-56 comes from an earlier version of its script.
+- A whole run on a GPU: [FOAD of VGG-16](../outputs/reference/foad_vgg16_full/table.md).
 """
 
 #: heading -> the tables below it, by file
@@ -35,14 +40,14 @@ TOPICS = {
         "shared_gpu_h200_mps",
         "allocator",
     ],
-    "Training while channels go": [
+    "Pruning during training": [
         "pruning_during_training",
         "pruning_during_training_h200",
         "aofp_half_batch",
     ],
     "Channels and surgery": ["surgery", "latency"],
     "Criteria": ["foad_selection", "thinet_search", "oracle", "criteria", "memory"],
-    "Reading images": ["cifar_loader", "loader"],
+    "Loading images": ["cifar_loader", "loader"],
     "The command": ["start_up", "resume", "reports"],
 }
 

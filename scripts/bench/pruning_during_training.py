@@ -32,11 +32,11 @@ from prunebench.run.step import dense_counts
 from prunebench.training.recorded import Replays
 from prunebench.training.recorder import recorder_of
 
-ABOUT = """A training step with the criterion looking on, against the same step of plain PyTorch
-(forward, loss, backward, SGD). AOFP scores every layer at every step, averaged over a search
-from all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
-rounds taken by turns. Recorded steps (on CUDA, wall time) stand against the plain step, recorded;
-recording is in their time, AOFP's once for every half of its search."""
+ABOUT = """A training step observed by the criterion, compared with the same step in plain PyTorch
+(forward, loss, backward, SGD). AOFP scores every layer at every step, averaged over a search from
+all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
+alternating rounds. Recorded steps (on CUDA, wall time) are compared with the recorded plain step;
+their time includes the recording, for AOFP once per half of its search."""
 #: number of halves in an unsuccessful search over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
 #: draws per half; the authors take 1000, so decisions weigh more here

@@ -33,11 +33,10 @@ from prunebench.training.aligned import align
 from prunebench.training.forward import Forward
 from prunebench.training.recorder import CudaGraphs, Work
 
-ABOUT = """One step (forward, loss, backward, SGD with momentum) of one batch that stays on the
-device, as in the product: bf16 under autocast with float32 weights, channels_last, recorded as one
-CUDA graph and replayed; milliseconds of wall time, the mean of the replays. Each row leaves a part
-out or does it in another way; times as fast is to the first row. Slim networks keep half of the
-channels."""
+ABOUT = """One step (forward, loss, backward, SGD with momentum) of one batch on the device, as in
+a real training: bf16 under autocast with float32 weights, channels_last, recorded as one CUDA
+graph and replayed; milliseconds of wall time, mean of the replays. Each row leaves out one part or
+replaces it; times as fast compares with the first row. Slim networks keep half of the channels."""
 
 
 @dataclass
@@ -159,11 +158,11 @@ def steps(
     build: Callable[[], nn.Module], images: Tensor, labels: Tensor, mode: str | None
 ) -> Iterator[tuple[str, Step]]:
     """Yields the name and the step of each row."""
-    yield "as it is", Step(build(), images, labels)
+    yield "complete", Step(build(), images, labels)
     yield "forward alone", Step(build(), images, labels, learns=False)
     yield "without SGD", Step(build(), images, labels, updates=False)
     network = build()
-    yield "casts and counts one by one", Step(network, images, labels, call=network)
+    yield "separate casts and norm counters", Step(network, images, labels, call=network)
     network, apart = build(), Apart(images.device, torch.bfloat16)
     together = partial(_within, apart, network)
     yield (
@@ -179,9 +178,9 @@ def steps(
         network = slimmed(build(), images[:1].contiguous(), fewer)
         network = network.to(memory_format=torch.channels_last)
         yield f"slim, {said}", Step(network, images, labels)
-    yield "the same, not in eights", Step(network, images, labels, aligned=False)
+    yield "the same, not padded to eights", Step(network, images, labels, aligned=False)
     contiguous = network.to(memory_format=torch.contiguous_format)
-    yield "and contiguous", Step(contiguous, images.contiguous(), labels, aligned=False)
+    yield "not padded, contiguous", Step(contiguous, images.contiguous(), labels, aligned=False)
     if mode:
         network = build()
         compiled = torch.compile(network, mode=mode)
@@ -237,7 +236,7 @@ def main() -> None:
         network = option("model", asked.model, ModelSpec).build(shape, 10).to(device)
         return network.to(memory_format=torch.channels_last).train()  # type: ignore[no-any-return]
 
-    title = f"A step of {asked.model} in parts, batch {asked.batch}, {device_name(device)}"
+    title = f"Parts of a recorded step of {asked.model}, batch {asked.batch}, {device_name(device)}"
     rows: list[Row] = []
     for name, step in steps(build, images, labels, asked.inductor):
         if asked.compile_only and "inductor" not in name:

@@ -21,9 +21,9 @@ from prunebench.reports.load import load_runs
 from prunebench.reports.page.write import page
 from prunebench.reports.table import render
 
-ABOUT = """`prunebench table` and `prunebench page` over copies of a committed report, against
-parsing the same files as JSON. Seconds of one thread's CPU time, medians by turns; without the
-start of the command."""
+ABOUT = """`prunebench table` and `prunebench page` over copies of a committed report, compared
+with parsing the same files as JSON. Seconds of one thread's CPU time without the start of the
+command, medians of alternating rounds."""
 
 
 def copies(report: Path, folder: Path, count: int) -> None:

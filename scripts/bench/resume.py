@@ -29,11 +29,11 @@ from prunebench.options import option
 from prunebench.training.loop import train
 from prunebench.training.stage import Stage
 
-ABOUT = """Four epochs of some steps of 64 images, in one go without a checkpoint, against the
-same saved after each epoch, and against the same stopped after the second and gone on from its
-checkpoint in a new training; all come to the same weights, bit for bit. One thread's CPU time,
-medians by turns. An epoch of CIFAR-10 has 782 such steps, and a run saves every
-`run.checkpoint_seconds` only."""
+ABOUT = """Four short epochs with batches of 64 images, run without checkpoints, compared with
+saving after each epoch, and with stopping after the second epoch and resuming from its checkpoint
+in a new training. All three give the same weights, bit for bit. One thread's CPU time, medians of
+alternating rounds. An epoch of CIFAR-10 has 782 such steps, and a run saves only every
+`run.checkpoint_seconds`."""
 EPOCHS, BATCH = 4, 64
 
 

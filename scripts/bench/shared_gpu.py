@@ -25,9 +25,9 @@ from prunebench.models import ModelSpec
 from prunebench.options import option
 from prunebench.records.environment import device_name
 
-ABOUT = """Training steps (forward, loss, backward, SGD with momentum; bf16, channels_last, recorded
-and replayed) of so many processes that share the device, in all, per second of wall time; times as
-fast is to one process alone."""
+ABOUT = """Training steps (forward, loss, backward, SGD with momentum; bf16, channels_last,
+recorded and replayed) per second of wall time, summed over all processes that share the device;
+times as fast compares with one process alone."""
 #: longest wait for all processes to have recorded their steps
 READY = 120.0
 
@@ -92,7 +92,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     side = "with MPS" if mps() else "without MPS"
-    title = f"Runs of {asked.model} that share {device_name(torch.device(device))}, {side}"
+    title = f"Trainings of {asked.model} that share {device_name(torch.device(device))}, {side}"
     rows: list[Row] = []
     for processes in asked.processes:
         each = together(asked.model, asked.batch, asked.seconds, processes)

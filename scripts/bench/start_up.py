@@ -22,9 +22,9 @@ from result import Row, arguments, publish
 
 from prunebench.options.files import conf_dir
 
-ABOUT = """Processor seconds of a whole process until it has answered, against an empty function
-under `hydra.main`: with our `conf/`, which is all there is to save, and with a configuration of
-one key. Medians of starts taken by turns."""
+ABOUT = """CPU seconds of the whole process, compared with an empty function under `hydra.main`:
+with our `conf/`, which is the least we could reach, and with a configuration of one key. Medians
+of alternating starts."""
 BARE = """import hydra
 @hydra.main(config_path={folder!r}, config_name="config", version_base="1.3")
 def main(config): pass

@@ -39,13 +39,13 @@ TIMED = """
 resnet18 resnet50 vgg16_bn densenet121 densenet201 mobilenet_v2 efficientnet_b0 regnet_y_400mf
 convnext_tiny inception_v3 ours:resnet20 ours:resnet56 ours:resnet110
 """.split()  # noqa: SIM905
-ABOUT = """Following the channels of a random network and making it smaller by 40 % of them,
-against Torch-Pruning 1.6.1 doing the same with its own L1 importance, ours with `criterion=l1`.
-`ours:` is our ResNet for CIFAR with option A's padding as most code writes it. One thread's CPU
-time, by turns, garbage collected before each, medians (what takes the peer over five seconds it
-does once). Memory is what a fresh process adds at most to the network it begins with. What comes
-out is compared in [surgery, net by net](../outputs/reference/surgery/table.md): of `ours:` the
-peer's does not run."""
+ABOUT = """Tracing the channels of a random network and removing 40 % of them, compared with
+Torch-Pruning 1.6.1 doing the same with its own L1 importance; ours uses `criterion=l1`. Networks
+named `ours:` are our ResNets for CIFAR with zero-padded shortcuts (option A) as most code writes
+them. One thread's CPU time, alternating, garbage collected before each, medians (once for the peer
+where it takes over five seconds). Memory is the peak that a fresh process adds to the network. The
+results are compared in [surgery, net by net](../outputs/reference/surgery/table.md); for `ours:`,
+the peer's result does not run."""
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "channels"))  # for `drawn`
 
 

@@ -48,17 +48,18 @@ Tool = Callable[[nn.Module, Any], nn.Module]
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference" / "surgery"
 TEXT = """# Surgery, net by net
 
-`python scripts/bench/surgery_table.py` (the `bench` extra), float64, random weights and batch-norm
-statistics, 40 % of the channels cut by L1 norm; exact = the slimmed network differs from the masked
-one by less than 1e-9 (relative). kept = share of the parameters left. `ours:` is our ResNet with
-option A's padding written as most code writes it. Not judged: zeroed channels take part in
-LayerNorm's statistics and removed ones do not, and the peer offers no mask of its own. What was
-refused or raised, and why, is in `table.json`.
+How exactly prunebench and Torch-Pruning cut many networks: `python scripts/bench/surgery_table.py`
+(the `bench` extra), float64, random weights and batch-norm statistics, 40 % of the channels removed
+by L1 norm. "exact": the slim network differs from the masked one by less than 1e-9 (relative).
+"kept": the share of parameters left. `ours:` is our ResNet with zero-padded shortcuts (option A) as
+most code writes them. "not judged": removed channels change LayerNorm's statistics and zeroed ones
+do not, and Torch-Pruning has no mask of its own. `table.json` has all refusals and errors.
 """
 DRAWN = """One small network around each fragment of `tests/channels/drawn`, kinds of code that were
 reported to break pruning tools: caches, hooks, closures, ghost concatenations, shared or transposed
-weights, outputs in objects. Judged by the tests' oracle: exact = it computes what the dense network
-does with zeros in place of all that is gone. Refuses and freezes have a reason.
+weights, outputs in objects. The tests' oracle decides: "exact" means that the slim network computes
+what the dense network does with zeros for the removed channels. "refuses" and "freezes" come with a
+reason.
 """
 
 

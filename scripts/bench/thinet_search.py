@@ -31,11 +31,11 @@ from threadpoolctl import threadpool_info
 from prunebench.analysis.consumer_gram import squared
 from prunebench.criteria.thinet import removal_order
 
-ABOUT = """The loops over samples that the authors' scripts run, against the search on the Gram
-matrix (which is counted, too); both pick the same channels. `remove` is the first paper's greedy
-removal, `omp` the later one's orthogonal matching pursuit. The authors' samples lie in memory
-row by row; column by column favours their loops. Seconds of one thread's CPU time, once for the
-loops, the median of several for ours."""
+ABOUT = """The loops over samples in the authors' scripts, compared with our search on the Gram
+matrix (computing the matrix included). Both pick the same channels. `remove` is the first paper's
+greedy removal, `omp` the second paper's orthogonal matching pursuit. The authors' samples lie in
+memory row by row; column by column favours their loops. Seconds of one thread's CPU time, once for
+the loops, the median of several for ours."""
 
 Samples = NDArray[np.float64]
 

@@ -42,12 +42,12 @@ from prunebench.training.recorder import recorder_of
 from prunebench.training.resident import ResidentSplit
 from prunebench.training.stage import Stage
 
-ABOUT = """Training on random images of 32 x 32 with random crops and flips, against the loop
-that tutorials write, with the same optimizer steps: one image at a time through torchvision's
-transforms, a DataLoader, `loss.item()` at every step, float32. Images per second of one thread's
-CPU time (of wall time on CUDA), best of the rounds, all measured by turns; images alone against
-images alone. Compare like with like: bf16 and channels_last are settings of ours that the plain
-loop has not."""
+ABOUT = """Training on random images of 32 x 32 with random crops and flips, compared with a
+typical tutorial loop with the same optimizer steps: torchvision's transforms on one image at a
+time, a DataLoader, `loss.item()` at every step, float32. Images per second of one thread's CPU
+time (of wall time on CUDA), best of alternating rounds; rows "images alone" load images without
+training and are compared with each other. bf16 and channels_last are settings of ours that the
+plain loop does not have: compare equal settings."""
 #: part of a chip's name -> dense bf16 operations per second by its maker; the first match counts
 PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 #: most images that the plain loop reads on CUDA: its rate would not change with more
@@ -153,7 +153,7 @@ def works(
     """Returns name -> number of images, and function that trains on them and returns seconds."""
     n, found = len(data.train), {}
     if device.type == "cuda":
-        kinds = product(("bf16", "float32"), (1,), (", recorded", ", as they come"))
+        kinds = product(("bf16", "float32"), (1,), (", recorded", ", not recorded"))
     else:
         kinds = product(("float32", "bf16"), (0, 1), ("",))
     for precision, last, said in kinds:

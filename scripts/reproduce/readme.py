@@ -33,9 +33,8 @@ PICTURE = "pareto.svg"
 COLUMNS = ("method", "finetuned", "drop", "macs")
 RESULTS = """# Results
 
-Each table with its command, its notes and the reports that it is made of. Costs count multiply-adds
-(MACs) of convolution, linear and matmul layers for one image. All rows of all tables:
-[a CSV for each data set](../outputs/reference/results).
+All committed results. Each table states its command and its notes, and lies in one folder with its
+reports. The rows of all tables are also [one CSV per data set](../outputs/reference/results).
 
 """
 BEGIN, END = "<!-- results: scripts/reproduce/readme.py -->\n", "<!-- end of results -->\n"

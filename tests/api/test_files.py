@@ -126,11 +126,11 @@ def test_another_network_is_one_sentence(tmp_path: Path) -> None:
     bare = Net()
     bare.norm = nn.Identity()  # type: ignore[assignment]
     for model, says in (
-        (Net(4), "cut out of another Net than this Net: "),
+        (Net(4), "was pruned from another Net than this Net: "),
         (Net(16), "another Net than this Net: group 'a' had 8 channels and has 16 channels here"),
-        (bare, "is of another network: it has 5 more, first 'norm.weight'"),
+        (bare, "belongs to another network: unknown tensors: 5, first 'norm.weight'"),
         (nn.Sequential(nn.Conv2d(3, 8, 3)), "Sequential: group 'a' had 8 .* has no channels"),
-        (None, r"holds a Net of your own; give load\(path, model=...\)"),
+        (None, r"holds a Net of your own; pass load\(path, model=...\)"),
     ):
         with pytest.raises(CheckpointError, match=says) as told:
             load(path, model=model)

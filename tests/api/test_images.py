@@ -133,7 +133,7 @@ def test_no_more_batches_are_drawn_than_are_looked_at() -> None:
 
 MISTAKES = [
     ("a path", "images must be a tensor, .*got 'a path'"),
-    (None, r"taylor looks at 1024 training images; give images="),
+    (None, r"taylor needs 1024 training images; give images="),
     ([], "images= holds no image"),
     (IMAGES[:0], "images= holds no image"),
     ((IMAGES, LABELS[:3]), "the parts of images= hold 3 and 8 images"),

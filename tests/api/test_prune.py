@@ -117,15 +117,15 @@ def test_budgets(budget: dict[str, float]) -> None:
 MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"macs": 0.5, "params": 0.5}, "give one budget, not macs and params"),
     ({"criterion": "l11"}, "^criterion 'l11' is not known; criteria: apoz, .*did you mean 'l1'"),
-    ({"criterion": "cac"}, "prunes while a network is trained.*; criteria: apoz,"),
+    ({"criterion": "cac"}, "prunes during training.*; criteria: apoz,"),
     ({"criterion": L1}, r"must be an object, not a class: L1\(\)"),
     ({"criterion": 3}, r"criterion must be a Criterion or a name \(apoz, .*got '3'"),
-    ({"criterion": "taylor"}, r"taylor looks at \d+ training images; give images="),
+    ({"criterion": "taylor"}, r"taylor needs \d+ training images; give images="),
     ({"criterion": "taylor", "images": torch.ones(2, 3, 32, 32)}, r'set criterion=Taylor\(form="w'),
-    ({"budget": 0.5}, "budget=0.5 does not say of what; say macs=0.5"),
+    ({"budget": 0.5}, "budget=0.5 does not say what it limits; write macs=0.5"),
     ({"budget": "flops"}, "budget 'flops' is not known; budgets: global_ranking, latency, macs,"),
     ({"budget": "own"}, 'budget="own" takes .* criterion="l1" makes none; choose budget="uniform"'),
-    ({"budget": Uniform(keep=0.5), "floor": 3}, "has its own fields; leave floor to it"),
+    ({"budget": Uniform(keep=0.5), "floor": 3}, "has its own fields; set floor on the object"),
     ({"repair": "leastsquares"}, "repairs: bn_.*did you mean 'least_squares'"),
     ({"flor": 3}, "^'flor' is not known.*did you mean 'floor'"),
     ({"step": 3}, "^'step' is not known.*did you mean 'steps'"),
@@ -139,11 +139,11 @@ MISTAKES: list[tuple[dict[str, object], str]] = [
     ({"seed": "a"}, "seed must be 0, 1, 2 ...; got 'a'"),
     ({"seed": 1.5}, "seed must be 0, 1, 2 ...; got 1.5"),
     ({"seed": -1}, "seed must be 0, 1, 2 ...; got -1"),
-    ({"budget": np.float32(0.5)}, "budget=0.5 does not say of what; say macs=0.5"),
+    ({"budget": np.float32(0.5)}, "budget=0.5 does not say what it limits; write macs=0.5"),
     ({"between": print}, "between= is called between two steps"),
     ({"steps": 2, "between": lambda network: nn.Identity()}, "returned another network"),
     ({"steps": 2, "criterion": "foad", "images": torch.ones(2, 3, 32, 32)}, "choose steps=1, or a"),
-    ({"budget": "params", "macs": 0.5}, r'^macs= is a budget of its own beside budget="params"'),
+    ({"budget": "params", "macs": 0.5}, r'^macs= is another budget beside budget="params"'),
     ({"macs": 0.5, "keep": 0.7}, "^macs= and keep= say the same; give one"),
     ({"loss": 3}, "^loss must be a function; got 3"),
     ({"forward": "x"}, "^forward must be a function; got 'x'"),
@@ -183,7 +183,7 @@ def test_weights_that_are_no_numbers_are_blamed_first() -> None:
 
 def test_a_network_without_numbers_is_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).to("meta")
-    with pytest.raises(PruningError, match="0.weight is on the device meta, without numbers"):
+    with pytest.raises(PruningError, match="0.weight is on the meta device and has no values"):
         prunebench.prune(network, torch.zeros(1, 3, 8, 8, device="meta"), macs=0.5)
 
 

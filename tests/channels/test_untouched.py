@@ -200,6 +200,6 @@ def test_a_weight_whose_data_the_forward_exchanges_is_refused() -> None:
 
     network = Masked().eval()
     before = picture(network)
-    with pytest.raises(PruningError, match="the network exchanges the data of b.weight"):
+    with pytest.raises(PruningError, match="the network replaces the data of b.weight"):
         trace(network, torch.randn(IMAGE))
     assert picture(network) == before

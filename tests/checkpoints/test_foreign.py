@@ -95,11 +95,11 @@ def test_what_does_not_fit_is_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_weights(before, path)
     assert str(caught.value) == (
-        f"{path} is of another network: it lacks 2, first 'fc.weight' and has 2 more, "
-        "first 'linear.weight'"
+        f"{path} belongs to another network: missing tensors: 2, first 'fc.weight'; "
+        "unknown tensors: 2, first 'linear.weight'"
     )
     torch.save({**weights(), "aux.weight": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match=r"network: it has 1 more, first 'aux\.weight'$"):
+    with pytest.raises(CheckpointError, match=r"network: unknown tensors: 1, first 'aux\.weight'$"):
         load_weights(before, path)
     assert all(torch.equal(kept[name], value) for name, value in before.state_dict().items())
 

@@ -12,8 +12,12 @@ from prunebench.cli.mistakes import explain_lost, explain_memory, explain_os
     [
         (errno.ENOSPC, True, "cannot write a/b (No space left on device); make room, then"),
         (errno.EROFS, True, "cannot write a/b (Read-only file system); choose another"),
-        (errno.ENOLCK, True, "a/b: No locks available; once that is mended, run.resume=true"),
-        (errno.ENOENT, True, "a/b: No such file or directory; once that is mended"),
+        (
+            errno.ENOLCK,
+            True,
+            "a/b: No locks available; once that is fixed, continue",
+        ),
+        (errno.ENOENT, True, "a/b: No such file or directory; once that is fixed"),
         (errno.ENOENT, False, "cannot write a/b (No such file or directory); choose another"),
         (errno.ENAMETOOLONG, True, "name is too long for a folder"),
     ],

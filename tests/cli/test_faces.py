@@ -81,7 +81,7 @@ def test_a_checkpoint_without_a_head_gets_a_fresh_one_and_that_is_said(
             f"baseline.checkpoint={file}",
         )  # fmt: skip
         assert found.returncode == 0, found.stderr
-        told = "without a head for these 3 identities; further training begins with a fresh one"
+        told = "no head for these 3 identities; training starts with a new one"
         assert (told in found.stderr) == fresh
 
 
@@ -104,7 +104,7 @@ def harmed(tmp_path, harm):
         (
             lambda root: None,
             ["criterion=oracle", "budget=uniform"],
-            "reads what a network answers for a label",
+            "needs the network's output for a label",
         ),
         (lambda root: None, ["recipe.finetune.head=arc"], "recipe.finetune: head must be one of"),
         (

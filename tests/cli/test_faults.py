@@ -85,7 +85,7 @@ def one_line(done):
 def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint(prunebench, disk, whole, tmp_path):
     place = disk("outputs", "size=1m")
     said = one_line(prunebench(*RUN))
-    assert "No space left on device); make room, then run.resume=true goes on" in said
+    assert "No space left on device); make room, then continue with run.resume=true" in said
     assert not list(place.rglob("*.tmp"))
     disk("outputs", "size=64m")
     done = prunebench(*RUN, "run.resume=true")
@@ -168,8 +168,8 @@ def test_no_home_and_no_room_for_temporary_files(python, disk, killed, tmp_path)
 
 def test_two_that_go_on_with_one_run_at_once(prunebench, resume, whole, tmp_path):
     with prunebench.start(*RUN) as first:
-        first.wait_for("going on with the run")
+        first.wait_for("continuing the run")
         second = one_line(resume("run.resume=true"))
-        assert second.endswith("is still going on in another process")
+        assert second.endswith("is still running in another process")
         assert first.wait(120) == 0, first.stderr
     assert first_difference(report_in(whole), report_in(tmp_path)) == ""

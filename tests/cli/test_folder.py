@@ -49,7 +49,7 @@ def test_what_a_run_without_a_name_left_is_nobodys(prunebench, tmp_path, left):
     held.write_text("of another run")
     refused = prunebench(*TINY, "criterion=l1", "hydra.run.dir=a")
     assert refused.returncode == 2
-    assert f"a holds {left} of a run that it no longer names" in refused.stderr
+    assert f"a holds {left} of an unknown run, because" in refused.stderr
     assert refused.stderr.count("\n") == 1
     there = everything(tmp_path)
     assert there.pop(tmp_path / "a" / ".lock", b"") == b""

@@ -190,7 +190,7 @@ def test_one_that_is_killed_ends_both_and_they_go_on_later(both, tmp_path, on_on
     assert "Traceback" not in "".join(run.said())
     again = both(*words)
     assert again.codes() == [0, 0], again.said()
-    assert "going on with the run in" in again.said()[0]
+    assert "continuing the run in" in again.said()[0]
     require_equal(result(tmp_path), on_one_machine)
 
 
@@ -200,7 +200,7 @@ def test_asked_to_stop_the_first_saves_and_both_end(both):
     for process in reversed(run.processes):
         process.send_signal(signal.SIGTERM)
     assert run.codes() == [75, 0]
-    assert "what was done is saved" in run.said()[0]
+    assert "progress is saved" in run.said()[0]
     assert run.said()[1] == ""
 
 

@@ -66,7 +66,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench,
         assert run.wait(timeout=60) == 2
         said = run.stderr
     assert "Traceback" not in said
-    assert "process 1 of the run was ended from outside (SIGKILL)" in said
+    assert "process 1 of the run was killed (SIGKILL)" in said
     [failure] = tmp_path.rglob("failure.json")
     assert json.loads(failure.read_text())["stage"] == "baseline"
     done = prunebench(*command, "run.resume=true")
@@ -85,7 +85,7 @@ def test_an_interrupted_run_leaves_no_process_behind(prunebench):
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=60) == 130
         said = run.stderr
-    assert "interrupted; what was done is saved" in said
+    assert "interrupted; progress is saved" in said
     assert "Traceback" not in said
     deadline = time.monotonic() + 20
     while any(alive(pid) for pid in others):

@@ -72,7 +72,7 @@ def test_columns_that_find_no_room_are_named(told, monkeypatch):
     monkeypatch.setenv("COLUMNS", "70")
     _, text = told(published, "model=resnet20", "method=fpgm")
     assert max(map(len, text.splitlines())) <= 70
-    assert "Left out, as 70 characters hold no more: tier; year" in text.replace("\n", " ")
+    assert "Left out for lack of space (70 characters): tier; year" in text.replace("\n", " ")
 
 
 def test_marked_rows_are_marked(told):

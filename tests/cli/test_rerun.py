@@ -59,7 +59,7 @@ def test_a_run_is_repeated_and_equal(prunebench, python, tmp_path, report):
     again = json.loads((tmp_path / "again" / "report.json").read_text())
     words = ["rerun", "report.json", "dataset.path=moved.npz", "--into", "other"]
     stopped = python.run("-c", STOPPED, *words, cwd=tmp_path)
-    said = "interrupted by SIGTERM; prunebench rerun report.json --into other goes on"
+    said = "interrupted by SIGTERM; prunebench rerun report.json --into other continues it"
     assert (stopped.returncode, stopped.stderr.splitlines()[-1]) == (75, f"prunebench: {said}")
     assert again["digest"] == json.loads(report.read_text())["digest"]
     # the folder itself will do, and what has been done in it is not done again

@@ -149,7 +149,7 @@ def test_two_jobs_at_once_train_one_baseline(prunebench, tmp_path):
         codes = [job.wait(240) for job in jobs]
         outputs = [job.stderr for job in jobs]
     assert codes == [0, 0], outputs
-    assert all("nothing to resume in outputs: the run starts anew" in told for told in outputs)
+    assert all("nothing to resume in outputs: a new run starts" in told for told in outputs)
     trained = ["trained, now in the baseline store" in output for output in outputs]
     assert sorted(trained) == [False, True], outputs
     assert len(list((tmp_path / "outputs" / "baselines").iterdir())) == 1

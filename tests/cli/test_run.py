@@ -170,7 +170,7 @@ def test_an_interrupted_run_says_how_to_go_on(prunebench, tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         said = process.stderr
-    assert said.splitlines()[-1].endswith("run.resume=true goes on")
+    assert said.splitlines()[-1].endswith("command and run.resume=true")
     assert "Traceback" not in said
     [path] = (tmp_path / "outputs").rglob("failure.json")
     assert json.loads(path.read_text())["kind"] == "interrupted"

@@ -45,8 +45,8 @@ def test_a_job_that_is_taken_off_its_node_goes_on_by_itself(
         assert process.wait(60) == interruption.START_AGAIN
         last = process.stderr.splitlines()[-1]
     assert last == (
-        f"prunebench: interrupted by {number.name}; what was done is saved: the same command with "
-        "run.resume=true goes on"
+        f"prunebench: interrupted by {number.name}; progress is saved: continue with the same "
+        "command and run.resume=true"
     )
     failure = json.loads((folder / "failure.json").read_text())
     assert (failure["kind"], failure["stage"]) == ("interrupted", "baseline")
@@ -56,7 +56,7 @@ def test_a_job_that_is_taken_off_its_node_goes_on_by_itself(
     assert "failed" not in table.stdout
     done = prunebench(*LONG)  # as a cluster does: the very same words
     assert done.returncode == 0, done.stderr
-    assert "going on with the run in " in done.stderr
+    assert "continuing the run in " in done.stderr
     assert "epoch 2/12" not in done.stderr
     assert first_difference(undisturbed, report_in(folder)) == ""
     assert not (folder / "failure.json").exists()
@@ -179,7 +179,7 @@ cli.main()
 def test_a_run_that_stops_so_is_recorded_as_interrupted(python, tmp_path):
     done = python.run("-c", MISTAKEN, *LONG, cwd=tmp_path)
     assert done.returncode == interruption.START_AGAIN, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("prunebench: interrupted by SIGTERM; what was ")
+    assert done.stderr.splitlines()[-1].startswith("prunebench: interrupted by SIGTERM; ")
     failure = json.loads((tmp_path / "outputs" / "a" / "failure.json").read_text())
     assert (failure["kind"], failure["traceback"]) == ("interrupted", "")
 

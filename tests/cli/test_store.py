@@ -72,7 +72,7 @@ def test_what_nobody_uses_goes_after_a_question(prunebench, stored):
     asked = prunebench("store", "prune")
     assert (asked.returncode, asked.stderr) == (
         2,
-        "prunebench: nobody is there to be asked; --yes removes them\n",
+        "prunebench: cannot ask without a terminal; add --yes to remove them\n",
     )
     assert idle.exists()
     assert prunebench("store", "prune", "--yes").returncode == 0

@@ -60,7 +60,7 @@ def test_a_sweep_over_nothing_is_no_success(prunebench, tmp_path):
     done = prunebench("-m", *TINY, "criterion=glob(zz*)", "run.seed=0,1")
     assert done.returncode == 2
     assert done.stderr == (
-        "prunebench: criterion=glob(zz*) stands for nothing, so that no job is to be done\n"
+        "prunebench: criterion=glob(zz*) matches nothing, so there are no jobs\n"
     )
     assert not (tmp_path / "outputs").exists()
 

@@ -133,20 +133,21 @@ def test_an_option_is_explained_by_its_own_yaml(told):
         assert part in out
     _, out, _ = told("-h", "recipe=quick", "method=sfp")
     assert "recipe/phase=sgd" in out
-    assert "to read it): criterion=l2 budget=uniform repair=bn_recalibration schedule=soft" in out
+    assert "to read them): criterion=l2 budget=uniform repair=bn_recalibration schedule=soft" in out
     _, out, _ = told("recipe/phase=sgd", "experiment=quickstart", "--help")
     assert "weight_decay: 5.0e-4  # L2 penalty" in out
     assert "model=vgg16 dataset=digits method=foad recipe=quick" in out
 
 
 def test_a_group_is_explained_by_its_options(told):
-    for group in ("criterion", "recipe", "method", "experiment", "tracker"):
+    for group in ("criterion", "recipe", "method", "experiment", "tracker", "model"):
         code, out, _ = told(group, "--help")
         assert code == 0
         names = {path.stem for path in (Path(__file__).parents[2] / "conf" / group).glob("*.yaml")}
         lines = [line.split(maxsplit=1) for line in out.splitlines()[2:]]
         assert {name for name, _ in lines} == names
         assert all(len(said) > 20 for _, said in lines)
+        assert not [said for _, said in lines if said.endswith((" al.", " J."))]
 
 
 def test_options_of_ones_own_are_explained_too(told, tmp_path):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 IDLE = {
-    "recipe.pruning.epochs=3": "nothing is trained while channels go",
-    "recipe.between.lr=0.1": "nothing is trained between two cuts",
+    "recipe.pruning.epochs=3": "this schedule does not train while it prunes",
+    "recipe.between.lr=0.1": "this schedule does not train between cuts",
     "recipe.baseline.milestones=[0.5]": "schedule=step and multistep, not cosine",
     "recipe.finetune.gamma=0.5": "schedule=step and multistep, not constant",
     "recipe.finetune.hinge_share=0.3": "gamma_hinge is 0",
@@ -13,9 +13,9 @@ IDLE = {
 
 
 def told(stderr: str) -> dict[str, str]:
-    """What decides nothing -> why."""
+    """What has no effect -> why."""
     lines = [line.removeprefix("prunebench: ") for line in stderr.splitlines()]
-    parts = [line.partition(" decides nothing: ") for line in lines]
+    parts = [line.partition(" has no effect: ") for line in lines]
     return {word: why for word, found, why in parts if found}
 
 

@@ -62,7 +62,7 @@ def test_what_keeps_the_contract_passes() -> None:
     [
         (lambda evidence: None, r"Own\.rank must return group name -> GroupRank, got NoneType"),
         (lambda evidence: {}, r"Own\.rank leaves out group '0'"),
-        (every(scores), r"group '0': a GroupRank is wanted, got Tensor of torch\.float64"),
+        (every(scores), r"group '0': expected a GroupRank, got Tensor of torch\.float64"),
         (
             every(lambda n: GroupRank(scores(n).numpy())),
             "of floats, got ndarray of float64",
@@ -75,8 +75,8 @@ def test_what_keeps_the_contract_passes() -> None:
             every(lambda n: GroupRank(scores(n), (n,))),
             r"ascending class indices below 6, got \[6\]",
         ),
-        (spoiled, r"changed the network it was to look at: 1\.running_mean"),
-        (trained, r"changed the network it was to look at: .*training"),
+        (spoiled, r"changed the network, which it must not: 1\.running_mean"),
+        (trained, r"changed the network, which it must not: .*training"),
     ],
 )
 def test_what_breaks_it_is_named(answer: Callable[[Evidence], Any], says: str) -> None:

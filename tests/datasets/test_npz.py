@@ -125,7 +125,7 @@ def test_a_bomb_is_not_unfolded(tmp_path):
     with zipfile.ZipFile(tmp_path / "own.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for key in arrays():
             archive.writestr(f"{key}.npy", bytes(60_000_000))
-    with pytest.raises(DataError, match=r"own\.npz unfolds from 0\.2 MB to 240 MB"):
+    with pytest.raises(DataError, match=r"own\.npz unpacks from 0\.2 MB to 240 MB"):
         load(tmp_path / "own.npz")
 
 

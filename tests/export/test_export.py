@@ -114,7 +114,7 @@ def test_a_file_is_checked_and_certified(exported, run, name, capsys):
     path = exported / f"{name}{ENDING[name]}"
     code, said, _ = checked(capsys, path)
     assert code == 0
-    assert "is what its certificate says (digests are no signature)" in said
+    assert "matches its certificate (digests are not a signature)" in said
     assert ("the certificate inside is the one beside it" in said) == (name != "python")
     held, small = certificate(path), slimmed.load(run / "slim.pt")
     assert held["difference"]["relative"] < 1e-5
@@ -264,7 +264,7 @@ def test_what_is_missing_is_named(copy, capsys):
         (["nowhere"], "does not exist"),
         (["."], "holds no slim.pt; give the folder of a run that finished"),
         (["nowhere/report.json"], "nowhere does not exist"),
-        (["failed"], "is of a run that failed"),
+        (["failed"], "holds a run that failed"),
         (["text.pt"], "is cut short, or no checkpoint of prunebench"),
         (["nomeas.json"], "is no report.json; give the folder of a run"),
         (["failed/failure.json"], "is no report.json; give the folder of a run"),
@@ -385,7 +385,7 @@ def test_a_network_of_ones_own_is_exported_by_the_name_of_what_builds_it(
     assert torch.allclose(torch.tensor(held["outputs"]), small(images).flatten(1), atol=1e-6)
     code, said, _ = checked(capsys, tmp_path / file)
     assert code == 0
-    assert "is what its certificate says" in said
+    assert "matches its certificate" in said
 
 
 def test_what_is_to_be_said_of_a_network_of_ones_own(run, tmp_path, monkeypatch, capsys):
@@ -399,9 +399,15 @@ def test_what_is_to_be_said_of_a_network_of_ones_own(run, tmp_path, monkeypatch,
         (["own.pt", "--model", "Net"], "--model must name a class as Python imports it"),
         (["own.pt", "--model", "theirs.Nothing"], "--model: cannot find theirs.Nothing"),
         (["own.pt", "--model", "theirs.Net"], "theirs.Net cannot be built (TypeError: "),
-        (["own.pt", "--model", "theirs.built", "--kwargs", "{width: 8}"], "of another Sequential"),
-        (["own.pt", "--kwargs", "{width: 8}"], "--kwargs says what --model is called with"),
-        (["own.pt", "--model", "a.B", "--kwargs", "8"], "8 names no keywords; '{width: 8}' does"),
+        (
+            ["own.pt", "--model", "theirs.built", "--kwargs", "{width: 8}"],
+            "another Sequential",
+        ),
+        (["own.pt", "--kwargs", "{width: 8}"], "--kwargs holds the arguments of --model"),
+        (
+            ["own.pt", "--model", "a.B", "--kwargs", "8"],
+            "8 is no mapping of keywords",
+        ),
         (["own.pt", "--model", "collections.OrderedDict"], "makes a OrderedDict"),
         ([str(run), "--model", "theirs.Net"], "comes from a run and says of what"),
     ):

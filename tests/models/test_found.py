@@ -89,12 +89,12 @@ def test_mistakes(tmp_path):
     with pytest.raises(ConfigError, match="prunes nothing"):
         Found(report=path, macs=None).build(SHAPE, 5)
     path = report(tmp_path, VGG, {"conv1": 3})
-    with pytest.raises(ConfigError, match="prunes 'conv1', which its network has not"):
+    with pytest.raises(ConfigError, match="prunes 'conv1', which its network does not have"):
         Found(report=path, macs=None).build(SHAPE, 5)
     with pytest.raises(ConfigError, match="macs must be positive"):
         Found(report=path, macs=0.0)
     path = report(tmp_path, VGG, {"features.conv1_1": 3})
-    with pytest.raises(ConfigError, match="layers that were not pruned alone have"):
+    with pytest.raises(ConfigError, match="layers that were not pruned already have"):
         Found(report=path, macs=0.1).build(SHAPE, 5)
     lenet = {"_target_": "prunebench.models.lenet.Lenet5"}
     path = report(tmp_path, lenet, {"conv1": 3, "conv2": 49})

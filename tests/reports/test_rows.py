@@ -61,8 +61,8 @@ def test_repeated_seed_is_not_another_sample(make_report: Maker) -> None:
 
 def test_a_tracker_that_gave_up_is_told(make_report: Maker) -> None:
     (row,) = rows(make_report(0), replace(make_report(1), untracked="wandb (no answer)"))
-    assert [note for note in notes_of([row]) if "Curves" in note] == [
-        "Curves are not whole of foad, own, recipe quick, seed 1: wandb (no answer)"
+    assert [note for note in notes_of([row]) if "curves" in note] == [
+        "Incomplete curves of foad, own, recipe quick, seed 1: wandb (no answer)"
     ]
 
 

@@ -31,7 +31,7 @@ def test_odd_widths_are_named_where_the_speed_up_stays_away(make_report):
     why = "widths of 13 may cost you the speed-up: budget.divisor=8"
     assert line == f"{said}: {why}"
     told = latency_notes([row_of(Path("a"), timed(run, 80.0))])
-    assert told[1:] == [f"Not as fast as counted: foad, own, recipe quick ({said}): {why}"]
+    assert told[1:] == [f"Slower than the MACs suggest: foad, own, recipe quick ({said}): {why}"]
     assert slower_than_counted(timed(run, 50.0)) == []  # 2x: three quarters of it and more
     assert slower_than_counted(timed(run, 80.0, iqr=40.0)) == []  # a busy machine
     even = replace(run, layers=[layer(32, 16), layer(10, 10)])

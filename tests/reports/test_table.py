@@ -151,7 +151,7 @@ def test_the_table_fits_and_names_what_it_leaves_out(
         "latency ms, batch 1": "4 → 2 (2.00x)",
         "latency ms, batch 64": "100 → 40 (2.50x)",
     }
-    table, _, below = text.partition("Left out, as ")
+    table, _, below = text.partition("Left out for lack of space ")
     below = " ".join(below.split())
     named = below.partition(": ")[2].partition(" (--format")[0]
     gone = named.split("; ") if named else []

@@ -59,7 +59,7 @@ def run(*overrides):
         (
             ["criterion=aofp", "budget=own", "schedule=during_training",
              "recipe.pruning.epochs=0", "recipe.pruning.warmup_epochs=0"],
-            "recipe.pruning.epochs must be at least 1: channels go as it trains",
+            "recipe.pruning.epochs must be at least 1, because channels are pruned in this phase",
         ),
         (["schedule=from_scratch", "schedule.start=zero"], "start must be one of scratch, base"),
     ],
@@ -138,8 +138,8 @@ def test_the_whole_way_through_the_command(prunebench, tmp_path, method):
 def test_a_dry_run_says_what_it_will_go_for(prunebench):
     done = prunebench(*TINY, "method=aofp_quick", "run.dry_run=true")
     assert done.returncode == 0, done.stderr
-    assert "2 groups of together 40 channels are pruned in the course of" in done.stdout
-    assert "at the most" in done.stdout
+    assert "2 groups with 40 channels are pruned during" in done.stdout
+    assert "-> at most " in done.stdout
 
 
 def test_a_budget_that_is_not_met_is_told(prunebench):

@@ -168,7 +168,7 @@ def test_the_command_says_both(prunebench, tmp_path):
         "run.latency_batch=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "budget.floor_share of method=probability is not meant for uniform" in done.stderr
+    assert "budget.floor_share of method=probability does not apply to uniform" in done.stderr
     assert re.search(
         r"left whole, without a score: \S+ \(\S+ is not followed by a ReLU\)", done.stderr
     )

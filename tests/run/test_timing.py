@@ -111,7 +111,7 @@ def test_the_ceiling_is_told(network, cmap, pretended):
     with pytest.raises(PruningError, match=r"at most \d+\.\dx on this machine: .* asks for"):
         budget_for(network, cmap, Latency(keep=0.01, batch=2))
     made = budget_for(network, cmap, Latency(keep=0.5, batch=2))
-    assert ceiling(made, cmap).startswith("at most 16.6x on this machine: 0.08 of 1.33 ms stay")
+    assert ceiling(made, cmap).startswith("at most 16.6x on this machine: 0.08 of 1.33 ms remain")
 
 
 def test_a_measurement_that_is_off_is_told():

@@ -53,10 +53,10 @@ def built(*overrides):
     [
         (
             ["criterion=l1", "budget=macs", "schedule=redraw", "repair=least_squares"],
-            "repair=least_squares mends weights, and schedule=redraw throws them away; choose "
+            "repair=least_squares repairs weights, but schedule=redraw discards them; choose "
             "repair=none",
         ),
-        (["criterion=foad", "budget=own", "schedule=never"], "no final size to go to in rounds"),
+        (["criterion=foad", "budget=own", "schedule=never"], "no target that rounds"),
         (["criterion=cac", "budget=macs", "schedule=redraw"], "prunes while the network"),
     ],
 )  # fmt: skip

@@ -27,7 +27,7 @@ def test_a_search_goes_on_with_its_study(prunebench, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     refused = prunebench(*TINY, "dataset.val_size=0", "hydra.sweeper.n_trials=1")
     assert refused.returncode == 2
-    assert "a search goes by validation images; set dataset.val_size above 0" in refused.stderr
+    assert "a search needs validation images; set dataset.val_size above 0" in refused.stderr
     for count in (2, 1):
         done = prunebench(*TINY, f"hydra.sweeper.n_trials={count}", "hydra.sweep.dir=found")
         assert done.returncode == 0, done.stderr

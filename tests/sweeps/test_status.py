@@ -178,8 +178,8 @@ def test_a_sweep_is_completed_by_the_command_that_is_printed(prunebench, tmp_pat
     table = prunebench("table")
     relative = sweep.relative_to(tmp_path)
     assert table.stderr == (
-        f"prunebench: 1 of 3 jobs of {relative} are not begun: prunebench status {relative} "
-        "--resume prints what completes it\n"
+        f"prunebench: 1 of 3 jobs of {relative} have not started: prunebench status {relative} "
+        "--resume prints the commands that complete it\n"
     )
     assert "unfinished" in table.stdout
     refuse(sweep, 0, [*TINY, "criterion=l1"], "because")

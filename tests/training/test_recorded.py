@@ -252,7 +252,7 @@ def test_what_cannot_be_recorded_goes_on_as_it_comes() -> None:
     assert tapes.counts["replayed"] == 0
     assert [line for line in told if "recorded" in line] == [
         "the step cannot be recorded (operation not permitted when stream is capturing); "
-        "it goes on as run.compile=off"
+        "training continues as with run.compile=off"
     ]
     with pytest.raises(TrainingError, match=r"run\.compile=on: .* try run\.compile=auto"):
         trained(LONG, asking(), recorder=Tapes(insists=True))

@@ -53,13 +53,13 @@ def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> A
     """Sets an attribute of a tensor (``x.data = y``) that is no parameter or buffer.
 
     Raises:
-        PruningError: the forward exchanges the data of a parameter or buffer.
+        PruningError: the forward replaces the data of a parameter or buffer.
     """
     x = args[0]
     weight = run.names.get(id(x))
     if weight is not None and _attribute(func) == "data":
         raise PruningError(
-            f"the forward of {run.running or 'the network'} exchanges the data of {weight}, "
+            f"the forward of {run.running or 'the network'} replaces the data of {weight}, "
             "and what it puts there does not know of a cut; do so once, before pruning"
         )
     if x.is_meta and weight is None:

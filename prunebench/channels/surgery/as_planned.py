@@ -44,7 +44,7 @@ def require_as_planned(model: nn.Module, slimmed: nn.Module, cmap: ChannelMap, p
     model, slimmed = plain(model), plain(slimmed)
     wrong = next(_differences(model, slimmed), None) or next(_miscounts(slimmed, cmap, plan), None)
     if wrong is not None:
-        raise PruningError(f"{wrong}; this network cannot be trusted to surgery")
+        raise PruningError(f"{wrong}; prunebench cannot cut this network correctly")
 
 
 def multiply_adds(network: nn.Module, example: Example) -> int:

@@ -210,7 +210,7 @@ class Recheck:
         """Checks the result of a module that moves channels by numbers of its own."""
         was = self.cmap.tape.returned.get((call.name, call.nth), result)
         if len(was) != len(result) or not all(map(self.agrees, was, result)):
-            raise MisplacedError("it moves channels by numbers of its own", [*was, *result])
+            raise MisplacedError("it moves channels by fixed indices", [*was, *result])
 
     def mend(self, labeller: Labeller, module: nn.Module, call: Entered, error: Exception) -> Any:
         """Lets the mender, if there is one, mend a module whose forward fails."""

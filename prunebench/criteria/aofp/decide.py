@@ -136,6 +136,6 @@ def require_reachable(work: Assignment, scored: Sequence[str]) -> None:
         found = limit.amount(least)
         if found > limit.target:
             raise PruningError(
-                f"criterion=aofp can reach {found:,} {limit.unit} at the least with the groups it "
-                f"scores, and the budget asks for {limit.target:,}; ask for less"
+                f"criterion=aofp cannot go below {found:,} {limit.unit} with the groups it scores, "
+                f"and the budget asks for {limit.target:,}; raise the budget"
             )

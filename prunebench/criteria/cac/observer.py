@@ -235,8 +235,8 @@ class CacObserver(PruningObserver, RepeatingObserver):
         expected = float(chances.min()) * epochs * min(images, work.images)
         if expected < settings.n_min:
             raise PruningError(
-                f"criterion=cac would see the rarest channel disturbed {expected:.0f} times where "
-                f"criterion.n_min={settings.n_min} are asked for; lower n_min, or raise "
+                f"criterion=cac would see the rarest channel disturbed {expected:.0f} times, below "
+                f"criterion.n_min={settings.n_min}; lower n_min, or raise "
                 "criterion.ema_epochs or recipe.pruning.epochs"
             )
 

@@ -103,7 +103,7 @@ class CasiaWebface(DatasetSpec):
             )
         if at.is_dir() and not (at / PAIRS).is_file():
             return f"dataset.lfw: {at} has no {PAIRS}; put LFW's list of pairs there"
-        return "" if at.exists() else f"dataset.lfw: there is nothing at {at}"
+        return "" if at.exists() else f"dataset.lfw: there is no file or folder {at}"
 
     @property
     def files(self) -> dict[str, Path]:

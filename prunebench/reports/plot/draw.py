@@ -25,7 +25,7 @@ KINDS = {
     "pareto": "accuracy against a cost, with the front and published points",
     "channels": "kept channels of each layer",
     "curves": "accuracies epoch by epoch, with the cuts (from metrics.jsonl)",
-    "sensitivity": "what each group's channels alone are worth (experiment=sensitivity)",
+    "sensitivity": "accuracy with one group pruned at a time (experiment=sensitivity)",
     "roc": "acceptance of pairs of faces",
     "speedup": "measured speed-up against the reduction of MACs",
 }

@@ -168,7 +168,7 @@ def test_a_single_damaged_image_is_left_to_the_reader(pack):
     ("change", "why"),
     [
         ({"path": "nowhere"}, "there is no folder nowhere; it must hold InsightFace's train.rec"),
-        ({"lfw": "nowhere"}, "dataset.lfw: there is nothing at nowhere"),
+        ({"lfw": "nowhere"}, "dataset.lfw: there is no file or folder nowhere"),
     ],
 )
 def test_what_is_not_there_is_named_before_anything_is_read(change, why, pack):

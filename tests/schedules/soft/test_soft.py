@@ -44,11 +44,11 @@ def test_one_step_over_all_groups():
         (["criterion=foad", "budget=uniform"], "selects between epochs by weights alone, and"),
         (["criterion=taylor", "budget=uniform"], "criterion=taylor needs more; choose criteri"),
         (["criterion=cac", "budget=macs"], "criterion=cac needs more; choose criterion=l2, l1"),
-        (["criterion=bn_probability", "budget=own"], "budget=own has no final size to go to in"),
+        (["criterion=bn_probability", "budget=own"], "budget=own has no target that rounds"),
         (["criterion=l2", "budget=uniform", "schedule.every=0"], "every must be at least 1, got"),
         (
             ["criterion=l2", "budget=uniform", "recipe.pruning.epochs=0"],
-            "recipe.pruning.epochs must be at least 1: channels go as it trains",
+            "recipe.pruning.epochs must be at least 1, because channels are pruned in this phase",
         ),
     ],
 )
