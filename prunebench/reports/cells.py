@@ -22,10 +22,11 @@ def amount(value: Spread | None, unit: str = "") -> str:
     """Returns a count in four digits with its prefix: ``14.72 M``."""
     if value is None:
         return ""
-    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value.mean >= size:
-            return f"{value.mean / size:.4g} {prefix}{unit}"
-    return f"{value.mean:.4g} {unit}".rstrip()
+    shown = float(f"{value.mean:.4g}")  # 999,950 is 1 M, not 1000 k
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if shown >= size:
+            return f"{shown / size:.4g} {prefix}{unit}"
+    return f"{shown:.4g} {unit}".rstrip()
 
 
 def cost(value: Change | None) -> str:
