@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from prunebench.channels.tensors import tensors_in
 
@@ -28,6 +29,8 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
         running: name of the layer that runs, if its caller says so.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, weights: dict[int, str] | None = None) -> None:
         """Starts at nothing; `weights` has names by the address of a weight's data."""
         super().__init__()  # type: ignore[no-untyped-call]
@@ -41,6 +44,11 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Runs `func` and adds what it costs; what is made of other operations is taken apart."""
         kwargs = kwargs or {}
+        if not isinstance(func, OpOverload):  # torch.cond and its like, which torch's counter knows
+            with FlopCounterMode(display=False) as counter:
+                result = func(*args, **kwargs)
+            self.total += counter.get_total_flops() // 2
+            return result
         formula = _FORMULAS.get(str(func.overloadpacket))
         if formula is None:
             with self:

@@ -129,6 +129,14 @@ def test_layers_that_torch_calls_in_another_way_count():
     assert [row.macs for row in measure.layer_costs(Odd(), example)] == [conv]
 
 
+def test_a_branch_that_torch_takes_itself_counts():
+    class Either(nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x: x @ x, lambda x: x @ x @ x, (x,))
+
+    assert measure.macs(Either(), torch.zeros(1, 4, 4)) == 2 * 64  # the costlier one
+
+
 def test_the_last_layer_of_attention_has_its_multiply_adds():
     """Attention calls a function with its weight, which its fast path does not even do."""
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
