@@ -38,8 +38,11 @@ def cost(value: Change | None) -> str:
 
 
 def ends(value: Change | None) -> str:
-    """Returns before and after alone: ``14.72 M → 1.9 M``."""
-    return "" if value is None else " → ".join(amount(e) for e in (value.before, value.after) if e)
+    """Returns before and after alone: ``14.72 M → 1.9 M``; a count by itself is that after."""
+    if value is None or not (value.before or value.after):
+        return ""
+    after = amount(value.after) or "?"
+    return f"{amount(value.before)} → {after}" if value.before else after
 
 
 def times(value: Change | None) -> str:
