@@ -152,7 +152,7 @@ def cheapen():
     from prunebench.measure import costs, layers
     from prunebench.run import clock, workers
 
-    count, counted = costs._counts, {}
+    count, counted = costs._counted, {}
 
     def counts(network, example):
         shapes = [(name, p.shape) for name, p in network.named_parameters()]
@@ -168,7 +168,7 @@ def cheapen():
     Timer.adaptive_autorange = lambda self, **_: self.timeit(1)
     clock.SECONDS, layers.fastest.__defaults__ = 0.2, (0.005,)
     workers.spawn = start
-    costs._counts = counts
+    costs._counted = counts
 
 
 def next_command(address):

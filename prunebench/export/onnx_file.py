@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: key of the certificate in the file's metadata
 CERTIFICATE = "prunebench.certificate"
+_CONVOLUTIONS, _PRODUCTS = ("Conv", "ConvTranspose"), ("Gemm", "MatMul")
 
 
 def write(network: nn.Module, example: Tensor, path: Path, about: Mapping[str, Any]) -> None:
@@ -52,23 +53,42 @@ def files(path: Path) -> list[Path]:
 
 
 def counted(model: ModelProto) -> dict[str, int]:
-    """Returns the numbers of weights and multiply-adds of convolutions and linear layers."""
+    """Returns the weights of convolutions and linear layers in `model`, and all multiply-adds.
+
+    Of a product of matrices these are its result times what is summed up.
+    """
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    shapes |= _shapes_of_one(model)
+    held = {tensor.name for tensor in model.graph.initializer}
+    weights, macs = dict[str, int](), 0
+    for node in model.graph.node:
+        if node.op_type not in _CONVOLUTIONS + _PRODUCTS:
+            continue
+        weights |= {name: prod(shapes[name]) for name in node.input[:2] if name in held}
+        first, out = shapes[node.input[0]], shapes[node.output[0]]
+        if node.op_type in _PRODUCTS:
+            macs += prod(out) * first[-1]
+        else:
+            pixels = first if node.op_type == "ConvTranspose" else out
+            macs += prod(shapes[node.input[1]]) * prod(pixels[2:])
+    return {"weights": sum(weights.values()), "macs": macs}
+
+
+def _shapes_of_one(model: ModelProto) -> dict[str, list[int]]:
+    """Returns the shape of every tensor that is computed, for one image."""
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model)
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in inferred.graph.initializer}
-    values = [*inferred.graph.value_info, *inferred.graph.output]
-    made = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    del single.graph.value_info[:]  # they know of any batch only
+    batch = single.graph.input[0].type.tensor_type.shape.dim[0]
+    batch.Clear()
+    batch.dim_value = 1
+    graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
+    return {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*graph.value_info, *graph.input, *graph.output]
     }
-    weights, macs = dict[str, int](), 0
-    for node in inferred.graph.node:
-        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in shapes:
-            shape, out = shapes[node.input[1]], made[node.output[0]]
-            weights[node.input[1]] = prod(shape)
-            pixels = prod(out[2:]) if node.op_type == "Conv" else 1
-            macs += prod(shape) * pixels
-    return {"weights": sum(weights.values()), "macs": macs}
 
 
 def _load(path: Path) -> ModelProto:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from prunebench.channels.multiply_adds import MultiplyAdds, taken_apart
 from prunebench.errors import CheckpointError, ConfigError, first_line
 from prunebench.export.formats import Opened, random_images
 
@@ -40,15 +41,13 @@ def carry(path: Path, certificate: str) -> None:
 
 def opened(path: Path, shape: tuple[int, ...]) -> Opened:
     """Reads the file; see `Format`."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     program, extra = _load(path)
     module = program.module()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), taken_apart(), MultiplyAdds() as counter:
         module(random_images(shape, 2))
     counts = {
         "params": sum(parameter.numel() for parameter in program.parameters()),
-        "macs": counter.get_total_flops() // 4,  # two operations each, two images
+        "macs": counter.total // 2,  # two images
     }
     return Opened(module, counts, extra[CERTIFICATE])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,9 +60,8 @@ def foad_flops(network: nn.Module, example: torch.Tensor) -> int:
     """
     total = 0
 
-    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal total
-        each = 0
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
             each = 2 * module.weight[0].numel()
         elif isinstance(module, _BatchNorm):
@@ -71,6 +71,8 @@ def foad_flops(network: nn.Module, example: torch.Tensor) -> int:
         elif isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
             side = module.kernel_size
             each = side**2 if isinstance(side, int) else prod(side)
+        else:  # which may return more than a tensor
+            return
         total += each * output.numel()
 
     copied = copy.deepcopy(network).eval()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 import io
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-#: printed beside counts
+from prunebench.channels.multiply_adds import MultiplyAdds, taken_apart
+
+#: printed beside every figure
 CONVENTION = (
     "params: every learnable number; MACs: multiply-adds of convolution, linear and matmul "
     "layers for one image, without normalisation, activation and pooling"
 )
+#: what has a row of its own
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ def macs(network: nn.Module, example: Tensor) -> int:
     """Returns the multiply-adds for one image; `CONVENTION` says which operations count.
 
     Args:
-        network: left unchanged; a copy in eval mode is traced.
+        network: left unchanged; a copy in eval mode runs.
         example: [n, C, H, W] on the network's device; its first image is used.
     """
-    return int(_counts(network, example)[""])
+    return _counted(network, example).total
 
 
 def layer_costs(network: nn.Module, example: Tensor) -> list[LayerCost]:
@@ -60,7 +62,7 @@ def layer_costs(network: nn.Module, example: Tensor) -> list[LayerCost]:
         network: left unchanged.
         example: as in `macs`.
     """
-    counts = _counts(network, example)
+    counts = _counted(network, example).by_layer
     rows = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):
@@ -69,44 +71,30 @@ def layer_costs(network: nn.Module, example: Tensor) -> list[LayerCost]:
             channels = (module.out_channels, module.in_channels)
         else:
             continue
-        rows.append(LayerCost(name, *channels, params=params(module), macs=int(counts[name])))
+        rows.append(LayerCost(name, *channels, params=params(module), macs=counts[name]))
     return rows
 
 
-def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Returns the MACs of scaled dot-product attention, which fvcore does not count.
+def _counted(network: nn.Module, example: Tensor) -> MultiplyAdds:
+    """Runs a copy in eval mode on the first image and counts its multiply-adds."""
+    copied = copy.deepcopy(network).eval()
+    layers = {name: m for name, m in copied.named_modules() if isinstance(m, LAYERS)}
+    # attention calls a function with the weight of its last layer, and not the layer
+    own = {name: layer._parameters.get("weight") for name, layer in layers.items()}
+    counter = MultiplyAdds({w.data_ptr(): name for name, w in own.items() if w is not None})
 
-    Its two products of query [..., L, E], key [..., S, E] and value [..., S, V] cost L S (E + V)
-    for each index of the leading dimensions.
-    """
-    query, key, value = ([int(n) for n in tensor.type().sizes()] for tensor in inputs[:3])
-    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    def runs(name: str | None) -> Callable[..., None]:
+        def note(*_: object) -> None:
+            counter.running = name
 
+        return note
 
-def _counts(network: nn.Module, example: Tensor) -> Mapping[str, float]:
-    """Returns module name ("" for the whole network) -> multiply-adds, counted by fvcore."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit is deprecated; the tracer warns of every `if`
-        from fvcore.nn import jit_handles
-        from fvcore.nn.jit_analysis import JitModelAnalysis
-
-        analysis = JitModelAnalysis(copy.deepcopy(network).eval(), (example[:1],))
-        analysis.set_op_handle(
-            **{
-                "aten::_convolution": jit_handles.conv_flop_jit,
-                "aten::linear": jit_handles.linear_flop_jit,
-                "aten::addmm": jit_handles.addmm_flop_jit,
-                "aten::mm": jit_handles.matmul_flop_jit,
-                "aten::matmul": jit_handles.matmul_flop_jit,
-                "aten::bmm": jit_handles.bmm_flop_jit,
-                "aten::einsum": jit_handles.einsum_flop_jit,
-                "aten::scaled_dot_product_attention": _attention_macs,
-            }
-        )
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        analysis.tracer_warnings("none")
-        counts: Mapping[str, float] = analysis.by_module()
-    return counts
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(runs(name))
+        layer.register_forward_hook(runs(None))
+    with torch.no_grad(), taken_apart(), counter:
+        copied(example[:1])
+    return counter
 
 
 class _Counter(io.RawIOBase):

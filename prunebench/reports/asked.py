@@ -140,8 +140,9 @@ def _predicate(
         raise DataError(f"--where {condition}: {sign} takes a number") from None
 
     def beyond(row: Row) -> bool:
+        value = found.value(row)
         try:
-            number = float(plain(found.value(row)))
+            number = value.mean if isinstance(value, Spread) else float(plain(value))
         except ValueError:
             return False
         return number < bound if sign == "<" else number > bound

@@ -22,10 +22,11 @@ def amount(value: Spread | None, unit: str = "") -> str:
     """Returns a count with four digits and a prefix: ``14.72 M``."""
     if value is None:
         return ""
-    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value.mean >= size:
-            return f"{value.mean / size:.4g} {prefix}{unit}"
-    return f"{value.mean:.4g} {unit}".rstrip()
+    shown = float(f"{value.mean:.4g}")  # 999,950 is 1 M, not 1000 k
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if shown >= size:
+            return f"{shown / size:.4g} {prefix}{unit}"
+    return f"{shown:.4g} {unit}".rstrip()
 
 
 def cost(value: Change | None) -> str:
@@ -37,8 +38,11 @@ def cost(value: Change | None) -> str:
 
 
 def ends(value: Change | None) -> str:
-    """Returns before and after without the reduction: ``14.72 M → 1.9 M``."""
-    return "" if value is None else " → ".join(amount(e) for e in (value.before, value.after) if e)
+    """Returns before and after alone: ``14.72 M → 1.9 M``; a count by itself is that after."""
+    if value is None or not (value.before or value.after):
+        return ""
+    after = amount(value.after) or "?"
+    return f"{amount(value.before)} → {after}" if value.before else after
 
 
 def times(value: Change | None) -> str:

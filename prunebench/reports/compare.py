@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunebench.errors import DataError
 from prunebench.records import Report
@@ -16,6 +17,10 @@ from prunebench.reports.difference import Difference, by_image, by_seed
 from prunebench.reports.notes import CONTROL, CONTROLS, named
 from prunebench.reports.rows import Row, counting
 from prunebench.reports.stability import accuracy, stability
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: the stage that is compared
 STAGE = "finetuned_last"
@@ -62,12 +67,24 @@ def difference(
     """Returns the difference of two methods; both lists of runs are in the order of the seeds."""
     import numpy as np
 
-    kept = [[read_predictions(path, STAGE) for path, _ in runs] for runs in (ours, theirs)]
-    sides = [[one.correct for one in side if one is not None] for side in kept]
-    if len(sides[0]) == len(sides[1]) == len(ours):
-        return by_image(np.stack(sides[0]), np.stack(sides[1]))
+    sides = [[_answers(path, report) for path, report in runs] for runs in (ours, theirs)]
+    known = [[one for one in side if one is not None] for side in sides]
+    images = {len(one) for side in known for one in side}
+    whole = all(len(side) == len(ours) for side in known)
+    if whole and len(images) == 1 and min(images) > 1:
+        return by_image(np.stack(known[0]), np.stack(known[1]))
     accuracies = [[accuracy(report, STAGE) for _, report in runs] for runs in (ours, theirs)]
     return by_seed(*accuracies)
+
+
+def _answers(path: Path, report: Report) -> NDArray[np.bool_] | None:
+    """Returns which answers of a run are right; None where it kept none."""
+    kept, measured = read_predictions(path, STAGE), report.at(STAGE)
+    if kept is None or measured is None or measured.test is None:
+        return None
+    if (int(kept.correct.sum()), len(kept.correct)) != (measured.test.correct, measured.test.seen):
+        raise DataError(f"the answers kept beside {path} are of another network than its figures")
+    return kept.correct
 
 
 def compared(rows: Sequence[Row]) -> Table:
@@ -123,7 +140,8 @@ def _same_cost(ours: Row, theirs: Row) -> bool:
     if not (ours.macs and theirs.macs and ours.macs.after and theirs.macs.after):
         return False
     known = STAGE in ours.top1 and STAGE in theirs.top1
-    return known and abs(ours.macs.after.mean / theirs.macs.after.mean - 1) <= SAME_COST
+    one, other = ours.macs.after.mean, theirs.macs.after.mean
+    return known and abs(one - other) <= SAME_COST * other
 
 
 def _same_start(ours: Report, theirs: Report) -> bool:

@@ -38,21 +38,22 @@ class Difference:
 
     Attributes:
         points: mean difference in accuracy, in percentage points.
-        half: half the width of the 95 % interval, in points; infinite for one seed without
-            predictions, which says nothing of the spread.
-        seeds: number of seeds.
-        images: whether predictions image by image were compared.
-        seed_variance: of the difference from seed to seed, in points squared, without the part due
-            to images.
-        image_variance: the part that no number of seeds removes, in points squared.
+        half: half the width of the 95 % interval, in points; infinite where nothing is known of
+            the spread.
+        seeds: behind it.
+        images: whose answers are behind it, one by one; 0 where only accuracies are known.
+        seed_variance: of the difference from seed to seed, in points squared, images aside.
+        image_variance: that no number of seeds removes, in points squared.
+        rest_variance: of what neither explains, for one seed, in points squared.
     """
 
     points: float
     half: float
     seeds: int
-    images: bool
+    images: int
     seed_variance: float
     image_variance: float
+    rest_variance: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -69,11 +70,14 @@ class Difference:
         """
         if self.seeds < 2:
             return None
-        for seeds in range(2, MOST_SEEDS + 1):
-            variance = self.seed_variance / seeds + self.image_variance
-            if _quantile(seeds - 1) * math.sqrt(variance) <= points:
-                return seeds
-        return None
+        found = (n for n in range(2, MOST_SEEDS + 1) if self._half_with(n) <= points)
+        return next(found, None)
+
+    def _half_with(self, seeds: int) -> float:
+        """Returns half the width of the interval that so many seeds are likely to give."""
+        of_images = self.rest_variance + seeds * self.image_variance
+        squares = (self.seed_variance, of_images, self.rest_variance)
+        return _half(squares, seeds, max(self.images, 2))
 
 
 def by_image(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Difference:
@@ -92,21 +96,21 @@ def by_image(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Difference:
     of_images = seeds * float(by_picture.var(ddof=1))
     if seeds == 1:
         variance = of_images / images
-        return Difference(mean, _quantile(images - 1) * math.sqrt(variance), 1, True, 0.0, variance)
+        half = _quantile(images - 1) * math.sqrt(variance)
+        return Difference(mean, half, 1, images, 0.0, variance)
     of_seeds = images * float(by_seed.var(ddof=1))
     rest = gaps - by_seed[:, None] - by_picture[None, :] + mean
     of_rest = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
-    cells = seeds * images
-    squares = max(of_seeds + of_images - of_rest, of_seeds, of_images)
-    free = squares**2 / (
-        of_seeds**2 / (seeds - 1)
-        + of_images**2 / (images - 1)
-        + of_rest**2 / ((seeds - 1) * (images - 1))
-        or 1.0
+    squares = (of_seeds / images, of_images / images, of_rest / images)
+    return Difference(
+        points=mean,
+        half=_half(squares, seeds, images),
+        seeds=seeds,
+        images=images,
+        seed_variance=squares[0],
+        image_variance=max(squares[1] - squares[2], 0.0) / seeds,
+        rest_variance=squares[2],
     )
-    half = _quantile(max(free, 1.0)) * math.sqrt(squares / cells) if squares else 0.0
-    image_variance = max(of_images - of_rest, 0.0) / cells
-    return Difference(mean, half, seeds, True, of_seeds / images, image_variance)
 
 
 def by_seed(ours: list[float], theirs: list[float]) -> Difference:
@@ -115,10 +119,27 @@ def by_seed(ours: list[float], theirs: list[float]) -> Difference:
     seeds = len(gaps)
     mean = math.fsum(gaps) / seeds
     if seeds == 1:
-        return Difference(mean, math.inf, 1, False, 0.0, 0.0)
+        return Difference(mean, math.inf, 1, 0, 0.0, 0.0)
     variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (seeds - 1)
     half = _quantile(seeds - 1) * math.sqrt(variance / seeds)
-    return Difference(mean, half, seeds, False, variance, 0.0)
+    return Difference(mean, half, seeds, 0, variance, 0.0)
+
+
+def _half(squares: tuple[float, float, float], seeds: int, images: int) -> float:
+    """Returns half the width of the interval of a mean over `seeds` and `images`.
+
+    `squares` are the mean squares of seeds, images and the rest, each over the number of images.
+    """
+    of_seeds, of_images, of_rest = squares
+    whole = max(of_seeds + of_images - of_rest, of_seeds, of_images)
+    if not whole:
+        return 0.0
+    free = whole**2 / (
+        of_seeds**2 / (seeds - 1)
+        + of_images**2 / (images - 1)
+        + of_rest**2 / ((seeds - 1) * (images - 1))
+    )
+    return _quantile(max(free, 1.0)) * math.sqrt(whole / seeds)
 
 
 def _quantile(free: float) -> float:

@@ -89,7 +89,7 @@ def column(name: str, known: Mapping[str, Column], rows: Sequence[Row]) -> Colum
 def plain(value: Value) -> str:
     """Returns the text that a condition is compared with."""
     if isinstance(value, Spread):
-        return f"{value.mean:.6g}"
+        return f"{value.mean:.10g}"  # counts in full
     return "" if value is None else str(value)
 
 

@@ -114,10 +114,16 @@ def _timed(runs: Sequence[Row]) -> list[str]:
     """Returns a note on each budget in milliseconds, for the last run of each row."""
     targets = [(row, row.runs[-1][1].latency_target) for row in runs if row.runs]
     return [
-        f"Budget, {called(row, runs)}: {'; '.join(filter(None, (str(target), target.advice)))}"
+        f"Budget, {_last(row, runs)}: {'; '.join(filter(None, (str(target), target.advice)))}"
         for row, target in targets
         if target is not None
     ]
+
+
+def _last(row: Row, rows: Sequence[Row]) -> str:
+    """Returns what the last run of a row is called: with its seed where there are others."""
+    name = called(row, rows)
+    return f"{name}, seed {row.runs[-1][1].seed}" if row.seeds > 1 else name
 
 
 def latency_notes(rows: Sequence[Row]) -> list[str]:
@@ -132,8 +138,8 @@ def latency_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _short_of_count(rows: Sequence[Row]) -> list[str]:
-    """Returns at most one note, on rows whose last runs gained less speed than MACs suggest."""
-    last = [(called(row, rows), row.runs[-1][1]) for row in rows if row.runs]
+    """Returns in one line which rows, by their last runs, are not as fast as counted, if any."""
+    last = [(_last(row, rows), row.runs[-1][1]) for row in rows if row.runs]
     short = {
         f"{name} ({'; '.join(lines)})": cut_widths(report)
         for name, report in last

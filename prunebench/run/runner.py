@@ -204,5 +204,5 @@ def finetune(
     network.load_state_dict(done.best)
     slimmed.save(context.folder / "slim_best_val.pt", network.eval(), origin)
     if done.best_is_last:
-        return [last, replace(last, stage="finetuned_best_val")]
+        return [last, context.measure_again("finetuned_best_val", last)]
     return [last, context.measure("finetuned_best_val", network)]

@@ -7,6 +7,8 @@ from typing import Any
 
 #: the x axis of all curves: epochs trained since the run began, over all stages
 AXIS = "epoch"
+#: the stage whose weights are of an earlier epoch than the last: no point of the run as it went
+EARLIER = "finetuned_best_val"
 
 
 class Curves:
@@ -28,8 +30,8 @@ class Curves:
         if "seen" not in row:
             numbers = {k: v for k, v in row.items() if type(v) in (int, float)}
             found = {f"{stage}/{key.replace('/', '_')}": value for key, value in numbers.items()}
-            measured = {key: value for key, value in numbers.items() if key.startswith("test/")}
-            return {AXIS: self._epochs, **found, **measured}
+            now = {k: v for k, v in numbers.items() if k.startswith("test/") and stage != EARLIER}
+            return {AXIS: self._epochs, **found, **now}
         self._epochs += 1
         figures = {"train/top1": 100 * row["correct"] / row["seen"], "train/loss": row["loss"]}
         if row["val_seen"]:

@@ -21,6 +21,7 @@ from prunebench.checkpoints import slimmed
 from prunebench.cli import export as verb
 from prunebench.datasets import DatasetSpec
 from prunebench.errors import CheckpointError, ConfigError
+from prunebench.export import onnx_file
 from prunebench.export.draft import draft_folder
 from prunebench.interruption import START_AGAIN
 from prunebench.measure import engines, macs, params
@@ -151,6 +152,26 @@ def test_onnx_runs_any_batch_elsewhere(exported, run):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["prunebench.certificate"])["format"] == "onnx"
     assert "normalised: (pixel / 255 - mean) / std with mean [" in metadata["prunebench.input"]
+
+
+def test_an_onnx_file_is_counted_as_torch_counts():
+    """Products over places and of tensors, and a turned convolution, behind a free batch."""
+    onnx = pytest.importorskip("onnx")
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.of = nn.ConvTranspose2d(3, 8, 3, stride=2), nn.Linear(8, 5)
+
+        def forward(self, x):
+            places = self.up(x).flatten(2).mT  # [n, 81, 8]
+            return self.of(places @ places.mT @ places)
+
+    network, example = Mixed().eval(), torch.randn(2, 3, 4, 4)
+    found = onnx_file.counted(onnx.load_from_string(engines.onnx_bytes(network, example)))
+    turned, products, linear = 3 * 8 * 9 * 16, 2 * 81 * 81 * 8, 81 * 8 * 5
+    assert found == {"weights": 216 + 40, "macs": turned + products + linear}
+    assert found["macs"] == macs(network, example)
 
 
 def test_a_network_may_normalise_itself(run, tmp_path):

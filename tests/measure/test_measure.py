@@ -62,6 +62,7 @@ def test_operations_as_foads_authors_count_them():
     by_hand = 2 * (144 * 36 + 160) + (2 + 1) * 8 * 36 + 5
     assert foad_flops(network, torch.zeros(1, 4, 8, 8)) == by_hand
     assert foad_flops(nn.MaxPool2d((2, 3)), torch.zeros(1, 1, 4, 6)) == 4 * 6
+    assert foad_flops(nn.LSTM(6, 2), torch.zeros(1, 4, 6)) == 0  # it returns several
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,48 @@ def test_attention_and_matmul_count():
 
     # (5 x 3 x (4 + 4)) for attention, 5 x 4 x 5 for the product
     assert measure.macs(Attention(), torch.zeros(1, 5, 4)) == 120 + 100
+
+
+def test_layers_that_torch_calls_in_another_way_count():
+    """A padding in words, matrices that are spread over others, and recurrent layers."""
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 8, 3, padding="same")
+            self.step = nn.LSTM(8, 5, num_layers=2, bidirectional=True, batch_first=True)
+
+        def forward(self, x):
+            places = self.conv(x).flatten(2).mT  # [n, 36, 8]
+            heads = places[:, None] @ torch.ones(3, 8, 2)
+            first = places[:, :2]
+            return torch.baddbmm(heads[:, 0, :2], first, first.mT), self.step(places)
+
+    conv, heads, last = 8 * 4 * 9 * 36, 3 * 36 * 8 * 2, 2 * 8 * 2
+    lstm = 2 * 36 * 20 * (8 + 5) + 2 * 36 * 20 * (10 + 5)
+    example = torch.randn(2, 4, 6, 6)
+    assert measure.macs(Odd(), example) == conv + heads + last + lstm
+    assert [row.macs for row in measure.layer_costs(Odd(), example)] == [conv]
+
+
+def test_a_branch_that_torch_takes_itself_counts():
+    class Either(nn.Module):
+        def forward(self, x):
+            return torch.cond(x.sum() > 0, lambda x: x @ x, lambda x: x @ x @ x, (x,))
+
+    assert measure.macs(Either(), torch.zeros(1, 4, 4)) == 2 * 64  # the costlier one
+
+
+def test_the_last_layer_of_attention_has_its_multiply_adds():
+    """Attention calls a function with its weight, which its fast path does not even do."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    inward, products, outward, feed = 7 * 16 * 48, 2 * 7 * 7 * 16, 7 * 16 * 16, 7 * 16 * 32
+    for example in (torch.randn(1, 7, 16), torch.randn(3, 7, 16)):
+        with torch.inference_mode():
+            whole = measure.macs(layer, example)
+            rows = {row.name: row.macs for row in measure.layer_costs(layer, example)}
+        assert whole == inward + products + outward + 2 * feed
+        assert rows == {"self_attn.out_proj": outward, "linear1": feed, "linear2": feed}
 
 
 NETWORKS = {

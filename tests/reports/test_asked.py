@@ -49,6 +49,12 @@ def test_columns_come_in_the_order_they_are_asked_for(mixed):
     assert text.startswith("| criterion | drop |\n| --- | ---: |\n| l1 | 1.00 |\n")
 
 
+@pytest.mark.parametrize("condition", ["=20054656", "<20054657", ">20054655"])
+def test_counts_are_compared_in_full(tmp_path, make_report, condition):
+    finish(tmp_path, make_report(sizes=(500, 20_054_656)))
+    assert criteria(tmp_path, where=[f"macs_after{condition}"]) == ["foad"]
+
+
 def test_what_is_not_known_is_blank_and_never_zero(mixed):
     [row] = cells(mixed, columns=SHOWN, where=["criterion=random"])
     assert (row["finetuned"], row["drop"]) == ("", "")

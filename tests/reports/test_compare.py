@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,41 @@ def test_answers_that_were_kept_are_used(tmp_path, make_report):
     text = render([tmp_path], "markdown", compare=True)
     assert "two-way analysis of variance" in text
     assert "paired t test" not in text
+
+
+def scored(folder, make_report, right, method, seen=1000):
+    """Writes a run that has read `seen` images, with the answers that it kept."""
+    report = make_report(last=int(right.sum()), choices={"criterion": method})
+    last = report.at("finetuned_last")
+    test = replace(last.test, correct=int(right.sum()), correct_top5=None, seen=seen)
+    others = [one for one in report.measurements if one is not last]
+    run(folder, replace(report, measurements=[*others, replace(last, test=test)]), right)
+
+
+def test_answers_to_other_images_are_not_paired(tmp_path, make_report):
+    """One image could not be read, or there is but one, of which nothing spreads."""
+    for images, ours, theirs in ((999, 800, 700), (1, 1, 0)):
+        folder = tmp_path / str(images)
+        scored(folder / "a", make_report, np.arange(images) < ours, "foad", images)
+        other = 1 if images == 1 else 1000
+        scored(folder / "b", make_report, np.arange(other) < theirs, "l1", other)
+        [line] = lines(folder)
+        assert line["difference"].endswith("± ?")
+        assert (line["verdict"], line["seeds"]) == ("not distinguishable", "1 s")
+
+
+def test_answers_that_are_not_those_of_the_report_are_refused(tmp_path, make_report):
+    run(tmp_path / "a", make_report(last=900), np.arange(1000) < 900)
+    report = make_report(last=900, choices={"criterion": "l1"})
+    run(tmp_path / "b", report, np.arange(1000) < 800)
+    with pytest.raises(DataError, match=r"b/report\.json are of another network"):
+        render([tmp_path], "csv", compare=True)
+
+
+def test_networks_without_multiply_adds_cost_the_same(tmp_path, make_report):
+    for method in ("foad", "l1"):
+        run(tmp_path / method, make_report(sizes=(10, 0), choices={"criterion": method}))
+    assert len(lines(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,16 @@ def test_more_seeds_see_more_until_the_test_set_is_too_small(stats: ModuleType) 
     own = draw.random((2, 1, 60)) < 0.7
     small = by_image(*(own & (draw.random((2, 4, 60)) < 0.95)))
     assert small.seeds_to_see(0.2) is None
+
+
+def test_seeds_that_are_enough_already_are_not_asked_for_more() -> None:
+    """Where images alone make the difference uncertain, degrees of freedom are those of images."""
+    draw = np.random.default_rng(3)
+    theirs = draw.random(10_000) < 0.9
+    ours = theirs ^ (draw.random(10_000) < 0.006)  # every seed answers the same
+    found = by_image(np.stack([ours] * 3), np.stack([theirs] * 3))
+    assert 0.1 < found.half < 0.2
+    assert found.seeds_to_see(0.2) == 2
+    noisy = [ours ^ (draw.random(10_000) < share) for share in (0.001, 0.002, 0.004)]
+    found = by_image(np.stack(noisy), np.stack([theirs] * 3))
+    assert found._half_with(3) == pytest.approx(found.half)

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import shutil
+import subprocess
 from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +12,14 @@ import pytest
 
 from prunebench.records import write_json
 from prunebench.records.metrics import MetricsLog
+from prunebench.reports import cells
+from prunebench.reports.figures import Spread
 from prunebench.reports.load import load_runs
 from prunebench.reports.page.content import POINTS, why_whole
 from prunebench.reports.page.write import rendered
 
 REFERENCE = Path(__file__).resolve().parents[2] / "outputs" / "reference"
+ASSETS = Path(cells.__file__).parent / "page" / "assets"
 HOSTILE = '</script><img src=x onerror="document.title=1">'
 
 
@@ -116,3 +121,20 @@ def test_a_mistake_is_one_line(torch_free, sweep, words, told):
     done = torch_free.run("-m", "prunebench", "page", *words, cwd=sweep)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+def test_figures_read_as_in_tables():
+    """Also what rounds to nothing, which has no sign, and what rounds up to the next prefix."""
+    values = [0, 0.02, -0.02, 0.06, -0.06, 50.18, 999.94, 999_950, 1e6, 269_434, 3.2e13]
+    script = (ASSETS / "figures.js").read_text(encoding="utf-8") + (
+        f"for (const x of {values}) console.log(counted(Math.abs(x)), points(x), percent(x));"
+    )
+    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
+    spreads = [Spread(float(value)) for value in values]
+    assert done.stdout.replace("−", "-").splitlines() == [
+        f"{cells.amount(Spread(abs(one.mean)))} {cells.points(one)} {cells.percent(one)}"
+        for one in spreads
+    ]
+    assert cells.amount(Spread(999_950.0)) == "1 M"
+    assert cells.amount(Spread(3.2e13), "B") == "32 TB"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from prunebench.published.record import find
+from prunebench.reports.cells import cost
 from prunebench.reports.figures import Change, Spread
 from prunebench.reports.published import as_row, beside, elsewhere
 from prunebench.reports.rows import Row
@@ -28,6 +29,13 @@ def test_a_figure_in_doubt_is_left_out_and_named() -> None:
     assert row.params.reduction.mean == pytest.approx(100 * (1 - 2.64 / 14.98))
     assert "in doubt: params_reduction" in row.note
     assert "quoted there" in as_row(find("hrank-1-vgg16-c10"), "vgg16", "cifar10").note
+
+
+def test_a_dense_count_alone_is_not_taken_for_what_is_left() -> None:
+    row = as_row(find("c-sgd-internal-layers-r50-in-1"), "resnet50", "imagenet")
+    assert cost(row.macs) == "4.09 G → ? (-36.0 %)"
+    left = as_row(find("fpgm-only-40-r20-c10"), "resnet20", "cifar10")
+    assert cost(left.macs) == "18.7 M (-54.0 %)"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,18 @@ def test_it_is_shared_where_it_holds_and_made_anew_where_not(prunebench, tmp_pat
     assert not run("i", "criterion=l1", given, "baseline.store=false")
 
 
+def test_every_stage_has_its_answers_and_its_row(prunebench, tmp_path):
+    """Also the best epoch's, should that be the last one."""
+    done = prunebench(*TINY, "criterion=l1", "hydra.run.dir=a")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "a/report.json").read_text())
+    stages = [one["stage"] for one in report["measurements"]]
+    assert stages[-1] == "finetuned_best_val"
+    assert sorted(stages) == sorted(path.stem for path in (tmp_path / "a/predictions").iterdir())
+    rows = [json.loads(line) for line in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in rows if "test/top1" in row] == stages
+
+
 def test_so_is_one_that_leaves_no_answers_as_of_faces(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "place_of", lambda *_: tmp_path / "kept.pt")
     said, data = [], Some(damaged=Some(found=[]))

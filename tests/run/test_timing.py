@@ -182,3 +182,9 @@ def test_tables_say_what_came_of_it(make_report, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Budget, " in said and "asked for 1, predicted 1, measured 1.05 (+5%)" in said
     assert "widths of 13, 29 cost you the speed-up: budget.divisor=8" in said
+    assert ", seed " not in said
+    later = dataclasses.replace(target, measured_ms=1.2)
+    finish(tmp_path / "b", dataclasses.replace(make_report(7), latency_target=later))
+    assert main([str(tmp_path), "--format", "markdown"]) == 0
+    [line] = [one for one in capsys.readouterr().out.splitlines() if "Budget, " in one]
+    assert ", seed 7: latency" in line and "measured 1.2 (+20%" in line

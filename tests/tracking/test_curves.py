@@ -15,6 +15,8 @@ def test_stages_share_one_axis():
     }  # fmt: skip
     measured = curves.values({"stage": "pruned", "params": 7, "test/top1": 5.0})
     assert measured == {"epoch": 1, "pruned/params": 7, "pruned/test_top1": 5.0, "test/top1": 5.0}
+    best = curves.values({"stage": "finetuned_best_val", "test/top1": 6.0})
+    assert best == {"epoch": 1, "finetuned_best_val/test_top1": 6.0}  # the run ends with its last
     last = curves.values({**ROW, "stage": "finetune", "epoch": 1, "val_correct": 0, "val_seen": 0})
     assert (last["epoch"], last["finetune/epoch"]) == (2, 1)
     assert "val/top1" not in last  # there are no validation images

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
@@ -24,6 +23,7 @@ from prunebench.channels.labels.tape import Place, Tape, trail_of
 from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
 from prunebench.channels.labels.values import mix, put_values
 from prunebench.channels.members import named_modules
+from prunebench.channels.multiply_adds import MultiplyAdds
 from prunebench.channels.tensors import map_tensors, tensors_in
 
 #: where torch keeps modules that move data
@@ -163,10 +163,10 @@ class Labeller(TorchFunctionMode):
         return func(*map_tensors(args, self.meta), **map_tensors(kwargs, self.meta))
 
     def run_counted(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Does what `run` does, and adds its MACs to those that no cut changes."""
-        with FlopCounterMode(display=False) as counter:
+        """Does what `run` does, and adds what it costs to what no cut changes."""
+        with MultiplyAdds() as counter:
             result = self.run(func, args, kwargs)
-        self.tape.fixed_macs += counter.get_total_flops() // 2
+        self.tape.fixed_macs += counter.total
         return result
 
     def constants(self, given: list[Tensor]) -> bool:

@@ -1,18 +1,25 @@
 // How figures read to a person, and elements made without markup: text is never parsed as HTML.
 function counted(value) {
   if (value === null || value === undefined) return "";
-  for (const [size, prefix] of [[1e9, " G"], [1e6, " M"], [1e3, " k"]]) {
-    if (value >= size) return Number((value / size).toPrecision(4)) + prefix;
+  const shown = Number(value.toPrecision(4));  // 999,950 is 1 M, not 1000 k
+  for (const [size, prefix] of [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"]]) {
+    if (shown >= size) return Number((shown / size).toPrecision(4)) + prefix;
   }
-  return String(Number(value.toPrecision(4)));
+  return String(shown);
 }
 function points(value, std) {
   if (value === null || value === undefined) return "";
-  return value.toFixed(2) + (std === null || std === undefined ? "" : " ± " + std.toFixed(2));
+  return fixed(value, 2) + (std === null || std === undefined ? "" : " ± " + std.toFixed(2));
 }
 function percent(value) {
   if (value === null || value === undefined) return "";
-  return (value > 0 ? "−" : value < 0 ? "+" : "") + Math.abs(value).toFixed(1) + " %";
+  const shown = fixed(-value, 1);
+  return (Number(shown) > 0 ? "+" : "") + shown.replace("-", "−") + " %";
+}
+// What rounds to nothing has no sign.
+function fixed(value, digits) {
+  const shown = value.toFixed(digits);
+  return Number(shown) ? shown : shown.replace("-", "");
 }
 function element(kind, text, name) {
   const made = document.createElement(kind);

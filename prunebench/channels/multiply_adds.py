@@ -1,0 +1,98 @@
+"""Counts multiply-adds as torch does them, whatever a forward calls its functions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from prunebench.channels.tensors import tensors_in
+
+#: returns the multiply-adds of an operation, given its arguments and its result
+Formula = Callable[..., int]
+
+
+class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is open, adds up what convolutions and products of matrices cost.
+
+    Attributes:
+        total: multiply-adds so far.
+        by_layer: of them, those of a layer that runs, or else with a weight that has a name.
+        running: name of the layer that runs, if its caller says so.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, weights: dict[int, str] | None = None) -> None:
+        """Starts at nothing; `weights` has names by the address of a weight's data."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+        self.by_layer: Counter[str] = Counter()
+        self.running: str | None = None
+        self._weights = weights or {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Runs `func` and adds what it costs; what is made of other operations is taken apart."""
+        kwargs = kwargs or {}
+        if not isinstance(func, OpOverload):  # torch.cond and its like, which torch's counter knows
+            with FlopCounterMode(display=False) as counter:
+                result = func(*args, **kwargs)
+            self.total += counter.get_total_flops() // 2
+            return result
+        formula = _FORMULAS.get(str(func.overloadpacket))
+        if formula is None:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if formula is not None:
+            count = formula(*args, out_val=result, **kwargs)
+            self.total += count
+            if name := self.running or self._named(args):
+                self.by_layer[name] += count
+        return result
+
+    def _named(self, args: tuple[Any, ...]) -> str | None:
+        """Returns the name of the first weight among `args`, if they hold any."""
+        places = (t.data_ptr() for t in tensors_in(args) if self._weights)
+        return next((self._weights[at] for at in places if at in self._weights), None)
+
+
+@contextmanager
+def taken_apart() -> Iterator[None]:
+    """Has attention done in the products that it is made of: what is fused may pad before it."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _halved(operations: Callable[..., int]) -> Formula:
+    """Returns the multiply-adds of what torch counts in single operations."""
+    return lambda *args, **kwargs: operations(*args, **kwargs) // 2
+
+
+def _steps(x: Tensor, *weights: Any, **_: Any) -> int:
+    """One direction of a recurrent layer: its matrices, once for each step of `x`."""
+    matrices = [w for w in tensors_in(weights[:2]) if w.dim() == 2]
+    return x.shape[:-1].numel() * sum(w.numel() for w in matrices)
+
+
+_FORMULAS: dict[str, Formula] = {
+    **{str(packet): _halved(formula) for packet, formula in flop_registry.items()},
+    **{"aten.mkldnn_rnn_layer": _steps, "aten._cudnn_rnn": _steps},
+}
