@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunebench.channels.multiply_adds import MultiplyAdds, taken_apart
 
-#: printed beside every figure
+#: printed beside counts
 CONVENTION = (
     "params: every learnable number; MACs: multiply-adds of convolution, linear and matmul "
     "layers for one image, without normalisation, activation and pooling"

@@ -38,7 +38,7 @@ def cost(value: Change | None) -> str:
 
 
 def ends(value: Change | None) -> str:
-    """Returns before and after alone: ``14.72 M → 1.9 M``; a count by itself is that after."""
+    """Returns before and after alone: ``14.72 M → 1.9 M``, or after alone."""
     if value is None or not (value.before or value.after):
         return ""
     after = amount(value.after) or "?"

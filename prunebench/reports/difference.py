@@ -38,12 +38,13 @@ class Difference:
 
     Attributes:
         points: mean difference in accuracy, in percentage points.
-        half: half the width of the 95 % interval, in points; infinite where nothing is known of
-            the spread.
-        seeds: behind it.
-        images: whose answers are behind it, one by one; 0 where only accuracies are known.
-        seed_variance: of the difference from seed to seed, in points squared, images aside.
-        image_variance: that no number of seeds removes, in points squared.
+        half: half the width of the 95 % interval, in points; infinite where nothing tells the
+            spread: for one seed without predictions.
+        seeds: number of seeds.
+        images: number of images whose predictions were compared; 0 if only accuracies are known.
+        seed_variance: of the difference from seed to seed, in points squared, without the part due
+            to images.
+        image_variance: the part that no number of seeds removes, in points squared.
         rest_variance: of what neither explains, for one seed, in points squared.
     """
 

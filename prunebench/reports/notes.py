@@ -138,7 +138,7 @@ def latency_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _short_of_count(rows: Sequence[Row]) -> list[str]:
-    """Returns in one line which rows, by their last runs, are not as fast as counted, if any."""
+    """Returns at most one note, on rows whose last runs gained less speed than MACs suggest."""
     last = [(_last(row, rows), row.runs[-1][1]) for row in rows if row.runs]
     short = {
         f"{name} ({'; '.join(lines)})": cut_widths(report)

@@ -163,7 +163,7 @@ class Labeller(TorchFunctionMode):
         return func(*map_tensors(args, self.meta), **map_tensors(kwargs, self.meta))
 
     def run_counted(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Does what `run` does, and adds what it costs to what no cut changes."""
+        """Does what `run` does, and adds its MACs to those that no cut changes."""
         with MultiplyAdds() as counter:
             result = self.run(func, args, kwargs)
         self.tape.fixed_macs += counter.total
