@@ -35,6 +35,11 @@ class Asked:
     where: Sequence[str] = ()
     by: Sequence[str] = ()
 
+    @property
+    def nothing(self) -> bool:
+        """Whether the user leaves columns and rows to the table."""
+        return not (self.columns or self.sort or self.where or self.by)
+
 
 def picked(rows: Sequence[Row], asked: Asked) -> list[Row]:
     """Returns the rows that meet all conditions of `asked`, in its order.

@@ -129,7 +129,7 @@ def _settings_text(
         names = [*dict.fromkeys([*asked.by, *asked.columns])] if asked.columns else ()
         return PLAIN[form](lines_of(rows, names) if names else of_settings(rows))
     alone = len(rows) == 1 and rows[0].seeds and rows[0].top1
-    if form == "rich" and asked == NOTHING_ASKED and alone:
+    if form == "rich" and asked.nothing and alone:
         return rich_text([single(rows[0], found)], to_file=to_file)
     return _drawn(tables_of(rows, found, asked, wide=form != "rich"), form, to_file=to_file)
 

@@ -58,6 +58,8 @@ def test_one_run_reads_from_before_to_after(
     print_table([sweep / "seed1"])
     golden = (GOLDEN / "one_run.txt").read_text(encoding="utf-8")
     assert trimmed(capsys.readouterr().out) == golden
+    assert main([str(sweep / "seed1")]) == 0  # what is typed shows the same
+    assert trimmed(capsys.readouterr().out) == golden
 
 
 def test_csv_holds_plain_numbers(sweep: Path) -> None:
