@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, cast
@@ -95,6 +96,12 @@ class Lineage:
     example: Any
 
 
+def lineage_of(network: nn.Module) -> Lineage | None:
+    """Returns how `network` itself, not one that it wraps and asks, came out of a dense one."""
+    found = vars(network).get(LINEAGE)
+    return found if isinstance(found, Lineage) else None
+
+
 def require_room(network: nn.Module) -> None:
     """Refuses a network that has attributes of its own where plan and report go.
 
@@ -102,7 +109,7 @@ def require_room(network: nn.Module) -> None:
         PruningError: it has one.
     """
     for name in ("plan", "report"):
-        if hasattr(network, name) and not hasattr(network, LINEAGE):
+        if hasattr(network, name) and lineage_of(network) is None:
             raise PruningError(
                 f"the network has an attribute '{name}' of its own, and prune() keeps the result's "
                 f"{name} there; give the network's another name"
@@ -128,8 +135,9 @@ def attach(
         example: that it was traced with.
     """
     slim, plan = cuts[-1].network, reduce(Plan.compose, (made.plan for made in cuts), Plan({}))
-    before = getattr(network, LINEAGE, None)
+    before = lineage_of(network)
     report = reported(slim, plan, cuts, cmap, method, rows_in(sample.images))
+    report.notes.extend(_left_behind(network))
     kept = [group for group in cmap.groups if group.name in report.whole]
     with in_mode(network):
         report.whole.update(method.criterion.unscored(network, cmap, kept))
@@ -137,6 +145,20 @@ def attach(
     lineage = replace(whole, plans=(*whole.plans, *(made.plan for made in cuts)))
     hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})
     return cast(Slim, slim)
+
+
+def _left_behind(network: nn.Module) -> Iterator[str]:
+    """Yields in words what is not taken along: hooks of parameters, which no copy has."""
+    hooked = [
+        name
+        for name, weight in network.named_parameters()
+        if weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
+    ]
+    if hooked:
+        yield (
+            f"{hooked[0]}{' and others have' if len(hooked) > 1 else ' has'} hooks on the gradient "
+            "that stay behind; register them again"
+        )
 
 
 def hold(network: nn.Module, attributes: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.insert_gathers import gathers_for
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
+from prunebench.channels.tensors import is_plain
 from prunebench.errors import PruningError
 
 #: parameter -> along which dimensions which indices stay
@@ -90,7 +92,9 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     memo: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in named_tensors(model):
-            memo[id(tensor)] = like(tensor, _cut_tensor(tensor, positions.get(name, [])))
+            where = positions.get(name, [])
+            memo[id(tensor)] = made = like(tensor, _cut_tensor(tensor, where))
+            _carry_notes(tensor, made, where)
         _keep_lengths(model, cmap, positions, memo)
     slimmed = copied(model, memo)
     for call in cmap.tape.calls:
@@ -175,6 +179,15 @@ def like(tensor: Tensor, cut: Tensor) -> Tensor:
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(cut, requires_grad=tensor.requires_grad)
     return cut.requires_grad_(tensor.requires_grad)
+
+
+def _carry_notes(tensor: Tensor, made: Tensor, positions: list[tuple[int, Tensor]]) -> None:
+    """Gives `made` what users have noted on `tensor`: plain values, and tensors of its shape."""
+    for key, value in vars(tensor).items():
+        if isinstance(value, Tensor) and value.shape == tensor.shape:
+            setattr(made, key, _cut_tensor(value, positions))
+        elif is_plain(value):
+            setattr(made, key, copy.deepcopy(value))
 
 
 def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
