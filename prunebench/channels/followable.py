@@ -72,7 +72,8 @@ def _state(module: nn.Module) -> str:
     """Says what has been done to `module` after which its weights cannot be cut; "" if nothing."""
     home = type(module).__module__
     kinds = (".qat", ".quantized", ".fake_quantize", ".observer")
-    if home.startswith("torch.ao.") and any(kind in home for kind in kinds):
+    float_yet = type(module).__name__ == "FloatFunctional"  # which waits for it and adds till then
+    if home.startswith("torch.ao.") and any(kind in home for kind in kinds) and not float_yet:
         return "quantized, or prepared for it"
     return "sharded" if "_fsdp_wrapped_module" in module._modules else ""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import prunebench
 from prunebench.api.files import load, save
@@ -148,6 +149,24 @@ def test_files_and_networks_of_other_kinds_are_one_sentence(tmp_path: Path) -> N
         save(Net(), path)
     with pytest.raises(CheckpointError, match="this DataParallel does not .* wrapped in another"):
         save(nn.DataParallel(prunebench.prune(Net(), X)), path)
+
+    class Asking(nn.Module):
+        """Has what it holds answer, as many wrappers do."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> object:
+            return super().__getattr__("inner") if name == "inner" else getattr(self.inner, name)
+
+    with pytest.raises(CheckpointError, match="this Asking does not .* wrapped in another"):
+        save(Asking(prunebench.prune(Net(), X)), path)
+
+    sharded = prunebench.prune(Net(), X)
+    sharded.a.weight = nn.Parameter(TwoTensor(sharded.a.weight.data, sharded.a.weight.data))
+    with pytest.raises(CheckpointError, match=r"a\.weight of the network is a TwoTensor, which"):
+        save(sharded, path)
 
     class Noting(nn.ReLU):
         def get_extra_state(self) -> object:

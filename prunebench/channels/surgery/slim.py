@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.weight_norm import WeightNorm as HookedNorm
 
 from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
@@ -26,6 +25,8 @@ from prunebench.errors import PruningError
 #: parameter -> along which dimensions which indices stay
 Positions = dict[str, list[tuple[int, Tensor]]]
 BLOCK = 1 << 18  # elements
+#: where hooks are from that compute a weight or bias before each forward
+RENEWING = ("torch.nn.utils.weight_norm", "torch.nn.utils.prune")
 
 
 def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -206,10 +207,11 @@ def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
 
 
 def _compute_weights(module: nn.Module) -> None:
-    """Renews the weights that hooks of weight norms leave in `module` from forward to forward."""
+    """Renews what hooks of torch, weight norms and masks, leave in `module` between forwards."""
     for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, HookedNorm):
-            setattr(module, hook.name, hook.compute_weight(module).detach())
+        if any(kind.__module__ in RENEWING for kind in type(hook).__mro__):
+            with torch.no_grad():
+                hook(module, ())
 
 
 def _fit_attributes(module: nn.Module) -> None:
