@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor, nn, optim
 
-from prunebench.channels import Example, trace
+from prunebench.channels import ChannelMap
 from prunebench.channels.tensors import is_plain
 from prunebench.errors import ConfigError, PruningError
 from prunebench.run.step import Cut
@@ -89,15 +89,14 @@ class Follower:
         """Returns the states of all optimizers, each once."""
         return list({id(one.state): one.state for one in self.optimizers}.values())
 
-    def follow(self, before: nn.Module, made: Cut, example: Example) -> None:
-        """Takes the optimizers from the network `before` to the one that was made of it.
+    def follow(self, before: nn.Module, made: Cut, cmap: ChannelMap) -> None:
+        """Takes the optimizers from the network `before`, of this map, to the one made of it.
 
         Raises:
             PruningError: one keeps a state that cannot be cut.
         """
         if not self.optimizers:
             return
-        cmap = trace(before, example)
         kept = cmap.keeps(made.plan)
         slim: dict[str, Tensor] = dict(made.network.named_parameters(remove_duplicate=False))
         now: dict[Tensor, Tensor] = {}

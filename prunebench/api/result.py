@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.optim import Optimizer
 
 from prunebench.channels import ChannelMap, Example, Plan, in_mode
 from prunebench.channels.example import one_image
+from prunebench.channels.members import named_modules
 from prunebench.channels.tensors import map_tensors
 from prunebench.contracts import rows_in
 from prunebench.errors import PruningError
@@ -108,8 +110,9 @@ def require_room(network: nn.Module) -> None:
     Raises:
         PruningError: it has one.
     """
+    pruned = isinstance(getattr(network, "plan", None), Plan)  # itself, or what it wraps and asks
     for name in ("plan", "report"):
-        if hasattr(network, name) and lineage_of(network) is None:
+        if hasattr(network, name) and not pruned:
             raise PruningError(
                 f"the network has an attribute '{name}' of its own, and prune() keeps the result's "
                 f"{name} there; give the network's another name"
@@ -148,7 +151,7 @@ def attach(
 
 
 def _left_behind(network: nn.Module) -> Iterator[str]:
-    """Yields in words what is not taken along: hooks of parameters, which no copy has."""
+    """Yields in words what is not taken along: hooks of parameters, states of optimizers inside."""
     hooked = [
         name
         for name, weight in network.named_parameters()
@@ -159,6 +162,14 @@ def _left_behind(network: nn.Module) -> Iterator[str]:
             f"{hooked[0]}{' and others have' if len(hooked) > 1 else ' has'} hooks on the gradient "
             "that stay behind; register them again"
         )
+    for name, module in named_modules(network):
+        for key, value in vars(module).items():
+            if isinstance(value, Optimizer) and value.state:
+                yield (
+                    f"{name + '.' if name else ''}{key} is an optimizer whose copy in the slim "
+                    "network keeps momenta that were not cut; put one there that optimizer= took "
+                    "along, or a new one"
+                )
 
 
 def hold(network: nn.Module, attributes: dict[str, Any]) -> None:

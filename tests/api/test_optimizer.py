@@ -169,6 +169,28 @@ def test_what_is_wrapped_goes_along(kind: Any) -> None:
     train(small, inner)
 
 
+def test_an_optimizer_that_the_network_leads_to_goes_along() -> None:
+    """As of a LightningModule in training, whose trainer has the optimizers."""
+
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+            self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.net(x)
+            return found
+
+    model = Holding()
+    train(model, model.optimizer)
+    small = prunebench.prune(model, X, optimizer=model.optimizer)
+    assert set(model.optimizer.state) == set(small.parameters())
+    assert model.optimizer.param_groups[0]["params"] == list(small.parameters())
+    [note] = small.report.notes
+    assert note.startswith("optimizer is an optimizer whose copy in the slim network keeps")
+
+
 def test_several_optimizers_go_along() -> None:
     model = network()
     weights = list(model.parameters())
