@@ -202,6 +202,10 @@ def test_a_runs_network_says_how_its_images_are_normalised(tmp_path: Path) -> No
     torch.testing.assert_close(loaded.normalisation(pixels / 255), expected)
     for place in (tmp_path, tmp_path / "report.json"):
         assert load(place).plan == plan
+    further = prunebench.prune(loaded, torch.randn(2, 1, 2, 2), uniform=0.5)
+    assert further.fc1.out_features == 1
+    save(further, tmp_path / "further.pt")
+    assert load(tmp_path / "further.pt", model=load(tmp_path)).plan == further.plan
     with pytest.raises(CheckpointError, match="comes from a run and is loaded without model="):
         load(tmp_path, model=small)
     with pytest.raises(CheckpointError, match=r"holds no slim.pt; give the folder of a run"):
