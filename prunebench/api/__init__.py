@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
-from torch import Tensor, inference_mode, nn, optim
+from torch import Tensor, inference_mode, nn
 
 from prunebench.api.choices import chosen, counted, limited, scorable
 from prunebench.api.images import followable, sample_of
-from prunebench.api.optimizer import Follower
+from prunebench.api.optimizer import Follower, Optimizers
 from prunebench.api.result import Slim, attach, require_room
 from prunebench.api.steps import Steps, cut_in_steps
 from prunebench.api.wording import in_python
@@ -44,7 +44,7 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
     images: Any = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
     forward: Callable[[Any, Any], Any] | None = None,
-    optimizer: optim.Optimizer | None = None,
+    optimizer: Optimizers = None,
     seed: int = 0,
     **keys: Any,
 ) -> Slim:
@@ -62,9 +62,9 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         steps: rounds of ranking and cutting, each on the result of the last.
         between: called with the network after each round but the last, to train it in place.
         images: a tensor, (inputs, targets), or an iterable of such batches.
-        loss: mean loss of (outputs, targets); cross-entropy by default.
-        forward: called with (network, inputs) in place of the network itself.
-        optimizer: of `model`; goes on with the slim network, its groups and state cut in place.
+        loss: of outputs and targets, the mean; else the cross-entropy.
+        forward: of network and inputs; else the network is called with them.
+        optimizer: one, or several, to go on with the slim network; groups and state are cut.
         seed: for criteria that draw at random.
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """

@@ -8,9 +8,9 @@ from typing import cast
 from torch import Tensor, nn
 
 from prunebench import checkpoints
-from prunebench.api.result import LINEAGE, Lineage, PruningReport, Slim, hold
+from prunebench.api.result import LINEAGE, Lineage, PruningReport, Slim, hold, lineage_of
 from prunebench.channels import Example, Plan
-from prunebench.channels.followable import plain, require_followable
+from prunebench.channels.followable import is_wrapped, plain, require_followable
 from prunebench.checkpoints import own, slimmed
 from prunebench.checkpoints.own import OWN
 from prunebench.errors import CheckpointError
@@ -40,8 +40,8 @@ def save(model: nn.Module, path: str | Path) -> None:
         CheckpointError: the network is not from `prune`, or its state is more than tensors.
     """
     network = plain(model)
-    lineage = getattr(network, LINEAGE, None)
-    if not isinstance(lineage, Lineage):
+    lineage = lineage_of(network)
+    if lineage is None:
         raise CheckpointError(
             f"this {type(network).__name__} does not come from prunebench.prune (or is wrapped in "
             "another module); save what prune returned, or its state_dict with torch.save"
@@ -50,6 +50,12 @@ def save(model: nn.Module, path: str | Path) -> None:
     strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
         raise CheckpointError(f"{strange[0]} of the network is no tensor, and is not saved")
+    wrapped = [(name, type(value).__name__) for name, value in state.items() if is_wrapped(value)]
+    if wrapped:
+        raise CheckpointError(
+            f"{wrapped[0][0]} of the network is a {wrapped[0][1]}, which load could not read; save "
+            "the network before it is sharded or quantized, or load whole weights into a copy"
+        )
     checkpoints.save(
         Path(path),
         {

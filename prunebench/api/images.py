@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from prunebench.api.choices import called, counted, spoken
 from prunebench.channels.example import described
@@ -90,6 +91,11 @@ def _batches(images: Any) -> Iterator[tuple[Any, Any]]:
     elif isinstance(images, Iterable) and not isinstance(images, str | bytes):
         for batch in images:
             yield _pair(batch)
+    elif isinstance(images, Dataset):
+        raise ConfigError(
+            f"images= is a data set ({type(images).__name__}); give torch.utils.data.DataLoader of "
+            "it, whose batches are (inputs, targets)"
+        )
     else:
         raise ConfigError(f"{FORMS}; got {str(images)[:60]!r}")
 

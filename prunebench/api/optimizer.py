@@ -2,78 +2,106 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn, optim
 
-from prunebench.channels import Example, trace
+from prunebench.channels import ChannelMap
+from prunebench.channels.tensors import is_plain
 from prunebench.errors import ConfigError, PruningError
 from prunebench.run.step import Cut
 
-#: dimension -> int64 indices that stay
+#: what `prune` is given: an optimizer, several, or none
+Optimizers: TypeAlias = optim.Optimizer | Sequence[optim.Optimizer] | None
+
+#: dimension -> indices that stay
 Stays = dict[int, Tensor]
+
+_NEW = "prune without optimizer=, and build a new one from the slim network"
 
 
 class Follower:
-    """Updates an optimizer in place, from each network to the one cut out of it.
+    """Takes optimizers, in place, from each network to the one that was cut out of it.
 
-    Groups and their settings stay, and so do references to the optimizer, such as that of a
-    scheduler. State in the shape of a parameter (momenta, second moments) is cut like the
-    parameter; step counts are kept. If a later cut fails, the optimizer is restored.
+    Groups with their settings stay, and so does everything that refers to the optimizer, such as a
+    scheduler of its learning rate. State in the shape of a parameter (momenta, second moments) is
+    cut like the parameter; steps are kept. Should a later cut fail, the optimizer is as it was.
+    What an optimizer wraps, as SAM, Lookahead and many trainers do, goes along.
     """
 
-    def __init__(self, optimizer: optim.Optimizer | None, network: nn.Module) -> None:
-        """Checks that the optimizer can be updated; None does nothing.
+    def __init__(self, optimizer: Optimizers, network: nn.Module) -> None:
+        """Checks that they can be taken along.
 
         Raises:
-            ConfigError: it is of a kind that cannot, or of another network.
+            ConfigError: one is of a kind that cannot, or of another network.
         """
-        self.optimizer = optimizer
-        if optimizer is None:
-            return
-        if not isinstance(optimizer, optim.Optimizer) or isinstance(optimizer, optim.LBFGS):
-            raise ConfigError(
-                "optimizer must be a torch.optim.Optimizer with a state for each parameter, such "
-                f"as SGD or AdamW; got {type(optimizer).__name__}"
-            )
+        several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         own = set(network.parameters())
-        if not any(weight in own for group in optimizer.param_groups for weight in group["params"]):
-            raise ConfigError(
-                "the optimizer holds no parameter of this network; give the one that trains it"
-            )
+        self.optimizers: list[optim.Optimizer] = []
+        for one in several if optimizer is not None else []:
+            inside = list(_inside(one))
+            if not inside:
+                raise ConfigError(
+                    "optimizer must be a torch.optim.Optimizer with a state for each parameter, "
+                    f"such as SGD or AdamW, or a list of them; got {type(one).__name__}"
+                )
+            groups = [group["params"] for inner in inside for group in inner.param_groups]
+            if not any(weight in own for weights in groups for weight in weights):
+                raise ConfigError(
+                    "the optimizer holds no parameter of this network; give the one that trains it"
+                )
+            self.optimizers += inside
+        for inner in self.optimizers:
+            _require_no_other_list(inner, own)
 
     def __enter__(self) -> Self:
-        """Remembers the optimizer's parameters and state."""
-        if self.optimizer is not None:
-            self._groups = [list(group["params"]) for group in self.optimizer.param_groups]
-            self._state = dict(self.optimizer.state)
+        """Remembers the optimizers as they are."""
+        lists = ("params", "param_names")
+        self._groups = [
+            (group, {key: group[key] for key in lists if key in group})
+            for group in self._all_groups()
+        ]
+        self._states = [(state, dict(state)) for state in self._all_states()]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, at: TracebackType | None
     ) -> None:
-        """Restores the optimizer after an exception."""
-        if self.optimizer is not None and kind is not None:
-            for group, weights in zip(self.optimizer.param_groups, self._groups, strict=True):
-                group["params"] = weights
-            self.optimizer.state.clear()
-            self.optimizer.state.update(self._state)
+        """Puts the optimizers back if something failed."""
+        if kind is not None:
+            for group, before in self._groups:
+                group.update(before)
+            for state, known in self._states:
+                state.clear()
+                state.update(known)
 
-    def follow(self, before: nn.Module, made: Cut, example: Example) -> None:
-        """Updates the optimizer from the network `before` to the one that `made` holds.
+    def _all_groups(self) -> list[dict[str, Any]]:
+        """Returns the groups of all optimizers; what wraps another mostly shares them with it."""
+        groups = [group for one in self.optimizers for group in one.param_groups]
+        return list({id(group): group for group in groups}.values())
+
+    def _all_states(self) -> list[Any]:
+        """Returns the states of all optimizers, each once."""
+        return list({id(one.state): one.state for one in self.optimizers}.values())
+
+    def follow(self, before: nn.Module, made: Cut, cmap: ChannelMap) -> None:
+        """Takes the optimizers from the network `before`, of this map, to the one made of it.
 
         Raises:
-            PruningError: it keeps a state that cannot be cut.
+            PruningError: one keeps a state that cannot be cut.
         """
-        if self.optimizer is None:
+        if not self.optimizers:
             return
-        cmap = trace(before, example)
         kept = cmap.keeps(made.plan)
         slim: dict[str, Tensor] = dict(made.network.named_parameters(remove_duplicate=False))
         now: dict[Tensor, Tensor] = {}
-        state: dict[Tensor, Any] = {}
+        states = self._all_states()
+        new: list[dict[Tensor, Any]] = [{} for _ in states]
         for name, old in before.named_parameters():
             stays = {
                 dim: torch.from_numpy(kept[cmap.dims[name, dim]].nonzero()[0]).to(old.device)
@@ -81,51 +109,114 @@ class Follower:
                 if (name, dim) in cmap.dims
             }
             now[old] = slim[name]
-            if old in self.optimizer.state:
-                values = self.optimizer.state[old].items()
-                state[old] = {
-                    key: self._cut_value(key, value, name, old, now[old], stays)
-                    for key, value in values
-                }
-        for group in self.optimizer.param_groups:
+            weight = _Weight(name, old, slim[name], stays)
+            for state, cut in zip(states, new, strict=True):
+                if old in state:
+                    cut[old] = {key: weight.cut(key, value) for key, value in state[old].items()}
+        for group in self._all_groups():
             group["params"] = [now.get(weight, weight) for weight in group["params"]]
         self._adopt(slim, before)
-        for gone, kept_values in state.items():
-            del self.optimizer.state[gone]
-            self.optimizer.state[now[gone]] = kept_values
+        for state, cut in zip(states, new, strict=True):
+            for gone, values in cut.items():
+                del state[gone]
+                state[now[gone]] = values
 
     def _adopt(self, slim: dict[str, Tensor], before: nn.Module) -> None:
-        """Adds parameters that a repair has created to the group of their layer's weight."""
-        assert self.optimizer is not None
+        """Puts parameters that a repair has added into the group of their layer's weight."""
         known = dict(before.named_parameters(remove_duplicate=False))
         for name, added in slim.items():
-            weight = slim.get(f"{name.rpartition('.')[0]}.weight")
-            for group in self.optimizer.param_groups:
-                if name not in known and any(weight is held for held in group["params"]):
-                    group["params"].append(added)
+            if name in known:
+                continue
+            layer = f"{name.rpartition('.')[0]}."
+            beside = [key for key in slim if key.startswith(layer) and key in known]
+            beside.sort(key=lambda key: key != f"{layer}weight")  # which a weight norm has not
+            for group in self._all_groups():
+                if any(weight is slim[key] for key in beside[:1] for weight in group["params"]):
+                    group["params"] = [*group["params"], added]
+                    if "param_names" in group:
+                        group["param_names"] = [*group["param_names"], name]
 
-    def _cut_value(  # noqa: PLR0913 - two parameters, and one value of the state
-        self, key: str, value: Any, name: str, old: Tensor, new: Tensor, stays: Stays
-    ) -> Any:
-        """Returns one value of the state of the parameter `old`, for `new`.
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter that was cut, or stayed whole.
+
+    Attributes:
+        name, old, new: its name, and what it was and is.
+        stays: which of its indices stay.
+    """
+
+    name: str
+    old: Tensor
+    new: Tensor
+    stays: Stays
+
+    def cut(self, key: str, value: Any) -> Any:
+        """Returns what an optimizer keeps of `old` under `key`, for `new`.
 
         Raises:
-            PruningError: its shape does not allow it to be cut.
+            PruningError: nothing says how it is cut.
         """
-        if not isinstance(value, Tensor) or value.dim() == 0:
-            return value.clone() if isinstance(value, Tensor) else value
+        if not isinstance(value, Tensor):
+            if self.new.shape != self.old.shape and not is_plain(value):
+                raise self._uncut(key, f"as {type(value).__name__}")
+            return copy.deepcopy(value)
+        if value.dim() == 0 or self.new.shape == self.old.shape:
+            return value.detach().clone()
+        if hasattr(type(value), "__tensor_flatten__"):
+            raise self._uncut(key, f"as {type(value).__name__}")
         found = value
-        for dim, index in stays.items():
-            if len(index) == old.size(dim):
+        for dim, index in self.stays.items():
+            if len(index) == self.old.size(dim):
                 continue
-            if value.dim() != old.dim() or value.size(dim) not in (1, old.size(dim)):
-                raise PruningError(
-                    f"optimizer: {type(self.optimizer).__name__} keeps '{key}' of {name} in the "
-                    f"shape {list(value.shape)}, which cannot be cut along with "
-                    f"{list(old.shape)}; build a new optimizer from the slim network"
-                )
+            if value.dim() != self.old.dim() or value.size(dim) not in (1, self.old.size(dim)):
+                raise self._uncut(key, f"in the shape {list(value.shape)}")
             if value.size(dim) > 1:
                 found = found.index_select(dim, index.to(value.device))
-        if found.shape != new.shape:
+        if found.shape != self.new.shape:
             return found.clone()
-        return torch.empty_like(new, dtype=found.dtype, requires_grad=False).copy_(found)
+        return torch.empty_like(self.new, dtype=found.dtype, requires_grad=False).copy_(found)
+
+    def _uncut(self, key: str, how: str) -> PruningError:
+        return PruningError(
+            f"the optimizer keeps '{key}' of {self.name} {how}, which cannot be cut along with "
+            f"{list(self.old.shape)}; {_NEW}"
+        )
+
+
+def _inside(optimizer: Any) -> Iterator[optim.Optimizer]:
+    """Yields `optimizer`, should it be one of torch, and those that it wraps."""
+    todo, seen = [optimizer] if hasattr(optimizer, "param_groups") else [], set[int]()
+    while todo:
+        one = todo.pop()
+        if id(one) not in seen:
+            seen.add(id(one))
+            if isinstance(one, optim.Optimizer):
+                yield one
+            todo += [held for held in vars(one).values() if isinstance(held, optim.Optimizer)]
+
+
+def _require_no_other_list(optimizer: optim.Optimizer, own: set[nn.Parameter]) -> None:
+    """Refuses an optimizer that would go on with the old parameters.
+
+    Raises:
+        ConfigError: it keeps some of `own` outside of its groups and its state.
+    """
+    for key, value in vars(optimizer).items():
+        if key not in ("param_groups", "state") and any(one in own for one in _tensors(value)):
+            raise ConfigError(
+                f"{type(optimizer).__name__} keeps parameters in '{key}', besides its groups, and "
+                f"cannot go on after a cut; {_NEW}"
+            )
+
+
+def _tensors(value: Any) -> Iterator[Any]:
+    """Yields the tensors in containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _tensors(pair)
+    elif isinstance(value, list | tuple | set):
+        for one in value:
+            yield from _tensors(one)

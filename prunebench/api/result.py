@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.optim import Optimizer
 
 from prunebench.channels import ChannelMap, Example, Plan, in_mode
 from prunebench.channels.example import one_image
+from prunebench.channels.members import named_modules
 from prunebench.channels.tensors import map_tensors
 from prunebench.contracts import rows_in
 from prunebench.errors import PruningError
@@ -95,14 +98,21 @@ class Lineage:
     example: Any
 
 
+def lineage_of(network: nn.Module) -> Lineage | None:
+    """Returns how `network` itself, not one that it wraps and asks, came out of a dense one."""
+    found = vars(network).get(LINEAGE)
+    return found if isinstance(found, Lineage) else None
+
+
 def require_room(network: nn.Module) -> None:
     """Checks that the network has no attributes named ``plan`` or ``report`` of its own.
 
     Raises:
         PruningError: it has one.
     """
+    pruned = isinstance(getattr(network, "plan", None), Plan)  # itself, or what it wraps and asks
     for name in ("plan", "report"):
-        if hasattr(network, name) and not hasattr(network, LINEAGE):
+        if hasattr(network, name) and not pruned:
             raise PruningError(
                 f"the network has an attribute '{name}' of its own, and prune() keeps the result's "
                 f"{name} there; give the network's another name"
@@ -128,8 +138,9 @@ def attach(
         example: input that `network` was traced with.
     """
     slim, plan = cuts[-1].network, reduce(Plan.compose, (made.plan for made in cuts), Plan({}))
-    before = getattr(network, LINEAGE, None)
+    before = lineage_of(network)
     report = reported(slim, plan, cuts, cmap, method, rows_in(sample.images))
+    report.notes.extend(_left_behind(network))
     kept = [group for group in cmap.groups if group.name in report.whole]
     with in_mode(network):
         report.whole.update(method.criterion.unscored(network, cmap, kept))
@@ -137,6 +148,28 @@ def attach(
     lineage = replace(first, plans=(*first.plans, *(made.plan for made in cuts)))
     hold(slim, {"plan": plan, "report": report, LINEAGE: lineage})
     return cast(Slim, slim)
+
+
+def _left_behind(network: nn.Module) -> Iterator[str]:
+    """Yields in words what is not taken along: hooks of parameters, states of optimizers inside."""
+    hooked = [
+        name
+        for name, weight in network.named_parameters()
+        if weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
+    ]
+    if hooked:
+        yield (
+            f"{hooked[0]}{' and others have' if len(hooked) > 1 else ' has'} hooks on the gradient "
+            "that stay behind; register them again"
+        )
+    for name, module in named_modules(network):
+        for key, value in vars(module).items():
+            if isinstance(value, Optimizer) and value.state:
+                yield (
+                    f"{name + '.' if name else ''}{key} is an optimizer whose copy in the slim "
+                    "network keeps momenta that were not cut; put one there that optimizer= took "
+                    "along, or a new one"
+                )
 
 
 def hold(network: nn.Module, attributes: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def cut_in_steps(
                 facts = evidence(network, own_map, step, sample)
                 made = cut(facts, method, step, dense, example=example)
                 sample = replace(sample, earlier=made.scores)
-                rounds.follower.follow(network, made, example)
+            rounds.follower.follow(network, made, here)  # which `network` may lead to, so not above
             cuts.append(made)
             network = made.network
             match_modes(network, model)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from prunebench.channels.members import named_modules
@@ -46,8 +46,8 @@ def require_followable(model: Any) -> None:
     """Raises unless a forward without data can follow `model`.
 
     Raises:
-        PruningError: `model` is no module, is TorchScript, holds an exported program, or has
-            parameters that are not there yet.
+        PruningError: `model` is no module, is TorchScript, holds an exported program or quantized
+            layers, or has parameters that are not there yet, or no plain tensors.
     """
     if not isinstance(model, nn.Module):
         raise PruningError(f"a model must be a torch.nn.Module; got {type(model).__name__}")
@@ -62,12 +62,47 @@ def require_followable(model: Any) -> None:
                 f"{name or 'the model'} is an exported program, whose forward cannot be followed; "
                 "give the module that it was exported from, and export the slim one"
             )
-        own = [*module._parameters.values(), *module._buffers.values()]
-        if any(tensor is not None and is_lazy(tensor) for tensor in own):
+        if state := _state(module):
             raise PruningError(
-                f"{name or 'the model'} ({type(module).__name__}) has no weights yet; run the "
-                "model once on an input, model(example), and then prune it"
+                f"{name or 'the model'} ({type(module).__name__}) is {state}; prune first, and "
+                "shard or quantize the slim network"
             )
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None:
+                _require_numbers(tensor, f"{name or 'the model'} ({type(module).__name__})")
+
+
+def _state(module: nn.Module) -> str:
+    """Says what has been done to `module` after which its weights cannot be cut; "" if nothing."""
+    home = type(module).__module__
+    kinds = (".qat", ".quantized", ".fake_quantize", ".observer")
+    float_yet = type(module).__name__ == "FloatFunctional"  # which waits for it and adds till then
+    if home.startswith("torch.ao.") and any(kind in home for kind in kinds) and not float_yet:
+        return "quantized, or prepared for it"
+    return "sharded" if "_fsdp_wrapped_module" in module._modules else ""
+
+
+def is_wrapped(tensor: Tensor) -> bool:
+    """Whether `tensor` stands for others: shards of a mesh, or integers and their scales."""
+    return hasattr(type(tensor), "__tensor_flatten__")
+
+
+def _require_numbers(tensor: Tensor, where: str) -> None:
+    """Refuses a weight of the module `where` that cannot be cut, for it is not as it seems.
+
+    Raises:
+        PruningError: it is lazy, sharded or quantized.
+    """
+    if is_lazy(tensor):
+        raise PruningError(
+            f"{where} has no weights yet; run the model once on an input, model(example), and "
+            "then prune it"
+        )
+    if is_wrapped(tensor):
+        raise PruningError(
+            f"{where} holds a {type(tensor).__name__}, which cannot be cut; prune first, and "
+            "shard or quantize the slim network"
+        )
 
 
 def scripted_parts(model: nn.Module) -> list[str]:

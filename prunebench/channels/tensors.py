@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from numbers import Number
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
 
@@ -86,3 +87,12 @@ def nested(value: Any, kind: type[T]) -> Iterator[T]:
     elif isinstance(value, (tuple, list, dict)):
         for item in value.values() if isinstance(value, dict) else value:
             yield from nested(item, kind)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` is made of numbers and words alone, which no cut changes."""
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, dict):
+        return all(map(is_plain, value.values()))
+    return value is None or isinstance(value, Number | str | torch.dtype | torch.device)

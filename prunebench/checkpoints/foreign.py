@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import torch
 from torch import Tensor, nn
 
+from prunebench.channels.followable import is_wrapped
 from prunebench.channels.gather import GatherChannels
 from prunebench.checkpoints import read, require_modest
 from prunebench.errors import CheckpointError
@@ -69,7 +70,9 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def _unlike(given: Tensor, own: Tensor) -> str:
-    """Says why `given` cannot replace `own`; "" if it can. Precision may differ."""
+    """Says what a tensor is that cannot take the place of `own`; "" if it can, in any precision."""
+    if is_wrapped(given):
+        return f"a {type(given).__name__}"
     if given.is_meta or given.layout != torch.strided or given.is_quantized:
         return "meta" if given.is_meta else "quantized" if given.is_quantized else str(given.layout)
     same = given.is_complex() == own.is_complex()

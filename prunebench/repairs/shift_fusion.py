@@ -184,6 +184,8 @@ class ShiftFusion(Repair):
         import torch
         from torch import nn
 
+        from prunebench.channels.position_bias import PositionBiasConv2d
+
         dim = x.dim() - 1 if isinstance(module, nn.Linear) else 1
         gone = gone.repeat(x.shape[dim] // len(gone)).to(x.device)  # the same in every group
         only = x * gone.view([-1 if d == dim else 1 for d in range(x.dim())])
@@ -197,7 +199,7 @@ class ShiftFusion(Repair):
         spread = float((maps - shift[:, None]).abs().max())
         if self.border == "mean" or spread <= EVEN * float(maps.abs().max()):
             return shift
-        if self.border == "map" and isinstance(module, nn.Conv2d):
+        if self.border == "map" and type(module) in (nn.Conv2d, PositionBiasConv2d):
             return out.mean(0)
         if self.border in ("map", "refuse"):
             raise PruningError(

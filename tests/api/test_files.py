@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import prunebench
 from prunebench.api.files import load, save
@@ -149,6 +150,31 @@ def test_files_and_networks_of_other_kinds_are_one_sentence(tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="this DataParallel does not .* wrapped in another"):
         save(nn.DataParallel(prunebench.prune(Net(), X)), path)
 
+    class Asking(nn.Module):
+        """Has what it holds answer, as many wrappers do."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.inner(x)
+            return found
+
+        def __getattr__(self, name: str) -> object:
+            return super().__getattr__("inner") if name == "inner" else getattr(self.inner, name)
+
+    with pytest.raises(CheckpointError, match="this Asking does not .* wrapped in another"):
+        save(Asking(prunebench.prune(Net(), X)), path)
+    again = prunebench.prune(Asking(prunebench.prune(Net(), X)), X)  # whose own beginning is whole
+    save(again, path)
+    assert torch.equal(load(path, model=Asking(prunebench.prune(Net(), X)))(X), again.eval()(X))
+
+    sharded = prunebench.prune(Net(), X)
+    sharded.a.weight = nn.Parameter(TwoTensor(sharded.a.weight.data, sharded.a.weight.data))
+    with pytest.raises(CheckpointError, match=r"a\.weight of the network is a TwoTensor, which"):
+        save(sharded, path)
+
     class Noting(nn.ReLU):
         def get_extra_state(self) -> object:
             return {"seen": 3}
@@ -176,6 +202,10 @@ def test_a_runs_network_says_how_its_images_are_normalised(tmp_path: Path) -> No
     torch.testing.assert_close(loaded.normalisation(pixels / 255), expected)
     for place in (tmp_path, tmp_path / "report.json"):
         assert load(place).plan == plan
+    further = prunebench.prune(loaded, torch.randn(2, 1, 2, 2), uniform=0.5)
+    assert further.fc1.out_features == 1
+    save(further, tmp_path / "further.pt")
+    assert load(tmp_path / "further.pt", model=load(tmp_path)).plan == further.plan
     with pytest.raises(CheckpointError, match="comes from a run and is loaded without model="):
         load(tmp_path, model=small)
     with pytest.raises(CheckpointError, match=r"holds no slim.pt; give the folder of a run"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 import prunebench
 from prunebench.criteria import Criterion
@@ -132,6 +132,7 @@ def test_no_more_batches_are_drawn_than_are_looked_at() -> None:
 
 
 MISTAKES = [
+    (TensorDataset(IMAGES, LABELS), r"data set \(TensorDataset\); give .*DataLoader"),
     ("a path", "images must be a tensor, .*got 'a path'"),
     (None, r"taylor needs 1024 training images; give images="),
     ([], "images= holds no image"),

@@ -1,8 +1,12 @@
 """`optimizer=`: training continues with the same state, for the channels that are left."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn, optim
+from torch.nn.utils import weight_norm
+from torch.testing._internal.two_tensor import TwoTensor
 
 import prunebench
 from prunebench.errors import ConfigError, PruningError
@@ -104,29 +108,130 @@ def test_it_follows_every_step_and_is_as_it_was_if_one_fails() -> None:
     train(model, optimizer)
 
 
-def test_what_a_repair_adds_is_trained_with_its_layer() -> None:
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_what_a_repair_adds_is_trained_with_its_layer(normed: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3, padding=1), nn.Flatten(),
         nn.Linear(144, 2),
     )  # fmt: skip
     nn.init.normal_(model[1].bias)
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    if normed:
+        weight_norm(model[2])
+    optimizer = optim.SGD(model.named_parameters(), lr=0.1)
     small = prunebench.prune(
         model, X, only="0", repair=ShiftFusion(border="map"), images=X, optimizer=optimizer
     )
     added = dict(small.named_parameters())["2.place_bias"]
-    assert any(weight is added for weight in optimizer.param_groups[0]["params"])
+    [group] = optimizer.param_groups
+    assert group["params"][-1] is added
+    assert group["param_names"] == [*dict(model.named_parameters()), "2.place_bias"]
+
+
+class Outer(optim.Optimizer):
+    """Wraps another, whose groups it shares, as SAM and Lookahead do."""
+
+    def __init__(self, weights: Any) -> None:
+        super().__init__(weights, {})
+        self.inner = optim.SGD(self.param_groups, lr=0.1, momentum=0.9)
+        self.param_groups = self.inner.param_groups
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                self.state[weight]["slow"] = weight.detach().clone()
+        self.inner.step()
+
+
+class Around:
+    """Is no optimizer itself and has the one inside answer, as ScheduleFreeWrapper does."""
+
+    def __init__(self, weights: Any) -> None:
+        self.base = optim.SGD(weights, lr=0.1, momentum=0.9)
+        self.param_groups = self.base.param_groups
+
+
+@pytest.mark.parametrize("kind", [Outer, Around])
+def test_what_is_wrapped_goes_along(kind: Any) -> None:
+    model = half_dead()
+    outer = kind(model.parameters())
+    inner = outer.inner if kind is Outer else outer.base
+    train(model, outer if kind is Outer else inner)
+    before = inner.state[model[0].weight]["momentum_buffer"].clone()
+    small = prunebench.prune(model, X, only="0", optimizer=outer)
+    assert set(inner.state) == set(small.parameters())
+    assert torch.equal(inner.state[small[0].weight]["momentum_buffer"], before[:4])
+    if kind is Outer:
+        assert set(outer.state) == set(small.parameters())
+        assert outer.state[small[3].weight]["slow"].shape == (4, 4, 3, 3)
+    inner.state_dict()
+    train(small, inner)
+
+
+def test_an_optimizer_that_the_network_leads_to_goes_along() -> None:
+    """As of a LightningModule in training, whose trainer has the optimizers."""
+
+    class Holding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+            self.optimizer = optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.net(x)
+            return found
+
+    model = Holding()
+    train(model, model.optimizer)
+    small = prunebench.prune(model, X, optimizer=model.optimizer)
+    assert set(model.optimizer.state) == set(small.parameters())
+    assert model.optimizer.param_groups[0]["params"] == list(small.parameters())
+    [note] = small.report.notes
+    assert note.startswith("optimizer is an optimizer whose copy in the slim network keeps")
+
+
+def test_several_optimizers_go_along() -> None:
+    model = network()
+    weights = list(model.parameters())
+    first, second = optim.AdamW(weights[:2]), optim.SGD(weights[2:], lr=0.1, momentum=0.9)
+    train(model, first)
+    train(model, second)
+    small = prunebench.prune(model, X, optimizer=[first, second])
+    assert {*first.state, *second.state} == set(small.parameters())
+    assert not set(first.state) & set(second.state)
+
+
+def test_what_is_no_tensor_goes_along_if_no_cut_concerns_it() -> None:
+    model = network()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer.state[model[0].weight] = {"betas": (0.9, 0.99), "kind": {"name": "a"}}
+    optimizer.state[model[6].bias] = {"sketches": [torch.zeros(2)]}  # of the output: stays whole
+    small = prunebench.prune(model, X, optimizer=optimizer)
+    assert optimizer.state[small[0].weight] == {"betas": (0.9, 0.99), "kind": {"name": "a"}}
+    assert len(optimizer.state[small[6].bias]["sketches"]) == 1
+
+    for value in (
+        [torch.zeros(4)],
+        object(),
+        TwoTensor(torch.zeros(8, 3, 3, 3), torch.ones(8, 3, 3, 3)),
+    ):
+        odd = optim.SGD(model.parameters(), lr=0.1)
+        odd.state[model[0].weight] = {"sketch": value}
+        with pytest.raises(
+            PruningError, match=f"keeps 'sketch' of 0.weight as {type(value).__name__}"
+        ):
+            prunebench.prune(model, X, optimizer=odd)
 
 
 def test_optimizers_that_cannot_go_along_are_told() -> None:
     model = network()
-    with pytest.raises(ConfigError, match="state for each parameter.*got LBFGS"):
+    with pytest.raises(ConfigError, match="LBFGS keeps parameters in .*prune without optimizer="):
         prunebench.prune(model, X, optimizer=optim.LBFGS(model.parameters()))
     with pytest.raises(ConfigError, match="holds no parameter of this network"):
         prunebench.prune(model, X, optimizer=optim.SGD(network().parameters(), lr=0.1))
     odd = optim.SGD(model.parameters(), lr=0.1)
     odd.state[model[0].weight] = {"sketch": torch.zeros(5)}
-    with pytest.raises(PruningError, match=r"SGD keeps 'sketch' of 0.weight in the shape \[5\]"):
+    with pytest.raises(PruningError, match=r"keeps 'sketch' of 0.weight in the shape \[5\]"):
         prunebench.prune(model, X, optimizer=odd)
     assert odd.state[model[0].weight]["sketch"].shape == (5,)

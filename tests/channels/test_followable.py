@@ -7,13 +7,20 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.nn import quantized
+from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization.quantize_fx import prepare_fx
+from torch.testing._internal.two_tensor import TwoTensor
+from torchvision.models import quantization
 
 import prunebench
 from prunebench.channels import Plan, require_as_planned, slim, trace, verify
 from prunebench.errors import PruningError
 
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore::DeprecationWarning", "ignore:Please use quant_min"
+)
 
 
 def plain() -> nn.Sequential:
@@ -22,6 +29,17 @@ def plain() -> nn.Sequential:
 
 def exported() -> torch.export.ExportedProgram:
     return torch.export.export(plain().eval(), (IMAGES,))
+
+
+def wrapped(network: nn.Module) -> nn.Module:
+    """Holds a weight in the way in which sharded and quantized ones are held."""
+    weight = network.get_parameter("0.weight").detach()
+    network.get_submodule("0").weight = nn.Parameter(TwoTensor(weight, weight))
+    return network
+
+
+def prepared() -> nn.Module:
+    return prepare_fx(plain().eval(), get_default_qconfig_mapping("x86"), (IMAGES,))
 
 
 @pytest.mark.parametrize(
@@ -34,11 +52,20 @@ def exported() -> torch.export.ExportedProgram:
         (exported, "must be a torch.nn.Module; got ExportedProgram"),
         (lambda: nn.Sequential(nn.ReLU(), nn.LazyConv2d(4, 1)), r"1 \(LazyConv2d\) has no weights"),
         (lambda: torch.compile(nn.Sequential(nn.LazyConv2d(4, 1))), r"0 \(LazyConv2d\) has no"),
+        (lambda: wrapped(plain()), r"0 \(Conv2d\) holds a TwoTensor, .* prune first, and shard"),
+        (lambda: prepared(), r"\(\w+\) is quantized, or prepared for it; prune first"),
+        (lambda: nn.Sequential(quantized.ReLU6()), r"0 \(ReLU6\) is quantized, or prepared for"),
     ],
 )
 def test_what_cannot_be_followed_is_one_line(build, says: str) -> None:
     with pytest.raises(PruningError, match=says):
         prunebench.prune(build(), IMAGES)
+
+
+def test_what_waits_to_be_quantized_is_pruned() -> None:
+    network = quantization.resnet18(weights=None, quantize=False)
+    small = prunebench.prune(network, torch.randn(1, 3, 32, 32), uniform=0.5)
+    assert small.layer1[0].conv1.out_channels == 32
 
 
 def test_a_compiled_network_is_pruned_as_what_it_was_made_from() -> None:

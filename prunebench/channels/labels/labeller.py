@@ -44,7 +44,8 @@ class Labeller(TorchFunctionMode):
         ids: where label ids come from: the tape itself, unless a network is checked against the
             tape of another.
         names: id of each parameter and buffer -> full name.
-        grouped: module name -> ``group`` or ``position``: how surgery cut its groups, if it did.
+        layers: name of each module -> itself.
+        grouped: module name -> how groups are cut, where surgery has noted it.
         stack: names of the modules that are running, innermost last.
         stuck: name of the innermost module whose forward failed.
         stuck_args: what it was called with.
@@ -70,7 +71,8 @@ class Labeller(TorchFunctionMode):
         self.grouped: dict[str, str] = {}
         self.standard: set[str] = set()
         self.still: set[str] = set()
-        for name, module in named_modules(model):
+        self.layers = dict(named_modules(model))
+        for name, module in self.layers.items():
             self.modules[id(module)] = name
             for key, tensor in [*module._parameters.items(), *module._buffers.items()]:
                 if tensor is not None:

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunebench.channels.labels.labeller import Labeller
 from prunebench.channels.labels.steps import bind
 from prunebench.channels.labels.tape import Call, Place, Trail, leave_trail, owner, trail_of
-from prunebench.channels.labels.tensors import dead, put
+from prunebench.channels.labels.tensors import along, dead, is_labelled, put, row_of
 from prunebench.channels.labels.unknown import unknown_function
 from prunebench.channels.weight_norm import WeightNorm
 
@@ -44,12 +44,25 @@ def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
     run.tape.refused[run.running] = reason  # replaces what functions inside the layer noted
 
 
+def _way_out(layer: nn.Module) -> str:
+    """Says what makes the weight of `layer` a parameter again, should torch have an answer."""
+    if "parametrizations" in layer._modules:
+        return "; torch.nn.utils.parametrize.remove_parametrizations makes it a parameter"
+    if "weight_mask" in layer._buffers:
+        return "; torch.nn.utils.prune.remove makes its mask permanent"
+    if "weight_u" in layer._buffers:
+        return "; torch.nn.utils.remove_spectral_norm makes it a parameter"
+    return ""
+
+
 def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
-    """Refuses the running layer, whose weight `w` is no parameter or meets no channels."""
-    if weight is None:
-        run.ids.freeze(run.labels(w) >> 1, "a weight is computed from it")
-    reason = NOT_A_PARAMETER if weight is None else "channels lie along another dimension"
-    refuse(run, labels, reason)
+    """Refuses the running layer, for `w` is no parameter or meets no channels."""
+    if weight is not None:
+        refuse(run, labels, "channels lie along another dimension")
+        return
+    run.ids.freeze(run.labels(w) >> 1, "a weight is computed from it")
+    refuse(run, labels, NOT_A_PARAMETER)
+    run.tape.refused[run.running] += _way_out(run.layers[run.running])
 
 
 def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
@@ -71,14 +84,14 @@ def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         return result
     through, module = _by_group(run, weight, w, groups, turned), owner(weight)
     out = (_passed_on if through else _made)(run, weight, w, row.ids, groups, turned)
-    if bias is not None and id(bias) in run.names:
-        run.ids.read(run.names[id(bias)], 0, out)
+    live = _biased(run, bias, out)
     place = _consume(run, name, x, weight)
     kind = "depthwise" if through else "conv"
     run.tape.calls.append(
         Call(kind, module, weight, row.ids, row.live, out, macs, groups, place, turned)
     )
-    put(result, dead(out, dim, x.dim(), plain=row.plain or not through))
+    labels = dead(out, dim, x.dim(), plain=row.plain or not through)
+    put(result, labels if live is None else labels | along(live, dim, x.dim()))
     return result if through else _produced(run, name, result, weight)
 
 
@@ -161,6 +174,24 @@ def _tied_groups(run: Labeller, ids: Tensor, groups: int) -> Tensor:
     return parts[0]
 
 
+def _biased(run: Labeller, bias: Tensor | None, out: Tensor) -> Tensor | None:
+    """Notes whose channels a bias belongs to; returns [out] where it leaves cut ones not zero.
+
+    One that is computed goes with the parameters that it is computed from.
+    """
+    name = run.names.get(id(bias))
+    if bias is None or name is not None:
+        if name is not None:
+            run.ids.read(name, 0, out)
+        return None
+    if not is_labelled(bias):
+        run.ids.freeze(out, "its bias is a constant of the code")
+        return None
+    row = row_of(run.labels(bias)).of(len(out))
+    run.ids.tie(row.ids, out)
+    return row.live
+
+
 def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Gives a weight that weight norm computes the name of its direction.
 
@@ -211,12 +242,12 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)
     run.ids.read(weight, 1, row.ids)
-    _require_fit(x, w)  # last: a replayed cut has compared by now what is read, and says more
-    if bias is not None and id(bias) in run.names:
-        run.ids.read(run.names[id(bias)], 0, out)
+    _require_fit(x, w)  # where a cut is replayed, what is read has been compared by now
+    live = _biased(run, bias, out)
     place = _consume(run, name, x, weight)
     run.tape.calls.append(
         Call("linear", owner(weight), weight, row.ids, row.live, out, macs, 1, place)
     )
-    put(result, dead(out, x.dim() - 1, x.dim()))
+    labels = dead(out, x.dim() - 1, x.dim())
+    put(result, labels if live is None else labels | along(live, x.dim() - 1, x.dim()))
     return _produced(run, name, result, weight)

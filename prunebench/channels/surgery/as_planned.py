@@ -23,6 +23,7 @@ from prunebench.channels.labels.weights import conv, convolved, linear
 from prunebench.channels.map import ChannelMap
 from prunebench.channels.members import named_modules, named_parameters, named_tensors
 from prunebench.channels.plan import Plan
+from prunebench.channels.surgery.copying import copies_itself
 from prunebench.channels.surgery.own_weights import UNLABELLED, ignored
 from prunebench.errors import PruningError
 
@@ -115,7 +116,8 @@ def _settings(module: nn.Module, now: nn.Module) -> Iterator[str]:
     if type(module) is not type(now):
         yield "class"
     before, after = vars(module), vars(now)
-    yield from (before.keys() ^ after.keys()) - CHANGED - _UNCOPIED
+    if not copies_itself(type(module)):
+        yield from (before.keys() ^ after.keys()) - CHANGED - _UNCOPIED
     for key in before.keys() & after.keys() - CHANGED:
         if _described(before[key]) != _described(after[key]):
             yield key

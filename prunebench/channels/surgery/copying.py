@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from prunebench.channels.members import named_modules
+from prunebench.channels.mode import match_modes
 from prunebench.channels.untouched import PLAIN
 from prunebench.errors import PruningError, first_line
 
@@ -55,24 +56,45 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         raise PruningError(
             f"the network cannot be copied, for {where} cannot: {first_line(error)}"
         ) from error
+    _match_state(made, model)
     return made
 
 
-def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the modules of `model` that have torch's own methods to copy and pickle.
+def _match_state(made: nn.Module, model: nn.Module) -> None:
+    """Gives a copy the modes of `model`, which modules that copy themselves may lose.
 
-    Those methods are looked up each time, since `torch.compile` replaces them.
+    Torchvision's feature extractors do, which run another graph in training.
     """
-    bases = (nn.Module, nn.modules.conv._ConvNd)
-    usual = [{getattr(base, name, None) for base in bases} for name in _STATE]
-    kinds: dict[int, bool] = {}
+    match_modes(made, model)
+    copies = dict(named_modules(made))
+    for name, module in named_modules(model):
+        if isinstance(module, fx.GraphModule) and "eval_graph" in vars(module):
+            there, own = cast(Any, module), cast(Any, copies[name])
+            runs_eval = there.graph is there.eval_graph
+            own.graph = own.eval_graph if runs_eval else own.train_graph
+
+
+def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the modules of `model` that are copied as torch copies most."""
+    kinds: dict[type, bool] = {}
     for _, module in named_modules(model):
         kind = type(module)
-        if id(kind) not in kinds:
-            asked = zip(_STATE, usual, strict=True)
-            kinds[id(kind)] = all(getattr(kind, name, None) in known for name, known in asked)
-        if kinds[id(kind)]:
+        if kind not in kinds:
+            kinds[kind] = copies_itself(kind)
+        if not kinds[kind]:
             yield module
+
+
+def copies_itself(kind: type) -> bool:
+    """Whether a class of modules says itself how it is copied, and what is left out.
+
+    What is usual is asked for now: `torch.compile` exchanges it.
+    """
+    bases = (nn.Module, nn.modules.conv._ConvNd)
+    return any(
+        getattr(kind, name, None) not in {getattr(base, name, None) for base in bases}
+        for name in _STATE
+    )
 
 
 def full_copy(model: nn.Module) -> nn.Module:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.weight_norm import WeightNorm as HookedNorm
 
 from prunebench.channels.followable import plain
 from prunebench.channels.gather import GatherChannels
@@ -19,11 +19,14 @@ from prunebench.channels.plan import Plan
 from prunebench.channels.surgery.copying import copied
 from prunebench.channels.surgery.insert_gathers import gathers_for
 from prunebench.channels.surgery.own_weights import leads_out, require_own_weights
+from prunebench.channels.tensors import is_plain
 from prunebench.errors import PruningError
 
 #: parameter or buffer -> (dimension, indices that stay) for each dimension that loses some
 Positions = dict[str, list[tuple[int, Tensor]]]
-BLOCK = 1 << 18  # elements that are cut at a time
+BLOCK = 1 << 18  # elements
+#: where hooks are from that compute a weight or bias before each forward
+RENEWING = ("torch.nn.utils.weight_norm", "torch.nn.utils.prune")
 
 
 def slim(model: nn.Module, cmap: ChannelMap, plan: Plan) -> nn.Module:
@@ -90,7 +93,9 @@ def keep_only(model: nn.Module, cmap: ChannelMap, kept: Kept) -> nn.Module:
     memo: dict[int, Tensor] = {}
     with torch.no_grad():
         for name, tensor in named_tensors(model):
-            memo[id(tensor)] = like(tensor, _cut_tensor(tensor, positions.get(name, [])))
+            where = positions.get(name, [])
+            memo[id(tensor)] = made = like(tensor, _cut_tensor(tensor, where))
+            _carry_notes(tensor, made, where)
         _keep_lengths(model, cmap, positions, memo)
     slimmed = copied(model, memo)
     for call in cmap.tape.calls:
@@ -177,6 +182,15 @@ def like(tensor: Tensor, cut: Tensor) -> Tensor:
     return cut.requires_grad_(tensor.requires_grad)
 
 
+def _carry_notes(tensor: Tensor, made: Tensor, positions: list[tuple[int, Tensor]]) -> None:
+    """Gives `made` what users have noted on `tensor`: plain values, and tensors of its shape."""
+    for key, value in vars(tensor).items():
+        if isinstance(value, Tensor) and value.shape == tensor.shape:
+            setattr(made, key, _cut_tensor(value, positions))
+        elif is_plain(value):
+            setattr(made, key, copy.deepcopy(value))
+
+
 def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
     """Cuts dimensions 0 and 1 a few rows at a time, which keeps the rows in the cache.
 
@@ -193,10 +207,11 @@ def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
 
 
 def _compute_weights(module: nn.Module) -> None:
-    """Recomputes the weights that hooks of weight norms keep in `module` between forwards."""
+    """Renews what hooks of torch, weight norms and masks, leave in `module` between forwards."""
     for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, HookedNorm):
-            setattr(module, hook.name, hook.compute_weight(module).detach())
+        if any(kind.__module__ in RENEWING for kind in type(hook).__mro__):
+            with torch.no_grad():
+                hook(module, ())
 
 
 def _fit_attributes(module: nn.Module) -> None:
