@@ -62,9 +62,9 @@ def prune(  # noqa: PLR0913 - what a method is made of, each by its name
         steps: rounds of ranking and cutting, each on the result of the last.
         between: called with the network after each round but the last, to train it in place.
         images: a tensor, (inputs, targets), or an iterable of such batches.
-        loss: of outputs and targets, the mean; else the cross-entropy.
-        forward: of network and inputs; else the network is called with them.
-        optimizer: one, or several, to go on with the slim network; groups and state are cut.
+        loss: mean loss of (outputs, targets); cross-entropy by default.
+        forward: called with (network, inputs) in place of the network itself.
+        optimizer: of `model`, or several; continues with the slim network, its state cut.
         seed: for criteria that draw at random.
         keys: of the budget: ``macs=0.5``, ``params=0.5``, ``uniform=0.5``, ``floor=8``, ...
     """

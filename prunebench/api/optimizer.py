@@ -16,26 +16,26 @@ from prunebench.channels.tensors import is_plain
 from prunebench.errors import ConfigError, PruningError
 from prunebench.run.step import Cut
 
-#: what `prune` is given: an optimizer, several, or none
+#: the `optimizer` argument of `prune`: one, several, or none
 Optimizers: TypeAlias = optim.Optimizer | Sequence[optim.Optimizer] | None
 
-#: dimension -> indices that stay
+#: dimension -> int64 indices that stay
 Stays = dict[int, Tensor]
 
 _NEW = "prune without optimizer=, and build a new one from the slim network"
 
 
 class Follower:
-    """Takes optimizers, in place, from each network to the one that was cut out of it.
+    """Updates optimizers in place, from each network to the one cut out of it.
 
     Groups with their settings stay, and so does everything that refers to the optimizer, such as a
     scheduler of its learning rate. State in the shape of a parameter (momenta, second moments) is
-    cut like the parameter; steps are kept. Should a later cut fail, the optimizer is as it was.
+    cut like the parameter; step counts are kept. If a later cut fails, the optimizer is restored.
     What an optimizer wraps, as SAM, Lookahead and many trainers do, goes along.
     """
 
     def __init__(self, optimizer: Optimizers, network: nn.Module) -> None:
-        """Checks that they can be taken along.
+        """Checks that the optimizers can be updated; None does nothing.
 
         Raises:
             ConfigError: one is of a kind that cannot, or of another network.
@@ -60,7 +60,7 @@ class Follower:
             _require_no_other_list(inner, own)
 
     def __enter__(self) -> Self:
-        """Remembers the optimizers as they are."""
+        """Remembers the parameters and states of the optimizers."""
         lists = ("params", "param_names")
         self._groups = [
             (group, {key: group[key] for key in lists if key in group})
@@ -72,7 +72,7 @@ class Follower:
     def __exit__(
         self, kind: type[BaseException] | None, _: BaseException | None, at: TracebackType | None
     ) -> None:
-        """Puts the optimizers back if something failed."""
+        """Restores the optimizers after an exception."""
         if kind is not None:
             for group, before in self._groups:
                 group.update(before)
@@ -81,7 +81,7 @@ class Follower:
                 state.update(known)
 
     def _all_groups(self) -> list[dict[str, Any]]:
-        """Returns the groups of all optimizers; what wraps another mostly shares them with it."""
+        """Returns the groups of all optimizers, each once: a wrapper shares those it wraps."""
         groups = [group for one in self.optimizers for group in one.param_groups]
         return list({id(group): group for group in groups}.values())
 
@@ -90,7 +90,7 @@ class Follower:
         return list({id(one.state): one.state for one in self.optimizers}.values())
 
     def follow(self, before: nn.Module, made: Cut, cmap: ChannelMap) -> None:
-        """Takes the optimizers from the network `before`, of this map, to the one made of it.
+        """Updates the optimizers from the network `before`, whose map is `cmap`, to `made`.
 
         Raises:
             PruningError: one keeps a state that cannot be cut.
@@ -122,14 +122,16 @@ class Follower:
                 state[now[gone]] = values
 
     def _adopt(self, slim: dict[str, Tensor], before: nn.Module) -> None:
-        """Puts parameters that a repair has added into the group of their layer's weight."""
+        """Adds parameters that a repair has created to the group of their layer's weight."""
         known = dict(before.named_parameters(remove_duplicate=False))
         for name, added in slim.items():
             if name in known:
                 continue
             layer = f"{name.rpartition('.')[0]}."
             beside = [key for key in slim if key.startswith(layer) and key in known]
-            beside.sort(key=lambda key: key != f"{layer}weight")  # which a weight norm has not
+            beside.sort(
+                key=lambda key: key != f"{layer}weight"
+            )  # not there under weight norm
             for group in self._all_groups():
                 if any(weight is slim[key] for key in beside[:1] for weight in group["params"]):
                     group["params"] = [*group["params"], added]
@@ -139,11 +141,11 @@ class Follower:
 
 @dataclass(frozen=True)
 class _Weight:
-    """A parameter that was cut, or stayed whole.
+    """A parameter before and after the cut, which may leave it whole.
 
     Attributes:
-        name, old, new: its name, and what it was and is.
-        stays: which of its indices stay.
+        name, old, new: its name, and the tensor before and after.
+        stays: dimension -> indices of `old` that stay.
     """
 
     name: str
@@ -185,7 +187,7 @@ class _Weight:
 
 
 def _inside(optimizer: Any) -> Iterator[optim.Optimizer]:
-    """Yields `optimizer`, should it be one of torch, and those that it wraps."""
+    """Yields `optimizer`, if it is one of torch's, and those that it wraps."""
     todo, seen = [optimizer] if hasattr(optimizer, "param_groups") else [], set[int]()
     while todo:
         one = todo.pop()

@@ -94,7 +94,7 @@ def cut_in_steps(
                 facts = evidence(network, own_map, step, sample)
                 made = cut(facts, method, step, dense, example=example)
                 sample = replace(sample, earlier=made.scores)
-            rounds.follower.follow(network, made, here)  # which `network` may lead to, so not above
+            rounds.follower.follow(network, made, own_map)  # `untouched` would undo it
             cuts.append(made)
             network = made.network
             match_modes(network, model)

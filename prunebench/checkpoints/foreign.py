@@ -70,7 +70,7 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def _unlike(given: Tensor, own: Tensor) -> str:
-    """Says what a tensor is that cannot take the place of `own`; "" if it can, in any precision."""
+    """Says why `given` cannot replace `own`; "" if it can. Precision may differ."""
     if is_wrapped(given):
         return f"a {type(given).__name__}"
     if given.is_meta or given.layout != torch.strided or given.is_quantized:

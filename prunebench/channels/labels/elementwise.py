@@ -136,7 +136,7 @@ def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
 
 
 def _alike(labels: Tensor, dim: int) -> bool:
-    """Whether labels are the same at two neighbouring places of dimension `dim`."""
+    """Whether any two neighbours along dimension `dim` have the same label."""
     rows = (labels >> 1).movedim(dim, 0).reshape(labels.size(dim), -1)
     return bool((rows[1:] == rows[:-1]).all(1).any())
 

@@ -44,8 +44,8 @@ class Labeller(TorchFunctionMode):
         ids: where label ids come from: the tape itself, unless a network is checked against the
             tape of another.
         names: id of each parameter and buffer -> full name.
-        layers: name of each module -> itself.
-        grouped: module name -> how groups are cut, where surgery has noted it.
+        layers: module name -> module.
+        grouped: module name -> ``group`` or ``position``: how surgery cut its groups, if it did.
         stack: names of the modules that are running, innermost last.
         stuck: name of the innermost module whose forward failed.
         stuck_args: what it was called with.

@@ -45,7 +45,7 @@ def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
 
 
 def _way_out(layer: nn.Module) -> str:
-    """Says what makes the weight of `layer` a parameter again, should torch have an answer."""
+    """Says how to make the weight of `layer` a parameter again, where torch has a way."""
     if "parametrizations" in layer._modules:
         return "; torch.nn.utils.parametrize.remove_parametrizations makes it a parameter"
     if "weight_mask" in layer._buffers:
@@ -56,7 +56,7 @@ def _way_out(layer: nn.Module) -> str:
 
 
 def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
-    """Refuses the running layer, for `w` is no parameter or meets no channels."""
+    """Refuses the running layer, whose weight `w` is no parameter or meets no channels."""
     if weight is not None:
         refuse(run, labels, "channels lie along another dimension")
         return
@@ -242,7 +242,7 @@ def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     out = run.ids.new(w.size(0))
     run.ids.read(weight, 0, out)
     run.ids.read(weight, 1, row.ids)
-    _require_fit(x, w)  # where a cut is replayed, what is read has been compared by now
+    _require_fit(x, w)  # last: a replayed cut has compared by now what is read, and says more
     live = _biased(run, bias, out)
     place = _consume(run, name, x, weight)
     run.tape.calls.append(

@@ -61,7 +61,7 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
 
 
 def _match_state(made: nn.Module, model: nn.Module) -> None:
-    """Gives a copy the modes of `model`, which modules that copy themselves may lose.
+    """Gives a copy the training modes of `model`, which modules with copy methods may lose.
 
     Torchvision's feature extractors do, which run another graph in training.
     """
@@ -75,7 +75,7 @@ def _match_state(made: nn.Module, model: nn.Module) -> None:
 
 
 def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the modules of `model` that are copied as torch copies most."""
+    """Yields the modules of `model` that have torch's own methods to copy and pickle."""
     kinds: dict[type, bool] = {}
     for _, module in named_modules(model):
         kind = type(module)
@@ -86,7 +86,7 @@ def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def copies_itself(kind: type) -> bool:
-    """Whether a class of modules says itself how it is copied, and what is left out.
+    """Whether a class of modules has copy or pickle methods of its own, which may leave parts out.
 
     What is usual is asked for now: `torch.compile` exchanges it.
     """

@@ -24,8 +24,8 @@ from prunebench.errors import PruningError
 
 #: parameter or buffer -> (dimension, indices that stay) for each dimension that loses some
 Positions = dict[str, list[tuple[int, Tensor]]]
-BLOCK = 1 << 18  # elements
-#: where hooks are from that compute a weight or bias before each forward
+BLOCK = 1 << 18  # elements that are cut at a time
+#: modules of torch whose hooks compute a weight or bias before each forward
 RENEWING = ("torch.nn.utils.weight_norm", "torch.nn.utils.prune")
 
 
@@ -183,7 +183,7 @@ def like(tensor: Tensor, cut: Tensor) -> Tensor:
 
 
 def _carry_notes(tensor: Tensor, made: Tensor, positions: list[tuple[int, Tensor]]) -> None:
-    """Gives `made` what users have noted on `tensor`: plain values, and tensors of its shape."""
+    """Copies to `made` the attributes users set on `tensor`: plain values, tensors of its shape."""
     for key, value in vars(tensor).items():
         if isinstance(value, Tensor) and value.shape == tensor.shape:
             setattr(made, key, _cut_tensor(value, positions))
@@ -207,7 +207,7 @@ def _cut_both(data: Tensor, positions: dict[int, Tensor]) -> Tensor:
 
 
 def _compute_weights(module: nn.Module) -> None:
-    """Renews what hooks of torch, weight norms and masks, leave in `module` between forwards."""
+    """Recomputes the weights that hooks of torch (weight norm, masks) keep in `module`."""
     for hook in module._forward_pre_hooks.values():
         if any(kind.__module__ in RENEWING for kind in type(hook).__mro__):
             with torch.no_grad():
