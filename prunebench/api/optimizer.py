@@ -129,9 +129,7 @@ class Follower:
                 continue
             layer = f"{name.rpartition('.')[0]}."
             beside = [key for key in slim if key.startswith(layer) and key in known]
-            beside.sort(
-                key=lambda key: key != f"{layer}weight"
-            )  # not there under weight norm
+            beside.sort(key=lambda key: key != f"{layer}weight")  # weight norm has none
             for group in self._all_groups():
                 if any(weight is slim[key] for key in beside[:1] for weight in group["params"]):
                     group["params"] = [*group["params"], added]
