@@ -30,15 +30,15 @@ class Follower:
 
     Groups with their settings stay, and so does everything that refers to the optimizer, such as a
     scheduler of its learning rate. State in the shape of a parameter (momenta, second moments) is
-    cut like the parameter; step counts are kept. If a later cut fails, the optimizer is restored.
-    What an optimizer wraps, as SAM, Lookahead and many trainers do, goes along.
+    cut like the parameter; step counts are kept. If a later cut fails, the optimizers are restored.
+    Optimizers that another one wraps (SAM, Lookahead, those of many trainers) are updated, too.
     """
 
     def __init__(self, optimizer: Optimizers, network: nn.Module) -> None:
-        """Checks that the optimizers can be updated; None does nothing.
+        """Checks that the optimizers can be updated; for None nothing is updated.
 
         Raises:
-            ConfigError: one is of a kind that cannot, or of another network.
+            ConfigError: one is of a kind that cannot be updated, or trains another network.
         """
         several = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         own = set(network.parameters())
@@ -81,7 +81,7 @@ class Follower:
                 state.update(known)
 
     def _all_groups(self) -> list[dict[str, Any]]:
-        """Returns the groups of all optimizers, each once: a wrapper shares those it wraps."""
+        """Returns the parameter groups of all optimizers, each once: wrappers share groups."""
         groups = [group for one in self.optimizers for group in one.param_groups]
         return list({id(group): group for group in groups}.values())
 
@@ -93,7 +93,7 @@ class Follower:
         """Updates the optimizers from the network `before`, whose map is `cmap`, to `made`.
 
         Raises:
-            PruningError: one keeps a state that cannot be cut.
+            PruningError: an optimizer keeps a state that cannot be cut.
         """
         if not self.optimizers:
             return
@@ -129,7 +129,8 @@ class Follower:
                 continue
             layer = f"{name.rpartition('.')[0]}."
             beside = [key for key in slim if key.startswith(layer) and key in known]
-            beside.sort(key=lambda key: key != f"{layer}weight")  # weight norm has none
+            # the weight first; under weight norm there is none, and any other parameter will do
+            beside.sort(key=lambda key: key != f"{layer}weight")
             for group in self._all_groups():
                 if any(weight is slim[key] for key in beside[:1] for weight in group["params"]):
                     group["params"] = [*group["params"], added]
@@ -142,7 +143,8 @@ class _Weight:
     """A parameter before and after the cut, which may leave it whole.
 
     Attributes:
-        name, old, new: its name, and the tensor before and after.
+        name: name of the parameter.
+        old, new: the tensor before and after.
         stays: dimension -> indices of `old` that stay.
     """
 
@@ -152,10 +154,10 @@ class _Weight:
     stays: Stays
 
     def cut(self, key: str, value: Any) -> Any:
-        """Returns what an optimizer keeps of `old` under `key`, for `new`.
+        """Returns the state `value` that an optimizer keeps of `old` as `key`, cut to fit `new`.
 
         Raises:
-            PruningError: nothing says how it is cut.
+            PruningError: its type or shape does not tell how to cut it.
         """
         if not isinstance(value, Tensor):
             if self.new.shape != self.old.shape and not is_plain(value):
@@ -178,6 +180,7 @@ class _Weight:
         return torch.empty_like(self.new, dtype=found.dtype, requires_grad=False).copy_(found)
 
     def _uncut(self, key: str, how: str) -> PruningError:
+        """Returns the error for a state that cannot be cut."""
         return PruningError(
             f"the optimizer keeps '{key}' of {self.name} {how}, which cannot be cut along with "
             f"{list(self.old.shape)}; {_NEW}"
@@ -185,7 +188,7 @@ class _Weight:
 
 
 def _inside(optimizer: Any) -> Iterator[optim.Optimizer]:
-    """Yields `optimizer`, if it is one of torch's, and those that it wraps."""
+    """Yields `optimizer`, if it is a `torch.optim.Optimizer`, and those in its attributes."""
     todo, seen = [optimizer] if hasattr(optimizer, "param_groups") else [], set[int]()
     while todo:
         one = todo.pop()
@@ -197,7 +200,7 @@ def _inside(optimizer: Any) -> Iterator[optim.Optimizer]:
 
 
 def _require_no_other_list(optimizer: optim.Optimizer, own: set[nn.Parameter]) -> None:
-    """Refuses an optimizer that would go on with the old parameters.
+    """Raises if an optimizer would still use the old parameters after a cut.
 
     Raises:
         ConfigError: it keeps some of `own` outside of its groups and its state.
@@ -211,7 +214,7 @@ def _require_no_other_list(optimizer: optim.Optimizer, own: set[nn.Parameter]) -
 
 
 def _tensors(value: Any) -> Iterator[Any]:
-    """Yields the tensors in containers."""
+    """Yields the tensors in nested containers, those that are keys of a dict included."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):

@@ -99,7 +99,10 @@ class Lineage:
 
 
 def lineage_of(network: nn.Module) -> Lineage | None:
-    """Returns how `network` itself, not one that it wraps and asks, came out of a dense one."""
+    """Returns the lineage of `network`; None if it has none of its own.
+
+    A wrapper may forward attributes of the network inside, whose lineage is not the wrapper's.
+    """
     found = vars(network).get(LINEAGE)
     return found if isinstance(found, Lineage) else None
 
@@ -110,7 +113,8 @@ def require_room(network: nn.Module) -> None:
     Raises:
         PruningError: it has one.
     """
-    pruned = isinstance(getattr(network, "plan", None), Plan)  # itself, or what it wraps and asks
+    # a Plan there is that of an earlier prune, of this network or of one that it wraps
+    pruned = isinstance(getattr(network, "plan", None), Plan)
     for name in ("plan", "report"):
         if hasattr(network, name) and not pruned:
             raise PruningError(
@@ -151,7 +155,10 @@ def attach(
 
 
 def _left_behind(network: nn.Module) -> Iterator[str]:
-    """Yields in words what is not taken along: hooks of parameters, states of optimizers inside."""
+    """Yields, in words, what a cut does not carry over or does not cut.
+
+    That is hooks on gradients of parameters, and the state of optimizers that modules hold.
+    """
     hooked = [
         name
         for name, weight in network.named_parameters()

@@ -22,11 +22,11 @@ def step_keep(keep: float, share: float) -> float:
 
 
 def kept_count(budget: Budget, wanted: float, size: int, dense: int | None = None) -> int:
-    """Returns how many of `size` channels stay when `wanted`, a fraction, should.
+    """Returns how many of `size` channels stay when `wanted` should, which need not be whole.
 
-    The fraction of kept channels is cut off after adding 1e-9 (0.29 * 100 is 28.999999999999996),
-    or that of removed channels, as `Budget.rounding` says. Then the floor applies, then the
-    divisor, which rounds up.
+    A fraction of a kept channel is cut off after adding 1e-9 (0.29 * 100 is 28.999999999999996), or
+    that of a removed channel, as `Budget.rounding` says. Then the floor applies, then the divisor,
+    which rounds up.
 
     Args:
         budget: gives rounding, floor and divisor.

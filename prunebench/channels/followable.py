@@ -46,8 +46,9 @@ def require_followable(model: Any) -> None:
     """Raises unless a forward without data can follow `model`.
 
     Raises:
-        PruningError: `model` is no module, is TorchScript, holds an exported program or quantized
-            layers, or has parameters that are not there yet, or no plain tensors.
+        PruningError: `model` is no module, is TorchScript, holds an exported program, or is sharded
+            or quantized (or prepared for that); or a parameter or buffer is not initialised yet, or
+            no plain tensor.
     """
     if not isinstance(model, nn.Module):
         raise PruningError(f"a model must be a torch.nn.Module; got {type(model).__name__}")
@@ -73,22 +74,27 @@ def require_followable(model: Any) -> None:
 
 
 def _state(module: nn.Module) -> str:
-    """Says what has been done to `module` after which its weights cannot be cut; "" if nothing."""
+    """Returns in words why the weights of `module` can no longer be cut; "" if they can."""
     home = type(module).__module__
     kinds = (".qat", ".quantized", ".fake_quantize", ".observer")
-    float_yet = type(module).__name__ == "FloatFunctional"  # which waits for it and adds till then
+    # a network that is not yet quantized holds FloatFunctional, which only adds or multiplies
+    float_yet = type(module).__name__ == "FloatFunctional"
     if home.startswith("torch.ao.") and any(kind in home for kind in kinds) and not float_yet:
         return "quantized, or prepared for it"
     return "sharded" if "_fsdp_wrapped_module" in module._modules else ""
 
 
 def is_wrapped(tensor: Tensor) -> bool:
-    """Whether `tensor` stands for others: shards of a mesh, or integers and their scales."""
+    """Whether `tensor` is made of other tensors: shards on a mesh, or integers and scales."""
     return hasattr(type(tensor), "__tensor_flatten__")
 
 
 def _require_numbers(tensor: Tensor, where: str) -> None:
-    """Refuses a weight of the module `where` that cannot be cut, for it is not as it seems.
+    """Raises if `tensor`, a parameter or buffer, does not hold numbers that can be cut.
+
+    Args:
+        tensor: a parameter or buffer.
+        where: names its module in the message.
 
     Raises:
         PruningError: it is lazy, sharded or quantized.

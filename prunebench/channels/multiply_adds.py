@@ -1,4 +1,4 @@
-"""Counts multiply-adds as torch does them, whatever a forward calls its functions."""
+"""Counts multiply-adds in torch's own operations, whatever functions the forward calls."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ Formula = Callable[..., int]
 
 
 class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is open, adds up what convolutions and products of matrices cost.
+    """Adds up, within the block, the multiply-adds of convolutions and matrix products.
 
     Attributes:
         total: multiply-adds so far.
-        by_layer: of them, those of a layer that runs, or else with a weight that has a name.
-        running: name of the layer that runs, if its caller says so.
+        by_layer: layer name -> its part of them. An operation belongs to the layer `running`, or
+            else to the layer whose weight it is given.
+        running: name of the layer whose forward runs now; the caller sets it.
     """
 
     supports_higher_order_operators = True
 
     def __init__(self, weights: dict[int, str] | None = None) -> None:
-        """Starts at nothing; `weights` has names by the address of a weight's data."""
+        """Starts at zero; `weights` maps the address of a weight's data to its layer's name."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
         self.by_layer: Counter[str] = Counter()
@@ -42,9 +43,9 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs `func` and adds what it costs; what is made of other operations is taken apart."""
+        """Runs `func` and adds its multiply-adds; counts composite operations by their parts."""
         kwargs = kwargs or {}
-        if not isinstance(func, OpOverload):  # torch.cond and its like, which torch's counter knows
+        if not isinstance(func, OpOverload):  # torch.cond and the like: torch's counter knows them
             with FlopCounterMode(display=False) as counter:
                 result = func(*args, **kwargs)
             self.total += counter.get_total_flops() // 2
@@ -64,14 +65,14 @@ class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _named(self, args: tuple[Any, ...]) -> str | None:
-        """Returns the name of the first weight among `args`, if they hold any."""
+        """Returns the layer of the first known weight in `args`; None if there is none."""
         places = (t.data_ptr() for t in tensors_in(args) if self._weights)
         return next((self._weights[at] for at in places if at in self._weights), None)
 
 
 @contextmanager
 def taken_apart() -> Iterator[None]:
-    """Has attention done in the products that it is made of: what is fused may pad before it."""
+    """Makes attention run as single matrix products, since fused kernels may pad their inputs."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -82,12 +83,12 @@ def taken_apart() -> Iterator[None]:
 
 
 def _halved(operations: Callable[..., int]) -> Formula:
-    """Returns the multiply-adds of what torch counts in single operations."""
+    """Returns a formula of multiply-adds, given torch's formula, which counts each as two."""
     return lambda *args, **kwargs: operations(*args, **kwargs) // 2
 
 
 def _steps(x: Tensor, *weights: Any, **_: Any) -> int:
-    """One direction of a recurrent layer: its matrices, once for each step of `x`."""
+    """Counts a recurrent layer, one direction: its matrices once for each time step of `x`."""
     matrices = [w for w in tensors_in(weights[:2]) if w.dim() == 2]
     return x.shape[:-1].numel() * sum(w.numel() for w in matrices)
 

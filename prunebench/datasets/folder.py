@@ -196,9 +196,8 @@ class Folder(DatasetSpec):
             existing.pop("val", None)
         tiny = "val" in existing and (existing["val"] / "val_annotations.txt").is_file()
         if "val" in existing and ("test" not in existing or (tiny and self.test is None)):
-            existing["test"] = existing.pop(
-                "val"
-            )  # papers test on val/; Tiny-ImageNet's test/ has no labels
+            # papers test on val/; Tiny-ImageNet's test/ has no labels
+            existing["test"] = existing.pop("val")
         return existing
 
     def _labelled(

@@ -53,9 +53,10 @@ def files(path: Path) -> list[Path]:
 
 
 def counted(model: ModelProto) -> dict[str, int]:
-    """Returns the weights of convolutions and linear layers in `model`, and all multiply-adds.
+    """Returns the number of weights (``weights``) and of multiply-adds (``macs``) in `model`.
 
-    Of a product of matrices these are its result times what is summed up.
+    Weights are those of convolutions and linear layers; multiply-adds are for one image, and
+    include products of two computed matrices: elements of the result times terms in each sum.
     """
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     shapes |= _shapes_of_one(model)
@@ -75,12 +76,12 @@ def counted(model: ModelProto) -> dict[str, int]:
 
 
 def _shapes_of_one(model: ModelProto) -> dict[str, list[int]]:
-    """Returns the shape of every tensor that is computed, for one image."""
+    """Returns name -> shape of the input and of every computed tensor, for one image."""
     import onnx
 
     single = onnx.ModelProto()
     single.CopyFrom(model)
-    del single.graph.value_info[:]  # they know of any batch only
+    del single.graph.value_info[:]  # their shapes are for a batch of any size
     batch = single.graph.input[0].type.tensor_type.shape.dim[0]
     batch.Clear()
     batch.dim_value = 1

@@ -18,7 +18,7 @@ CONVENTION = (
     "params: every learnable number; MACs: multiply-adds of convolution, linear and matmul "
     "layers for one image, without normalisation, activation and pooling"
 )
-#: what has a row of its own
+#: kinds of layers that `layer_costs` lists
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
@@ -76,10 +76,10 @@ def layer_costs(network: nn.Module, example: Tensor) -> list[LayerCost]:
 
 
 def _counted(network: nn.Module, example: Tensor) -> MultiplyAdds:
-    """Runs a copy in eval mode on the first image and counts its multiply-adds."""
+    """Runs a copy in eval mode on the first image; returns the counter, with counts by layer."""
     copied = copy.deepcopy(network).eval()
     layers = {name: m for name, m in copied.named_modules() if isinstance(m, LAYERS)}
-    # attention calls a function with the weight of its last layer, and not the layer
+    # nn.MultiheadAttention passes the weight of its last layer to a function, and never calls it
     own = {name: layer._parameters.get("weight") for name, layer in layers.items()}
     counter = MultiplyAdds({w.data_ptr(): name for name, w in own.items() if w is not None})
 

@@ -79,7 +79,7 @@ def kind(module: nn.Module) -> str:
 
 
 def sized(module: nn.Module, inputs: int, outputs: int) -> nn.Module:
-    """Returns a layer like `module` with these channels; its weights are made up."""
+    """Returns a layer like `module` with these channels; its weights have arbitrary values."""
     if isinstance(module, nn.Linear):
         return nn.Linear(inputs, outputs, bias=module.bias is not None)
     if isinstance(module, nn.Conv2d):

@@ -22,8 +22,7 @@ def begin(folder: Path, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         All attempts, this one last, each with ``started`` (ISO 8601), ``host`` and ``pid`` beside
-        its
-        environment.
+        its environment.
     """
     attempt = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

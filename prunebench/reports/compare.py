@@ -1,4 +1,4 @@
-"""Implements ``prunebench table --compare``: which methods differ, and which may not."""
+"""Implements ``prunebench table --compare``: which methods differ by more than chance."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ def difference(
 
 
 def _answers(path: Path, report: Report) -> NDArray[np.bool_] | None:
-    """Returns which answers of a run are right; None where it kept none."""
+    """Returns which predictions of a run are right, bool [images]; None if it kept none.
+
+    Raises:
+        DataError: the stored predictions do not agree with the report.
+    """
     kept, measured = read_predictions(path, STAGE), report.at(STAGE)
     if kept is None or measured is None or measured.test is None:
         return None
@@ -137,6 +141,7 @@ def _short_names(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _same_cost(ours: Row, theirs: Row) -> bool:
+    """Returns whether both rows have an accuracy at `STAGE`, and MACs that count as equal."""
     if not (ours.macs and theirs.macs and ours.macs.after and theirs.macs.after):
         return False
     known = STAGE in ours.top1 and STAGE in theirs.top1

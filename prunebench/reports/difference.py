@@ -38,14 +38,15 @@ class Difference:
 
     Attributes:
         points: mean difference in accuracy, in percentage points.
-        half: half the width of the 95 % interval, in points; infinite where nothing tells the
-            spread: for one seed without predictions.
+        half: half the width of the 95 % interval, in points; infinite for one seed without
+            predictions, since nothing then tells the spread.
         seeds: number of seeds.
         images: number of images whose predictions were compared; 0 if only accuracies are known.
-        seed_variance: of the difference from seed to seed, in points squared, without the part due
-            to images.
-        image_variance: the part that no number of seeds removes, in points squared.
-        rest_variance: of what neither explains, for one seed, in points squared.
+        seed_variance: variance of the difference between seeds, in points squared; 0 for one seed.
+        image_variance: variance of the mean due to the choice of images, which no number of seeds
+            reduces, in points squared.
+        rest_variance: estimated part of `seed_variance` that is due to seed and image together,
+            not to the seed itself, in points squared.
     """
 
     points: float
@@ -66,8 +67,8 @@ class Difference:
     def seeds_to_see(self, points: float) -> int | None:
         """Returns how many seeds make half the interval no wider than `points`.
 
-        None if no number does, because the test set is too small, or if there is only one seed and
-        so no estimate of the spread.
+        None if no number up to `MOST_SEEDS` does, because the test set is too small, or if there is
+        only one seed and so no estimate of the spread.
         """
         if self.seeds < 2:
             return None
@@ -129,7 +130,8 @@ def by_seed(ours: list[float], theirs: list[float]) -> Difference:
 def _half(squares: tuple[float, float, float], seeds: int, images: int) -> float:
     """Returns half the width of the interval of a mean over `seeds` and `images`.
 
-    `squares` are the mean squares of seeds, images and the rest, each over the number of images.
+    `squares` are the mean squares of seeds, of images and of the rest, each divided by the number
+    of images.
     """
     of_seeds, of_images, of_rest = squares
     whole = max(of_seeds + of_images - of_rest, of_seeds, of_images)

@@ -211,7 +211,7 @@ def _zeros(tensor: Tensor, dtype: torch.dtype, shape: torch.Size | None) -> Tens
 
 @torch.no_grad()
 def _copy_together(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copies each source to its target, with one call per pair of dtypes."""
+    """Copies each source to its target, with one call for all of the same dtypes without gaps."""
     kinds: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
     for target, source in zip(targets, sources, strict=True):
         pair = kinds[target.dtype, source.dtype, _is_dense(target) and _is_dense(source)]

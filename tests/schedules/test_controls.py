@@ -20,7 +20,7 @@ TINY = [
 def test_the_experiment_runs_them_all(prunebench):
     done = prunebench("experiment=controls", *TINY, "budget.keep=0.5")
     assert done.returncode == 0, done.stderr
-    assert "nothing was cut" not in done.stderr  # as it is meant to be
+    assert "nothing was pruned" not in done.stderr  # as it is meant to be
     found = {report.choices["method"]: (path, report) for path, report in
              load_runs([prunebench.folder / "outputs" / "sweeps"]).reports}  # fmt: skip
     assert {method: control(report) for method, (_, report) in found.items()} == {

@@ -45,7 +45,7 @@ def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
 
 
 def _way_out(layer: nn.Module) -> str:
-    """Says how to make the weight of `layer` a parameter again, where torch has a way."""
+    """Returns advice on making the weight of `layer` a parameter again; "" if torch has no way."""
     if "parametrizations" in layer._modules:
         return "; torch.nn.utils.parametrize.remove_parametrizations makes it a parameter"
     if "weight_mask" in layer._buffers:
@@ -175,9 +175,14 @@ def _tied_groups(run: Labeller, ids: Tensor, groups: int) -> Tensor:
 
 
 def _biased(run: Labeller, bias: Tensor | None, out: Tensor) -> Tensor | None:
-    """Notes whose channels a bias belongs to; returns [out] where it leaves cut ones not zero.
+    """Assigns `bias` to the channels `out` of its layer, int64 [out].
 
-    One that is computed goes with the parameters that it is computed from.
+    A bias that is computed in the forward is tied to them; then the parameters that it is computed
+    from are cut along.
+
+    Returns:
+        Live bits, int64 [out]: 1 where a computed bias is not zero although its channel is cut;
+        None for any other bias, or without one.
     """
     name = run.names.get(id(bias))
     if bias is None or name is not None:

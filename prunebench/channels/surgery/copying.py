@@ -61,9 +61,10 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
 
 
 def _match_state(made: nn.Module, model: nn.Module) -> None:
-    """Gives a copy the training modes of `model`, which modules with copy methods may lose.
+    """Gives the copy `made` the modes of `model`, which copy methods of modules may lose.
 
-    Torchvision's feature extractors do, which run another graph in training.
+    Torchvision's feature extractors lose theirs. They also switch between two graphs, one for
+    training and one for eval, so that the copy must be set to the graph that the original runs.
     """
     match_modes(made, model)
     copies = dict(named_modules(made))
@@ -75,7 +76,7 @@ def _match_state(made: nn.Module, model: nn.Module) -> None:
 
 
 def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the modules of `model` that have torch's own methods to copy and pickle."""
+    """Yields the modules of `model` that `copies_itself` is false for."""
     kinds: dict[type, bool] = {}
     for _, module in named_modules(model):
         kind = type(module)
@@ -88,7 +89,7 @@ def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
 def copies_itself(kind: type) -> bool:
     """Whether a class of modules has copy or pickle methods of its own, which may leave parts out.
 
-    What is usual is asked for now: `torch.compile` exchanges it.
+    It compares with torch's methods as they are now, since `torch.compile` replaces them.
     """
     bases = (nn.Module, nn.modules.conv._ConvNd)
     return any(

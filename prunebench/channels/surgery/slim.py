@@ -183,7 +183,11 @@ def like(tensor: Tensor, cut: Tensor) -> Tensor:
 
 
 def _carry_notes(tensor: Tensor, made: Tensor, positions: list[tuple[int, Tensor]]) -> None:
-    """Copies to `made` the attributes users set on `tensor`: plain values, tensors of its shape."""
+    """Copies the attributes that users set on `tensor` to `made`, its cut copy.
+
+    Tensors of the same shape are cut like `tensor` (`positions`), plain values are copied, and
+    everything else is left out.
+    """
     for key, value in vars(tensor).items():
         if isinstance(value, Tensor) and value.shape == tensor.shape:
             setattr(made, key, _cut_tensor(value, positions))
@@ -255,7 +259,7 @@ def _fit_groups(module: nn.Module, call: Call, stay: Kept) -> None:
 
 
 def _fit_unweighted(module: nn.Module, channels: int, groups: int) -> None:
-    """Tells a norm without weights how many channels are left."""
+    """Sets the number of channels, and of groups, of a norm without weights."""
     if isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = channels
     elif isinstance(module, nn.GroupNorm):

@@ -104,8 +104,8 @@ def damages(
 def _mean_ratio(lost: Tensor, energy: Tensor) -> Tensor:
     """Returns the mean of lost / energy over images [N], or the ratio of the whole batch [1].
 
-    Among several images those with a zero answer that changes are left out: their ratio is
-        infinite.
+    Among several images those with a zero answer that changes are left out: their ratio would be
+    infinite.
     """
     ratios = lost / energy
     if len(ratios) == 1:

@@ -203,8 +203,7 @@ class CacObserver(PruningObserver, RepeatingObserver):
         """Returns draw, slope and outcome of as many held-out images as the step has.
 
         The forward runs in eval mode: running statistics are those of disturbed channels, which
-            suits gated images, and images do not interact. Images take turns; each process has its
-            own.
+        suits gated images, and images do not interact. Images take turns; each process has its own.
         """
         count = min(len(moment.labels), len(labels))
         turn = (moment.epoch * moment.steps + moment.step) * distributed.size() + distributed.rank()

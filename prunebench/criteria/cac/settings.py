@@ -39,8 +39,8 @@ class CacSettings(TrainingCriterion):
         least: fraction of every group that always stays, and no fewer than 2 channels.
         evidence: number of standard errors; a channel goes only while its estimate minus so many is
             no higher than the running threshold: the highest estimate of a channel that has gone,
-                at first 0 (our reading; the spec names a threshold and defines none). null = order
-                alone.
+            at first 0 (our reading; the spec names a threshold and defines none). null = only the
+            order of the estimates decides.
         holdout: fraction of the training images that are held out of the training; estimates are
             then made on those, which takes one more forward per step, in eval mode.
         recalibrate: number of augmented training images on which batch norms learn the statistics

@@ -66,8 +66,8 @@ def read_pairs(path: Path) -> tuple[int, list[Listed]]:
     """Returns the number of folds of a list like LFW's ``pairs.txt``, and its pairs.
 
     The first line, ``10 300``, has the number of folds, and for each fold the number of pairs of
-    one person, which is also that of pairs of two. The other lines are ``person i j`` or ``person i
-    other j``.
+    one person, which is also that of pairs of two. The other lines are ``person i j`` or
+    ``person i other j``.
 
     Raises:
         DataError: it cannot be read, or has other lines or another number of them.
