@@ -23,8 +23,8 @@ def require_short(path: Path, text: str) -> None:
         return
     if unfolds:
         raise ConfigError(
-            f"{path} expands to more than {MOST_NODES:,} keys and values, or deeper than {DEEPEST} "
-            "levels; it was not read"
+            f"{path} expands to more than {MOST_NODES:,} keys and values, deeper than {DEEPEST} "
+            f"levels, or has over {MOST_CHARACTERS:,} characters; it was not read"
         )
 
 
