@@ -62,7 +62,7 @@ def test_every_command_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
         log = (tmp_path / "out/log.txt").read_text().splitlines()
         codes.append([line for line in log if "exit code" in line])
     of_smoke, of_both = codes
-    assert len(of_smoke) == 5 and len(of_both) >= 20
+    assert len(of_smoke) == 6 and len(of_both) >= 40
     assert [line for line in of_both if "exit code 0" not in line] == []
     reports = list((tmp_path / "outputs").glob("*/report.json"))
     assert len(reports) == len(of_both) - len(of_smoke)

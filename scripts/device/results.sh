@@ -1,13 +1,12 @@
 #!/bin/bash
 # Runs experiments on a GPU machine once smoke.sh has passed, the most valuable first; see prepare.sh.
-#   bash scripts/device/results.sh [SECONDS [JOBS]]      time limit (570 s), and jobs at once (3)
+#   bash scripts/device/results.sh [SECONDS [JOBS]]      time limit (570 s), and jobs at once (6)
 # Called again, it continues where it stopped: every job resumes in its own folder below $WORK/outputs.
 # After each job $OUT has a table of all jobs, and an archive of all reports and logs.
 # Put COMPILE=off before it if smoke.sh's tests of recorded steps fail.
 set -u
 . scripts/device/enter.sh
-mps
-seconds=${1:-570} jobs=${2:-3}
+seconds=${1:-570} jobs=${2:-6}
 
 keep() { # updates the results in OUT; mv replaces each file at once, so that it is always whole
   (cd "$WORK/outputs" && find . -name report.json -o -name metrics.jsonl -o -name failure.json) |
@@ -56,16 +55,23 @@ fi
 # FOAD on VGG-16 as published, without other jobs, to time it; rule=v2022 with t=1 cuts like the rule of 2023
 foad="model=vgg16 method=foad $half"
 carry_out foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
+mps # from here on jobs share the device
 # criteria at half of the MACs with a full fine-tune, and as controls random channels and uniform widths
-for criterion in thinet foad taylor hrank fpgm l1 random; do
-  job "r56_$criterion" $sweep budget=macs criterion=$criterion
-done
-job r56_uniform $sweep method=uniform_width
-job foad_v2023 $foad
+sweep_of() { # SEED
+  local criterion
+  for criterion in thinet foad taylor hrank fpgm l1 random; do
+    job "r56_$criterion-$1" $sweep budget=macs criterion=$criterion run.seed="$1"
+  done
+  job "r56_uniform-$1" $sweep method=uniform_width run.seed="$1"
+}
+sweep_of 0
 # the other methods as published; those on VGG-16 start from FOAD's baseline
 same="model=vgg16 recipe=foad $half"
+job thinet_vgg16 experiment=thinet_vgg16_cifar10 recipe=foad $half recipe.finetune.epochs=40 dataset.val_size=5000 ${REHEARSAL:+schedule.epochs=0}
+sweep_of 1
+sweep_of 2
+job foad_v2023 $foad
 job aofp_vgg16 $same method=aofp recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
-job thinet_vgg16 $same method=thinet recipe=foad recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}
 job dcph_resnet20 experiment=dcph_resnet20 $half ${REHEARSAL:+budget.macs=0.9 budget.params=0.9 $quick}
 job probability_mobilenet model=mobilenet_v1 method=probability $half
 job cac_resnet56 model=resnet56 method=cac $half ${REHEARSAL:+budget.keep=0.9 $quick}

@@ -1,14 +1,16 @@
 #!/bin/bash
 # Runs the GPU tests and measures the cost of a step on a GPU machine, in seven minutes; see prepare.sh.
-#   bash scripts/device/smoke.sh [PART ...]      PART: tests parts shared pruning loops loader; default: all
+#   bash scripts/device/smoke.sh [PART ...]
+#     PART: tests inductor parts shared pruning profile loops loader; default: all
+#     (inductor: parts compiles vgg16, too)
 # MODELS="vgg16" before it measures only these networks.
 # Each result is in $OUT as soon as it is known; after a failure the other parts still run.
 set -u
 . scripts/device/enter.sh
 if [ -n "$REHEARSAL" ]; then
-  marked='not slow and not gpu' models=resnet20 sizes='--images 128 --batch 64 --repeats 1'
+  marked='not slow and not gpu' processes=2 models=resnet20 sizes='--images 128 --batch 64 --repeats 1'
 else
-  marked=gpu models=${MODELS:-vgg16 resnet20} sizes='--images 25600 --repeats 1'
+  marked=gpu processes=12 models=${MODELS:-vgg16 resnet20} sizes='--images 25600 --repeats 1'
 fi
 
 found=$WORK/found
@@ -29,26 +31,27 @@ bench() { # SECONDS NAME SCRIPT OPTIONS...
   timed "$name" "$limit" "$PYTHON" "scripts/bench/$script.py" "$@" --out "$found/$name.json"
 }
 
-asked=" ${*:-tests parts shared pruning loops loader} "
+asked=" ${*:-tests inductor parts shared pruning profile loops loader} "
 
 wants() { # PART
   [[ "$asked" == *" $1 "* ]]
 }
 
 if wants tests; then
-  if wants parts && [ -z "$REHEARSAL" ]; then # compiling takes a minute: do it beside the tests
+  if wants inductor && [ -z "$REHEARSAL" ]; then # compiling takes a minute: do it beside the tests
     "$PYTHON" scripts/bench/recorded_step.py --model vgg16 --inductor default --compile-only >/dev/null 2>&1 &
   fi
+  "$PYTHON" -c 'import xdist' 2>/dev/null || processes=''
   # warnings of other versions of a library are not failures here
-  timed tests 60 "$PYTHON" -m pytest -v -W default --timeout 30 -p no:cacheprovider -m "$marked" \
-    tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py tests/training/test_loop.py \
-    tests/training/test_streamed.py
+  timed tests 100 "$PYTHON" -m pytest -v -W default --timeout 90 -p no:cacheprovider -m "$marked" ${processes:+-n $processes} \
+    tests/test_on_cuda.py tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py \
+    tests/training/test_loop.py tests/training/test_streamed.py
   wait
 fi
 if wants parts; then # times of the parts of a step, and of other ways to do them
   for model in $models; do
     more=${REHEARSAL:+--batch 4 --replays 1}
-    if [ "$model" = vgg16 ]; then more='--inductor default'; fi
+    if [ "$model" = vgg16 ] && wants inductor; then more='--inductor default'; fi
     bench 90 "parts_$model" recorded_step --model "$model" $more
   done
 fi
@@ -63,10 +66,14 @@ fi
 if wants pruning && [ -z "$REHEARSAL" ]; then
   bench 90 pruning pruning_during_training --rounds 1
 fi
-if wants loops; then
+if wants profile; then
   for model in $models; do
     timed "profile_$model" 30 "$PYTHON" scripts/bench/training_step.py --model "$model" $sizes \
       --profile "$found/kernels_$model.txt"
+  done
+fi
+if wants loops; then
+  for model in $models; do
     bench 50 "step_$model" training_step --model "$model" $sizes
   done
 fi
