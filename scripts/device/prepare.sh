@@ -4,7 +4,7 @@
 # two parts that are joined there (CIFAR-10: 51 MB each). Checkpoints to start from go into 1/.
 #   sh scripts/device/prepare.sh ARCHIVE.npz [CHECKPOINT ...]        ARCHIVE: cifar10.npz as dataset=cifar10 reads it
 # Then run on that machine, with results in $OUT (default: build/device/out):
-#   with build/device/wheels and build/device/1 copied   bash scripts/device/smoke.sh       seven minutes
+#   with build/device/wheels and build/device/1 copied   bash scripts/device/smoke.sh       nine minutes
 #   with build/device/wheels and build/device/2 copied   bash scripts/device/results.sh     the rest
 # Called again, the second continues where it stopped. To rehearse on a CPU, put REHEARSAL=1 before each.
 set -eu

@@ -3,7 +3,7 @@
 #   bash scripts/device/results.sh [SECONDS [JOBS]]      time limit (570 s), and jobs at once (6)
 # Called again, it continues where it stopped: every job resumes in its own folder below $WORK/outputs.
 # After each job $OUT has a table of all jobs, and an archive of all reports and logs.
-# Put COMPILE=off before it if smoke.sh's tests of recorded steps fail.
+# Put COMPILE=off before it if smoke.sh's tests of recorded steps fail, and ALONE=1 to time one run first.
 set -u
 . scripts/device/enter.sh
 seconds=${1:-570} jobs=${2:-6}
@@ -52,11 +52,13 @@ else
   sweep="$sweep recipe.baseline.epochs=60"
 fi
 
-# FOAD on VGG-16 as published, without other jobs, to time it; rule=v2022 with t=1 cuts like the rule of 2023
 foad="model=vgg16 method=foad $half"
-carry_out foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
+if [ -n "${ALONE:-}" ]; then # FOAD on VGG-16 as published, without other jobs, to time it: six minutes on an H200
+  carry_out foad_v2022_t2 $foad criterion.rule=v2022 criterion.t=2
+fi
 mps # from here on jobs share the device
-# criteria at half of the MACs with a full fine-tune, and as controls random channels and uniform widths
+# criteria at half of the MACs with a full fine-tune, and as controls random channels and uniform widths; on an H200
+# an epoch of all six takes five seconds
 sweep_of() { # SEED
   local criterion
   for criterion in thinet foad taylor hrank fpgm l1 random; do
@@ -65,12 +67,13 @@ sweep_of() { # SEED
   job "r56_uniform-$1" $sweep method=uniform_width run.seed="$1"
 }
 sweep_of 0
-# the other methods as published; those on VGG-16 start from FOAD's baseline
-same="model=vgg16 recipe=foad $half"
-job thinet_vgg16 experiment=thinet_vgg16_cifar10 recipe=foad $half recipe.finetune.epochs=40 dataset.val_size=5000 ${REHEARSAL:+schedule.epochs=0}
 sweep_of 1
 sweep_of 2
+# rule=v2022 with t=1 cuts like the rule of 2023
 job foad_v2023 $foad
+# the other methods as published; those on VGG-16 start from FOAD's baseline
+same="model=vgg16 recipe=foad $half"
+job thinet_vgg16 experiment=thinet_vgg16_cifar10 recipe=foad $half recipe.finetune.epochs=40 ${REHEARSAL:+schedule.epochs=0}
 job aofp_vgg16 $same method=aofp recipe.pruning.epochs=200 ${REHEARSAL:+criterion.theta=100 criterion.warmup_steps=0 criterion.draws_per_half=1}
 job dcph_resnet20 experiment=dcph_resnet20 $half ${REHEARSAL:+budget.macs=0.9 budget.params=0.9 $quick}
 job probability_mobilenet model=mobilenet_v1 method=probability $half

@@ -1,16 +1,16 @@
 #!/bin/bash
-# Runs the GPU tests and measures the cost of a step on a GPU machine, in seven minutes; see prepare.sh.
+# Runs the GPU tests and measures the cost of a step on a GPU machine, in nine minutes; see prepare.sh.
 #   bash scripts/device/smoke.sh [PART ...]
-#     PART: tests inductor parts shared pruning profile loops loader; default: all
+#     PART: tests runs inductor parts shared pruning profile loops loader; default: all
 #     (inductor: parts compiles vgg16, too)
 # MODELS="vgg16" before it measures only these networks.
 # Each result is in $OUT as soon as it is known; after a failure the other parts still run.
 set -u
 . scripts/device/enter.sh
 if [ -n "$REHEARSAL" ]; then
-  marked='not slow and not gpu' processes=2 models=resnet20 sizes='--images 128 --batch 64 --repeats 1'
+  marked='not slow and not gpu' processes=2 whole_runs='' models=resnet20 sizes='--images 128 --batch 64 --repeats 1'
 else
-  marked=gpu processes=12 models=${MODELS:-vgg16 resnet20} sizes='--images 25600 --repeats 1'
+  marked=gpu processes=12 whole_runs='' models=${MODELS:-vgg16 resnet20} sizes='--images 25600 --repeats 1'
 fi
 
 found=$WORK/found
@@ -31,7 +31,7 @@ bench() { # SECONDS NAME SCRIPT OPTIONS...
   timed "$name" "$limit" "$PYTHON" "scripts/bench/$script.py" "$@" --out "$found/$name.json"
 }
 
-asked=" ${*:-tests inductor parts shared pruning profile loops loader} "
+asked=" ${*:-tests runs inductor parts shared pruning profile loops loader} "
 
 wants() { # PART
   [[ "$asked" == *" $1 "* ]]
@@ -42,9 +42,10 @@ if wants tests; then
     "$PYTHON" scripts/bench/recorded_step.py --model vgg16 --inductor default --compile-only >/dev/null 2>&1 &
   fi
   "$PYTHON" -c 'import xdist' 2>/dev/null || processes=''
+  if wants runs; then whole_runs=tests/test_on_cuda.py; fi # criteria and methods: two minutes more
   # warnings of other versions of a library are not failures here
-  timed tests 100 "$PYTHON" -m pytest -v -W default --timeout 90 -p no:cacheprovider -m "$marked" ${processes:+-n $processes} \
-    tests/test_on_cuda.py tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py \
+  timed tests 200 "$PYTHON" -m pytest -v -W default --timeout 180 -p no:cacheprovider -m "$marked" ${processes:+-n $processes} \
+    $whole_runs tests/training/test_recorded_on_cuda.py tests/training/test_recorded.py \
     tests/training/test_loop.py tests/training/test_streamed.py
   wait
 fi
