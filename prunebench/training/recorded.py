@@ -27,8 +27,11 @@ from prunebench.training.stage import Stage
 from prunebench.training.state import Training
 from prunebench.training.step import autocast, begin_step, count_step, learn
 
-#: how often work runs unrecorded before it is recorded, while libraries choose their algorithms
+#: how often the first work runs unrecorded before it is recorded, while libraries are loaded,
+#: memory is reserved and the optimizer makes its state
 WARM_UP = 3
+#: the same for all later work, for which libraries only choose algorithms by its shapes
+WARM_UP_LATER = 1
 #: number of kinds of work that are remembered, the most recent ones. Each decision of a criterion
 #: makes new ones, and each recording takes memory. At most a few dozen alternate: layers that are
 #: scored at different steps, and the last batches of an epoch
@@ -67,6 +70,7 @@ class Replays:
         # key -> how often the work was run, or what replays it; the most recent key comes last
         self._known: dict[Hashable, int | Work] = {}
         self._failed = False
+        self._enough = WARM_UP
 
     def do(self, key: Hashable | None, work: Work, before_unrecorded: Work | None = None) -> None:
         """Does `work`, which changes tensors in place, and the same way whenever `key` is the same.
@@ -83,7 +87,7 @@ class Replays:
             self._recorder.warm_up(work)
             return
         known = self._known.pop(key, 0)
-        if known == WARM_UP and not self._failed:
+        if isinstance(known, int) and known >= self._enough and not self._failed:
             known = self._recorded(work) or known
             if self._failed and before_unrecorded:
                 before_unrecorded()
@@ -101,7 +105,9 @@ class Replays:
     def _recorded(self, work: Work) -> Work | None:
         """Returns a function that replays `work`; None if it cannot be recorded."""
         try:
-            return self._recorder.record(work)
+            found = self._recorder.record(work)
+            self._enough = WARM_UP_LATER
+            return found
         except RuntimeError as error:
             first: BaseException = error
             while first.__context__ is not None:  # the later errors only say that recording failed

@@ -147,10 +147,20 @@ def _within(mode: TorchFunctionMode, network: nn.Module, images: Tensor) -> Tens
         return network(images)  # type: ignore[no-any-return]
 
 
-def slimmed(network: nn.Module, example: Tensor, fewer: int) -> nn.Module:
-    """Returns the network with about half of each group: a multiple of 8 minus `fewer` channels."""
+def slimmed(
+    network: nn.Module, example: Tensor, fewer: int, multiple: int | None = None
+) -> nn.Module:
+    """Returns the network with about half of each group: a multiple of 8 minus `fewer` channels.
+
+    With `multiple`, the groups keep uneven shares, as criteria leave them: 45 to 60 % of their
+    channels, rounded up to this multiple.
+    """
     channels = trace(network, example)
     counts = {group.name: max(8, round(group.size / 16) * 8) - fewer for group in channels.groups}
+    if multiple:
+        for number, group in enumerate(channels.groups):
+            share = 0.45 + 0.05 * (number % 4)
+            counts[group.name] = min(group.size, -(-int(share * group.size) // multiple) * multiple)
     return slim(network, channels, Plan({name: range(count) for name, count in counts.items()}))
 
 
@@ -181,6 +191,10 @@ def steps(
     yield "the same, not padded to eights", Step(network, images, labels, aligned=False)
     contiguous = network.to(memory_format=torch.contiguous_format)
     yield "not padded, contiguous", Step(contiguous, images.contiguous(), labels, aligned=False)
+    for multiple in (8, 16, 32, 64):
+        network = slimmed(build(), images[:1].contiguous(), 0, multiple)
+        network = network.to(memory_format=torch.channels_last)
+        yield f"slim, uneven multiples of {multiple}", Step(network, images, labels)
     if mode:
         network = build()
         compiled = torch.compile(network, mode=mode)

@@ -19,7 +19,7 @@ from prunebench.tracking.progress import Progress
 from prunebench.training.aligned import align
 from prunebench.training.forward import Forward
 from prunebench.training.loop import train
-from prunebench.training.recorded import WARM_UP, Replays
+from prunebench.training.recorded import WARM_UP, WARM_UP_LATER, Replays
 from prunebench.training.recorder import recorder_of
 from prunebench.training.stage import TrainResult
 from tests.criteria.aofp import test_observer as aofp
@@ -31,7 +31,7 @@ from tests.training.test_recorded import Asks, KilledAfter, Poison
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
-#: 13 epochs of 4 steps, the last of 6 images: each shape is recorded after its third step
+#: 13 epochs of 4 steps, the last of 6 images: the first shape is recorded after its third step
 LONG = replace(PHASE, epochs=13, lr=0.01)
 
 
@@ -91,8 +91,8 @@ def test_recorded_steps_learn_what_unrecorded_ones_do(
     phase = replace(LONG, **changes)
     recorded = trained(phase, "on")
     assert replays.count((8,)) == 13 * 3 - WARM_UP
-    assert replays.count((6,)) == 13 - WARM_UP
-    assert replays.count(("val", (12,))) == 13 - WARM_UP
+    assert replays.count((6,)) == 13 - WARM_UP_LATER
+    assert replays.count(("val", (12,))) == 13 - WARM_UP_LATER
     assert_alike(recorded, trained(phase, "off"), rel)
 
 
@@ -163,7 +163,7 @@ def test_steps_with_cacs_gates_are_replayed(replays: list[object]) -> None:
         ended.append((net, train(net, cac.data(), phase, told)))
         sums.append(watching.estimator.sums)
     assert replays.count((16, "gates")) == 10 * 5 - WARM_UP
-    assert replays.count((10, "gates")) == 10 - WARM_UP
+    assert replays.count((10, "gates")) == 10 - WARM_UP_LATER
     assert torch.equal(*(own["slope n"] for own in sums))  # by the draws alone
     assert_alike(*ended, 2e-2)
 
