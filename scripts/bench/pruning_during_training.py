@@ -36,13 +36,13 @@ ABOUT = """A training step observed by the criterion, compared with the same ste
 (forward, loss, backward, SGD). AOFP scores every layer at every step, averaged over a search from
 all channels down to two; CAC draws gates at every step. CPU time of one thread, medians of
 alternating rounds. Recorded steps (on CUDA, wall time) are compared with the recorded plain step;
-their time includes the recording, for AOFP once per half of its search."""
+their time includes the recording."""
 #: number of halves in an unsuccessful search over 512 and 64 channels
 HALVES = {"vgg16": 9, "resnet56": 6}
 #: draws per half; the authors take 1000, so decisions weigh more here
 DRAWS = 5
 #: draws per half if steps are recorded: as many as there are steps between the decisions of two
-#: layers, each of which needs a new recording, when layers alternate as the authors' do
+#: layers, the steps of which are not recorded, when layers alternate as the authors' do
 BETWEEN = {"vgg16": 76, "resnet56": 37}
 #: steps of the training, far more than are timed
 STEPS = 100_000

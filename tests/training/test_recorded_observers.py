@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Moment, Observer, RepeatingObserver
+from prunebench.criteria.aofp.draws import Draws
 from prunebench.datasets import Data
 from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
@@ -266,6 +267,34 @@ def test_steps_that_aofp_scores_are_replayed(name: str) -> None:
     passed = {row["stage"].split("-")[-1] for row in found[1] if row["passed"]}
     assert len(passed) > 2  # masks change between replays
     assert tapes.counts["scored in a replay"] >= least
+
+
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes draws of flags, as on CUDA, instead of positions."""
+    prepare = Draws.__init__
+
+    def flagged(self: Draws, *asked: Any) -> None:
+        prepare(self, *asked)
+        self.flags = True
+
+    monkeypatch.setattr(Draws, "__init__", flagged)
+
+
+@pytest.mark.parametrize("name", ["mean", "by turns", "ridge", "bf16"])
+def test_few_recordings_serve_all_draws_on_cuda(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    positions, flags = Tapes(), Tapes()
+    _, told, damages, masks = named(name, positions)
+    as_on_cuda(monkeypatch)
+    found = named(name, flags)
+    assert found == named(name, AsItComes())
+    assert flags.tapes < positions.tapes
+    assert flags.counts["scored in a replay"] > positions.counts["scored in a replay"]
+    if name != "bf16":  # whose roundings decide otherwise
+        assert found[3] == masks  # the draws, which depend on the decisions
+        assert [row["width"] for row in found[1]] == [row["width"] for row in told]
+        for step, rows in damages.items():
+            for ours, theirs in zip(found[2][step], rows, strict=True):
+                assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6)
 
 
 def test_validation_is_the_same_work_whatever_was_drawn_before() -> None:

@@ -37,8 +37,8 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     (`accumulate`) the first part is scored.
 
     Attributes:
-        drawn: layer -> rows of this step's draws, and the positions that each drops, on the device;
-            empty for a layer that adds to its Gram matrix instead.
+        drawn: layer -> rows of this step's draws, and the inputs that each drops (see `Draws.drop`),
+            on the device; empty for a layer that adds to its Gram matrix instead.
         pending: the draws that no forward has scored yet.
         scoring: the draws that the running forward scores.
     """
@@ -181,8 +181,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
         """Makes and counts the draws of a step.
 
         Returns:
-            Their rows, and per draw the input positions of the consumer that it drops; empty for a
-            Gram matrix.
+            Their rows, and per draw what it drops; empty for a Gram matrix.
         """
         if self.settings.estimator == "gram" and search.trying is None:
             search.draws += 1
@@ -197,7 +196,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
             dropped = search.pick(source)
             search.note(search.draws, dropped)
             search.draws += 1
-            drops.append(self.draws.positions(number, dropped))
+            drops.append(self.draws.drop(number, dropped))
         return [torch.arange(first, search.draws), *drops]
 
     def _open_scoring(self, network: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -236,6 +235,7 @@ class AofpObserver(PruningObserver, RepeatingObserver):
                     seen,
                     drops,
                     self.live[number],
+                    flags=self.draws.flags,
                     bn_mode=self.settings.bn_mode,
                     reduction=self.settings.reduction,
                 )

@@ -215,8 +215,11 @@ def test_damage_is_that_of_a_plain_rerun(name, reduction):
                     if reduction == "batch"
                     else (lost.sum(1) / energy.sum(1)).mean()
                 )
-                got = damages(edge, seen, [drop], alive, bn_mode=mode, reduction=reduction)
-                assert got[0] == pytest.approx(float(want), rel=1e-4), (edge.group.name, mode)
+                flags = torch.isin(torch.arange(seen[0].shape[1]), drop).long()
+                for form, given in ((False, drop), (True, flags)):
+                    asked = {"flags": form, "bn_mode": mode, "reduction": reduction}
+                    got = damages(edge, seen, [given], alive, **asked)
+                    assert got[0] == pytest.approx(float(want), rel=1e-4), (edge.group.name, mode)
 
 
 def test_an_image_without_an_answer_has_no_part_in_a_mean_over_images():
@@ -348,8 +351,10 @@ def test_of_tokens_the_last_dimension_is_the_channels(size):
             "example": (lost.sum((1, 2)) / energy.sum((1, 2))).mean(),
         }
     for reduction, want in wanted.items():
-        [got] = damages(edge, seen, [d.nonzero()[:, 0]], alive, bn_mode="own", reduction=reduction)
-        assert float(got) == pytest.approx(float(want), rel=1e-4)
+        for flags, drop in ((False, d.nonzero()[:, 0]), (True, d.long())):
+            asked = {"flags": flags, "bn_mode": "own", "reduction": reduction}
+            [got] = damages(edge, seen, [drop], alive, **asked)
+            assert float(got) == pytest.approx(float(want), rel=1e-4)
     assert float(d @ gram(edge, seen, alive) @ d) == pytest.approx(float(straight), rel=1e-4)
 
 
