@@ -267,6 +267,18 @@ def test_filters_come_back():
     assert (network.first.weight[gone[:2]] == 5.0).all()
 
 
+@pytest.mark.parametrize(("shift", "stay"), [(0.0, True), (0.1, False)])
+def test_filters_zeroed_before_any_training_stay_zero_in_front_of_norm_and_relu(shift, stay):
+    """The norm puts out its shift, at first 0, where the ReLU passes no gradient."""
+    network = fresh()
+    nn.init.zeros_(network.first.bias)
+    nn.init.constant_(network.norm.bias, shift)
+    observer = watched(network, [], asked={"zero_first": True})
+    trained(network, observer)
+    zero = [(before.flatten(1) == 0).all(1) for before, _ in observer.seen]
+    assert [int(each.sum()) for each in zero] == [3 if stay else 0] * len(zero)
+
+
 def test_every_second_epoch_and_always_the_last():
     network, rows = fresh(), []
     observer = soft(network, rows, every=2, epochs=3)
