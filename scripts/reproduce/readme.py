@@ -24,8 +24,8 @@ REFERENCE = ROOT / "outputs" / "reference"
 SHOWN = "fpgm_resnet20"
 #: folders for which methods are also compared in pairs
 COMPARED = (
-    "criteria_resnet20", "criteria_resnet20_full", "criteria_resnet20_macs70", "controls_resnet20",
-    "controls_digits",
+    "criteria_resnet20", "criteria_resnet20_full", "criteria_resnet20_macs70", "criteria_resnet56",
+    "controls_resnet20", "controls_digits",
 )  # fmt: skip
 #: the folders whose runs the README's picture shows; a test compares it
 PICTURED = ("criteria_resnet56", "criteria_resnet56_macs70")
