@@ -74,7 +74,7 @@ def _normalised(norm: NORMS, y: Tensor) -> Tensor:
     )
 
 
-def damages(
+def damages(  # noqa: PLR0913 - one argument more than most, for the form of a draw
     edge: Edge,
     seen: tuple[Tensor, Tensor, Tensor],
     drops: list[Tensor],
@@ -144,7 +144,8 @@ class _Moments:
         rows = _rows(y)
         self.ones = rows.new_ones(len(rows)) / len(rows)
         # without their means, beside which float32 would lose moments of channels that hardly vary
-        self.y, self.scratch = _memory(edge, rows)
+        memory = _memory(edge, rows)
+        self.y, self.scratch = memory[0], memory[1]
         torch.sub(rows, self.ones @ rows, out=self.y)
         torch.square(self.y, out=self.scratch)
         self.variance = self.ones @ self.scratch
@@ -172,7 +173,9 @@ def _memory(edge: Edge, like: Tensor) -> Tensor:
     """Returns scratch memory [2, *like.shape]: allocating it costs more than computing in it."""
     known = edge.scratch.get(like.numel())
     if known is None or known.device != like.device:
-        known = edge.scratch[like.numel()] = like.new_empty(2 * like.numel())
+        size = 2 * like.numel()
+        known = torch.empty(size, dtype=like.dtype, device=like.device)
+        edge.scratch[like.numel()] = known
     return known.view(2, *like.shape)
 
 

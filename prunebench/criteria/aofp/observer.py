@@ -37,8 +37,8 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     (`accumulate`) the first part is scored.
 
     Attributes:
-        drawn: layer -> rows of this step's draws, and the inputs that each drops (see `Draws.drop`),
-            on the device; empty for a layer that adds to its Gram matrix instead.
+        drawn: layer -> rows of this step's draws, and the inputs that each drops (`Draws.drop`), on
+            the device; empty for a layer that adds to its Gram matrix instead.
         pending: the draws that no forward has scored yet.
         scoring: the draws that the running forward scores.
     """
@@ -188,7 +188,9 @@ class AofpObserver(PruningObserver, RepeatingObserver):
             return []
         first, drops = search.draws, []
         left = wanted(self.settings, search) - first
-        for draw in range(min(self.settings.draws_per_step, left)):
+        # two draws of the same channels on the same images would be one
+        most = 1 if search.trying is not None else self.settings.draws_per_step
+        for draw in range(min(most, left)):
             source = torch.Generator()
             place = (*self.at, draw, *distributed.own_draws())
             name = self.edges[number].group.name
