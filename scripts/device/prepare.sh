@@ -1,11 +1,11 @@
 #!/bin/sh
 # Collects in build/device, which git ignores, what a GPU machine without a network needs to run prunebench
 # if it only has Python 3.11 to 3.13 and PyTorch: wheels/ of pure Python, and in 1/ and 2/ the data set in
-# two parts that are joined there (CIFAR-10: 51 MB each). Checkpoints to start from go into 1/.
+# two parts that are joined there (CIFAR-10: 50 MB each). Checkpoints to start from go into 2/.
 #   sh scripts/device/prepare.sh ARCHIVE.npz [CHECKPOINT ...]        ARCHIVE: cifar10.npz as dataset=cifar10 reads it
 # Then run on that machine, with results in $OUT (default: build/device/out):
 #   with build/device/wheels and build/device/1 copied   bash scripts/device/smoke.sh       nine minutes
-#   with build/device/wheels and build/device/2 copied   bash scripts/device/results.sh     the rest
+#   with build/device/2 copied to the same machine       bash scripts/device/results.sh     the rest
 # Called again, the second continues where it stopped. To rehearse on a CPU, put REHEARSAL=1 before each.
 set -eu
 archive=$1
@@ -22,6 +22,6 @@ if ls "$target"/wheels/*.whl | grep -v -- '-none-any\.whl$'; then
 fi
 "$python" scripts/device/parts.py pack "$archive" "$target"
 for checkpoint in "$@"; do
-  cp "$checkpoint" "$target/1/"
+  cp "$checkpoint" "$target/2/"
 done
 du -sh "$target"/*
