@@ -61,7 +61,8 @@ class BnProbability(Criterion):
             ``repair.border=map`` their fusion is exact, even where zero padding makes their
             constant uneven (``uneven=cut``).
         regroup: whether grouped convolutions with a shuffle between are rearranged, so that equally
-            dead channels, one of each group, go together; else the k-th of all groups do.
+            dead channels, one of each group, go together; else the k-th of all groups do. For
+            `prunebench.prune`, call `arranged` yourself.
     """
 
     tau: float = 0.97725
