@@ -14,6 +14,7 @@ from prunebench.models.imagenet import Torchvision
 from prunebench.models.resnet50_caffe import Resnet50Caffe
 from prunebench.models.vgg import Vgg16Gap
 from prunebench.options.files import conf_dir
+from prunebench.training.optim import learning_rate, parameter_groups
 
 SHAPE, CLASSES = (3, 224, 224), 1000
 
@@ -126,6 +127,33 @@ def test_fine_tuning_is_as_long_as_the_papers(networks, name, network, epochs):
     groups = [group.name for group in run.budget.select(networks[network][1])]
     between = sum(step.epochs for step in run.schedule.steps(groups))
     assert between + run.recipe.finetune.epochs == epochs
+
+
+@pytest.mark.parametrize(
+    ("name", "fit"),
+    [("thinet_conv", "shorter"), ("thinet_gap", "squeeze"), ("thinet_resnet50", "squeeze")],
+)
+def test_images_are_shown_as_in_the_authors_training_scripts(name, fit):
+    # their VGG-16 reads images that keep their shape; Caffe, which scales them, is bilinear
+    data = experiment(name).dataset
+    assert (data.fit, data.augment, data.interpolation) == (fit, "square", "bilinear")
+
+
+def test_all_of_resnet50_decays_but_its_last_bias():
+    recipe = experiment("thinet_resnet50").recipe
+    network = without_data(Torchvision(name="resnet50", weights=None))
+    for phase, lr in ((recipe.between, 1e-4), (recipe.finetune, 1e-3)):
+        assert (phase.batch_size, phase.lr, phase.momentum, phase.nesterov) == (128, lr, 0.9, False)
+        decays = {
+            id(parameter): group["weight_decay"]
+            for group in parameter_groups(network, phase)
+            for parameter in group["params"]
+        }
+        without = [name for name, value in network.named_parameters() if not decays[id(value)]]
+        assert without == ["fc.bias"]
+        assert {*decays.values()} == {0.0, 5e-4}
+    rates = [learning_rate(recipe.finetune, epoch, 1) for epoch in range(9)]
+    assert rates == pytest.approx([1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3)
 
 
 def test_the_cifar_versions_fit_their_networks():

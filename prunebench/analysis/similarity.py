@@ -46,6 +46,8 @@ class SimilarityTable:
             features: [N, C, H, W] (or [N, C]), floating point, on any device.
         """
         maps = features.detach().flatten(2) if features.dim() > 2 else features.detach()[:, :, None]
+        if maps.element_size() < 4:
+            maps = maps.float()  # exact; NumPy has no bfloat16
         total = _summed(maps)
         self._sum = total if self._sum is None else self._sum + total
         self._seen += len(maps)

@@ -197,6 +197,16 @@ def test_similarity_keeps_its_value_under_what_should_not_matter():
     assert (similarity(2 * features) - table).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_similarity_of_other_types_equals_the_oracle(dtype):
+    features = torch.randn(3, 6, 4, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features[:, 4] = features[:, 1]
+    table = similarity(features)
+    assert table[4, 1] == 1
+    expected = torch.tensor(oracle_similarity(features), dtype=torch.float64)
+    torch.testing.assert_close(table, expected, rtol=1e-6, atol=0)
+
+
 def test_similarity_of_linear_features_reads_them_as_one_pixel_maps():
     features = torch.randn(6, 10, generator=torch.Generator().manual_seed(2))
     assert torch.equal(similarity(features), similarity(features[:, :, None, None]))

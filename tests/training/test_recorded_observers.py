@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunebench.checkpoints import Checkpoint
 from prunebench.contracts import Moment, Observer, RepeatingObserver
-from prunebench.criteria.aofp.draws import Draws
+from prunebench.criteria.aofp.edges import Edge, find_edges
 from prunebench.datasets import Data
 from prunebench.recipes import Phase
 from prunebench.recipes.sparsity import Sparsity
@@ -271,13 +271,11 @@ def test_steps_that_aofp_scores_are_replayed(name: str) -> None:
 
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes draws of flags, as on CUDA, instead of positions."""
-    prepare = Draws.__init__
 
-    def flagged(self: Draws, *asked: Any) -> None:
-        prepare(self, *asked)
-        self.flags = True
+    def flagged(*asked: Any) -> list[Edge]:
+        return [replace(edge, flags=True) for edge in find_edges(*asked)]
 
-    monkeypatch.setattr(Draws, "__init__", flagged)
+    monkeypatch.setattr("prunebench.criteria.aofp.observer.find_edges", flagged)
 
 
 @pytest.mark.parametrize("name", ["mean", "by turns", "ridge", "bf16"])

@@ -17,9 +17,9 @@ from prunebench.criteria.aofp.edges import NORMS, Edge
 TINY = 1e-30
 
 
-def responses(edge: Edge, x: Tensor, drop: Tensor, *, flags: bool) -> Tensor:
+def responses(edge: Edge, x: Tensor, drop: Tensor) -> Tensor:
     """Returns the part of the consumer's output that the inputs `drop` make; see `Draws.drop`."""
-    if flags:
+    if edge.flags:
         return _responses_to(edge, x, drop)
     weight = edge.consumer.weight.index_select(1, drop)
     if isinstance(edge.consumer, nn.Linear):
@@ -80,7 +80,6 @@ def damages(  # noqa: PLR0913 - one argument more than most, for the form of a d
     drops: list[Tensor],
     alive: Tensor | None,
     *,
-    flags: bool = False,
     bn_mode: str,
     reduction: str,
 ) -> Tensor:
@@ -89,9 +88,8 @@ def damages(  # noqa: PLR0913 - one argument more than most, for the form of a d
     Args:
         edge: the group and its consumer.
         seen: the consumer's input, its output, and the output of its norm (else its own again).
-        drops: per draw, the inputs of the consumer that are zeroed: positions, or flags over all.
+        drops: per draw, the inputs of the consumer that are zeroed: see `Draws.drop`.
         alive: bool [out], the output channels that count; None for all.
-        flags: whether `drops` are flags.
         bn_mode: ``own``: the norm uses the batch statistics of the damaged output; ``base``: those
             of the undamaged one.
         reduction: ``batch``: ratio of sums over the batch; ``example``: mean of each image's ratio.
@@ -102,14 +100,12 @@ def damages(  # noqa: PLR0913 - one argument more than most, for the form of a d
     with torch.no_grad():
         if exact and reduction == "batch":
             base = _Moments(edge, y, alive)
-            return torch.stack(
-                [base.damage(responses(edge, x, drop, flags=flags)) for drop in drops]
-            )
+            return torch.stack([base.damage(responses(edge, x, drop)) for drop in drops])
         whole = _activated(edge, z)
         energy = _sums(whole, alive, reduction).clamp_min(TINY)
         found = []
         for drop in drops:
-            delta = responses(edge, x, drop, flags=flags)
+            delta = responses(edge, x, drop)
             damaged = _activated(edge, _renormalised(edge, y, z, delta, bn_mode))
             lost = _sums(torch.sub(whole, damaged, out=damaged), alive, reduction)
             found.append(_mean_ratio(lost, energy))

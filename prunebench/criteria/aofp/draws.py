@@ -12,14 +12,7 @@ from prunebench.criteria.aofp.edges import Edge
 
 
 class Draws:
-    """Device memory for one step's draws of all layers, and where consumers read the channels.
-
-    Attributes:
-        flags: whether a draw is flags over all inputs of the consumer instead of the positions that
-            it drops. Positions are less work, but flags have the same shape whatever is searched,
-            so that on CUDA, where recording a step anew takes as long as dozens of replays, one
-            recording serves all draws.
-    """
+    """Device memory for one step's draws of all layers, and where consumers read the channels."""
 
     def __init__(self, edges: Sequence[Edge], most: int, device: torch.device) -> None:
         """Allocates the memory.
@@ -32,22 +25,24 @@ class Draws:
         # [classes, most inputs of a class]; -1 where a class holds fewer inputs than another
         self.inputs = [pad_sequence([*e.positions], True, padding_value=-1) for e in edges]
         self.ragged = [bool((inputs < 0).any()) for inputs in self.inputs]
-        self.sizes = [edge.consumer.weight.shape[1] for edge in edges]
-        self.flags = device.type == "cuda"
-        room = sum(most * (1 + size) for size in self.sizes)
+        self.edges = edges
+        room = sum(most * (1 + edge.consumer.weight.shape[1]) for edge in edges)
         self.memory = torch.zeros(room, dtype=torch.int64, device=device)
 
     def drop(self, number: int, classes: Tensor) -> Tensor:
         """Returns what a draw of `classes` drops of the inputs of consumer `number`, int64.
 
         Returns:
-            Their positions, class by class; with `flags`, 1 for every dropped input, 0 for others.
+            Their positions, class by class; with `Edge.flags`, [inputs]: 1 for every dropped input,
+            0 for the others.
         """
         found = self.inputs[number].index_select(0, classes).flatten()
         if self.ragged[number]:
             found = found[found >= 0]
-        if self.flags:
-            return torch.zeros(self.sizes[number], dtype=torch.int64).index_fill_(0, found, 1)
+        edge = self.edges[number]
+        if edge.flags:
+            inputs = edge.consumer.weight.shape[1]
+            return torch.zeros(inputs, dtype=torch.int64).index_fill_(0, found, 1)
         return found
 
     def bring(self, parts: Mapping[int, Sequence[Tensor]]) -> dict[int, list[Tensor]]:

@@ -29,6 +29,10 @@ class Edge:
         positions: per class, the consumer's input positions that hold it.
         outputs: [2, out]; number of the scored group and class of every output channel, -1 where it
             belongs to no scored group.
+        flags: whether a draw is flags over all inputs of the consumer instead of the positions that
+            it drops. Positions are less work, but flags have the same shape whatever is searched,
+            so that on CUDA, where recording a step anew takes as long as dozens of replays, one
+            recording serves all draws.
         scratch: element count -> memory for intermediate results, shared by all edges.
     """
 
@@ -38,6 +42,7 @@ class Edge:
     activation: Activation | None
     positions: tuple[Tensor, ...]
     outputs: Tensor
+    flags: bool = False
     scratch: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
 
@@ -51,7 +56,9 @@ def find_edges(network: nn.Module, cmap: ChannelMap, groups: Sequence[ChannelGro
         raise PruningError(f"criterion=aofp cannot score {name}: {reason}")
     calls = follow(network, empty_image(network, cmap))
     scratch: dict[int, Tensor] = {}
-    return [replace(_edge(network, group, groups, calls), scratch=scratch) for group in groups]
+    flags = next(network.parameters()).is_cuda
+    edges = [_edge(network, group, groups, calls) for group in groups]
+    return [replace(edge, flags=flags, scratch=scratch) for edge in edges]
 
 
 def unfit(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, str]:

@@ -37,8 +37,8 @@ class AofpObserver(PruningObserver, RepeatingObserver):
     (`accumulate`) the first part is scored.
 
     Attributes:
-        drawn: layer -> rows of this step's draws, and the inputs that each drops (`Draws.drop`), on
-            the device; empty for a layer that adds to its Gram matrix instead.
+        drawn: layer -> rows of this step's draws, and what each drops (see `Draws.drop`), on the
+            device; empty for a layer that adds to its Gram matrix instead.
         pending: the draws that no forward has scored yet.
         scoring: the draws that the running forward scores.
     """
@@ -237,7 +237,6 @@ class AofpObserver(PruningObserver, RepeatingObserver):
                     seen,
                     drops,
                     self.live[number],
-                    flags=self.draws.flags,
                     bn_mode=self.settings.bn_mode,
                     reduction=self.settings.reduction,
                 )

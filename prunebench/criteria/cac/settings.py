@@ -35,7 +35,8 @@ class CacSettings(TrainingCriterion):
             are on from the first step to the end of removal.
         prune_every: steps between two removals.
         max_step: largest fraction of all channels that goes at once, in the last removal, too.
-        per_cost: whether to rank by score per MACs (or whatever the budget limits) saved.
+        per_cost: whether to rank by score per MACs (or whatever the budget limits) saved; a score
+            below 0 is multiplied instead, so that of equal ones the costlier channel goes first.
         least: fraction of every group that always stays, and no fewer than 2 channels.
         evidence: number of standard errors; a channel goes only while its estimate minus so many is
             no higher than the running threshold: the highest estimate of a channel that has gone,

@@ -11,7 +11,7 @@ from torch import nn, optim
 from prunebench.budgets import Budget
 from prunebench.budgets.counts import best, channels, kept_count
 from prunebench.budgets.uniform import Uniform
-from prunebench.channels import ChannelGroup, Plan, in_mode
+from prunebench.channels import ChannelGroup, Plan, Site, in_mode
 from prunebench.contracts import Dense, Evidence, Moment, PruningObserver, RepeatingObserver
 from prunebench.criteria import Criterion
 from prunebench.criteria.ranked import ranked
@@ -187,18 +187,26 @@ class SoftObserver(PruningObserver, RepeatingObserver):
 
 
 def tied_layers(work: Assignment, budget: Budget) -> list[ChannelGroup]:
-    """Returns each layer that writes to a residual stream left whole, as a group of its own."""
+    """Returns each layer that writes to residual streams left whole, as a group of its own.
+
+    A group holds only the filters that write to such streams: the budget cuts the layer's others.
+    """
     chosen = {group.name for group in work.groups}
-    found: dict[str, ChannelGroup] = {}  # by name: under option A a layer writes to several streams
+    found: dict[str, tuple[Site, Tensor]] = {}  # under option A a layer writes to several streams
     for group in work.cmap.groups:
         if group.name in chosen or not group.residual or budget.excludes(group.name):
             continue
         for site in group.producers:
             if site.parameter == "weight":
-                alone = replace(site, classes=torch.arange(len(site.classes)))
-                name, size = f"{site.module}, tied", len(site.classes)
-                found[name] = ChannelGroup(name, size, (alone,), (), (), (), residual=True)
-    return [*found.values()]
+                writes = site.classes >= 0
+                _, others = found.get(site.module, (site, torch.zeros_like(writes)))
+                found[site.module] = site, others | writes
+    layers = []
+    for module, (site, writes) in found.items():
+        alone = replace(site, classes=torch.where(writes, writes.cumsum(0) - 1, -1))
+        size = int(writes.sum())
+        layers.append(ChannelGroup(f"{module}, tied", size, (alone,), (), (), (), residual=True))
+    return layers
 
 
 def returned(before: Plan | None, now: Plan) -> int:

@@ -1,5 +1,7 @@
 """Scoring edges and damage, compared with a plain re-run of the layer, for every topology."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -217,8 +219,8 @@ def test_damage_is_that_of_a_plain_rerun(name, reduction):
                 )
                 flags = torch.isin(torch.arange(seen[0].shape[1]), drop).long()
                 for form, given in ((False, drop), (True, flags)):
-                    asked = {"flags": form, "bn_mode": mode, "reduction": reduction}
-                    got = damages(edge, seen, [given], alive, **asked)
+                    asked = {"bn_mode": mode, "reduction": reduction}
+                    got = damages(replace(edge, flags=form), seen, [given], alive, **asked)
                     assert got[0] == pytest.approx(float(want), rel=1e-4), (edge.group.name, mode)
 
 
@@ -373,8 +375,8 @@ def test_of_tokens_the_last_dimension_is_the_channels(size):
         }
     for reduction, want in wanted.items():
         for flags, drop in ((False, d.nonzero()[:, 0]), (True, d.long())):
-            asked = {"flags": flags, "bn_mode": "own", "reduction": reduction}
-            [got] = damages(edge, seen, [drop], alive, **asked)
+            asked = {"bn_mode": "own", "reduction": reduction}
+            [got] = damages(replace(edge, flags=flags), seen, [drop], alive, **asked)
             assert float(got) == pytest.approx(float(want), rel=1e-4)
     assert float(d @ gram(edge, seen, alive) @ d) == pytest.approx(float(straight), rel=1e-4)
 

@@ -219,6 +219,24 @@ def test_a_layer_that_feeds_several_streams_is_counted_once():
     assert rows[0]["zeroed"] == sum(zero)
 
 
+@pytest.mark.parametrize("criterion", ["l2", "fpgm"])
+def test_of_a_layer_that_feeds_a_stream_in_part_no_filter_is_counted_twice(criterion):
+    """With one block per stage, half of the last layer's channels meet only padded zeros."""
+    network, rows = Resnet(depth=8, shortcut="A", width=0.5).build((3, 8, 8), 4), []
+    asked = {"zero_first": True, "tied": True}
+    changes = {"side": 8, "rounding": "removed", "keep": 0.5, "criterion": criterion}
+    observer = soft(network, rows, asked=asked, **changes)
+    assert {site.module for group in observer.work.groups for site in group.producers} >= {
+        "layer3.0.conv2"
+    }
+    observer.start(network, torch.optim.SGD(network.parameters(), lr=1.0))
+    zero = (network.layer3[0].conv2.weight.flatten(1) == 0).all(1)
+    assert int(zero.sum()) == 16  # of 32: 8 that are cut, and 8 that feed the stream
+    kept = set(observer.plan().kept["layer3.0.conv2"])
+    free = [*range(8), *range(24, 32)]
+    assert [bool(zero[row]) for row in free] == [place not in kept for place in range(16)]
+
+
 def test_what_stays_as_zeros_is_still_zero_after_fine_tuning():
     network = fresh()
     with torch.no_grad():
@@ -247,6 +265,18 @@ def test_filters_come_back():
     assert gone[2] not in observer.plan().kept["first"]
     assert [row["returned"] for row in rows] == [0, 2]
     assert (network.first.weight[gone[:2]] == 5.0).all()
+
+
+@pytest.mark.parametrize(("shift", "stay"), [(0.0, True), (0.1, False)])
+def test_filters_zeroed_before_any_training_stay_zero_in_front_of_norm_and_relu(shift, stay):
+    """The norm puts out its shift, at first 0, where the ReLU passes no gradient."""
+    network = fresh()
+    nn.init.zeros_(network.first.bias)
+    nn.init.constant_(network.norm.bias, shift)
+    observer = watched(network, [], asked={"zero_first": True})
+    trained(network, observer)
+    zero = [(before.flatten(1) == 0).all(1) for before, _ in observer.seen]
+    assert [int(each.sum()) for each in zero] == [3 if stay else 0] * len(zero)
 
 
 def test_every_second_epoch_and_always_the_last():
