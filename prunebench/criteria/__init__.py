@@ -68,7 +68,8 @@ class Criterion(ABC):
     def arranged(self, network: nn.Module, example: Example) -> nn.Module:
         """Returns an equal network that suits the criterion better, or `network` itself.
 
-        Called once, before any cut; schedules that train while they prune do not call it.
+        Runs call it once, before any cut, unless the schedule trains while it prunes.
+        `prunebench.prune`, whose plan counts the channels of the given network, does not.
 
         Args:
             network: the network, in eval mode.

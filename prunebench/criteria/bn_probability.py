@@ -58,10 +58,11 @@ class BnProbability(Criterion):
             more than one value, so that fusion is not exact (zero padding of a further depthwise
             layer, squeeze-and-excitation): ``keep`` or ``cut`` them.
         also_constant: whether channels whose output is a constant above zero go, too. With
-            ``repair.border=map`` their fusion is exact, even where zero padding makes their
-            constant uneven (``uneven=cut``).
+            ``repair.border=map`` their fusion is exact, except behind squeeze-and-excitation,
+            even where zero padding makes their constant uneven (``uneven=cut``).
         regroup: whether grouped convolutions with a shuffle between are rearranged, so that equally
-            dead channels, one of each group, go together; else the k-th of all groups do.
+            dead channels, one of each group, go together; else the k-th of all groups do. For
+            `prunebench.prune`, call `arranged` yourself.
     """
 
     tau: float = 0.97725

@@ -32,7 +32,7 @@ class Found(ModelSpec):
         report: path of the run's ``report.json``.
         macs: None keeps the widths as found. A number scales the widths of all pruned groups by
             one factor, the largest with which the network has at most this fraction of the dense
-            one's MACs ("destructive re-design", Ding et al., ICML 2019).
+            one's MACs ("destructive re-design", Ding et al., ICML 2019; the scaling rule is ours).
     """
 
     report: str

@@ -61,8 +61,9 @@ class Sparsity(RepeatingObserver):
     ``gamma_hinge`` (ours): lambda * sum max(0, beta + 2 |gamma|) over the candidates, which pushes
     them just to where criterion=bn_probability calls them dead (4 |gamma| before a depthwise
     convolution with a linear norm, see `DEEP_Z`). Candidates are chosen anew at every step: the
-    `hinge_share` of each group's classes that lie furthest below zero (or of all classes together,
-    see `candidates`), in all norms of the group that have a ReLU behind them. So both sides of a
+    `hinge_share` of each group's classes that lie furthest below zero right behind the producers
+    (or of all classes together, see `candidates`). They are pushed in all norms of the group that
+    have a ReLU behind them. So both sides of a
     depthwise convolution die together, and so do channels that grouped convolutions tie.
 
     With a hinge, or under ``l1_on=read``, each epoch logs how many channels lie at least 1, 2 and 3

@@ -4,8 +4,8 @@
 # the pruned structure trained from scratch, and the original scaled down uniformly to about the same MACs.
 # Arguments: model, its width, the uniform one's width, dataset, method, recipe, seeds, and settings
 # for every run (not of criterion or budget).
-#   sh scripts/reproduce/aofp_redesign.sh vgg16 1 0.63 cifar10 aofp aofp "0 1 2"
-#   sh scripts/reproduce/aofp_redesign.sh vgg16 0.25 0.21 digits aofp_quick quick "0" dataset.size=16
+#   sh scripts/reproduce/aofp_redesign.sh vgg16 1 0.59 cifar10 aofp aofp "0 1 2"
+#   sh scripts/reproduce/aofp_redesign.sh vgg16 0.25 0.18 digits aofp_quick quick "0" dataset.size=16
 set -eu
 model=$1 width=$2 uniform=$3 dataset=$4 method=$5 recipe=$6 seeds=$7
 shift 7

@@ -74,7 +74,7 @@ def _normalised(norm: NORMS, y: Tensor) -> Tensor:
     )
 
 
-def damages(
+def damages(  # noqa: PLR0913 - one argument more than most, for the form of a draw
     edge: Edge,
     seen: tuple[Tensor, Tensor, Tensor],
     drops: list[Tensor],
@@ -137,12 +137,14 @@ class _Moments:
         norm = edge.norm
         assert norm is not None
         self.eps = norm.eps
-        self.y = _rows(y)
-        self.ones = self.y.new_ones(len(self.y)) / len(self.y)
-        self.mean = self.ones @ self.y
-        self.scratch = _memory(edge, self.y)
+        rows = _rows(y)
+        self.ones = rows.new_ones(len(rows)) / len(rows)
+        # without their means, beside which float32 would lose moments of channels that hardly vary
+        memory = _memory(edge, rows)
+        self.y, self.scratch = memory[0], memory[1]
+        torch.sub(rows, self.ones @ rows, out=self.y)
         torch.square(self.y, out=self.scratch)
-        self.variance = (self.ones @ self.scratch - self.mean.square()).clamp_min_(0)
+        self.variance = self.ones @ self.scratch
         counts = self.y.new_ones(self.y.shape[1]) if alive is None else alive.to(self.y.dtype)
         # gamma^2 and beta^2 of the channels that count
         gain = counts if norm.weight is None else counts * norm.weight.to(self.y.dtype).square()
@@ -154,9 +156,9 @@ class _Moments:
     def damage(self, delta: Tensor) -> Tensor:
         """Returns t where the layer's output is less by `delta`; overwrites `delta`."""
         d = _rows(delta)
-        mean = self.ones @ d
-        product = self.ones @ torch.mul(self.y, d, out=self.scratch) - self.mean * mean
-        square = self.ones @ d.square_() - mean.square()
+        d.sub_(self.ones @ d)
+        product = self.ones @ torch.mul(self.y, d, out=self.scratch)
+        square = self.ones @ d.square_()
         damaged = (self.variance - 2 * product + square).clamp_min_(0)
         a, b = (self.variance + self.eps).rsqrt(), (damaged + self.eps).rsqrt()
         lost = (a - b).square() * self.variance + 2 * (a - b) * b * product + b.square() * square
@@ -164,11 +166,13 @@ class _Moments:
 
 
 def _memory(edge: Edge, like: Tensor) -> Tensor:
-    """Returns scratch memory shaped like `like`: allocating it costs more than computing in it."""
+    """Returns scratch memory [2, *like.shape]: allocating it costs more than computing in it."""
     known = edge.scratch.get(like.numel())
     if known is None or known.device != like.device:
-        known = edge.scratch[like.numel()] = torch.empty_like(like).reshape(-1)
-    return known.view(like.shape)
+        size = 2 * like.numel()
+        known = torch.empty(size, dtype=like.dtype, device=like.device)
+        edge.scratch[like.numel()] = known
+    return known.view(2, *like.shape)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -188,7 +188,9 @@ class AofpObserver(PruningObserver, RepeatingObserver):
             return []
         first, drops = search.draws, []
         left = wanted(self.settings, search) - first
-        for draw in range(min(self.settings.draws_per_step, left)):
+        # two draws of the same channels on the same images would be one
+        most = 1 if search.trying is not None else self.settings.draws_per_step
+        for draw in range(min(most, left)):
             source = torch.Generator()
             place = (*self.at, draw, *distributed.own_draws())
             name = self.edges[number].group.name

@@ -25,7 +25,7 @@ class AofpSettings(TrainingCriterion):
         warmup_steps: steps before the first draw.
         stagger: whether layers begin one after the other within the first half.
         score_every: steps between two scored ones.
-        draws_per_step: draws per scored step, which share the undamaged output.
+        draws_per_step: draws per scored step, which share the undamaged output; of `confirm`, one.
         score_samples: images of a batch that are scored; None = all of them.
         bn_mode: ``own``: the masked path normalises by its own batch statistics (as the authors
             do); ``base``: by the unmasked ones, which gives 1.1 to 1.6 times larger damages.
@@ -34,7 +34,8 @@ class AofpSettings(TrainingCriterion):
             the damage on the draws; ``gram``: joint damages from a Gram matrix, without draws.
         ridge: strength of the regression's penalty.
         gram_batches: batches that a Gram matrix is summed over.
-        confirm: draws of exactly the channels about to go, whose mean must pass, too; 0 = none.
+        confirm: draws of exactly the channels about to go, each on another batch, whose mean must
+            pass, too; 0 = none.
         on_fail: ``retry`` starts over when a single channel still hurts (as the authors' code
             does); ``freeze`` ends a layer's search after `freeze_after` such failures in a row.
         freeze_after: see `on_fail`.

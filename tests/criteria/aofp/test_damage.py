@@ -322,6 +322,27 @@ def test_a_frozen_norm_keeps_its_statistics(activated, bn_mode):
     assert torch.equal(of_some(edge, seen, 6)[2], seen[2])
 
 
+@pytest.mark.parametrize("activated", [True, False])
+def test_channels_that_hardly_vary_have_the_damage_that_double_precision_gives(activated):
+    torch.manual_seed(4)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, bias=False), nn.BatchNorm2d(5),
+        nn.ReLU() if activated else nn.Identity(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2),
+    )  # fmt: skip
+    nn.init.constant_(network[0].bias, 1000.0)  # means are hundreds of standard deviations
+    cmap = trace(network, torch.zeros(1, 3, 8, 8))
+    [edge] = find_edges(network, cmap, [g for g in cmap.groups if g.name == "0"])
+    seen = seen_by(network.train(), edge, torch.randn(6, 3, 8, 8))
+    [got] = damages(edge, seen, [torch.tensor([0, 2])], None, bn_mode="own", reduction="batch")
+    layer, x = network.double()[2:5], seen[0].double()
+    with torch.no_grad():
+        kept = torch.tensor([0.0, 1, 0, 1])[:, None, None]
+        whole, damaged = layer(x), layer(x * kept)
+    want = (whole - damaged).square().sum() / whole.square().sum()
+    assert float(got) == pytest.approx(float(want), rel=1e-2)
+
+
 class Tokens(nn.Module):
     """Linear layers on tokens, whose channels are the last dimension."""
 

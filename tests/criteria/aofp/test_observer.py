@@ -319,6 +319,19 @@ def test_what_changes_the_work_of_a_step_tells_it_apart():
     assert None not in kinds
 
 
+def test_draws_that_confirm_are_of_one_batch_each():
+    network = chain()
+    watching = observer(network, confirm=3, stagger=False)
+    watching.start(network, torch.optim.SGD(network.parameters(), lr=1e-9))
+    first, second = watching.searches
+    first.confirm(torch.tensor([4, 1]))
+    draws = []
+    for step in range(2, 6):  # of two draws each, unless they are equal
+        watching.before_step(0, step, 8)
+        draws.append((first.draws, second.draws))
+    assert draws == [(1, 2), (2, 4), (3, 4), (3, 4)]
+
+
 def test_the_step_at_which_a_half_ends_is_like_no_other():
     network = chain()
     watching = observer(network, draws_per_half=5, stagger=False)
