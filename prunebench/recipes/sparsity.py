@@ -63,8 +63,8 @@ class Sparsity(RepeatingObserver):
     convolution with a linear norm, see `DEEP_Z`). Candidates are chosen anew at every step: the
     `hinge_share` of each group's classes that lie furthest below zero right behind the producers
     (or of all classes together, see `candidates`). They are pushed in all norms of the group that
-    have a ReLU behind them. So both sides of a
-    depthwise convolution die together, and so do channels that grouped convolutions tie.
+    have a ReLU behind them. So both sides of a depthwise convolution die together, and so do
+    channels that grouped convolutions tie.
 
     With a hinge, or under ``l1_on=read``, each epoch logs how many channels lie at least 1, 2 and 3
     deviations below zero (`LEVELS`).

@@ -74,7 +74,7 @@ def _normalised(norm: NORMS, y: Tensor) -> Tensor:
     )
 
 
-def damages(  # noqa: PLR0913 - one argument more than most, for the form of a draw
+def damages(
     edge: Edge,
     seen: tuple[Tensor, Tensor, Tensor],
     drops: list[Tensor],
