@@ -21,8 +21,7 @@ Below each table stand its command, machine and commit. `--out FILE` writes the 
 This page is made from [committed figures](../outputs/reference/benchmarks) by
 `scripts/bench/page.py`.
 
-- While the tables of commits 913a190, b9f74ca and e0c8df4 were made, the machine also did other
-  work.
+- While the tables of commits 913a190 and b9f74ca were made, the machine also did other work.
 - GPU tables are from one run each, because the GPU was available for minutes only. The training
   table of ResNet-56 comes from an earlier version of its script.
 - A whole run on a GPU: [FOAD of VGG-16](../outputs/reference/foad_vgg16_full/table.md).
