@@ -62,12 +62,12 @@ def test_every_command_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
         log = (tmp_path / "out/log.txt").read_text().splitlines()
         codes.append([line for line in log if "exit code" in line])
     of_smoke, of_both = codes
-    assert len(of_smoke) == 6 and len(of_both) >= 40
+    assert len(of_smoke) == 5 and len(of_both) >= 35
     assert [line for line in of_both if "exit code 0" not in line] == []
     reports = list((tmp_path / "outputs").glob("*/report.json"))
     assert len(reports) == len(of_both) - len(of_smoke)
     names = {json.loads(path.read_text())["config"]["name"] for path in reports}
-    assert {"foad_v2023", "r56_thinet", "aofp_vgg16", "cac_resnet56"} <= names
+    assert {"foad_v2023", "r56_thinet-0", "aofp_vgg16", "cac_resnet56"} <= names
     assert "taylor, macs" in (tmp_path / "out/table.txt").read_text()
     for packed in ("found", "reports"):
         assert (tmp_path / f"out/{packed}.tar.gz").stat().st_size > 1000
