@@ -55,7 +55,7 @@ def chosen_criterion(asked: str | Criterion) -> Criterion:
     Raises:
         ConfigError: it does not exist, or it prunes while a network is trained.
     """
-    found = _chosen("criterion", asked, Criterion)  # type: ignore[type-abstract]
+    found = _chosen("criterion", asked, Criterion)
     if found.watches:
         name = asked if isinstance(asked, str) else type(found).__name__
         raise ConfigError(
@@ -89,7 +89,7 @@ def chosen_budget(
         require(
             not keys, f"a budget object has its own fields; set {', '.join(keys)} on the object"
         )
-        return _chosen("budget", asked, Budget)  # type: ignore[type-abstract]
+        return _chosen("budget", asked, Budget)
     short = [name for name in SHORT if name in keys and asked in (None, name)]
     require(
         len(short) < 2,

@@ -20,7 +20,7 @@ from prunebench.channels.tensors import tensors_in
 Formula = Callable[..., int]
 
 
-class MultiplyAdds(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MultiplyAdds(TorchDispatchMode):
     """Adds up, within the block, the multiply-adds of convolutions and matrix products.
 
     Attributes:

@@ -130,7 +130,7 @@ class Taylor(Criterion):
         def listen(name: str) -> Callable[[Tensor], Tensor]:
             def look(x: Tensor) -> Tensor:
                 # the gradient is used when the backward pass reaches it, and not stored
-                x.register_hook(partial(add, name, x.detach()))  # type: ignore[no-untyped-call]
+                x.register_hook(partial(add, name, x.detach()))
                 return x.clone()  # the next operation may change it in place
 
             return look

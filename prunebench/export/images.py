@@ -61,7 +61,7 @@ def _run_images(source: Source, count: int, root: Path | None) -> Images:
     elif root is not None:
         values["path"] = str(root)
     values |= {"download": False} if "download" in values else {}
-    spec: DatasetSpec = component("dataset", values, DatasetSpec)  # type: ignore[type-abstract]
+    spec: DatasetSpec = component("dataset", values, DatasetSpec)
     if spec.missing:
         raise PrunebenchError(spec.missing)
     data = spec.load()

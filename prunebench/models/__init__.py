@@ -91,7 +91,7 @@ def as_recorded(values: Mapping[str, Any], source: str) -> ModelSpec:
         "${" not in str(values),
         f"{source} holds references instead of values of its network: ${{...}}",
     )
-    spec: ModelSpec = component("model", dict(values), ModelSpec, source=source)  # type: ignore[type-abstract]
+    spec: ModelSpec = component("model", dict(values), ModelSpec, source=source)
     if spec.class_of_others:
         require_trusted(source, spec.class_of_others)
     return spec

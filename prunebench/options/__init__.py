@@ -21,7 +21,7 @@ from prunebench.options.schema import section
 Part = TypeVar("Part")
 
 
-def option(group: str, name: str, base: type, **changes: Any) -> Any:
+def option(group: str, name: str, base: type[Part], **changes: Any) -> Part:
     """Builds a shipped option of `group` with some of its keys changed.
 
     Raises:

@@ -58,9 +58,7 @@ def further_processes(run: Run, device: torch.device) -> Iterator[None]:
     torch.set_num_threads(threads(run, size))
     with TemporaryDirectory() as private:
         meeting = Path(private) / "meeting"
-        context = spawn(  # type: ignore[no-untyped-call]
-            serve, (run, device.type, meeting), size - 1, join=False
-        )
+        context = spawn(serve, (run, device.type, meeting), size - 1, join=False)
         assert context is not None
         try:
             store = dist.FileStore(str(meeting), size)

@@ -127,7 +127,7 @@ def averaged(network: nn.Module, decay: float) -> AveragedModel | None:
     """Returns a moving average of the network's weights and buffers; None if `decay` is 0."""
     if not decay:
         return None
-    keep = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    keep = get_ema_multi_avg_fn(decay)
     return AveragedModel(network, multi_avg_fn=keep, use_buffers=True)
 
 

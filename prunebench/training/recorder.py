@@ -51,7 +51,7 @@ class CudaGraphs:
 
     def __post_init__(self) -> None:
         """Creates the stream and the pool of memory."""
-        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.stream = torch.cuda.Stream(self.device)
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Work) -> None:

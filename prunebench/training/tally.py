@@ -75,11 +75,11 @@ class Lookout:
     def __init__(self) -> None:
         """Starts without a bad step."""
         self.answer = torch.full((), NEVER, dtype=torch.int64, pin_memory=True)
-        self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.arrived = torch.cuda.Event()
 
     def glance(self, bad_step: Tensor) -> int:
         """Returns the first bad step that has become known, and asks for the current `bad_step`."""
-        if not self.arrived.query():  # type: ignore[no-untyped-call]
+        if not self.arrived.query():
             return NEVER
         known = int(self.answer)
         self.answer.copy_(bad_step, non_blocking=True)

@@ -23,7 +23,7 @@ from time import process_time
 import torch
 from result import Row, arguments, publish
 from torchvision.models import vgg16_bn
-from training_step import PHASE, epoch, noise
+from training_step import PHASE, epoch, in_memory, noise
 
 from prunebench.channels import Plan, slim, trace
 from prunebench.datasets import Data
@@ -46,7 +46,7 @@ def works(images: int) -> dict[str, Callable[[], object]]:
     small, large = (
         option("model", name, ModelSpec).build(data.shape, 10) for name in ("resnet20", "resnet56")
     )
-    test = ResidentSplit(data, data.test, device=CPU, channels_last=True)
+    test = ResidentSplit(data, in_memory(data.test), device=CPU, channels_last=True)
     return {
         "training resnet20, float32": lambda: training(small, data, "float32"),
         "training resnet20, bf16": lambda: training(small, data, "bf16"),

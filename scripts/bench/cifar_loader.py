@@ -22,9 +22,9 @@ import torch
 from result import Row, arguments, publish
 from torch import nn
 from torch.nn import functional
-from training_step import PHASE, epoch, noise, our_images, seconds
+from training_step import PHASE, epoch, in_memory, noise, our_images, seconds
 
-from prunebench.datasets import Arrays, Data
+from prunebench.datasets import Data
 from prunebench.models import ModelSpec
 from prunebench.options import option
 
@@ -40,8 +40,7 @@ def theirs(data: Data, batch: int, device: torch.device) -> Any:
     """Returns airbench's loader for the images of `data`, which it reads from a file."""
     from airbench.utils import CifarLoader
 
-    split = data.train
-    assert isinstance(split, Arrays)
+    split = in_memory(data.train)
     with tempfile.TemporaryDirectory() as folder:
         shown = split.images.permute(0, 2, 3, 1).contiguous()
         content = {"images": shown, "labels": split.labels, "classes": list("0123456789")}
@@ -75,7 +74,7 @@ def works(
 ) -> dict[str, Callable[[], float]]:
     """Returns name -> function that does an epoch and returns its seconds."""
     loader, network, own = theirs(data, batch, device), build(), build()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )

@@ -73,7 +73,7 @@ class Step:
             logits = self.call(self.images)
         loss = functional.cross_entropy(logits.float(), self.labels)
         if self.learns:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             self.behind()
         if self.learns and self.updates:
             self.optimizer.step()
@@ -87,7 +87,7 @@ class Apart(TorchFunctionMode):
         self.half = half
         self.side: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self.side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self.side = torch.cuda.Stream(device)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Calls `func`, or the convolution below in place of torch's."""
@@ -248,7 +248,7 @@ def main() -> None:
 
     def build() -> nn.Module:
         network = option("model", asked.model, ModelSpec).build(shape, 10).to(device)
-        return network.to(memory_format=torch.channels_last).train()  # type: ignore[no-any-return]
+        return network.to(memory_format=torch.channels_last).train()
 
     title = f"Parts of a recorded step of {asked.model}, batch {asked.batch}, {device_name(device)}"
     rows: list[Row] = []

@@ -75,7 +75,8 @@ def build(name: str) -> nn.Module:
         blocks = (int(name[11:]) - 2) // 6
         net = ResnetNetwork((16, 32, 64), blocks=blocks, shortcut="A", channels=3, classes=10)
         for stage in (net.layer2, net.layer3):
-            stage[0].shortcut = Padded(stage[0].conv1.in_channels // 2)
+            first: Any = stage[0]
+            first.shortcut = Padded(first.conv1.in_channels // 2)
         return net
     more: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
@@ -122,7 +123,7 @@ def peer(model: nn.Module, example: Any) -> nn.Module:
 def product(model: nn.Module, example: Tensor) -> nn.Module:
     """Traces, ranks with the criterion l1, and slims."""
     cmap = trace(model, example)
-    facts = Evidence(model, cmap, cmap.groups, example, torch.zeros(1, dtype=torch.int64), 0)
+    facts = Evidence(model, cmap, tuple(cmap.groups), example, torch.zeros(1, dtype=torch.int64), 0)
     ranks = L1().rank(facts)
     kept = {
         group.name: best(ranks[group.name].scores, max(1, group.size - int(RATIO * group.size)))

@@ -162,7 +162,7 @@ def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
     names = {module: name for name, module in model.named_modules()}
     signal.signal(signal.SIGALRM, out_of_time)
     signal.alarm(LIMIT_SECONDS)
-    left = {}  # producer or norm -> original indices of its current channels
+    left: dict[str, list[int]] = {}  # producer or norm -> original indices of its current channels
     try:
         heads = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]
         pruner = tp.pruner.MetaPruner(
@@ -193,11 +193,11 @@ def judge_peer(model: nn.Module, example: Any) -> tuple[str, float]:
         return f"wrong ({', '.join(str(t.shape[1]) for t in have)} outputs)", 1.0
     _zero(dense, left)
     want = outputs(dense, example)
-    error = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, have, strict=True))
+    apart = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(want, have, strict=True))
     normed = any(isinstance(m, nn.LayerNorm | nn.GroupNorm) for m in dense.modules())
-    if normed and error >= 1e-9:  # its statistics include zeroed channels, but not removed ones
+    if normed and apart >= 1e-9:  # its statistics include zeroed channels, but not removed ones
         return "not judged (LayerNorm)", sum(p.numel() for p in model.parameters()) / total
-    return verdict(error), sum(p.numel() for p in model.parameters()) / total
+    return verdict(apart), sum(p.numel() for p in model.parameters()) / total
 
 
 def _outputs(model: nn.Module, name: str) -> int:

@@ -19,6 +19,7 @@ short training of the fastest kind goes.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -98,14 +99,20 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
         return self.transform(self.split.images[index]), self.split.labels[index]
 
 
-def plain_loop(network: nn.Module, data: Data, batch: int, device: torch.device) -> None:
+def in_memory(images: object) -> Arrays:
+    """Returns `images`, which this benchmark made in memory."""
+    assert isinstance(images, Arrays)
+    return images
+
+
+def plain_loop(network: nn.Module, split: Arrays, batch: int, device: torch.device) -> None:
     """Trains an epoch as tutorials do."""
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
     network.train()
     total = 0.0
-    for images, labels in DataLoader(Images(data.train), batch_size=batch, shuffle=True):
+    for images, labels in DataLoader(Images(split), batch_size=batch, shuffle=True):
         logits = network(images.to(device))
         loss = functional.cross_entropy(logits, labels.to(device))
         optimizer.zero_grad()
@@ -114,15 +121,15 @@ def plain_loop(network: nn.Module, data: Data, batch: int, device: torch.device)
         total += loss.item()
 
 
-def plain_images(data: Data, batch: int) -> None:
+def plain_images(split: Arrays, batch: int) -> None:
     """Reads an epoch of images as the plain loop does."""
-    for _ in DataLoader(Images(data.train), batch_size=batch, shuffle=True):
+    for _ in DataLoader(Images(split), batch_size=batch, shuffle=True):
         pass
 
 
 def our_images(data: Data, batch: int, device: torch.device) -> None:
     """Reads an epoch of images as our loop does."""
-    split = ResidentSplit(data, data.train, device=device, channels_last=True)
+    split = ResidentSplit(data, in_memory(data.train), device=device, channels_last=True)
     for _ in split.training_batches(batch, seed=0, stage="bench", epoch=0):
         pass
 
@@ -151,7 +158,7 @@ def works(
     build: Callable[[], nn.Module], data: Data, batch: int, device: torch.device
 ) -> dict[str, tuple[int, Callable[[], float]]]:
     """Returns name -> number of images, and function that trains on them and returns seconds."""
-    n, found = len(data.train), {}
+    found: dict[str, tuple[int, Callable[[], float]]] = {}
     if device.type == "cuda":
         kinds = product(("bf16", "float32"), (1,), (", recorded", ", not recorded"))
     else:
@@ -159,19 +166,18 @@ def works(
     for precision, last, said in kinds:
         phase = replace(PHASE, batch_size=batch, precision=precision, channels_last=bool(last))
         name = f"ours, {precision}, {'channels_last' if last else 'contiguous'}{said}"
-        work = (build(), data, phase, device, "on" if said == ", recorded" else "off")
-        found[name] = (n, lambda work=work: epoch(*work))
-    split = data.train
-    assert isinstance(split, Arrays)
+        compiled = "on" if said == ", recorded" else "off"
+        found[name] = (len(data.train), partial(epoch, build(), data, phase, device, compiled))
+    split = in_memory(data.train)
     if device.type == "cuda":
         split = Arrays(split.images[:FEW], split.labels[:FEW])
     some, plain = replace(data, train=split), build()
     for name, work in {
-        PLAIN: lambda: plain_loop(plain, some, batch, device),
-        f"{ALONE}, plain": lambda: plain_images(some, batch),
+        PLAIN: lambda: plain_loop(plain, split, batch, device),
+        f"{ALONE}, plain": lambda: plain_images(split, batch),
         f"{ALONE}, ours": lambda: our_images(some, batch, device),
     }.items():
-        found[name] = (len(split), lambda work=work: seconds(work, device))
+        found[name] = (len(split), partial(seconds, work, device))
     return found
 
 
@@ -180,7 +186,7 @@ def profiled(work: Callable[[], object], device: torch.device) -> str:
     with torch.profiler.profile() as seen:
         work()
     first = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
-    return seen.key_averages().table(sort_by=first, row_limit=40)
+    return str(seen.key_averages().table(sort_by=first, row_limit=40))
 
 
 def measured(

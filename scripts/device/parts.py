@@ -59,7 +59,7 @@ def pack(archive: Path, folder: Path, parts: int) -> None:
         own = {name: strips[name] for name in sorted(strips)[number::parts]}
         path = folder / str(number + 1) / f"{archive.stem}-{number + 1}-of-{parts}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **own, **(labels | about if number == 0 else {}))
+        np.savez(path, allow_pickle=False, **own, **(labels | about if number == 0 else {}))
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -84,7 +84,7 @@ def join(folder: Path, archive: Path) -> None:
     if digest(arrays) != wanted:
         raise SystemExit(f"{folder}: the parts of {archive.name} are damaged")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(archive, **arrays)
+    np.savez(archive, allow_pickle=False, **arrays)
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """Prunes a compiled network: the module behind torch.compile is pruned, and compiled again."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -13,7 +15,7 @@ def main() -> tuple[nn.Module, prunebench.Slim]:
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4),
     )  # fmt: skip
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     image = torch.randn(2, 3, 12, 12)
     compiled(image)
     small = prunebench.prune(compiled, image, macs=0.5)

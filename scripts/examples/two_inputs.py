@@ -1,5 +1,7 @@
 """Prunes a network with two inputs: the example is a tuple, or a dict by argument name."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,8 @@ class Pair(nn.Module):
     def forward(self, image: Tensor, depth: Tensor) -> Tensor:
         """Returns logits."""
         both = torch.cat([self.image(image), self.depth(depth)], 1)
-        return self.head(both.mean((2, 3)))
+        logits: Tensor = self.head(both.mean((2, 3)))
+        return logits
 
 
 def main() -> tuple[nn.Module, prunebench.Slim]:
@@ -26,9 +29,8 @@ def main() -> tuple[nn.Module, prunebench.Slim]:
     torch.manual_seed(0)
     model = Pair()
     image, depth = torch.randn(8, 3, 12, 12), torch.randn(8, 1, 12, 12)
-    loader = torch.utils.data.DataLoader(
-        [((a, b), i % 2) for i, (a, b) in enumerate(zip(image, depth, strict=True))], batch_size=4
-    )
+    pairs: Any = [((a, b), i % 2) for i, (a, b) in enumerate(zip(image, depth, strict=True))]
+    loader = torch.utils.data.DataLoader(pairs, batch_size=4)
     small = prunebench.prune(
         model,
         {"image": image[:2], "depth": depth[:2]},

@@ -22,7 +22,8 @@ class UNet(nn.Module):
         """Returns the logits of a mask."""
         skip = self.down(x).relu()
         up = self.up(self.deep(skip).relu())
-        return self.mask(self.join(torch.cat([skip, up], 1)).relu())
+        mask: Tensor = self.mask(self.join(torch.cat([skip, up], 1)).relu())
+        return mask
 
 
 def dice(outputs: Tensor, masks: Tensor) -> Tensor:

@@ -74,9 +74,7 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
         return run.run(func, args, kwargs)
     shape = operands[0].shape
     if any(t.shape != shape for t in operands):  # broadcast_shapes is slow even if all are equal
-        shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
-            *(t.shape for t in operands)
-        )
+        shape = torch.broadcast_shapes(*(t.shape for t in operands))
     if in_place(name, args, kwargs) and isinstance(args[0], Tensor) and args[0].is_meta:
         result = args[0]
     elif all(t.dtype == operands[0].dtype for t in operands) and name in _SAME_TYPE:
@@ -214,7 +212,7 @@ def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
     """
     a, b = ids, more
     if a.shape != b.shape:
-        a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+        a, b = torch.broadcast_tensors(a, b)
     run.ids.tie(a, b)
     for one in sorted((more, ids), key=lambda t: sum(size > 1 for size in t.shape)):
         if bool((one > 0).all()):

@@ -201,9 +201,7 @@ def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor
     first = labels
     for d in mixed:
         first = first.narrow(d, 0, 1)
-    ids, all_ids = torch.broadcast_tensors(  # type: ignore[no-untyped-call]
-        first >> 1, labels >> 1
-    )
+    ids, all_ids = torch.broadcast_tensors(first >> 1, labels >> 1)
     run.ids.tie(ids, all_ids)
     return first
 

@@ -126,7 +126,7 @@ def _is_altered(module: nn.Module) -> bool:
 @contextmanager
 def _asleep(labeller: Labeller) -> Iterator[None]:
     """Makes `labeller` leave functions and modules alone within the block."""
-    on_top = overrides._get_current_function_mode() is labeller  # type: ignore[no-untyped-call]
+    on_top = overrides._get_current_function_mode() is labeller
     labeller.asleep = True
     try:
         with overrides._pop_mode_temporarily() if on_top else nullcontext():
