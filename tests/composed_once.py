@@ -31,16 +31,20 @@ def sources_of(repository, shipped):
 
 def read_once(load, shipped):
     """Returns `load` with a cache, as bytes, since each composition changes what it is given."""
+    from hydra.core.config_store import ConfigStore
+
     read = {}
 
     def load_config(self, config_path):
         if (sources := sources_of(self, shipped)) is None:
             return load(self, config_path)
-        if (sources, config_path) not in read:
+        hydra = ConfigStore.instance().repo["hydra"]
+        plugins = *hydra["launcher"], *hydra["sweeper"]  # a test may hide some
+        if (key := (sources, plugins, config_path)) not in read:
             if (found := load(self, config_path)) is None:
-                return None  # a test may have hidden the plugin that provides it
-            read[sources, config_path] = pickle.dumps(found)
-        return pickle.loads(read[sources, config_path])
+                return None
+            read[key] = pickle.dumps(found)
+        return pickle.loads(read[key])
 
     return load_config
 
