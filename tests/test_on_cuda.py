@@ -46,6 +46,11 @@ RUNS = {
     "taylor, fp16": [*RESNET, "criterion=taylor", "budget=macs", "recipe.precision=fp16"],
     "soft": [*RESNET, "method=sfp", "recipe=quick", "recipe.pruning.epochs=2"],
     "oracle": [*RESNET, "criterion=oracle", "budget=uniform", "budget.keep=0.5"],
+    "recalibrated": [*RESNET, "criterion=l1", "budget=macs", "repair=bn_recalibration"],
+    "latency": [
+        "model=vgg16", *DIGITS, "recipe=quick", "criterion=l1", "budget=latency", "budget.on=cuda",
+        "budget.keep=0.9", "budget.batch=512",
+    ],
 }  # fmt: skip
 
 
