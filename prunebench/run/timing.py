@@ -207,13 +207,14 @@ def ceiling(budget: Timed, cmap: ChannelMap) -> str:
     times = budget.times
     least, left = times.predicted(cmap, floors), times.by_layer(cmap, floors)
     whole = [(ms, one.name) for ms, one in zip(left, times.layers, strict=True) if not one.changes]
-    slowest = ", ".join(name for _, name in sorted(whole, reverse=True)[:3])
+    names = [name for _, name in sorted(whole, reverse=True)]
+    slowest = f" ({', '.join(names[:3])}{' ...' * (len(names) > 3)})" if names else ""
     kept = min(1.0, times.dense / times.whole) * sum(ms for ms, _ in whole)
     return (
         f"at most {times.dense / max(least, 1.0):.1f}x on this machine: {least / 1e3:.3g} of "
         f"{times.dense / 1e3:.3g} ms remain with every group at its floor, "
-        f"{kept / 1e3:.3g} of them in layers whose widths do not change "
-        f"({slowest or 'none'} ...) and {times.between / 1e3:.3g} between layers"
+        f"{kept / 1e3:.3g} of them in layers whose widths do not change{slowest} "
+        f"and {times.between / 1e3:.3g} between layers"
     )
 
 
