@@ -77,6 +77,7 @@ SMALL = [
 FLAT = ["model.depth=8", "model.width=0.2"]
 #: what some need besides: part of a command -> its further sizes
 SMALLER = {
+    "experiment=quickstart": ["dataset.test_size=50"],
     "method=aofp": [
         "recipe.pruning.epochs=2",
         "recipe.pruning.batch_size=8",

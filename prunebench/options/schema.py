@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields, is_dataclass
 from functools import cache
 from math import isfinite
 from typing import Any, TypeVar, cast, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from prunebench.errors import ConfigError, require, unknown, wrong_type
@@ -55,13 +56,12 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
         unset = [key for key, value in values.items() if value == MISSING]  # even with a default
         for key in [*unset, *OmegaConf.missing_keys(fitting)]:
             raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
-        check_finite(name, OmegaConf.to_container(fitting))
+        parts = cast(dict[str, Any], OmegaConf.to_container(fitting, resolve=True))
+        check_finite(name, parts)
     try:
-        built: object = schema(**parts) if nested else OmegaConf.to_object(fitting)
+        return schema(**parts)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from error
-    assert isinstance(built, schema)
-    return built
 
 
 def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
@@ -87,11 +87,13 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
 
 def merged(values: dict[str, Any], schema: type) -> DictConfig | None:
     """Returns `values` as a config with the fields of `schema`; None if OmegaConf rejects them."""
+    found: DictConfig = copy.deepcopy(fields_of(schema))
     try:
-        found = OmegaConf.merge(fields_of(schema), values)
+        with flag_override(found, "readonly", False):
+            for key, value in values.items():  # in half the time that OmegaConf takes to merge
+                found[key] = value
     except OmegaConfBaseException:
         return None
-    assert isinstance(found, DictConfig)
     return found
 
 

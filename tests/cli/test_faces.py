@@ -78,7 +78,7 @@ def test_a_checkpoint_without_a_head_gets_a_fresh_one_and_that_is_said(
     for file, fresh in ((bare, True), (stored, False)):
         found = prunebench(
             *TINY, f"dataset.path={faces}", f"run.outputs={tmp_path / file.stem}",
-            f"baseline.checkpoint={file}",
+            f"baseline.checkpoint={file}", "recipe.finetune.epochs=0",
         )  # fmt: skip
         assert found.returncode == 0, found.stderr
         told = "no head for these 3 identities; training starts with a new one"

@@ -20,9 +20,12 @@ from tests.cli.test_processes import WHILE_TRAINING
 TRAINING = [
     *(
         "experiment=quickstart",
-        "model.width=0.05",
+        "model=resnet20",
+        "model.depth=8",
+        "model.width=0.25",
+        "dataset.val_size=101",
         "dataset.test_size=50",
-        "dataset.train_size=250",
+        "dataset.train_size=187",
     ),
     *("recipe.baseline.epochs=2", "recipe.baseline.warmup_epochs=0", "recipe.finetune.epochs=1"),
     *("criterion.num_samples=32", "run.latency_batch=2"),

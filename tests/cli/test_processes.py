@@ -15,9 +15,12 @@ from prunebench.run.workers import require_devices
 
 WHILE_TRAINING = [
     "experiment=aofp_digits",
-    "model.width=0.05",
+    "model=resnet20",
+    "model.depth=8",
+    "model.width=0.25",
+    "dataset.val_size=101",
     "dataset.test_size=50",
-    "dataset.train_size=250",  # the last batches have no equal parts
+    "dataset.train_size=187",  # the last batches have no equal parts
     "recipe.baseline.epochs=2",
     "recipe.pruning.epochs=3",
     "recipe.finetune.epochs=1",
@@ -53,14 +56,14 @@ def test_a_run_by_two_processes_that_prunes_while_training(prunebench, tmp_path)
     epochs = [row for row in rows if row.get("epoch") and "loss" in row]
     assert {row["stage"] for row in epochs} == {"baseline", "pruning", "finetune"}
     baseline = [row for row in epochs if row["stage"] == "baseline"]
-    assert [row["seen"] for row in baseline] == [250, 250]
+    assert [row["seen"] for row in baseline] == [187, 187]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench, tmp_path):
-    command = [*WHILE_TRAINING, "recipe.baseline.epochs=7", "run.checkpoint_seconds=0"]
+    command = [*WHILE_TRAINING, "recipe.baseline.epochs=4", "run.checkpoint_seconds=0"]
     with prunebench.start(*command) as run:
-        run.wait_for("baseline  epoch 2/7")
+        run.wait_for("baseline  epoch 2/4")
         [other] = children(run.pid)
         os.kill(other, signal.SIGKILL)
         assert run.wait(timeout=60) == 2
@@ -71,7 +74,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on_later(prunebench,
     assert json.loads(failure.read_text())["stage"] == "baseline"
     done = prunebench(*command, "run.resume=true")
     assert done.returncode == 0, done.stderr
-    assert "epoch 1/7" not in done.stderr
+    assert "epoch 1/4" not in done.stderr
     [report] = tmp_path.rglob("report.json")
     assert report.parent == failure.parent
 

@@ -122,11 +122,12 @@ def test_a_bare_array_is_refused(tmp_path):
 
 
 def test_a_bomb_is_not_unfolded(tmp_path):
-    with zipfile.ZipFile(tmp_path / "own.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+    path = tmp_path / "own.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for key in arrays():
-            archive.writestr(f"{key}.npy", bytes(60_000_000))
-    with pytest.raises(DataError, match=r"own\.npz unpacks from 0\.2 MB to 240 MB"):
-        load(tmp_path / "own.npz")
+            archive.writestr(f"{key}.npy", bytes(26_000_000))
+    with pytest.raises(DataError, match=r"own\.npz unpacks from 0\.. MB to 104 MB"):
+        load(path)
 
 
 def test_a_header_that_claims_more_than_there_is_takes_no_memory(tmp_path):

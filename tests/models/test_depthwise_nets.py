@@ -99,7 +99,7 @@ def lively(spec, images):
 
 @pytest.mark.parametrize("spec", NARROW, ids=str)
 def test_random_plans_slim_exactly_and_are_counted(spec):
-    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     network = lively(spec, images)
     cmap = trace(network, images)
     generator = torch.Generator().manual_seed(1)

@@ -255,6 +255,9 @@ def test_what_moves_a_terminals_cursor_is_not_read() -> None:
     assert from_json(Report, to_json(report), "r.json").note == "a?[31m?b\nc \\u001b é"
     raw = to_json(report).replace("\\u009b", "\x9b")
     assert from_json(Report, raw, "r.json").note == "a?[31m?b\nc \\u001b é"
+    plain = to_json(dataclasses.replace(report, note="here"))
+    for alone in ("\\u001b", "\x7f", "\x9b"):
+        assert from_json(Report, plain.replace("here", alone), "r.json").note == "?"
 
 
 def test_json_nested_too_deep_is_one_line() -> None:

@@ -89,7 +89,7 @@ def kill(norm, at):
 @pytest.mark.parametrize("name", SPECS)
 def test_whole_networks_with_dead_channels_are_exact_with_fusion_and_wrong_without(name):
     torch.manual_seed(0)
-    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    images = torch.randn(4, 3, 16, 16, dtype=torch.float64)
     network = lively(SPECS[name], images)
     facts = facts_of(network, images)
     norms = wiring(network, images)

@@ -79,7 +79,7 @@ def gated(
     recorder: Recorder, phase: Phase = GATED, checkpoint: Checkpoint | None = None, **changes: Any
 ) -> Any:
     """Returns what CAC comes to: weights, removals, plan and estimates."""
-    net, rows = cac.resnet(), []
+    net, rows = cac.two_blocks(), []
     held = {"held": cac.apart(30)} if "holdout" in changes else {}
     work = cac.work(net, cac.both(), rows, shown=cac.apart(40)[0], **held)
     observer = cac.cac(**RAMP, **changes).observer(replace(work, epochs=GATED.epochs))
@@ -133,11 +133,16 @@ def test_no_step_with_gates_that_goes_through_in_parts_is_replayed() -> None:
     assert tapes.counts["replayed"] <= STEPS - gates_end(rows) - 2 * WARM_UP + GATED.epochs
 
 
+@cache
+def uninterrupted() -> Any:
+    return gated(Tapes())
+
+
 @pytest.mark.parametrize("moments", [[2], [10, 7], [23, 15]])
 def test_a_killed_training_with_gates_ends_where_it_would_have(
     moments: list[int], tmp_path: Path
 ) -> None:
-    expected = gated(Tapes())
+    expected = uninterrupted()
     checkpoint = KilledAfter(tmp_path / "c.pt", 0.0)
     for moment in moments:
         checkpoint.left = moment
@@ -198,32 +203,32 @@ def test_zeros_that_stay() -> None:
     assert alike(once)[0].counts["replayed"] == 6 * 4 - 2 * WARM_UP + 6 - WARM_UP
 
 
-#: of five full batches and a rest, while AOFP searches
-EPOCHS = 18
 #: how AOFP searches -> scored steps that are replayed, at the least
 SEARCHES = {
-    "mean": ({"stagger": False}, 50),
+    "mean": ({"stagger": False}, 35),
     "by turns": ({"score_samples": 5, "theta": 0.5, "draws_per_half": 64}, 50),
     "by example": ({"reduction": "example", "theta": 0.4, "bn_mode": "base", "stagger": False}, 50),
     "ridge": ({"estimator": "ridge", "confirm": 8, "stagger": False}, 50),
-    "gram": ({"estimator": "gram", "confirm": 48, "gram_batches": 2, "stagger": False}, 50),
-    "bf16": ({"stagger": False}, 50),
+    "gram": ({"estimator": "gram", "confirm": 48, "gram_batches": 2, "stagger": False}, 40),
+    "bf16": ({"stagger": False}, 35),
     "every second": ({"score_every": 2, "draws_per_half": 16, "stagger": False}, 30),
     "chain": ({"theta": 0.5, "draws_per_half": 48}, 50),
 }
 
-#: of them, in a residual network
+#: of them, in a residual network, whose steps take three times as long
 RESIDUAL = {"mean", "gram", "bf16"}
+#: of five full batches and a rest, while AOFP searches in the one or the other
+CHAIN_EPOCHS, RESIDUAL_EPOCHS = 18, 12
 
 
 def searched(
-    recorder: Tapes, build: Any = aofp.resnet, precision: str = "float32", **changes: Any
+    recorder: Tapes, residual: bool, precision: str = "float32", **changes: Any
 ) -> list[Any]:
     """Returns what a training comes to, what AOFP told, its damages at every step, and its masks.
 
     Counts the scored steps that AOFP hears of before they are done, and then no more.
     """
-    net, rows = build(), []
+    net, rows = aofp.two_blocks() if residual else aofp.chain(), []
     asked = {"draws_per_half": 24, "theta": 0.25, **changes}
     observer = aofp.observer(net, rows=rows, **asked)
     before, after, damages = observer.before_step, observer.after_step, {}
@@ -240,7 +245,8 @@ def searched(
         return bool(after(moment))
 
     observer.before_step, observer.after_step = hear, decide
-    phase = replace(aofp.PHASE, epochs=EPOCHS, precision=precision)
+    epochs = RESIDUAL_EPOCHS if residual else CHAIN_EPOCHS
+    phase = replace(aofp.PHASE, epochs=epochs, precision=precision)
     ended = trained(net, aofp.data(), phase, recorder, observer)
     told = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     return [ended, told, damages, [search.masks.tolist() for search in observer.searches]]
@@ -248,9 +254,8 @@ def searched(
 
 def named(name: str, recorder: Tapes) -> list[Any]:
     """Returns what `searched` does of one of the `SEARCHES`."""
-    build = aofp.resnet if name in RESIDUAL else aofp.chain  # where what is read is scored, too
     precision = "bf16" if name == "bf16" else "float32"
-    return searched(recorder, build, precision, **SEARCHES[name][0])
+    return searched(recorder, name in RESIDUAL, precision, **SEARCHES[name][0])
 
 
 @cache
@@ -259,10 +264,16 @@ def as_it_comes(name: str) -> list[Any]:
     return named(name, AsItComes())
 
 
+@cache
+def taped(name: str) -> tuple[Tapes, list[Any]]:
+    """Returns the tapes of one of the `SEARCHES`, and what it finds."""
+    tapes = Tapes()
+    return tapes, named(name, tapes)
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_steps_that_aofp_scores_are_replayed(name: str) -> None:
-    tapes, least = Tapes(), SEARCHES[name][1]
-    found = named(name, tapes)
+    (tapes, found), least = taped(name), SEARCHES[name][1]
     assert found == as_it_comes(name)
     passed = {row["stage"].split("-")[-1] for row in found[1] if row["passed"]}
     assert len(passed) > 2  # masks change between replays
@@ -280,8 +291,8 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["mean", "by turns", "ridge", "bf16"])
 def test_few_recordings_serve_all_draws_on_cuda(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    positions, flags = Tapes(), Tapes()
-    _, told, damages, masks = named(name, positions)
+    positions, (_, told, damages, masks) = taped(name)
+    flags = Tapes()
     as_on_cuda(monkeypatch)
     found = named(name, flags)
     assert found == named(name, AsItComes())
@@ -297,10 +308,10 @@ def test_few_recordings_serve_all_draws_on_cuda(name: str, monkeypatch: pytest.M
 
 def test_validation_is_the_same_work_whatever_was_drawn_before() -> None:
     tapes = Tapes()
-    searched(tapes, aofp.chain, theta=0.0)
+    searched(tapes, residual=False, theta=0.0)
     # of a step that is recorded it hears to the end; steps that score nothing are too few
     scored = tapes.counts["scored in a replay"] + tapes.tapes - 1
-    assert tapes.counts["replayed"] - scored == EPOCHS - WARM_UP
+    assert tapes.counts["replayed"] - scored == CHAIN_EPOCHS - WARM_UP
 
 
 class Counted(Tapes):
@@ -327,7 +338,7 @@ def test_old_recordings_are_forgotten_while_aofp_searches(monkeypatch: pytest.Mo
 
 def test_a_search_that_is_recorded_goes_on_after_a_kill(tmp_path: Path) -> None:
     def once(checkpoint: Any = None) -> Any:
-        net = aofp.resnet()
+        net = aofp.two_blocks()
         observer = aofp.observer(net, draws_per_half=24, theta=0.25, stagger=False)
         phase = replace(aofp.PHASE, epochs=7)
         stage = Stage(

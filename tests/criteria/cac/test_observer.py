@@ -62,9 +62,16 @@ def mlp() -> nn.Module:
     )  # fmt: skip
 
 
-def resnet() -> nn.Module:
+def resnet(width: float = 0.25) -> nn.Module:
     torch.manual_seed(0)
-    return Resnet(depth=8, shortcut="A", width=0.25).build((3, 8, 8), 4)
+    return Resnet(depth=8, shortcut="A", width=width).build((3, 8, 8), 4)
+
+
+def two_blocks() -> nn.Module:
+    """Of three: the input of one goes past it as it is, that of the other at half the size."""
+    network: Any = resnet(0.5)
+    network.layer3, network.linear = nn.Identity(), nn.Linear(16, 4)
+    return network
 
 
 def work(
@@ -94,7 +101,7 @@ def trained(network: nn.Module, observer: Any, checkpoint: Checkpoint | None = N
     return [history, [value.tolist() for value in network.state_dict().values()], observer.plan()]
 
 
-@pytest.mark.parametrize("build", [mlp, resnet])
+@pytest.mark.parametrize("build", [mlp, two_blocks])
 @pytest.mark.parametrize("estimator", ["igg_soft", "igg_ce", "acc_diff"])
 def test_both_limits_are_met_and_the_masked_network_is_the_slim_one(build, estimator):
     network, rows = build(), []
@@ -145,14 +152,14 @@ def test_a_killed_pruning_goes_on_bit_for_bit(tmp_path: Path, changes):
             found.after_backward = dying
         return found
 
-    network = resnet()
+    network = two_blocks()
     expected = trained(network, observer(network))
     checkpoint = Checkpoint(tmp_path / "pruning.pt", 0.0)
     for after in (1, 3, 2, 1, 2, 3):  # since the last death, so after steps 1, 4, 6, 7, 9 and 12
-        network = resnet()
+        network = two_blocks()
         with pytest.raises(Killed):
             trained(network, observer(network, after), checkpoint)
-    network = resnet()
+    network = two_blocks()
     with torch.no_grad():
         network.linear.weight.add_(1)
     assert trained(network, observer(network), checkpoint) == expected
@@ -255,7 +262,7 @@ def test_ranking_without_training_is_refused():
 
 
 def test_dearer_channels_go_first_when_ranked_per_cost():
-    network = resnet()
+    network = two_blocks()
     removal = Removal(cac(per_cost=True), work(network, both(), []))
     whole = Plan({group.name: range(group.size) for group in removal.work.groups})
     scores = torch.ones(sum(removal.sizes), dtype=torch.float64)
@@ -347,7 +354,7 @@ def test_estimates_come_from_held_images_one_by_one(estimator):
 
 
 def test_validation_sees_undisturbed_statistics_and_training_its_own():
-    network = resnet()
+    network = two_blocks()
     shown = torch.randn(300, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     observer = cac(recalibrate=300).observer(work(network, both(), [], shown=shown))
     observer.start(network, torch.optim.SGD(network.parameters(), 0.1))
