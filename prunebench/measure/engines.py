@@ -53,6 +53,12 @@ def onnx_bytes(network: nn.Module, example: Tensor) -> bytes:
             f"onnxscript {found} is too old to write ONNX; pip install -U 'prunebench[export]'"
         )
     program = _onnx_program(network, example)
+    if "Draft" in str(getattr(program, "_capture_strategy", "")):
+        # torch 2.8 writes one path through a network that decides by its data
+        raise ConfigError(
+            "the network cannot be expressed in ONNX: its forward follows the example's data, "
+            "perhaps by a data-dependent expression"
+        )
     content: bytes = program.model_proto.SerializeToString()
     return content
 
