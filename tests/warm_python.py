@@ -47,7 +47,8 @@ def prepare(modules):
     if not modules:
         sys.meta_path.insert(0, Refuse())
     for name in modules or ["prunebench.cli", "prunebench.config"]:
-        importlib.import_module(name)
+        with contextlib.suppress(ModuleNotFoundError):  # older releases lack some private ones
+            importlib.import_module(name)
     compose_once()
     if modules:
         import_all()

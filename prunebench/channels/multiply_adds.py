@@ -70,6 +70,22 @@ class MultiplyAdds(TorchDispatchMode):
         return next((self._weights[at] for at in places if at in self._weights), None)
 
 
+def _costlier(mode: MultiplyAdds, _: Tensor, yes: Any, no: Any, operands: Any) -> Any:
+    """Runs both branches of a ``torch.cond``; counts the costlier one and returns its result."""
+    ran = []
+    for branch in (yes, no):
+        with MultiplyAdds() as counter:
+            result = branch(*operands)
+        ran.append((counter.total, result))
+    total, result = max(ran, key=lambda one: one[0])
+    mode.total += total
+    return result
+
+
+if not hasattr(TorchDispatchMode, "supports_higher_order_operators"):  # an older torch
+    torch.ops.higher_order.cond.py_impl(MultiplyAdds)(_costlier)
+
+
 @contextmanager
 def taken_apart() -> Iterator[None]:
     """Makes attention run as single matrix products, since fused kernels may pad their inputs."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +21,8 @@ from prunebench.measure.accuracy import evaluating
 ENGINES = ("eager", "compiled", "onnxruntime")
 #: takes images and returns the network's output
 Runner = Callable[[Tensor], Tensor]
+#: the oldest onnxscript that writes ONNX with today's other packages, as in the extra ``export``
+_OLDEST = (0, 6, 1)
 #: names of input and output in ONNX files
 INPUT, OUTPUT = "images", "outputs"
 
@@ -40,10 +44,21 @@ def onnx_bytes(network: nn.Module, example: Tensor) -> bytes:
         example: images [2 or more, C, H, W].
 
     Raises:
-        ConfigError: packages are missing, or the network cannot be expressed in ONNX.
+        ConfigError: packages are missing or too old, or the network cannot be expressed in ONNX.
     """
     require_packages("onnx", "onnxscript")
+    found = metadata.version("onnxscript")
+    if tuple(map(int, re.findall(r"\d+", found)[:3])) < _OLDEST:
+        raise ConfigError(
+            f"onnxscript {found} is too old to write ONNX; pip install -U 'prunebench[export]'"
+        )
     program = _onnx_program(network, example)
+    if "Draft" in str(getattr(program, "_capture_strategy", "")):
+        # torch 2.8 writes one path through a network that decides by its data
+        raise ConfigError(
+            "the network cannot be expressed in ONNX: its forward follows the example's data, "
+            "perhaps by a data-dependent expression"
+        )
     content: bytes = program.model_proto.SerializeToString()
     return content
 

@@ -19,8 +19,9 @@ def require_short(path: Path, text: str) -> None:
     """
     try:
         unfolds = len(text) > MOST_CHARACTERS or _unfolds(text)
-    except yaml.YAMLError:
-        return
+    except yaml.YAMLError as error:
+        # newer releases of LibYAML stop at a depth of their own, which Python's reader does not
+        unfolds = getattr(error, "problem", None) == "exceeded maximum nesting depth"
     if unfolds:
         raise ConfigError(
             f"{path} expands to more than {MOST_NODES:,} keys and values, deeper than {DEEPEST} "

@@ -140,19 +140,22 @@ def leading(run: Run, place: Launched | None) -> Iterator[None]:
 
 
 def follow(run: Run, place: Launched) -> None:
-    """Takes part in `run` as a launched process other than number 0.
+    """Takes part in `run` as a launched process other than number 0, which tells why it ends.
 
     Raises:
         ConfigError: there is no CUDA device for it.
     """
-    with _joined(run, place):
-        for number in SIGNALS:  # process 0 handles them; when it ends, so does this process
-            signal.signal(number, signal.SIG_IGN)
-        try:
+    joined = False
+    try:
+        with _joined(run, place):
+            joined = True
+            for number in SIGNALS:  # process 0 handles them; when it ends, so does this process
+                signal.signal(number, signal.SIG_IGN)
             train_along(run, own_device(run, place))
-        except RuntimeError as error:
-            if not distributed.parted(error):
-                raise
+    except RuntimeError as error:
+        # before it has joined, only a closed connection says that another one has gone
+        if not (distributed.parted(error) if joined else "by peer" in str(error)):
+            raise
 
 
 def own_device(run: Run, place: Launched) -> torch.device:

@@ -108,13 +108,12 @@ class WandbRun(Mirror):
     def _open(self) -> None:
         import wandb
 
-        known = wandb.Settings.model_fields  # wandb 0.19 lacks some, and spells reinit as a bool
-        old_reinit = "reinit" in known and known["reinit"].annotation is bool
+        known = wandb.Settings.model_fields  # older releases lack some
         wanted: dict[str, Any] = {
             "console": "off",
             "silent": True,
             "disable_git": True,
-            "reinit": True if old_reinit else "finish_previous",
+            "reinit": "finish_previous",
             "x_disable_stats": True,
             "init_timeout": WANDB_INIT_SECONDS,
             "finish_timeout": WANDB_FINISH_SECONDS,
@@ -132,7 +131,7 @@ class WandbRun(Mirror):
             "config": _without_secrets({**subject.config, "choices": dict(subject.choices)}),
             "mode": self._mode,
             "dir": str(subject.folder.resolve()),
-            "resume": "allow",
+            "resume": "allow" if self._mode == "online" else None,  # offline, some warn of it
         }
         self._run = wandb.init(**options, settings=settings)
         self._folder = Path(str(self._run.dir)).parent

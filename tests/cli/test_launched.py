@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import torch
 
 from prunebench.config.launched import first_host, launched, shared_out
 from prunebench.errors import ConfigError
+from prunebench.run import workers
 from tests.cli.test_processes import WHILE_TRAINING
 
 TRAINING = [
@@ -221,6 +222,24 @@ def test_what_only_the_first_finds_out_ends_the_others_too(both, tmp_path):
     run = both(*TRAINING, "hydra.run.dir=other")
     assert run.codes() == [2, 0], run.said()
     assert "other holds another run" in run.said()[0]
+
+
+@pytest.mark.parametrize(
+    ("says", "quiet"),
+    [
+        ("Gloo connectFullMesh failed with [gloo/pair.cc:534] Connection closed by peer", True),
+        ("[gloo/device.cc:81] Unable to find address for: eth7", False),
+    ],
+)
+def test_one_that_joins_as_the_first_ends_leaves_the_message_to_it(monkeypatch, says, quiet):
+    @contextmanager
+    def joined(run, place):
+        raise RuntimeError(says)
+        yield
+
+    monkeypatch.setattr(workers, "_joined", joined)
+    with nullcontext() if quiet else pytest.raises(RuntimeError, match="eth7"):
+        workers.follow(None, None)
 
 
 @pytest.mark.parametrize(

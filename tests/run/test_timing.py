@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from prunebench.run import timing
 from prunebench.run.timing import ceiling, outcome, timed
 
 IMAGE = torch.zeros(1, 3, 8, 8)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +174,18 @@ def test_engines_that_are_not_there_are_named(network, cmap, monkeypatch):
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="budget.on=cuda: this machine has no CUDA device"):
             budget_for(network, cmap, Latency(keep=0.5, on="cuda"))
+
+
+def test_an_onnxscript_that_is_too_old_is_named(network, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "0.6.0")
+    with pytest.raises(ConfigError, match=r"onnxscript 0\.6\.0 is too old to write ONNX; pip"):
+        engines.onnx_bytes(network, IMAGE)
+
+
+def test_the_extra_asks_for_what_onnx_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = f"onnxscript>={'.'.join(map(str, engines._OLDEST))}"
+    assert oldest in project["optional-dependencies"]["export"]
 
 
 def test_tables_say_what_came_of_it(make_report, tmp_path, capsys):

@@ -129,14 +129,15 @@ def title(axes: Axes, *lines: str) -> None:
 
 def legend(axes: Axes) -> None:
     """Puts the legend below the axis, where it hides nothing; the figure grows by its height."""
+    from matplotlib.figure import SubFigure
     from matplotlib.transforms import ScaledTranslation
 
     handles, names = axes.get_legend_handles_labels()
     longest = max(map(len, names), default=0)
     columns = next((n for n in (3, 2) if longest * n <= LINE), 1)
     lines = -(-len(names) // columns)
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = axes.figure
+    assert not isinstance(figure, SubFigure)
     figure.set_figheight(figure.get_figheight() + LINE_HEIGHT * lines)
     axes.legend(
         handles,

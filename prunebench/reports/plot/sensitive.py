@@ -83,6 +83,4 @@ def _heat(axes: Axes, groups: dict[str, list[SensitivityPoint]], dense: float) -
     axes.set_yticks(range(len(groups)), [name.replace("$", r"\$") for name in groups], size=small)
     axes.grid(visible=False)
     axes.set_xlabel("channels cut, % (rounded to whole ones)")
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.colorbar(image, ax=axes, label="points lost")
+    axes.figure.colorbar(image, ax=axes, label="points lost")
