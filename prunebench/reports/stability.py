@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from statistics import fmean
@@ -62,7 +61,7 @@ def accuracy(report: Report, stage: str) -> float:
 
 def _tau(one: Sequence[float], other: Sequence[float]) -> float:
     """Returns Kendall's tau; 0 if all methods tie in one of the orders."""
-    pairs = [(a - c, b - d) for (a, b), (c, d) in combinations(zip(one, other, strict=True), 2)]
-    agree = sum((a * b > 0) - (a * b < 0) for a, b in pairs)
-    differ = math.prod(sum(map(bool, each)) for each in zip(*pairs, strict=True))
-    return agree / math.sqrt(differ) if differ else 0.0
+    from scipy.stats import kendalltau
+
+    found = float(kendalltau(one, other).statistic)
+    return 0.0 if found != found else found
