@@ -72,7 +72,7 @@ def typed(name: str, values: dict[str, Any], schema: type) -> DictConfig:
     """
     hints = hints_of(schema)
     values = {key: as_names(f"{name}.{key}", value, hints[key]) for key, value in values.items()}
-    together = merged(values, schema)  # one by one is slow, and needed only to find the wrong one
+    together = merged(values, schema)  # one config per value is slow, and only finds the wrong one
     for key, value in values.items():
         entries = value.values() if isinstance(value, dict) else value
         fits = "Any" in str(hints[key]) or not (  # nested containers, which OmegaConf lets pass
