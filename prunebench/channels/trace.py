@@ -16,7 +16,7 @@ from prunebench.channels.labels.rules import RULES
 from prunebench.channels.labels.scripted import REASON
 from prunebench.channels.labels.tape import Tape
 from prunebench.channels.map import ChannelMap
-from prunebench.channels.members import named_modules, named_parameters
+from prunebench.channels.members import named_parameters
 from prunebench.channels.surgery.trial_cut import map_after_trial
 from prunebench.channels.tensors import tensors_in
 from prunebench.errors import PruningError, first_line
@@ -47,10 +47,10 @@ def trace(model: nn.Module, example: Example) -> ChannelMap:
     with following(labeller, model):
         result = _result(labeller, model, image, example)
     freeze_outputs(labeller, result)
-    unused = _unused(model, labeller)
+    unused = _unused(labeller)
     if unused:
         _follow_training(labeller, model, image)
-        unused = _unused(model, labeller)
+        unused = _unused(labeller)
     for name in scripted_parts(model):
         tape.refused[name] = REASON
     for module in unused:
@@ -106,12 +106,12 @@ def _freeze(tape: Tape, weight: str, reason: str) -> None:
         tape.freeze(tape.free[weight], reason)
 
 
-def _unused(model: nn.Module, labeller: Labeller) -> list[str]:
+def _unused(labeller: Labeller) -> list[str]:
     """Returns the convolutions and linear layers whose weights no forward has read yet."""
     used = {name for name, _ in labeller.tape.reads}
     return [
         name
-        for name, module in named_modules(model)
+        for name, module in labeller.layers.items()
         if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
         and used.isdisjoint(labeller.names.get(id(own)) for own in _weights(module))
     ]

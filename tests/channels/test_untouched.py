@@ -203,3 +203,22 @@ def test_a_weight_whose_data_the_forward_exchanges_is_refused() -> None:
     with pytest.raises(PruningError, match="the network replaces the data of b.weight"):
         trace(network, torch.randn(IMAGE))
     assert picture(network) == before
+
+
+def test_a_buffer_that_captured_code_changes_in_place_is_not_ours() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("share", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            self.share.add_(0.5)
+            return torch.cat([x[:, 4:], x[:, :4]], 1)  # which a cut breaks, so it is captured
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), Counting(), nn.Conv2d(8, 4, 1)).eval()
+    before = picture(network)
+    cmap = trace(network, torch.randn(IMAGE))
+    assert "conv2d runs where add_ did" in cmap.frozen["0"]
+    assert picture(network) == before

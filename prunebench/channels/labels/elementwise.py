@@ -35,8 +35,10 @@ def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether `func` makes anything but zeros of zeros; tried once for each kind of call."""
     if kwargs.get("inplace"):
         kwargs = {key: value for key, value in kwargs.items() if key != "inplace"}
-    alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
-    key = (func, "" if alone else str(map_tensors([args, kwargs], lambda t: 0)))
+    rest = [args[1:], kwargs]
+    if not isinstance(args[0], Tensor) or given_in((*args[1:], *kwargs.values())):
+        rest = map_tensors([args, kwargs], lambda t: 0)
+    key = func, len(args), str(rest)
     if key not in _ZEROS:
         zeros = map_tensors([args, kwargs], lambda t: torch.zeros((1,) * max(1, t.dim())))
         try:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from prunebench.channels.gather import GatherChannels
 from prunebench.channels.labels.label_ids import LabelIds
+from prunebench.channels.labels.layers import function_call
 from prunebench.channels.labels.steps import Entered, Step, given_in, in_place, numbers_in, worn
 from prunebench.channels.labels.tape import Place, Tape, trail_of
 from prunebench.channels.labels.tensors import Row, labels_of, put, row_of
@@ -101,10 +102,12 @@ class Labeller(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs `func` without data and carries the labels along."""
+        """Does what `_label` does, unless the labeller is asleep."""
         kwargs = kwargs or {}
-        if self.asleep:
-            return func(*args, **kwargs)
+        return func(*args, **kwargs) if self.asleep else self._label(func, args, kwargs)
+
+    def _label(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs `func` without data and carries the labels along."""
         name = getattr(func, "__name__", None) or str(func)
         for first in () if args else ("input", "tensors"):
             if first in kwargs:
@@ -217,7 +220,7 @@ class Labeller(TorchFunctionMode):
                     if name not in self.still:
                         with torch._C.DisableTorchFunction():  # the labeller must not see this
                             self.ids.enter(entered)
-                    result = original(module, *args, **kwargs)
+                    result = self._run_module(original, module, args, kwargs)
                     if name in self.tape.movers:
                         with torch._C.DisableTorchFunction():
                             outs = [worn(t, self.names) for t in tensors_in(result)]
@@ -241,6 +244,14 @@ class Labeller(TorchFunctionMode):
         finally:
             nn.Module._call_impl = original  # type: ignore[method-assign]
 
+    def _run_module(self, original: Any, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Runs `module` by the `original` call, or by its one function where it comes to that."""
+        direct = function_call(module, args, kwargs)
+        if direct is None:
+            return original(module, *args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            return self._label(*direct)
+
     @property
     def running(self) -> str:
         """Name of the innermost module that runs."""
@@ -251,12 +262,6 @@ class Labeller(TorchFunctionMode):
         return Place(name, self.seen[name], labels_of(t), tuple(t.shape), takes=takes)
 
     # -- noting --------------------------------------------------------------------------------
-
-    def new_zeros(self, count: int) -> Tensor:
-        """Returns new label ids for channels that hold nothing but zeros."""
-        ids = self.ids.new(count)
-        self.tape.zeros.append(ids)
-        return ids
 
     def moves_by_number(self) -> None:
         """Notes that the running code moves channels by numbers that a cut may make wrong."""

@@ -159,13 +159,20 @@ def _joined(parts: list[Tensor], rows: list[Tensor], dim: int) -> Tensor:
     return torch.cat(wide, dim)
 
 
+def _new_zeros(run: Labeller, count: int) -> Tensor:
+    """Returns new label ids for channels that hold nothing but zeros."""
+    ids = run.ids.new(count)
+    run.tape.zeros.append(ids)
+    return ids
+
+
 def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Makes zeros, with new labels along dimension 1, where channels usually lie."""
     result = run.run(func, args, {**kwargs, "device": "meta"})
     if result.dim() < 2 or result.size(1) == 1:
         return result
     run.moves_by_number()
-    ids = run.new_zeros(result.size(1))
+    ids = _new_zeros(run, result.size(1))
     return put(result, along(ids * 2, 1, result.dim()))
 
 
@@ -186,7 +193,7 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
             run.ids.freeze(labels >> 1, f"padded with {mode} along channels")
             labels = labels_of(result)
             break
-        sides = [along(run.new_zeros(n) * 2, dim, x.dim()) for n in (before, after)]
+        sides = [along(_new_zeros(run, n) * 2, dim, x.dim()) for n in (before, after)]
         labels = torch.cat([sides[0], labels, sides[1]], dim)
         if isinstance(values, Tensor) and values.size(dim) > 1:
             ends = [torch.zeros_like(one) for one in sides]
@@ -214,7 +221,7 @@ def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     there = positions.clamp(min=0)
     picked, live = row.ids[there], row.live[there]
     missing = positions < 0
-    picked[missing], live[missing] = run.new_zeros(int(missing.sum())), 0
+    picked[missing], live[missing] = _new_zeros(run, int(missing.sum())), 0
     call = Call(
         "gather",
         run.running,

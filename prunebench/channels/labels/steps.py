@@ -97,8 +97,9 @@ class Step(NamedTuple):
 
     def matters(self) -> bool:
         """Whether a given tensor holds channels, is a parameter, or is the network's output."""
-        ends = self.function == "return" or any(one.parameter for one in self.given)
-        return ends or self.meets_channels()
+        if self.meets_channels() or self.function == "return":
+            return True
+        return any(one.parameter for one in self.given)
 
     def salt(self) -> int:
         """Returns the number from which the value numbers of the result are made.

@@ -108,9 +108,9 @@ def _room(
 ) -> Tensor | None:  # fmt: skip
     """Returns an empty result of a plain convolution, ten times faster than torch, else None."""
     dims = w.dim() - 2
-    numbers = [one for one in (stride, padding, dilation) if isinstance(one, tuple)]
+    numbers = (stride, padding, dilation)
     if not (
-        [len(one) for one in numbers] == [dims] * 3
+        all([type(one) is tuple and len(one) == dims for one in numbers])
         and x.dim() == w.dim()
         and x.size(1) == w.size(1) * groups
         and x.dtype == w.dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -33,8 +33,9 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         PruningError: something in it cannot be copied.
     """
     memo: dict[int, Any] = dict(tensors)
+    modules = [module for _, module in named_modules(model)]
     shells = []
-    for module in _ordinary(model):
+    for module in _ordinary(modules):
         kind = type(module)
         memo[id(module)] = shell = kind.__new__(kind)
         shells.append((module, vars(shell)))
@@ -56,12 +57,13 @@ def copied(model: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
         raise PruningError(
             f"the network cannot be copied, for {where} cannot: {first_line(error)}"
         ) from error
-    _match_state(made, model)
+    if len(shells) < len(modules):
+        _match_state(made, model)
     return made
 
 
 def _match_state(made: nn.Module, model: nn.Module) -> None:
-    """Gives the copy `made` the modes of `model`, which copy methods of modules may lose.
+    """Gives the copy `made` the modes of `model`, which modules that copy themselves may lose.
 
     Torchvision's feature extractors lose theirs. They also switch between two graphs, one for
     training and one for eval, so that the copy must be set to the graph that the original runs.
@@ -75,10 +77,10 @@ def _match_state(made: nn.Module, model: nn.Module) -> None:
             own.graph = own.eval_graph if runs_eval else own.train_graph
 
 
-def _ordinary(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the modules of `model` that `copies_itself` is false for."""
+def _ordinary(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """Yields those of `modules` that `copies_itself` is false for."""
     kinds: dict[type, bool] = {}
-    for _, module in named_modules(model):
+    for module in modules:
         kind = type(module)
         if kind not in kinds:
             kinds[kind] = copies_itself(kind)

@@ -117,13 +117,13 @@ class Recheck:
             return was.parameter == now.parameter
         if len(was.shape) != len(now.shape):
             return False
-        sizes = list(was.labels.shape)
+        labels = sizes = tuple(was.labels.shape)
         if isinstance(was.values, Tensor):
-            sizes = [b if a == 1 else a for a, b in zip(sizes, was.values.shape, strict=True)]
-        for d, (size, old, new) in enumerate(zip(sizes, was.shape, now.shape, strict=True)):
-            if was.labels.size(d) == 1 and old != new:
-                return False
-            sizes[d] = new if size != 1 else 1
+            sizes = tuple(b if a == 1 else a for a, b in zip(sizes, was.values.shape, strict=True))
+        old, new = was.shape, now.shape
+        if any([a != b for one, a, b in zip(labels, old, new, strict=True) if one == 1]):
+            return False
+        sizes = tuple([b if size != 1 else 1 for size, b in zip(sizes, new, strict=True)])
         numbers = isinstance(was.values, int) and isinstance(now.values, int)
         alike = numbers and was.values == now.values
         both = now.labels if alike else packed(now.labels >> 1, now.values)
@@ -134,7 +134,7 @@ class Recheck:
         if not alike:
             return torch.equal(self.want(was), both.expand(sizes).reshape(-1))
         want, have = self.left(row_of(was.labels).ids), row_of(now.labels).ids
-        if want is have and both.shape == tuple(sizes):
+        if want is have and both.shape == sizes:
             return True
         return torch.equal(want, have.view(both.shape).expand(sizes).reshape(-1))
 

@@ -100,7 +100,7 @@ class Rewriter(fx.Interpreter):
         dim, want = min(sizes), self.recheck.want(was)
         shape = list(was.shape)
         shape[dim : dim + len(sizes)] = [len(want)]
-        zeros = [int(one) & ((1 << SHIFT) - 1) in self._zeros for one in want]
+        zeros = [one & ((1 << SHIFT) - 1) in self._zeros for one in want.tolist()]
         holders = self._holders(source)
         if all(zeros):  # any tensor of that size will do
             holders += [node for node in n.all_input_nodes if isinstance(self.env[node], Tensor)]
@@ -136,7 +136,7 @@ class Rewriter(fx.Interpreter):
 
     @cached_property
     def _zeros(self) -> set[int]:
-        return {int(label) for ids in self.recheck.cmap.tape.zeros for label in ids}
+        return {label for ids in self.recheck.cmap.tape.zeros for label in ids.tolist()}
 
     def _holders(self, source: fx.Node) -> list[fx.Node]:
         """Returns the nodes whose data was moved to `source`, farthest first; `source` is last."""
