@@ -52,7 +52,8 @@ def function_call(module: nn.Module, args: Any, kwargs: Any) -> FunctionCall | N
 
 def _conv2d(module: Any, x: Tensor) -> FunctionCall | None:
     own = module._parameters
-    if module.padding_mode != "zeros" or own.keys() != {"weight", "bias"}:
+    replaced = "_conv_forward" in vars(module)
+    if replaced or module.padding_mode != "zeros" or own.keys() != {"weight", "bias"}:
         return None
     given = (x, own["weight"], own["bias"], module.stride, module.padding, module.dilation)
     return FunctionCall(torch.conv2d, (*given, module.groups), {})

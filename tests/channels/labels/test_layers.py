@@ -48,9 +48,15 @@ def doubled(layer: nn.Conv2d) -> None:
     layer.forward = lambda x: 2 * nn.Conv2d.forward(layer, x)
 
 
+def padded(layer: nn.Conv2d) -> None:
+    forward = layer._conv_forward
+    layer._conv_forward = lambda x, *rest: forward(nn.functional.pad(x, (1, 1)), *rest)
+
+
 SPECIAL = {
     "training": (nn.BatchNorm2d(4), nn.Module.train),
     "a forward of its own": (nn.Conv2d(4, 4, 3), doubled),
+    "a convolution of its own": (nn.Conv2d(4, 4, 3), padded),
     "a hook": (nn.ReLU(), lambda layer: layer.register_forward_hook(lambda *_: None)),
     "a hook before": (nn.ReLU6(), lambda layer: layer.register_forward_pre_hook(lambda *_: None)),
     "a hook on gradients": (
