@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from prunebench.cli.mistakes import say
 from prunebench.cli.relay import relay
-from prunebench.config.secrets import unsaid
+from prunebench.config.secrets import redacted
 from prunebench.errors import ConfigError, PrunebenchError
 from prunebench.records import FAILURE, REPORT, Report
 from prunebench.records.below import below
@@ -124,7 +124,7 @@ def note_refused(error: PrunebenchError) -> None:
     hydra = HydraConfig.get()
     if sweep_name() and not (Path(str(hydra.runtime.output_dir)) / IDENTITY).exists():
         words = [str(word) for word in hydra.overrides.task]
-        why = unsaid(str(error), {"typed": words})
+        why = redacted(str(error), {"typed": words})
         refuse(Path(str(hydra.sweep.dir)), int(hydra.job.num), typed(words), why)
 
 

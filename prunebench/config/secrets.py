@@ -67,7 +67,7 @@ def _require_unset(who: str, text: str) -> None:
     )
 
 
-def unsaid(text: str, hidden: Mapping[str, Any]) -> str:
+def redacted(text: str, hidden: Mapping[str, Any]) -> str:
     """Returns an error's `text` with tokens in URLs and hidden values replaced.
 
     `hidden` is as in `Run`; values of its environment variables are replaced by their names.

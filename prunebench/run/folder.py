@@ -15,7 +15,7 @@ from typing import Any
 
 from prunebench import records
 from prunebench.config import Run
-from prunebench.config.secrets import unsaid
+from prunebench.config.secrets import redacted
 from prunebench.errors import ConfigError, PrunebenchError, TrainingError, require
 from prunebench.locks import Timeout, locked
 from prunebench.records.attempts import ATTEMPTS
@@ -216,8 +216,8 @@ def failure_recorded(run: Run, folder: RunFolder, *, refusals: bool) -> Iterator
             seconds=folder.ledger.seconds,
             stage=folder.ledger.under_way,
             kind=records.INTERRUPTED if stopped else type(error).__name__,
-            message=unsaid(str(error), run.hidden),
-            traceback="" if mistake or stopped else unsaid(traceback.format_exc(), run.hidden),
+            message=redacted(str(error), run.hidden),
+            traceback="" if mistake or stopped else redacted(traceback.format_exc(), run.hidden),
             contents=run.contents,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )

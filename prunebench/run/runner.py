@@ -15,7 +15,7 @@ from prunebench.checkpoints import Checkpoint, slimmed
 from prunebench.config import Run
 from prunebench.config.fit import check_fit
 from prunebench.config.launched import launched
-from prunebench.config.secrets import unsaid
+from prunebench.config.secrets import redacted
 from prunebench.interruption import answering, finish, listening
 from prunebench.records.attempts import begin, changes
 from prunebench.records.environment import environment
@@ -133,7 +133,7 @@ def execute(run: Run, folder: RunFolder, progress: Progress, label: Label) -> re
             baseline=baseline.stored_as(run, dense, data),
         )
         tracker.conclude(outcome(context, report))
-    return replace(report, untracked=unsaid(tracker.lost, run.hidden) or None)
+    return replace(report, untracked=redacted(tracker.lost, run.hidden) or None)
 
 
 def subject(run: Run, folder: Path, label: Label, progress: Progress) -> Subject:

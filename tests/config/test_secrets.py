@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from prunebench.cli.arguments import parsed
-from prunebench.config.secrets import hidden, overlaid, require_no_secret, unsaid
+from prunebench.config.secrets import hidden, overlaid, redacted, require_no_secret
 from prunebench.errors import ConfigError
 
 
@@ -146,9 +146,9 @@ def test_what_names_a_secret_without_its_value_may_be_typed():
     assert parsed(["-m", *words]).overrides == words
 
 
-def test_what_an_error_says_of_the_environment_stays_unsaid(monkeypatch):
+def test_what_an_error_says_of_the_environment_stays_redacted(monkeypatch):
     monkeypatch.setenv("PB_TEST", "hunter22")
     written = {"dataset.path": "https://${oc.env:PB_TEST}@host"}
-    said = unsaid("no answer from https://hunter22@host: hunter22?", written)
+    said = redacted("no answer from https://hunter22@host: hunter22?", written)
     assert "hunter" not in said and "${oc.env:PB_TEST}?" in said
-    assert unsaid("GET https://a:b@host/x?token=c failed", {}) == "GET https***host/x*** failed"
+    assert redacted("GET https://a:b@host/x?token=c failed", {}) == "GET https***host/x*** failed"

@@ -49,10 +49,10 @@ def _moves_zero(func: Any, args: Any, kwargs: Any) -> bool:
     return _ZEROS[key]
 
 
-def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def unary(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries labels through an activation; a cut channel stays zero only if f(0) = 0."""
     x = args[0]
-    labels = run.labels(x)
+    labels = labeller.labels(x)
     result: Any = x
     if not in_place(name, args, kwargs):
         result = torch.empty(x.shape, dtype=x.dtype, device="meta")
@@ -61,19 +61,19 @@ def unary(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     put(result, labels)
     trail = trail_of(x)
     if trail is not None:
-        place = run.place(name, result)
+        place = labeller.place(name, result)
         if trail.raw:
-            run.tape.pass_on(trail, place)
-            run.tape.done.update(trail.producers)
+            labeller.tape.pass_on(trail, place)
+            labeller.tape.done.update(trail.producers)
         leave_trail(result, Trail(trail.producers, False, place))
     return result
 
 
-def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def elementwise(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Ties the channels of the operands position by position."""
     operands = [t for t in given_in((*args, *kwargs.values())) if t.dim() > 0]
     if not operands:
-        return run.run(func, args, kwargs)
+        return labeller.run(func, args, kwargs)
     shape = operands[0].shape
     if any(t.shape != shape for t in operands):  # broadcast_shapes is slow even if all are equal
         shape = torch.broadcast_shapes(*(t.shape for t in operands))
@@ -82,26 +82,26 @@ def elementwise(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> 
     elif all(t.dtype == operands[0].dtype for t in operands) and name in _SAME_TYPE:
         result = torch.empty(shape, dtype=operands[0].dtype, device="meta")
     else:
-        result = run.run(func, args, kwargs)
-    labels = [_labels_beside(run, t, operands) for t in operands]
+        result = labeller.run(func, args, kwargs)
+    labels = [_labels_beside(labeller, t, operands) for t in operands]
     if name in _SUMS and _are_alike(operands, labels):
-        run.ids.tie(*(row_of(one).ids for one in labels))
+        labeller.ids.tie(*(row_of(one).ids for one in labels))
         put(result, labels[1])
-        _add_trails(run, name, operands, result)
+        _add_trails(labeller, name, operands, result)
         return result
-    ids, live = _tie_operands(run, operands, labels, len(shape))
+    ids, live = _tie_operands(labeller, operands, labels, len(shape))
     if any(key in name for key in ("mul", "div")):
         flags = live[:1] if "div" in name and operands[0] is args[0] else live
-        _note_gates(run, labels, live)
+        _note_gates(labeller, labels, live)
         flag = reduce(and_, flags)
     else:
         flag = reduce(or_, live)
         # a constant of the forward does not vanish with any channel
-        fixed = any(not is_labelled(t) and id(t) not in run.names for t in operands)
+        fixed = any(not is_labelled(t) and id(t) not in labeller.names for t in operands)
         if fixed or _moves_zero(func, args, kwargs):
             flag = torch.ones_like(flag)
     put(result, ids * 2 + flag)
-    _add_trails(run, name, operands, result)
+    _add_trails(labeller, name, operands, result)
     return result
 
 
@@ -113,25 +113,25 @@ def _are_alike(operands: list[Tensor], labels: list[Tensor]) -> bool:
     return same and all(row_of(one).plain for one in labels)
 
 
-def _labels_beside(run: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
+def _labels_beside(labeller: Labeller, t: Tensor, operands: list[Tensor]) -> Tensor:
     """Returns the labels of `t`, one of `operands`.
 
     A parameter of any size (a scale, a position embedding) takes those of the other operand along
     that operand's one channel dimension: the only one where all neighbours differ.
     """
-    if id(t) not in run.names or len(operands) != 2:
-        return run.labels(t)
+    if id(t) not in labeller.names or len(operands) != 2:
+        return labeller.labels(t)
     other = operands[1] if t is operands[0] else operands[0]
     labels = labels_of(other)
     dims = [d for d in range(labels.dim()) if labels.size(d) > 1 and not _alike(labels, d)]
-    if id(other) in run.names or len(dims) != 1:
-        return run.labels(t)
+    if id(other) in labeller.names or len(dims) != 1:
+        return labeller.labels(t)
     dim = dims[0] - other.dim() + t.dim()
     if dim < 0 or t.size(dim) != labels.size(dims[0]):
-        return run.labels(t)
-    row = run.row(labels, dims[0], other.size(dims[0]))
+        return labeller.labels(t)
+    row = labeller.row(labels, dims[0], other.size(dims[0]))
     assert row is not None
-    run.ids.read(run.names[id(t)], dim, row.ids)
+    labeller.ids.read(labeller.names[id(t)], dim, row.ids)
     return dead(row.ids, dim, t.dim(), plain=row.plain)
 
 
@@ -141,26 +141,28 @@ def _alike(labels: Tensor, dim: int) -> bool:
     return bool((rows[1:] == rows[:-1]).all(1).any())
 
 
-def _note_gates(run: Labeller, labels: list[Tensor], live: list[Tensor]) -> None:
+def _note_gates(labeller: Labeller, labels: list[Tensor], live: list[Tensor]) -> None:
     """Notes an operand that only scales the other, since its cut channels are not zero."""
     if len(labels) == 2 and bool(live[0].all()) != bool(live[1].all()):
         gate = labels[0] if bool(live[0].all()) else labels[1]
-        run.tape.gates.append(gate.reshape(-1) >> 1)
+        labeller.tape.gates.append(gate.reshape(-1) >> 1)
 
 
-def _add_trails(run: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:
+def _add_trails(labeller: Labeller, name: str, operands: list[Tensor], result: Tensor) -> None:
     """Treats a sum of fresh outputs as fresh, so that its activation counts as theirs."""
     trails = [t for t in (trail_of(o) for o in operands) if t is not None]
-    producers = tuple(p for t in trails if t.raw for p in t.producers if p not in run.tape.done)
+    producers = tuple(
+        p for t in trails if t.raw for p in t.producers if p not in labeller.tape.done
+    )
     if "add" in name and producers:
-        place = run.place(name, result)
+        place = labeller.place(name, result)
         leave_trail(result, Trail(producers, True, place))
     else:
         leave_trail(result, None)
 
 
 def _tie_operands(
-    run: Labeller, operands: list[Tensor], given: list[Tensor], dims: int
+    labeller: Labeller, operands: list[Tensor], given: list[Tensor], dims: int
 ) -> tuple[Tensor, list[Tensor]]:
     """Ties broadcast operands; returns the ids of the result and each operand's live bits."""
     padded: list[tuple[list[int], Tensor]] = []
@@ -175,14 +177,14 @@ def _tie_operands(
         if _is_one_for_all(shape, labels, varying, [other for _, other in padded]):
             # one value for many channels cannot be cut with any of them
             if labels.numel() > 1 or int(mine.max()) > 0:
-                run.ids.freeze(mine, "broadcast over channels")
+                labeller.ids.freeze(mine, "broadcast over channels")
             lives.append(torch.ones_like(labels) if labels.numel() == 1 else labels & 1)
             continue
         if labels.numel() == 1 and math.prod(shape) == 1 and int(mine.max()) == 0:
             lives.append(torch.ones_like(labels))
             continue
         lives.append(labels & 1 | (mine == 0))
-        ids = mine if ids is None else _tied(run, ids, mine)
+        ids = mine if ids is None else _tied(labeller, ids, mine)
     if ids is None:
         ids = padded[0][1] >> 1
     return ids, [_reduced(live, ids) for live in lives]
@@ -206,7 +208,7 @@ def _is_one_for_all(
     )
 
 
-def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
+def _tied(labeller: Labeller, ids: Tensor, more: Tensor) -> Tensor:
     """Ties two tensors of ids; returns the ids of the result.
 
     They are those of the operand that varies along fewer dimensions, unless it has ids 0: what is
@@ -215,7 +217,7 @@ def _tied(run: Labeller, ids: Tensor, more: Tensor) -> Tensor:
     a, b = ids, more
     if a.shape != b.shape:
         a, b = torch.broadcast_tensors(a, b)
-    run.ids.tie(a, b)
+    labeller.ids.tie(a, b)
     for one in sorted((more, ids), key=lambda t: sum(size > 1 for size in t.shape)):
         if bool((one > 0).all()):
             return one

@@ -32,7 +32,7 @@ _BY_ORDER = ["flatten", "permute", "transpose", "t", "unsqueeze", "stack", "move
 _RESHAPES = ["view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"]
 
 
-def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def movement(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Moves labels and value numbers by the same function as the data."""
     given = given_in((*args, *kwargs.values()))
     # integers after the first argument are indices, even where they were computed from channels
@@ -41,14 +41,14 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
         for nth, t in enumerate(given)
         if t.is_floating_point() or (is_labelled(t) and (nth == 0 or name == "stack"))
     ]
-    if len(sources) < len(given) and _opaque(run, sources, given):
-        return unknown_function(run, name, func, args, kwargs)
-    if run.constants(given):
+    if len(sources) < len(given) and _opaque(labeller, sources, given):
+        return unknown_function(labeller, name, func, args, kwargs)
+    if labeller.constants(given):
         return func(*args, **kwargs)  # a part of a constant is a constant with data
-    result = run.run(func, args, kwargs)
-    labels = [run.labels(t) for t in sources]
+    result = labeller.run(func, args, kwargs)
+    labels = [labeller.labels(t) for t in sources]
     if all(one.numel() == 1 and int(one) <= 1 for one in labels):
-        _move_unlabelled(run, sources, result)
+        _move_unlabelled(labeller, sources, result)
         return result
     known = [packed(one, values_of(t)) for t, one in zip(sources, labels, strict=True)]
     if name in _RESHAPES and len(sources) == 1:
@@ -57,7 +57,7 @@ def movement(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
         _move(func, args, kwargs, sources, known, result)
     some = name not in _BY_ORDER and any(one.numel() > 1 for one in labels)
     if some and not _keeps_all(name, args, labels[0], result):
-        run.moves_by_number()
+        labeller.moves_by_number()
     return result
 
 
@@ -105,28 +105,28 @@ def _keeps_all(name: str, args: Any, labels: Tensor, result: Any) -> bool:
     return slices and torch.equal(labels.reshape(-1), labels_of(result).reshape(-1))
 
 
-def _move_unlabelled(run: Labeller, sources: list[Tensor], result: Any) -> None:
+def _move_unlabelled(labeller: Labeller, sources: list[Tensor], result: Any) -> None:
     """Labels moved data that holds no channels; its elements are not told apart."""
-    live = max((int(run.labels(t).max()) for t in sources), default=0)
-    salt = run.ids.at
+    live = max((int(labeller.labels(t).max()) for t in sources), default=0)
+    salt = labeller.ids.at
     for t in sources:
-        salt = mix(salt, worn(t, run.names).number())
+        salt = mix(salt, worn(t, labeller.names).number())
     for out in tensors_in(result):
         put(out, torch.full([1] * out.dim(), live))
-        run.moved += 1
-        put_values(out, mix(salt, run.moved))
+        labeller.moved += 1
+        put_values(out, mix(salt, labeller.moved))
 
 
-def _opaque(run: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
+def _opaque(labeller: Labeller, sources: list[Tensor], given: list[Tensor]) -> bool:
     """Whether a look-up by an index tensor cannot be followed.
 
     That holds for tables of parameters, whose entries are no channels, and indices without data.
     """
-    table = all(id(t) in run.names for t in sources)
+    table = all(id(t) in labeller.names for t in sources)
     return table or any(t.is_meta for t in given if not t.is_floating_point())
 
 
-def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def concat(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Concatenates labels and value numbers."""
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
     parts = [t for t in args[0] if not (t.dim() == 1 and t.numel() == 0)]
@@ -134,7 +134,7 @@ def concat(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     shape = list(parts[0].shape)
     shape[dim] = sum(t.size(dim) for t in parts)
     result = torch.empty(shape, dtype=parts[0].dtype, device="meta")
-    labels = [run.labels(t) for t in parts]
+    labels = [labeller.labels(t) for t in parts]
     joined = _joined(parts, labels, dim)
     same = {int(one) if one.numel() == 1 else -1 for one in labels}
     if len(same) == 1 and -1 not in same:
@@ -159,41 +159,41 @@ def _joined(parts: list[Tensor], rows: list[Tensor], dim: int) -> Tensor:
     return torch.cat(wide, dim)
 
 
-def _new_zeros(run: Labeller, count: int) -> Tensor:
+def _new_zeros(labeller: Labeller, count: int) -> Tensor:
     """Returns new label ids for channels that hold nothing but zeros."""
-    ids = run.ids.new(count)
-    run.tape.zeros.append(ids)
+    ids = labeller.ids.new(count)
+    labeller.tape.zeros.append(ids)
     return ids
 
 
-def zeros(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def zeros(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Makes zeros, with new labels along dimension 1, where channels usually lie."""
-    result = run.run(func, args, {**kwargs, "device": "meta"})
+    result = labeller.run(func, args, {**kwargs, "device": "meta"})
     if result.dim() < 2 or result.size(1) == 1:
         return result
-    run.moves_by_number()
-    ids = _new_zeros(run, result.size(1))
+    labeller.moves_by_number()
+    ids = _new_zeros(labeller, result.size(1))
     return put(result, along(ids * 2, 1, result.dim()))
 
 
-def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def pad(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Pads labels with new ones on dimensions that hold channels."""
-    result = run.run(func, args, kwargs)
+    result = labeller.run(func, args, kwargs)
     names = "input pad value" if name == "constant_pad_nd" else "input pad mode value"
     given = bind(names, args, kwargs)
     x, widths, mode = given["input"], given["pad"], given.get("mode", "constant")
-    labels, values = run.labels(x), values_of(x)
+    labels, values = labeller.labels(x), values_of(x)
     for at in range(len(widths) // 2):
         dim = x.dim() - 1 - at
         before, after = widths[2 * at], widths[2 * at + 1]
         if labels.size(dim) == 1 or before == after == 0:
             continue
-        run.moves_by_number()
+        labeller.moves_by_number()
         if mode != "constant" or min(before, after) < 0 or labels.numel() != labels.size(dim):
-            run.ids.freeze(labels >> 1, f"padded with {mode} along channels")
+            labeller.ids.freeze(labels >> 1, f"padded with {mode} along channels")
             labels = labels_of(result)
             break
-        sides = [along(_new_zeros(run, n) * 2, dim, x.dim()) for n in (before, after)]
+        sides = [along(_new_zeros(labeller, n) * 2, dim, x.dim()) for n in (before, after)]
         labels = torch.cat([sides[0], labels, sides[1]], dim)
         if isinstance(values, Tensor) and values.size(dim) > 1:
             ends = [torch.zeros_like(one) for one in sides]
@@ -206,37 +206,37 @@ def pad(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     return put_values(put(result, labels), values)
 
 
-def gather(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def gather(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Picks labels by a `GatherChannels` index; missing ones get labels of their own."""
     x, index, dim = args
-    labels = run.labels(x)
+    labels = labeller.labels(x)
     shape = list(x.shape)
-    positions = torch.tensor(run.gathers[id(index)], dtype=torch.int64)
+    positions = torch.tensor(labeller.gathers[id(index)], dtype=torch.int64)
     shape[dim] = len(positions)
     result = torch.empty(shape, dtype=x.dtype, device="meta")
-    row = run.row(labels, dim, x.size(dim))
+    row = labeller.row(labels, dim, x.size(dim))
     if row is None:
-        run.ids.freeze(labels >> 1, "a gather over mixed channels")
+        labeller.ids.freeze(labels >> 1, "a gather over mixed channels")
         return result
     there = positions.clamp(min=0)
     picked, live = row.ids[there], row.live[there]
     missing = positions < 0
-    picked[missing], live[missing] = _new_zeros(run, int(missing.sum())), 0
+    picked[missing], live[missing] = _new_zeros(labeller, int(missing.sum())), 0
     call = Call(
         "gather",
-        run.running,
-        run.names[id(index)],
+        labeller.running,
+        labeller.names[id(index)],
         row.ids,
         row.live,
         picked,
         0,
         1,
-        run.place(name, x, takes=True),
+        labeller.place(name, x, takes=True),
         positions=tuple(positions.tolist()),
     )
-    run.ids.read(run.names[id(index)], 0, picked)
-    run.ids.read(run.names[id(index)] + FROM, 0, row.ids)
-    run.tape.calls.append(call)
+    labeller.ids.read(labeller.names[id(index)], 0, picked)
+    labeller.ids.read(labeller.names[id(index)] + FROM, 0, row.ids)
+    labeller.tape.calls.append(call)
     values = values_of(x)
     if isinstance(values, Tensor) and values.size(dim) > 1:
         values = values.index_select(dim, there)

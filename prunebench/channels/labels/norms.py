@@ -15,29 +15,31 @@ from prunebench.channels.labels.tensors import labels_of, put, row_of
 from prunebench.channels.labels.weights import refuse
 
 
-def _norm(run: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int) -> Tensor:
+def _norm(
+    labeller: Labeller, name: str, x: Tensor, dim: int, vectors: list[Any], groups: int
+) -> Tensor:
     """Assigns the vectors of a norm to the channels along `dim`; returns the new labels."""
-    labels = run.labels(x)
-    row = run.row(labels, dim, x.size(dim))
+    labels = labeller.labels(x)
+    row = labeller.row(labels, dim, x.size(dim))
     vectors = [v for v in vectors if isinstance(v, Tensor)]
-    named = [run.names[id(v)] for v in vectors if id(v) in run.names]
+    named = [labeller.names[id(v)] for v in vectors if id(v) in labeller.names]
     if row is None or len(named) < len(vectors):
-        refuse(run, labels, "its channels cannot be told apart")
+        refuse(labeller, labels, "its channels cannot be told apart")
         return labels_of(torch.empty([1] * x.dim()))
     ids = row.ids
     for vector in named:
-        run.ids.read(vector, 0, ids)
+        labeller.ids.read(vector, 0, ids)
     if named:
-        place = run.place(name, x, takes=True)
-        run.tape.calls.append(
+        place = labeller.place(name, x, takes=True)
+        labeller.tape.calls.append(
             Call("norm", owner(named[0]), named[0], ids, row.live, ids, 0, groups, place)
         )
     else:
-        run.tape.unweighted.append((run.running, ids, groups))
+        labeller.tape.unweighted.append((labeller.running, ids, groups))
     return labels
 
 
-def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool) -> Tensor:
+def _normed(labeller: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool) -> Tensor:
     """Returns the result of a norm; the masked affine part makes cut channels zero again."""
     result = torch.empty(x.shape, dtype=x.dtype, device="meta")
     if not (affine and row_of(labels).plain):
@@ -45,59 +47,63 @@ def _normed(run: Labeller, name: str, x: Tensor, labels: Tensor, *, affine: bool
     put(result, labels)
     trail = trail_of(x)
     if trail is not None and trail.raw:
-        place = run.place(name, result)
-        run.tape.pass_on(trail, place)
+        place = labeller.place(name, result)
+        labeller.tape.pass_on(trail, place)
         leave_trail(result, Trail(trail.producers, True, place))
     return result
 
 
-def batch_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def batch_norm(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Assigns the per-channel vectors of a batch norm to the channels of its input."""
     given = bind("input running_mean running_var weight bias", args, kwargs)
     x = given["input"]
     vectors = [given.get(key) for key in ("weight", "bias", "running_mean", "running_var")]
-    labels = _norm(run, name, x, 1, vectors, 1)
-    return _normed(run, name, x, labels, affine=given.get("weight") is not None)
+    labels = _norm(labeller, name, x, 1, vectors, 1)
+    return _normed(labeller, name, x, labels, affine=given.get("weight") is not None)
 
 
-def layer_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def layer_norm(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Assigns the affine vectors to channels; statistics are taken over surviving channels."""
     given = bind("input normalized_shape weight bias", args, kwargs)
     x, weight, normalized = given["input"], given.get("weight"), tuple(given["normalized_shape"])
-    labels = run.labels(x)
+    labels = labeller.labels(x)
     over = len(normalized)
     if normalized != tuple(x.shape[-over:]):
         raise RuntimeError(f"normalized_shape {normalized} does not fit {tuple(x.shape)}")
     if all(size == 1 for size in labels.shape[-over:]):  # mixes positions within each channel
         return put(torch.empty(x.shape, dtype=x.dtype, device="meta"), labels | 1)
     if over > 1 or weight is None:
-        refuse(run, labels, "a layer norm without one weight per channel")
+        refuse(labeller, labels, "a layer norm without one weight per channel")
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
-    labels = _norm(run, name, x, x.dim() - 1, [weight, given.get("bias")], 1)
-    return _normed(run, name, x, labels, affine=True)
+    labels = _norm(labeller, name, x, x.dim() - 1, [weight, given.get("bias")], 1)
+    return _normed(labeller, name, x, labels, affine=True)
 
 
-def group_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def group_norm(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Like batch norm; also ties the k-th channels of all groups, which are cut together."""
     given = bind("input num_groups weight bias", args, kwargs)
     x, groups, weight = given["input"], given["num_groups"], given.get("weight")
-    row = run.row(run.labels(x), 1, x.size(1))
+    row = labeller.row(labeller.labels(x), 1, x.size(1))
     if weight is None and groups < x.size(1):
-        refuse(run, run.labels(x), "a group norm without one weight per channel")
+        refuse(labeller, labeller.labels(x), "a group norm without one weight per channel")
         return torch.empty(x.shape, dtype=x.dtype, device="meta")
-    noted = "" if weight is None else run.grouped.get(owner(run.names.get(id(weight), "")), "")
+    noted = (
+        ""
+        if weight is None
+        else labeller.grouped.get(owner(labeller.names.get(id(weight), "")), "")
+    )
     if row is not None and groups > 1 and (groups < x.size(1) or noted == "position"):
         ids = row.ids.reshape(groups, -1)
-        run.ids.tie(ids[:1].expand_as(ids), ids)
-    labels = _norm(run, name, x, 1, [weight, given.get("bias")], groups)
-    return _normed(run, name, x, labels, affine=weight is not None)
+        labeller.ids.tie(ids[:1].expand_as(ids), ids)
+    labels = _norm(labeller, name, x, 1, [weight, given.get("bias")], groups)
+    return _normed(labeller, name, x, labels, affine=weight is not None)
 
 
-def prelu(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def prelu(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Follows an activation with one slope per channel, or one for all."""
     given = bind("input weight", args, kwargs)
     x, slope = given["input"], given["weight"]
     if slope.numel() > 1:
-        labels = _norm(run, name, x, 1, [slope], 1)
+        labels = _norm(labeller, name, x, 1, [slope], 1)
         put(x, labels)
-    return unary(run, name, torch.relu, (x,), {})
+    return unary(labeller, name, torch.relu, (x,), {})

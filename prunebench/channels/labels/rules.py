@@ -22,50 +22,50 @@ from prunebench.errors import PruningError
 _COUNTS = ("size", "numel", "nelement", "__len__")
 
 
-def no_tensor(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def no_tensor(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Answers what code asks of a tensor (its shape, say), and notes where it counts channels."""
     result = func(*args, **kwargs)
     if isinstance(result, Tensor):  # x.T, x.data
-        if id(args[0]) in run.names and _attribute(func) == "data":
-            run.writes(args[0])
-        return movement(run, name, func, args, kwargs)
+        if id(args[0]) in labeller.names and _attribute(func) == "data":
+            labeller.writes(args[0])
+        return movement(labeller, name, func, args, kwargs)
     if name in _COUNTS or name == "__get__" and func.__self__ is Tensor.shape:
         x = args[0]
         labels, dim = labels_of(x), args[1] if len(args) > 1 else kwargs.get("dim")
         counted = labels.size(dim) if isinstance(dim, int) else labels.numel()
-        if (counted > 1 or id(x) in run.names) and run.running not in run.standard:
-            run.tape.fragile = True
+        if (counted > 1 or id(x) in labeller.names) and labeller.running not in labeller.standard:
+            labeller.tape.fragile = True
     return result
 
 
-def full(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def full(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Makes a filled tensor, with data where the value is known that fills it."""
     given = args
     if name == "new_full":
         like, *given = args
         func, kwargs = torch.full, {"dtype": like.dtype, **kwargs}
     if any(t.is_meta for t in tensors_in([given, kwargs])):
-        return unknown_function(run, name, func, given, kwargs)
+        return unknown_function(labeller, name, func, given, kwargs)
     return func(*given, **kwargs)
 
 
-def assignment(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def assignment(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Sets an attribute of a tensor (``x.data = y``) that is no parameter or buffer.
 
     Raises:
         PruningError: the forward replaces the data of a parameter or buffer.
     """
     x = args[0]
-    weight = run.names.get(id(x))
+    weight = labeller.names.get(id(x))
     if weight is not None and _attribute(func) == "data":
         raise PruningError(
-            f"the forward of {run.running or 'the network'} replaces the data of {weight}, "
+            f"the forward of {labeller.running or 'the network'} replaces the data of {weight}, "
             "and what it puts there does not know of a cut; do so once, before pruning"
         )
     if x.is_meta and weight is None:
-        func(x, *map_tensors(args[1:], run.meta), **kwargs)
+        func(x, *map_tensors(args[1:], labeller.meta), **kwargs)
         if isinstance(args[-1], Tensor) and name == "__set__":
-            put(x, run.labels(args[-1]))
+            put(x, labeller.labels(args[-1]))
     return x if name != "__set__" else None
 
 
@@ -74,7 +74,7 @@ def _attribute(func: Any) -> str:
     return str(getattr(getattr(func, "__self__", None), "__name__", ""))
 
 
-def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def decision(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Answers what code asks of a constant.
 
     Raises:
@@ -82,35 +82,35 @@ def decision(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any
     """
     if args[0].is_meta:
         raise PruningError(
-            f"the forward of {run.running or 'the network'} asks for the value of a tensor "
+            f"the forward of {labeller.running or 'the network'} asks for the value of a tensor "
             f"({name}), so it may take another path for another image; channels cannot be traced"
         )
     return func(*args, **kwargs)
 
 
-def dropout(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def dropout(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries labels over, but with new value numbers: training mode changes the elements."""
-    return same(run, name, func, args, kwargs)
+    return same(labeller, name, func, args, kwargs)
 
 
-def same(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def same(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries labels over unchanged: the same elements under another dtype or layout."""
     x = args[0]
-    result = run.run(func, args, kwargs)
+    result = labeller.run(func, args, kwargs)
     if not isinstance(result, Tensor):
         return result
     trail = trail_of(x)
     if trail is not None:
         leave_trail(result, trail)
-    return put_values(put(result, run.labels(x)), values_of(x))
+    return put_values(put(result, labeller.labels(x)), values_of(x))
 
 
-def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def pool(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Carries channel labels over; freezes labels that lie on the pooled dimensions."""
     x = args[0]
-    labels = run.labels(x)
+    labels = labeller.labels(x)
     spatial = int(next((d for d in "123" if f"{d}d" in name), "2"))
-    result = _pooled(run, name, func, args, kwargs, spatial)
+    result = _pooled(labeller, name, func, args, kwargs, spatial)
     out = result[0] if isinstance(result, (tuple, list)) else result
     if name in ("interpolate", "upsample"):
         spatial = x.dim() - 2
@@ -119,69 +119,71 @@ def pool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     dim = x.dim() - spatial - 1
     if dim >= 0 and labels.size(dim) == x.size(dim) and labels.numel() > labels.size(dim):
         # a channel has several labels (behind a bias per position): they are cut together
-        row = run.row(labels, dim, x.size(dim))
+        row = labeller.row(labels, dim, x.size(dim))
         labels = labels if row is None else along(row.ids * 2 + row.live, dim, x.dim())
     if any(size > 1 for size in labels.shape[-spatial:]):  # or no spatial dimension at all
-        run.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
+        labeller.ids.freeze(labels >> 1, f"{name} over a dimension that holds channels")
         labels = labels_of(out)
     for one in tensors_in(result):  # the indices of a max pool are laid out as its result
         put(one, labels)
     trail = trail_of(x)
     if trail is not None and name.startswith("max_pool"):
-        place = run.place(name, out)
-        run.tape.blocks |= dict.fromkeys(trail.producers, place)
+        place = labeller.place(name, out)
+        labeller.tape.blocks |= dict.fromkeys(trail.producers, place)
         leave_trail(out, Trail((), trail.raw, place))
     return result
 
 
-def _pooled(run: Labeller, name: str, func: Any, args: Any, kwargs: Any, spatial: int) -> Any:
+def _pooled(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any, spatial: int) -> Any:
     """Runs a pool without data; global average pools without torch, which is slow at them."""
     x, size = args[0], args[1] if len(args) > 1 else kwargs.get("output_size")
     single = name.startswith("adaptive_avg") and (size == 1 or size == (1,) * spatial)
     if not (single and x.numel() and 0 < x.dim() - spatial <= 2 and x.is_floating_point()):
-        return run.run(func, args, kwargs)
+        return labeller.run(func, args, kwargs)
     return torch.empty((*x.shape[:-spatial], *[1] * spatial), dtype=x.dtype, device="meta")
 
 
-def pixel_shuffle(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def pixel_shuffle(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Ties the channels that become one channel, which takes the label of the first."""
     x, factor = args[0], args[1] if len(args) > 1 else kwargs["upscale_factor"]
     dim = x.dim() - 3
-    row = run.row(run.labels(x), dim, x.size(dim))
+    row = labeller.row(labeller.labels(x), dim, x.size(dim))
     if row is None:
-        return unknown_function(run, name, func, args, kwargs)
+        return unknown_function(labeller, name, func, args, kwargs)
     parts = row.ids.view(-1, factor**2)
     first = parts[:, :1]
-    run.ids.tie(first.expand_as(parts), parts)
+    labeller.ids.tie(first.expand_as(parts), parts)
     labels = first[:, 0] * 2 + row.live.view(-1, factor**2).amax(1)
-    return put(run.run(func, args, kwargs), along(labels, dim, x.dim()))
+    return put(labeller.run(func, args, kwargs), along(labels, dim, x.dim()))
 
 
-def unpool(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def unpool(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Ties the channels of the input to those of the indices that place it."""
-    result = run.run(func, args, kwargs)
+    result = labeller.run(func, args, kwargs)
     x, places = args[0], args[1] if len(args) > 1 else kwargs["indices"]
-    mine, theirs = run.labels(x), labels_of(places)
+    mine, theirs = labeller.labels(x), labels_of(places)
     if mine.shape != theirs.shape or mine.numel() != mine.size(-int(name[-2]) - 1):
-        run.ids.freeze(torch.cat([mine.reshape(-1), theirs.reshape(-1)]) >> 1, f"{name} of others")
+        labeller.ids.freeze(
+            torch.cat([mine.reshape(-1), theirs.reshape(-1)]) >> 1, f"{name} of others"
+        )
         return result
-    run.ids.tie(mine >> 1, theirs >> 1)
+    labeller.ids.tie(mine >> 1, theirs >> 1)
     return put(result, mine)
 
 
-def reduction(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def reduction(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Drops dimensions; summing over one that holds channels ties or freezes them."""
     x = args[0]
-    labels = run.labels(x)
-    result = run.run(func, args, kwargs)
+    labels = labeller.labels(x)
+    result = labeller.run(func, args, kwargs)
     dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis"))
     if isinstance(dim, Tensor) or "other" in kwargs:  # the larger of two tensors
-        return elementwise(run, name, func, args, kwargs)
+        return elementwise(labeller, name, func, args, kwargs)
     dims = range(x.dim()) if dim is None else [dim] if isinstance(dim, int) else dim
     dims = sorted({d % x.dim() for d in dims})
     outs = list(tensors_in(result))
     keepdim = outs[0].dim() == x.dim()
-    labels = _across(run, labels, dims, name)
+    labels = _across(labeller, labels, dims, name)
     for d in reversed(dims):
         labels = labels.narrow(d, 0, 1) if keepdim else labels.select(d, 0)
     for out in outs:
@@ -189,31 +191,31 @@ def reduction(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> An
     return result
 
 
-def _across(run: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor:
+def _across(labeller: Labeller, labels: Tensor, dims: list[int], name: str) -> Tensor:
     """Ties or freezes labels along `dims`; returns labels that no longer change there."""
     mixed = [d for d in dims if labels.size(d) > 1]
     if not mixed:
         return labels
     found = any(labels.size(d) > 1 for d in range(labels.dim()) if d not in mixed)
-    if not run.ids.elsewhere(mixed[0], found=found):
-        run.ids.freeze(labels >> 1, f"{name} over channels")
+    if not labeller.ids.elsewhere(mixed[0], found=found):
+        labeller.ids.freeze(labels >> 1, f"{name} over channels")
         return torch.zeros([1] * labels.dim(), dtype=torch.int64)
     first = labels
     for d in mixed:
         first = first.narrow(d, 0, 1)
     ids, all_ids = torch.broadcast_tensors(first >> 1, labels >> 1)
-    run.ids.tie(ids, all_ids)
+    labeller.ids.tie(ids, all_ids)
     return first
 
 
-def softmax(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def softmax(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Ties or freezes channels that a softmax mixes; others pass, no longer zero when cut."""
     x = args[0]
     dim = args[1] if len(args) > 1 else kwargs.get("dim")
     if dim is None:
-        return unknown_function(run, name, func, args, kwargs)
-    labels = _across(run, run.labels(x), [dim % x.dim()], name)
-    return put(run.run(func, args, kwargs), labels | 1)
+        return unknown_function(labeller, name, func, args, kwargs)
+    labels = _across(labeller, labeller.labels(x), [dim % x.dim()], name)
+    return put(labeller.run(func, args, kwargs), labels | 1)
 
 
 _FUNCTIONS: dict[Rule, str] = {

@@ -12,13 +12,13 @@ from prunebench.channels.labels.tensors import put
 from prunebench.channels.tensors import tensors_in
 
 
-def unknown_function(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def unknown_function(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Freezes every channel that goes in: what cannot be followed is never guessed."""
     for t in tensors_in([args, kwargs]):
-        run.ids.freeze(run.labels(t) >> 1, f"unknown operation {name}")
-        if t.dim() > 1 and id(t) in run.names:
-            own = run.names[id(t)]
-            run.tape.refused.setdefault(owner(own) or own, f"unknown operation {name}")
-        if id(t) not in run.names:
+        labeller.ids.freeze(labeller.labels(t) >> 1, f"unknown operation {name}")
+        if t.dim() > 1 and id(t) in labeller.names:
+            own = labeller.names[id(t)]
+            labeller.tape.refused.setdefault(owner(own) or own, f"unknown operation {name}")
+        if id(t) not in labeller.names:
             put(t, torch.zeros([1] * t.dim(), dtype=torch.int64))  # it may be changed in place
-    return run.run_counted(func, args, kwargs)
+    return labeller.run_counted(func, args, kwargs)

@@ -18,30 +18,32 @@ from prunebench.channels.weight_norm import WeightNorm
 NOT_A_PARAMETER = "its weight is computed in the forward"
 
 
-def _consume(run: Labeller, name: str, x: Tensor, weight: str) -> Place:
+def _consume(labeller: Labeller, name: str, x: Tensor, weight: str) -> Place:
     """Returns the place of input `x`; its producers' activations are final from here on."""
-    place = run.place(name, x, takes=True)
-    if run.running == owner(weight):
-        place.module, place.call = run.running, run.calls.get(run.running, 1) - 1
+    place = labeller.place(name, x, takes=True)
+    if labeller.running == owner(weight):
+        place.module, place.call = labeller.running, labeller.calls.get(labeller.running, 1) - 1
     trail = trail_of(x)
     if trail is not None:
-        run.tape.done.update(trail.producers)
+        labeller.tape.done.update(trail.producers)
     return place
 
 
-def _produced(run: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
+def _produced(labeller: Labeller, name: str, result: Tensor, weight: str) -> Tensor:
     """Marks `result` as the fresh output of a producer."""
-    place = run.place(name, result)
-    run.tape.activations.setdefault(weight, place)
-    run.tape.blocks.setdefault(weight, place)
+    place = labeller.place(name, result)
+    labeller.tape.activations.setdefault(weight, place)
+    labeller.tape.blocks.setdefault(weight, place)
     leave_trail(result, Trail((weight,), True, place))
     return result
 
 
-def refuse(run: Labeller, labels: Tensor, reason: str) -> None:
+def refuse(labeller: Labeller, labels: Tensor, reason: str) -> None:
     """Freezes the input of the running layer, which cannot be cut, and reports it."""
-    run.ids.freeze(labels >> 1, reason)
-    run.tape.refused[run.running] = reason  # replaces what functions inside the layer noted
+    labeller.ids.freeze(labels >> 1, reason)
+    labeller.tape.refused[labeller.running] = (
+        reason  # replaces what functions inside the layer noted
+    )
 
 
 def _way_out(layer: nn.Module) -> str:
@@ -55,51 +57,51 @@ def _way_out(layer: nn.Module) -> str:
     return ""
 
 
-def _refuse_weight(run: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
+def _refuse_weight(labeller: Labeller, labels: Tensor, w: Tensor, weight: str | None) -> None:
     """Refuses the running layer, whose weight `w` is no parameter or meets no channels."""
     if weight is not None:
-        refuse(run, labels, "channels lie along another dimension")
+        refuse(labeller, labels, "channels lie along another dimension")
         return
-    run.ids.freeze(run.labels(w) >> 1, "a weight is computed from it")
-    refuse(run, labels, NOT_A_PARAMETER)
-    run.tape.refused[run.running] += _way_out(run.layers[run.running])
+    labeller.ids.freeze(labeller.labels(w) >> 1, "a weight is computed from it")
+    refuse(labeller, labels, NOT_A_PARAMETER)
+    labeller.tape.refused[labeller.running] += _way_out(labeller.layers[labeller.running])
 
 
-def conv(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def conv(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the input channels and makes new ones for the output."""
     turned = "transpose" in name
     # _ is the dilation, or the padding of the output
     a = bind("input weight bias stride padding _ groups", args, kwargs)
     x, w, bias, groups = a["input"], a["weight"], a.get("bias"), a.get("groups", 1)
-    result = convolved(run, name, func, args, kwargs)
+    result = convolved(labeller, name, func, args, kwargs)
     dim = x.dim() - (w.dim() - 1)
-    weight = run.names.get(id(w))
-    labels = run.labels(x)
-    row = run.row(labels, dim, x.size(dim))
+    weight = labeller.names.get(id(w))
+    labels = labeller.labels(x)
+    row = labeller.row(labels, dim, x.size(dim))
     spots = (x if turned else result).shape[dim + 1 :].numel() * math.prod(result.shape[:dim])
     macs = spots * w.shape[2:].numel()
     if weight is None or row is None:
-        _refuse_weight(run, labels, w, weight)
-        run.tape.fixed_macs += macs * w.size(0) * w.size(1)
+        _refuse_weight(labeller, labels, w, weight)
+        labeller.tape.fixed_macs += macs * w.size(0) * w.size(1)
         return result
-    through, module = _by_group(run, weight, w, groups, turned), owner(weight)
-    out = (_passed_on if through else _made)(run, weight, w, row.ids, groups, turned)
-    live = _biased(run, bias, out)
-    place = _consume(run, name, x, weight)
+    through, module = _by_group(labeller, weight, w, groups, turned), owner(weight)
+    out = (_passed_on if through else _made)(labeller, weight, w, row.ids, groups, turned)
+    live = _biased(labeller, bias, out)
+    place = _consume(labeller, name, x, weight)
     kind = "depthwise" if through else "conv"
-    run.tape.calls.append(
+    labeller.tape.calls.append(
         Call(kind, module, weight, row.ids, row.live, out, macs, groups, place, turned)
     )
     labels = dead(out, dim, x.dim(), plain=row.plain or not through)
     put(result, labels if live is None else labels | along(live, dim, x.dim()))
-    return result if through else _produced(run, name, result, weight)
+    return result if through else _produced(labeller, name, result, weight)
 
 
-def convolved(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def convolved(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a convolution without data, without torch where it is a plain one."""
     usual = "transpose" not in name and not kwargs
     room = _room(*args) if usual else None
-    return run.run(func, args, kwargs) if room is None else room
+    return labeller.run(func, args, kwargs) if room is None else room
 
 
 def _room(
@@ -127,12 +129,12 @@ def _room(
     return torch.empty((x.size(0), w.size(0), *sizes), dtype=x.dtype, device="meta")
 
 
-def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) -> bool:
+def _by_group(labeller: Labeller, weight: str, w: Tensor, groups: int, turned: bool) -> bool:
     """Whether a convolution is cut by whole groups: it has one input or output per group.
 
     What surgery noted on the module goes first: a cut may leave one channel per group by chance.
     """
-    noted = run.grouped.get(owner(weight))
+    noted = labeller.grouped.get(owner(weight))
     if noted is not None:
         return bool(noted == "group")
     rows, columns = (w.size(1), w.size(0)) if turned else (w.size(0), w.size(1))
@@ -142,7 +144,7 @@ def _by_group(run: Labeller, weight: str, w: Tensor, groups: int, turned: bool) 
 
 
 def _passed_on(
-    run: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool
+    labeller: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool
 ) -> Tensor:
     """Notes what `w` reads where whole groups are cut; returns the ids of the output."""
     count = w.size(1) * groups if turned else w.size(0)
@@ -150,31 +152,33 @@ def _passed_on(
     if len(row) != groups or count != groups:
         inputs = row.reshape(groups, -1)
         heads = inputs[:, :1]
-        run.ids.tie(heads.expand_as(inputs), inputs)
+        labeller.ids.tie(heads.expand_as(inputs), inputs)
         out = heads.expand(groups, count // groups).reshape(-1)
-    run.ids.read(weight, 0, row if turned else out)
+    labeller.ids.read(weight, 0, row if turned else out)
     return out
 
 
-def _made(run: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool) -> Tensor:
+def _made(
+    labeller: Labeller, weight: str, w: Tensor, row: Tensor, groups: int, turned: bool
+) -> Tensor:
     """Notes what `w` reads where its rows make channels; returns the ids of the output."""
-    out = run.ids.new(w.size(1) * groups if turned else w.size(0))
-    reads, makes = (_tied_groups(run, ids, groups) for ids in (row, out))
-    run.ids.read(weight, 0, row if turned else out)
-    run.ids.read(weight, 1, makes if turned else reads)
+    out = labeller.ids.new(w.size(1) * groups if turned else w.size(0))
+    reads, makes = (_tied_groups(labeller, ids, groups) for ids in (row, out))
+    labeller.ids.read(weight, 0, row if turned else out)
+    labeller.ids.read(weight, 1, makes if turned else reads)
     return out
 
 
-def _tied_groups(run: Labeller, ids: Tensor, groups: int) -> Tensor:
+def _tied_groups(labeller: Labeller, ids: Tensor, groups: int) -> Tensor:
     """Ties the k-th channels of all groups; returns those of the first group."""
     if groups == 1:
         return ids
     parts = ids.view(groups, -1)
-    run.ids.tie(parts[:1].expand_as(parts), parts)
+    labeller.ids.tie(parts[:1].expand_as(parts), parts)
     return parts[0]
 
 
-def _biased(run: Labeller, bias: Tensor | None, out: Tensor) -> Tensor | None:
+def _biased(labeller: Labeller, bias: Tensor | None, out: Tensor) -> Tensor | None:
     """Assigns `bias` to the channels `out` of its layer, int64 [out].
 
     A bias that is computed in the forward is tied to them; then the parameters that it is computed
@@ -184,38 +188,38 @@ def _biased(run: Labeller, bias: Tensor | None, out: Tensor) -> Tensor | None:
         Live bits, int64 [out]: 1 where a computed bias is not zero although its channel is cut;
         None for any other bias, or without one.
     """
-    name = run.names.get(id(bias))
+    name = labeller.names.get(id(bias))
     if bias is None or name is not None:
         if name is not None:
-            run.ids.read(name, 0, out)
+            labeller.ids.read(name, 0, out)
         return None
     if not is_labelled(bias):
-        run.ids.freeze(out, "its bias is a constant of the code")
+        labeller.ids.freeze(out, "its bias is a constant of the code")
         return None
-    row = row_of(run.labels(bias)).of(len(out))
-    run.ids.tie(row.ids, out)
+    row = row_of(labeller.labels(bias)).of(len(out))
+    labeller.ids.tie(row.ids, out)
     return row.live
 
 
-def weight_norm(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def weight_norm(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Gives a weight that weight norm computes the name of its direction.
 
     Whatever uses the weight then uses a parameter; the lengths follow the direction.
     """
     a = bind("direction lengths dim", args, kwargs)
-    direction, lengths = (run.names.get(id(a[key])) for key in ("direction", "lengths"))
+    direction, lengths = (labeller.names.get(id(a[key])) for key in ("direction", "lengths"))
     if direction is None or lengths is None:
-        return unknown_function(run, name, func, args, kwargs)
+        return unknown_function(labeller, name, func, args, kwargs)
     dim = a.get("dim", 0)
     norm = WeightNorm(lengths, dim if dim == -1 else dim % a["direction"].dim())
-    normed = run.tape.normed
+    normed = labeller.tape.normed
     if normed.setdefault(direction, norm) != norm or lengths in {
         other.lengths for key, other in normed.items() if key != direction
     }:
-        return unknown_function(run, name, func, args, kwargs)
+        return unknown_function(labeller, name, func, args, kwargs)
     weight = torch.empty_like(a["direction"], device="meta")
-    run.names[id(weight)] = direction
-    run.meta(weight)  # keeps it alive, so that nothing else gets its id
+    labeller.names[id(weight)] = direction
+    labeller.meta(weight)  # keeps it alive, so that nothing else gets its id
     return weight
 
 
@@ -225,34 +229,34 @@ def _require_fit(x: Tensor, w: Tensor) -> None:
         raise RuntimeError(f"{x.size(-1)} features come where {w.size(-1)} are read")
 
 
-def linear(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def linear(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Reads labels on the last dimension and makes new ones for the output."""
     a = bind("input weight bias", args, kwargs)
     x, w, bias = a["input"], a["weight"], a.get("bias")
     result = torch.empty((*x.shape[:-1], w.size(0)), dtype=x.dtype, device="meta")
-    weight = run.names.get(id(w))
-    labels = run.labels(x)
+    weight = labeller.names.get(id(w))
+    labels = labeller.labels(x)
     macs = math.prod(x.shape[:-1])
-    row = run.row(labels, x.dim() - 1, x.size(-1))
+    row = labeller.row(labels, x.dim() - 1, x.size(-1))
     if weight is None or row is None:
         _require_fit(x, w)
         if weight is not None and labels.size(-1) == 1:
             each = macs * w.numel() // labels.numel()
-            run.tape.spread_macs.append((each, labels.reshape(-1) >> 1))
-            run.tape.refused.setdefault(owner(weight), "it mixes positions, not channels")
+            labeller.tape.spread_macs.append((each, labels.reshape(-1) >> 1))
+            labeller.tape.refused.setdefault(owner(weight), "it mixes positions, not channels")
             return put(result, labels | (bias is not None))
-        run.tape.fixed_macs += macs * w.numel()
-        _refuse_weight(run, labels, w, weight)
+        labeller.tape.fixed_macs += macs * w.numel()
+        _refuse_weight(labeller, labels, w, weight)
         return result
-    out = run.ids.new(w.size(0))
-    run.ids.read(weight, 0, out)
-    run.ids.read(weight, 1, row.ids)
+    out = labeller.ids.new(w.size(0))
+    labeller.ids.read(weight, 0, out)
+    labeller.ids.read(weight, 1, row.ids)
     _require_fit(x, w)  # last: a replayed cut has compared by now what is read, and says more
-    live = _biased(run, bias, out)
-    place = _consume(run, name, x, weight)
-    run.tape.calls.append(
+    live = _biased(labeller, bias, out)
+    place = _consume(labeller, name, x, weight)
+    labeller.tape.calls.append(
         Call("linear", owner(weight), weight, row.ids, row.live, out, macs, 1, place)
     )
     labels = dead(out, x.dim() - 1, x.dim())
     put(result, labels if live is None else labels | along(live, x.dim() - 1, x.dim()))
-    return _produced(run, name, result, weight)
+    return _produced(labeller, name, result, weight)

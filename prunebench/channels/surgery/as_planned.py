@@ -56,17 +56,17 @@ def multiply_adds(network: nn.Module, example: Example) -> int:
     return labeller.tape.fixed_macs
 
 
-def _count(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def _count(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a function without data and counts what it costs."""
-    return run.run_counted(func, args, kwargs)
+    return labeller.run_counted(func, args, kwargs)
 
 
-def _convolve(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def _convolve(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs and counts a convolution by its shapes, ten times faster than torch's counter."""
     if "transpose" in name or kwargs:
-        return run.run_counted(func, args, kwargs)
-    result = convolved(run, name, func, args, kwargs)
-    run.tape.fixed_macs += result.numel() * args[1].shape[1:].numel()
+        return labeller.run_counted(func, args, kwargs)
+    result = convolved(labeller, name, func, args, kwargs)
+    labeller.tape.fixed_macs += result.numel() * args[1].shape[1:].numel()
     return result
 
 

@@ -34,11 +34,11 @@ from prunebench.errors import PruningError, first_line
 _WEAK = (ref, ProxyType, CallableProxyType, WeakValueDictionary, WeakKeyDictionary, WeakSet)
 
 
-def ignored(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+def ignored(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
     """Runs a function without data and without labels."""
-    if name in MOVES and run.constants(given_in((*args, *kwargs.values()))):
+    if name in MOVES and labeller.constants(given_in((*args, *kwargs.values()))):
         return func(*args, **kwargs)
-    return run.run(func, args, kwargs)
+    return labeller.run(func, args, kwargs)
 
 
 #: rules that matter without labels: some answer questions, some find shapes faster than torch

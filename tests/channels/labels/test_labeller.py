@@ -54,9 +54,9 @@ def test_an_addition_ties_its_operands() -> None:
 def test_a_labeller_follows_the_rules_it_is_handed() -> None:
     asked = []
 
-    def note(run: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    def note(labeller: Labeller, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         asked.append(name)
-        return run.run(func, args, kwargs)
+        return labeller.run(func, args, kwargs)
 
     network = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     labeller = Labeller(network, Tape(), {"": note})
