@@ -144,7 +144,7 @@ def checked(cfg: DictConfig) -> Run:
     check_method(choices, where)
     beside = [Path.cwd(), *(folder for folder in where if folder != conf_dir())]
     make_importable(str(cfg.model.get("target") or ""), beside)
-    typed = [word.lstrip("+~") for word in hydra_config.overrides.task]
+    typed = [word.lstrip("+~") for word in sweep.overrides(hydra_config)]
     for line in leave_out(cfg, choices, where, typed):
         say(line)
     try:

@@ -66,8 +66,8 @@ def distinguishing() -> list[str]:
 
     The latter happens on a cluster, where a job does not see the command that started the sweep.
     """
-    typed = [str(word) for word in HydraConfig.get().overrides.task]
-    return varied() or [word for word in typed if not word.startswith(CARRIED_OUT)]
+    words = overrides(HydraConfig.get())
+    return varied() or [word for word in words if not word.startswith(CARRIED_OUT)]
 
 
 def varied() -> list[str]:
@@ -76,7 +76,13 @@ def varied() -> list[str]:
         return []
     hydra = HydraConfig.get()
     swept = swept_keys(sys.argv[1:]) | {str(key) for key in hydra.sweeper.get("params") or ()}
-    return [str(word) for word in hydra.overrides.task if str(word).partition("=")[0] in swept]
+    return [word for word in overrides(hydra) if word.partition("=")[0] in swept]
+
+
+def overrides(hydra: Any) -> list[str]:
+    """Returns the settings typed for a job, with interpolations as written."""
+    words: Any = OmegaConf.to_container(hydra.overrides.task)
+    return [str(word) for word in words]
 
 
 def swept_keys(words: list[str]) -> set[str]:
@@ -107,7 +113,7 @@ def is_grid(hydra: Any) -> bool:
 
 def jobless(hydra: Any) -> str:
     """Returns a message on words that stand for no value, so that a grid has no job; else ""."""
-    words = [str(word) for word in hydra.overrides.task] if is_grid(hydra) else []
+    words = overrides(hydra) if is_grid(hydra) else []
     empty = [word for word in words if not jobs_of([word], places(hydra))]
     return f"{', '.join(empty)} matches nothing, so there are no jobs" if empty else ""
 
@@ -123,7 +129,7 @@ def note_refused(error: PrunebenchError) -> None:
     """Records in the sweep's folder why a job was refused before it had a folder of its own."""
     hydra = HydraConfig.get()
     if sweep_name() and not (Path(str(hydra.runtime.output_dir)) / IDENTITY).exists():
-        words = [str(word) for word in hydra.overrides.task]
+        words = overrides(hydra)
         why = redacted(str(error), {"typed": words})
         refuse(Path(str(hydra.sweep.dir)), int(hydra.job.num), typed(words), why)
 

@@ -28,7 +28,7 @@ from prunebench.config.secrets import hidden, overlaid
 from prunebench.config.sections import Baseline, Settings
 from prunebench.criteria import Criterion
 from prunebench.datasets import DatasetSpec
-from prunebench.errors import ConfigError, require, unknown
+from prunebench.errors import ConfigError, first_line, require, unknown
 from prunebench.models import ModelSpec
 from prunebench.options import component
 from prunebench.options.code import file_of
@@ -140,7 +140,8 @@ def plain_values(cfg: DictConfig) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from error
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{where}{first_line(error)}") from error
     assert isinstance(config, dict)
     for key in sorted(known):
         require(config.get(key) is not None, f"{key} must not be null")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from prunebench.errors import ConfigError, require, unknown, wrong_type
+from prunebench.errors import ConfigError, first_line, require, unknown, wrong_type
 from prunebench.options.patterns import as_names
 
 Part = TypeVar("Part")
@@ -54,9 +54,12 @@ def build(name: str, values: dict[str, Any], schema: type[Part]) -> Part:
     else:
         fitting = typed(name, values, schema)
         unset = [key for key, value in values.items() if value == MISSING]  # even with a default
-        for key in [*unset, *OmegaConf.missing_keys(fitting)]:
-            raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
-        parts = cast(dict[str, Any], OmegaConf.to_container(fitting, resolve=True))
+        try:
+            for key in [*unset, *OmegaConf.missing_keys(fitting)]:
+                raise ConfigError(f"{name}.{key} is not set; give {name}.{key}=...")
+            parts = cast(dict[str, Any], OmegaConf.to_container(fitting, resolve=True))
+        except OmegaConfBaseException as error:  # a value refers to another, which there is not
+            raise ConfigError(f"{name}.{error.full_key}: {first_line(error)}") from error
         check_finite(name, parts)
     try:
         return schema(**parts)

@@ -30,6 +30,7 @@ def told(monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(sys, "argv", ["prunebench", *typed])
         monkeypatch.setenv("HYDRA_FULL_ERROR", "")
         monkeypatch.setattr(sweep, "BEGUN", [])
+        monkeypatch.setattr(sweep, "MISTAKES", [])
         code = 0
         try:
             main()
@@ -77,6 +78,7 @@ def told(monkeypatch, capsys, tmp_path):
         (["hydra/launcher=parallel"], "joblib needs a plugin: pip install 'prunebench[joblib]'"),
         (["experiment=search_ratios"], "optuna needs a plugin: pip install 'prunebench[optuna]'"),
         (["hydra/launcher=nope"], "'hydra/launcher=nope' is not known; valid: basic, parallel"),
+        (["experiment=quickstart", "criterion.t=${nope}"], "criterion.t: Interpolation key 'nope'"),
         (["modle=vgg16"], "did you mean 'model'?"),
         (["methd=foad"], "did you mean 'method'?"),
         (["experimnt=quickstart"], "did you mean 'experiment'?"),
