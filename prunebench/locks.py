@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock
+from filelock import FileLock
 from filelock import Timeout as Timeout
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def locked(
     lock = FileLock(path)
     with warnings.catch_warnings(action="ignore"):  # filelock's own warning; ours follows
         held = lock.acquire(timeout=timeout)
-    if isinstance(lock, SoftFileLock):
+    if hasattr(lock, "pid"):  # a marker file names its holder, a lock by flock does not
         note(
             f"this file system has no flock: if the process is killed, delete {path} before a "
             "process on another machine continues"

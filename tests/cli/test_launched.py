@@ -171,7 +171,8 @@ def test_they_make_the_run_that_as_many_on_one_machine_make(both, tmp_path, on_o
     assert run.codes() == [0, 0], run.said()
     first, second = run.processes
     assert "baseline  epoch 1/2" in first.stderr
-    assert (second.stdout, second.stderr) == ("", "")
+    said = [line for line in second.stdout.splitlines() if not line.startswith("[Gloo]")]
+    assert (said, second.stderr) == ([], "")  # torch 2.8 tells of its connections
     require_equal(result(tmp_path), on_one_machine)
     assert (
         len([path for path in tmp_path.rglob("*") if path.is_dir() and not any(path.iterdir())])
