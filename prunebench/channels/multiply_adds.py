@@ -82,7 +82,8 @@ def _costlier(mode: MultiplyAdds, _: Tensor, yes: Any, no: Any, operands: Any) -
     return result
 
 
-if not hasattr(TorchDispatchMode, "supports_higher_order_operators"):  # an older torch
+# torch 2.8 asks for a rule for each mode, and its own counter has none
+if not hasattr(TorchDispatchMode, "supports_higher_order_operators"):
     torch.ops.higher_order.cond.py_impl(MultiplyAdds)(_costlier)
 
 
